@@ -1,0 +1,1 @@
+"""All persistence: sources read, Parquet, models, vectors, records. Arrow in, Arrow out."""

@@ -1,0 +1,88 @@
+"""Files that are either whole or absent: digests, fsync, write-aside-and-rename, put-if-absent."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel
+
+
+class FileDigest(BaseModel, frozen=True, extra="forbid"):
+    """What a record remembers of a file it names."""
+
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        with path.open("rb") as stream:
+            return cls(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+FileDigests = dict[str, FileDigest]
+"""Digests by path relative to the pipeline's folder, with forward slashes."""
+
+
+def digest_files(folder: Path, paths: Iterator[Path], known: Mapping[str, FileDigest]) -> FileDigests:
+    """Digests of `paths` below `folder`, reusing those `known` already: immutable files are read once in their life."""
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return {name: known.get(name) or FileDigest.of(folder / name) for name in names}
+
+
+def damage(folder: Path, files: Mapping[str, FileDigest], *, contents: bool = False) -> list[str]:
+    """What is wrong with `files` below `folder`: missing, of another size, or (with `contents`) of other bytes."""
+    found = []
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != expected.bytes:
+            found.append(f"{name} has {path.stat().st_size} bytes, recorded were {expected.bytes}")
+        elif contents and FileDigest.of(path) != expected:
+            found.append(f"{name} has other contents than recorded")
+    return found
+
+
+def sync(path: Path) -> None:
+    """Force a file, or a folder's list of entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o644)
+        sync(aside)
+        aside.replace(path)
+        sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def put_if_absent(path: Path, content: bytes) -> bool:
+    """Create `path` with `content` in one step; False, changing nothing, if it exists."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as aside:
+        aside.write(content)
+        aside.flush()
+        os.fsync(aside.fileno())
+        Path(aside.name).chmod(0o644)
+        try:
+            os.link(aside.name, path)
+        except FileExistsError:
+            return False
+    sync(path.parent)
+    return True

@@ -1,0 +1,94 @@
+"""Immutable, numbered JSON records created with put-if-absent: the one primitive under snapshots and releases."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from storage.files import FileDigests, damage, put_if_absent
+
+logger = logging.getLogger(__name__)
+
+
+class StaleWriterError(RuntimeError):
+    """Another writer took this number first; what this one built is not visible."""
+
+
+class Record(BaseModel, frozen=True, extra="forbid"):
+    """What every record holds: its number and the digests of all files it names."""
+
+    number: int
+    files: FileDigests
+
+
+R = TypeVar("R", bound=Record)
+
+
+class RecordLog(Generic[R]):
+    """The records of one kind below one pipeline's folder; the current one is the highest that validates."""
+
+    def __init__(self, folder: Path, kind: str, model: type[R]) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.model = model
+
+    def current(self) -> R | None:
+        """The highest valid record, or None where there is none. Damaged ones are skipped with a warning."""
+        return next(self.newest_first(), None)
+
+    def newest_first(self) -> Iterator[R]:
+        """All valid records, newest first."""
+        for number in sorted(self._numbers(), reverse=True):
+            try:
+                yield self.read(number)
+            except ValueError as error:
+                logger.warning("%s", error)
+
+    def read(self, number: int) -> R:
+        """One record. Raises ValueError where it is absent, damaged, or names files that are not whole."""
+        path = self._path(number)
+        if not path.is_file():
+            known = ", ".join(str(each) for each in sorted(self._numbers())) or "none"
+            raise ValueError(f"no {self.kind} {number}: there are {known}")
+        try:
+            document = json.loads(path.read_bytes())
+            sha256 = document.pop("sha256")
+            record = self.model.model_validate(document)
+        except (ValueError, KeyError, AttributeError, ValidationError) as error:
+            raise ValueError(f"{self.kind} record {path} is damaged: {error}") from error
+        if _digest(record) != sha256:
+            raise ValueError(f"{self.kind} record {path} is damaged: its contents do not match its digest")
+        wrong = damage(self.folder, record.files)
+        if wrong:
+            raise ValueError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
+        return record
+
+    def next_number(self) -> int:
+        """One more than the highest name, valid or not."""
+        return max(self._numbers(), default=0) + 1
+
+    def publish(self, record: R) -> None:
+        """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
+        path = self._path(record.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {**record.model_dump(mode="json"), "sha256": _digest(record)}
+        if not put_if_absent(path, json.dumps(document, indent=1, ensure_ascii=False).encode()):
+            raise StaleWriterError(
+                f"{self.kind} {record.number} was published by another run in the meantime; "
+                "run again to build on top of it"
+            )
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{self.kind}s" / f"{number:06d}.json"
+
+    def _numbers(self) -> list[int]:
+        folder = self.folder / f"{self.kind}s"
+        return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json.dumps(record.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

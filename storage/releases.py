@@ -1,0 +1,50 @@
+"""Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from storage.records import Record, RecordLog
+from storage.schema import ColumnType
+
+
+class Training(BaseModel, frozen=True, extra="forbid"):
+    """The last training that this pipeline tried: what the next night's decision to retrain rests on."""
+
+    config_digest: str
+    """Digest of the config blocks that shape a model."""
+    items: int
+    """Items in the corpus when it was trained."""
+    trained_at: datetime
+    verdict: Literal["released", "held"]
+
+
+class Release(Record, frozen=True):
+    """One published, bound state. Paths are relative to the pipeline's folder."""
+
+    created_at: datetime
+    snapshot: int
+    snapshot_digest: str
+    model_id: str
+    table: str
+    """The LanceDB table's folder, `vectors/<model_id>.lance`."""
+    table_version: int
+    rows: int
+    dimension: int
+    keep: dict[str, ColumnType]
+    """The pipeline's own metadata columns in the table."""
+    index: str | None
+    """Kind of the vector index; None where every query is answered exactly."""
+    metrics: dict[str, float]
+    training: Training
+    reason: str
+    """Why this release was made, in words."""
+    rolled_back_to: int | None = None
+    """The release whose content this one names again."""
+
+
+def release_log(folder: Path) -> RecordLog[Release]:
+    """The releases of the pipeline that lives in `folder`."""
+    return RecordLog(folder, "release", Release)

@@ -1,0 +1,126 @@
+"""Column names and Arrow schemas of everything Pairloom stores: the one place that knows them."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import pyarrow as pa
+
+ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "list<string>"]
+
+ARROW_TYPES: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "list<string>": pa.list_(pa.string()),
+}
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+ITEM_FIELDS: list[pa.Field] = [
+    pa.field("item_id", pa.string(), nullable=False),
+    pa.field("image", IMAGE, nullable=False),
+    pa.field("texts", pa.list_(pa.string()), nullable=False),
+    pa.field("group", pa.string()),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("content_digest", pa.string(), nullable=False),
+    pa.field("pixel_hash", pa.string(), nullable=False),
+    pa.field("perceptual_hash", pa.string(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("fingerprint", pa.string(), nullable=False),
+    pa.field("ingested_at", pa.timestamp("us", tz="UTC"), nullable=False),
+]
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("item_id", pa.string()),
+        pa.field("image_path", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("rejected_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("anchor", pa.string(), nullable=False),
+        pa.field("other", pa.string(), nullable=False),
+        pa.field("relation", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("score", pa.float32()),
+    ]
+)
+
+VECTOR_FIELDS: list[pa.Field] = [
+    pa.field("item_id", pa.string(), nullable=False),
+    pa.field("texts", pa.list_(pa.string()), nullable=False),
+    pa.field("group", pa.string()),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("path", pa.string()),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("content_digest", pa.string(), nullable=False),
+    pa.field("thumbnail", pa.binary(), nullable=False),
+]
+
+VECTOR_COLUMNS = ("image_vector", "text_vector")
+
+RESERVED_COLUMNS = frozenset(
+    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)] + [*VECTOR_COLUMNS, "_distance", "_score", "score"]
+)
+"""Names a pipeline's own metadata columns may not take."""
+
+
+def item_schema(keep: Mapping[str, ColumnType]) -> pa.Schema:
+    """Schema of a corpus part: the item columns, then the pipeline's own metadata in the order given.
+
+    Carries the Hugging Face feature metadata that makes `datasets.load_dataset("parquet")` yield PIL images.
+    """
+    fields = [*ITEM_FIELDS, *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items())]
+    features = {field.name: _feature(field.type) for field in fields}
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def embedding_schema(dimension: int) -> pa.Schema:
+    """Schema of one embeddings part: both vectors of each item, float32, L2-normalised, length `dimension`."""
+    vector = pa.list_(pa.float32(), dimension)
+    return pa.schema(
+        [
+            pa.field("item_id", pa.string(), nullable=False),
+            *(pa.field(name, vector, nullable=False) for name in VECTOR_COLUMNS),
+        ]
+    )
+
+
+def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
+    """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata."""
+    vector = pa.list_(pa.float32(), dimension)
+    return pa.schema(
+        [
+            VECTOR_FIELDS[0],
+            *(pa.field(name, vector, nullable=False) for name in VECTOR_COLUMNS),
+            *VECTOR_FIELDS[1:],
+            *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items()),
+        ]
+    )
+
+
+def _feature(kind: pa.DataType) -> dict[str, object]:
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"_type": "List", "feature": _feature(kind.value_type)}
+    names = {pa.int64(): "int64", pa.int32(): "int32", pa.float64(): "float64", pa.bool_(): "bool"}
+    if pa.types.is_timestamp(kind):
+        return {"dtype": "timestamp[us, tz=UTC]", "_type": "Value"}
+    return {"dtype": names.get(kind, "string"), "_type": "Value"}

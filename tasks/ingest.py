@@ -12,7 +12,7 @@ from tasks.stage import report_progress, stage
 @stage(retries=2)
 def ingest(pipeline: Pipeline) -> SnapshotRef:
     """Read all sources, write what is new, commit a snapshot. Nothing new: the snapshot that is there."""
-    run = Ingest(Corpus(pipeline.folder), pipeline.columns.kept_types, pipeline.ingest)
+    run = Ingest(Corpus(pipeline.folder), pipeline.columns.types, pipeline.ingest)
     snapshot, counts = run.run(pipeline.sources, pipeline.columns, lambda seen: report_progress("ingest", seen))
     return SnapshotRef(
         number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen=asdict(counts)

@@ -1,0 +1,133 @@
+"""What the command line shows a person: progress bars and tables, in the terminal's width."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from prefect import Flow
+from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.outcome import Night
+from search.query import SearchResult
+from storage.releases import Release
+from tasks.pipeline import Pipeline
+from tasks.stage import listen
+
+R = TypeVar("R")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R:
+    """Run a flow here: as a Prefect flow run where an API is configured, else as a plain call.
+
+    Shows progress on standard error; `quiet` only keeps the bars away.
+    """
+    call = flow if PREFECT_API_URL.value() else flow.fn
+    if quiet or not err.is_terminal:
+        logging.getLogger("tasks").setLevel(logging.INFO)
+        return call(pipeline)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def hear(stage: str, done: float, total: float | None, note: str) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total, note=note)
+            counted = f"{done:,.0f}" if total is None else f"{done / total if total else 1:.0%}"
+            progress.update(bars[stage], completed=done, total=total, note=note or counted)
+
+        listen(hear)
+        return call(pipeline)
+
+
+def show_night(night: Night) -> None:
+    """How a night ended."""
+    colour = {"released": "green", "held": "yellow", "unchanged": "cyan"}.get(night.outcome, "red")
+    release = f" · release {night.release}" if night.release else ""
+    out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
+    out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
+    _show_metrics(night.metrics)
+    out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
+
+
+def show_ref(stage: str, ref: BaseModel) -> None:
+    """What a stage left."""
+    facts = {name: value for name, value in ref.model_dump().items() if value not in ({}, (), None)}
+    out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+
+
+def show_hits(result: SearchResult) -> None:
+    """The hits of one query."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
+        table.add_column(title, **options)  # type: ignore[arg-type]  # Rich types each option, not a mapping of them
+    for hit in result.hits:
+        table.add_row(f"{hit.score:.3f}", Text(hit.item_id), Text(" · ".join(hit.texts)))
+    out.print(table)
+    out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a table."""
+    if not rows:
+        out.print("no rows")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0]:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_short(value)) for value in row.values()))
+    out.print(table)
+
+
+def show_status(states: Sequence[Mapping[str, Any]]) -> None:
+    """What is stored and served, a block a pipeline."""
+    for state in states:
+        out.print(Text.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
+        for name, value in state.items():
+            if name not in ("pipeline", "folder"):
+                out.print(Text(f"  {name:<12} {_short(value)}"))
+
+
+def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The releases, a line each."""
+    show_rows(rows)
+
+
+def show_release(release: Release) -> None:
+    """One release."""
+    facts = release.model_dump(mode="json", exclude={"files", "metrics"})
+    out.print(Text.assemble((f"release {release.number}", "bold")))
+    for name, value in facts.items():
+        if value is not None:
+            out.print(Text(f"  {name:<16} {_short(value)}"))
+    out.print(Text(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
+    _show_metrics(release.metrics)
+
+
+def _show_metrics(metrics: Mapping[str, float]) -> None:
+    whole = {name: value for name, value in metrics.items() if "[" not in name}
+    if whole:
+        out.print(Text("metrics  " + " · ".join(f"{name} {value:.3f}" for name, value in whole.items())))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        shown = ", ".join(_short(each) for each in value[:6])
+        return f"{shown}, … ({len(value)})" if len(value) > 6 else shown
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -104,11 +104,14 @@ def embedding_schema(dimension: int) -> pa.Schema:
 
 def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
     """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata."""
-    vector = pa.list_(pa.float32(), dimension)
+    image_vector, text_vector = VECTOR_COLUMNS
     return pa.schema(
         [
             VECTOR_FIELDS[0],
-            *(pa.field(name, vector, nullable=False) for name in VECTOR_COLUMNS),
+            pa.field(image_vector, pa.list_(pa.float32(), dimension), nullable=False),
+            # Of variable length on purpose: LanceDB refuses plain `table.search("a red shoe")` on a table with two
+            # columns of one fixed length, since it can't tell which of them is meant.
+            pa.field(text_vector, pa.list_(pa.float32()), nullable=False),
             *VECTOR_FIELDS[1:],
             *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items()),
         ]

@@ -1,0 +1,91 @@
+"""One release, opened: the model and the exact table version that its record binds together."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import lance
+
+from storage.files import damage
+from storage.releases import Release, release_log
+from storage.vectors import embedding_function, table_name
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
+
+
+class OpenRelease:
+    """What a reader sees: the record, its table version and, once a query needs it, its model."""
+
+    def __init__(self, folder: Path, record: Release) -> None:
+        """Open `record` of the pipeline in `folder`. Raises ValueError where model and table don't belong together."""
+        self.folder = folder
+        self.record = record
+        _refuse_mismatch(folder, record)
+        try:
+            self.dataset: Any = lance.dataset(str(folder / record.table), version=record.table_version)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"release {record.number} names version {record.table_version} of {record.table}, "
+                f"which can't be opened: {str(error).splitlines()[0]}"
+            ) from error
+        _refuse_other_table(folder, record, self.dataset.schema)
+
+    @classmethod
+    def open(cls, folder: Path, number: int | None = None) -> Self:
+        """The current release of the pipeline in `folder`, or release `number`; ValueError where there is none."""
+        log = release_log(folder)
+        record = log.current() if number is None else log.read(number)
+        if record is None:
+            raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
+        return cls(folder, record)
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        """The dual encoder that made this release's vectors, loaded when first asked for."""
+        # Imported here: SQL without a text to encode answers without waiting seconds for torch.
+        from models.encoder import Encoder
+
+        encoder = Encoder.load(self.folder / "models" / self.record.model_id)
+        if encoder.dimension != self.record.dimension:
+            raise ValueError(
+                f"model {self.record.model_id} makes vectors of length {encoder.dimension}, "
+                f"the table of release {self.record.number} holds {self.record.dimension}"
+            )
+        return encoder
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the table's columns, in their order."""
+        names: list[str] = self.dataset.schema.names
+        return names
+
+
+def _refuse_mismatch(folder: Path, record: Release) -> None:
+    model = f"models/{record.model_id}"
+    if record.table != table_name(record.model_id):
+        raise ValueError(
+            f"release {record.number} binds table {record.table} to model {record.model_id}, "
+            "which did not make its vectors"
+        )
+    # Sizes only: the record's log has checked the rest, and hashing a large model would make every query wait.
+    files = {name: digest for name, digest in record.files.items() if name.startswith(f"{model}/")}
+    wrong = damage(folder, files) if (folder / model).is_dir() else [f"{model} is missing"]
+    if wrong:
+        raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
+
+
+def _refuse_other_table(folder: Path, record: Release, schema: Any) -> None:
+    model = folder / "models" / record.model_id
+    named = (schema.metadata or {}).get(b"embedding_functions", b"").decode()
+    # The folder may have moved since the table was made; the model's name in it has not.
+    if f'/{record.model_id}"' not in named:
+        raise ValueError(
+            f"{record.table} was not made by model {record.model_id}: its metadata names {named or 'no model'}, "
+            f"not {embedding_function(model)['embedding_functions']}"
+        )
+    length = schema.field("image_vector").type.list_size
+    if length != record.dimension:
+        raise ValueError(
+            f"{record.table} holds vectors of length {length}, release {record.number} says {record.dimension}"
+        )

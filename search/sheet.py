@@ -1,0 +1,115 @@
+"""Search results as something to look at: one web page in one file, or one small picture."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from search.query import Hit, SearchResult
+
+Titled = tuple[str, SearchResult]
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #fafaf8; --card: #fff; --ink: #1c1c1a; --soft: #6b6a63; --line: #e4e2da; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #161614; --card: #21211e; --ink: #edece6; --soft: #a3a196; --line: #35342f; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
+main { max-width: 1200px; margin: 0 auto; padding: 24px 16px 48px; }
+h1 { font-size: 1.35rem; margin: 0; }
+h2 { font-size: 1.05rem; margin: 36px 0 12px; overflow-wrap: anywhere; }
+.soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
+ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 12px;
+     grid-template-columns: repeat(auto-fill, minmax(min(150px, 45%), 1fr)); }
+li { background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; min-width: 0; }
+.picture { background: #fff; display: block; aspect-ratio: 1; width: 100%; padding: 10px; object-fit: contain; }
+.about { padding: 8px 10px 10px; border-top: 1px solid var(--line); }
+.score { float: right; margin-left: 8px; color: var(--soft); font-size: .8rem; font-variant-numeric: tabular-nums; }
+.text { overflow: hidden; overflow-wrap: anywhere; display: -webkit-box; -webkit-line-clamp: 3;
+        -webkit-box-orient: vertical; }
+.path { color: var(--soft); font-size: .75rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
+        margin-top: 2px; direction: rtl; text-align: left; }
+details { font-size: .8rem; color: var(--soft); margin-top: 4px; overflow-wrap: anywhere; }
+summary { cursor: pointer; }
+.none { color: var(--soft); }
+"""
+
+
+def contact_sheet(queries: Sequence[Titled], *, title: str = "Search results") -> str:
+    """One self-contained HTML page: the hits of every query, best first, under the title given beside it.
+
+    Everything shown was written by strangers and is escaped; the page loads nothing and runs no script.
+    """
+    sections = "".join(_section(heading, result) for heading, result in queries)
+    releases = sorted({(result.release, result.model_id) for _, result in queries})
+    origin = " · ".join(f"release {number}, model {html.escape(model)}" for number, model in releases)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{html.escape(title)}</h1>\n<div class="soft">{origin}</div>\n{sections}</main>\n</body>\n</html>\n'
+    )
+
+
+def contact_picture(queries: Sequence[Titled], *, columns: int = 8, rows: int = 8, max_bytes: int = 200_000) -> bytes:
+    """The first `columns` hits of the first `rows` queries as one WebP of at most `max_bytes`, a query a line."""
+    cell, gap, heading = 96, 8, 22
+    shown = [(title, result.hits[:columns]) for title, result in queries[:rows]]
+    width = columns * (cell + gap) + gap
+    sheet = Image.new("RGB", (width, max(1, len(shown)) * (cell + gap + heading) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for line, (title, hits) in enumerate(shown):
+        top = gap + line * (cell + gap + heading)
+        draw.text((gap, top), _fitting(draw, title, font, width - 2 * gap), fill="#222", font=font)
+        for place, hit in enumerate(hits):
+            with Image.open(io.BytesIO(hit.thumbnail)) as opened:
+                small = opened.convert("RGB")
+            small.thumbnail((cell, cell))
+            left = gap + place * (cell + gap) + (cell - small.width) // 2
+            sheet.paste(small, (left, top + heading + (cell - small.height) // 2))
+    for quality in (80, 60, 40, 20):
+        out = io.BytesIO()
+        sheet.save(out, "WEBP", quality=quality, method=4)
+        if out.tell() <= max_bytes:
+            return out.getvalue()
+    return contact_picture(queries[: max(1, len(shown) // 2)], columns=columns, rows=rows, max_bytes=max_bytes)
+
+
+def data_uri(picture: bytes) -> str:
+    """`picture` (WebP) as an address that Markdown and HTML can show without a file."""
+    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+
+
+def _section(heading: str, result: SearchResult) -> str:
+    hits = "".join(_card(hit) for hit in result.hits)
+    body = f"<ol>\n{hits}</ol>" if hits else '<p class="none">Nothing found.</p>'
+    return f"<section>\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>\n"
+
+
+def _card(hit: Hit) -> str:
+    first = hit.texts[0] if hit.texts else hit.item_id
+    alternative = html.escape(first, quote=True)
+    more = "".join(f"<div>{html.escape(text)}</div>" for text in hit.texts[1:])
+    texts = f"<details><summary>{len(hit.texts) - 1} more</summary>{more}</details>" if more else ""
+    name = html.escape(hit.path or hit.item_id, quote=True)
+    return (
+        f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
+        f'<div class="about"><span class="score">{hit.score:.3f}</span><div class="text">{alternative}</div>'
+        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{texts}</div></li>\n'
+    )
+
+
+def _fitting(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
+) -> str:
+    line = " ".join(text.split())[:200]
+    shown = line
+    while shown and draw.textlength(shown + ("…" if shown != line else ""), font=font) > width:
+        shown = shown[:-1]
+    return shown if shown == line else shown + "…"

@@ -1,0 +1,183 @@
+"""SQL over one release: DuckDB reads the table `items`, and `search(…)` and `similarity(…)` reach the model."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from search.query import Query, json_value, nearest_rows, query_vector
+from search.release import OpenRelease
+
+MEMORY_LIMIT = "4GB"
+MAX_ROWS = 1_000_000
+MAX_SECONDS = 120.0
+
+_HINT = "the table is `items`; search('text', k := 10) is a table, similarity(image_vector, 'text') a value"
+
+
+def run_sql(release: OpenRelease, sql: str) -> pa.Table:
+    """The rows of one SELECT statement over `release`.
+
+    `items` is the release's table. `search('text', k := 10)` is a table: the nearest rows with their `score`, found
+    through the vector index. `similarity(vector, text)` is a value: the cosine similarity of a vector and any text.
+    The statement can neither write nor reach a file, the network or a setting. Raises ValueError in one line.
+    """
+    with contextlib.closing(_connection(release)) as connection:
+        try:
+            statement = _with_searches(release, connection, _only_select(connection, sql))
+            for setting in ("enable_external_access = false", "lock_configuration = true"):
+                connection.execute(f"SET {setting}")
+            with _interrupted_after(connection, MAX_SECONDS):
+                return _fetched(connection.sql(statement))
+        except duckdb.InterruptException as error:
+            raise ValueError(f"the statement took longer than {MAX_SECONDS:.0f} seconds") from error
+        except duckdb.Error as error:
+            raise ValueError(f"{_first_line(str(error))} ({_HINT})") from error
+
+
+def json_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The document that `pairloom sql --json` prints: a list of row objects."""
+    return [{name: json_value(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _connection(release: OpenRelease) -> Any:
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            # Without this, a name in the statement that is no table would be looked up among our Python variables.
+            "python_enable_replacements": "false",
+        }
+    )
+    dimension = release.record.dimension
+    connection.register("items", release.dataset)
+    embed = _TextEmbedding(release)
+    connection.create_function("embed_text", embed, ["VARCHAR"], f"FLOAT[{dimension}]", type="arrow")
+    # DuckDB folds embed_text of a constant into the plan: it is encoded once, however many rows there are.
+    connection.execute(f"CREATE MACRO similarity(v, t) AS array_inner_product(v::FLOAT[{dimension}], embed_text(t))")
+    return connection
+
+
+class _TextEmbedding:
+    """DuckDB's `embed_text`: each different text of a statement is encoded once."""
+
+    def __init__(self, release: OpenRelease) -> None:
+        self.release = release
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, texts: pa.ChunkedArray) -> pa.Array:
+        rows = texts.to_pylist()
+        fresh = sorted({text for text in rows if text is not None} - self.known.keys())
+        if fresh:
+            self.known.update(zip(fresh, self.release.encoder.embed_texts(fresh), strict=True))
+        vectors = [None if text is None else self.known[text] for text in rows]
+        return pa.array(vectors, type=pa.list_(pa.float32(), self.release.record.dimension))
+
+
+def _only_select(connection: Any, sql: str) -> str:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(each.type.name for each in statements) or "nothing"
+        raise ValueError(f"one SELECT statement is wanted, not {kinds} ({_HINT})")
+    query: str = statements[0].query
+    return query
+
+
+def _with_searches(release: OpenRelease, connection: Any, sql: str) -> str:
+    """The statement with every `search(…)` in its parse tree replaced by a table of that search's rows."""
+    ((serialized,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    tree = json.loads(serialized)
+    if tree["error"]:
+        raise ValueError(f"{_first_line(tree['error_message'])} ({_HINT})")
+    calls = list(_search_calls(tree))
+    if not calls:
+        return sql
+    for number, call in enumerate(calls):
+        name = f"search result {number}"
+        connection.register(name, _searched(release, call["function"]["arguments"]))
+        table = {
+            "type": "BASE_TABLE",
+            "alias": call["alias"] or "search",
+            "sample": call["sample"],
+            "query_location": call["query_location"],
+            "query_location_length": call["query_location_length"],
+            "schema_name": "",
+            "table_name": name,
+            "column_name_alias": call["column_name_alias"],
+            "catalog_name": "",
+            "at_clause": None,
+            "qualified_name": {"path": [name]},
+        }
+        call.clear()
+        call.update(table)
+    ((rewritten,),) = connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
+    return str(rewritten)
+
+
+def _search_calls(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if node.get("type") == "TABLE_FUNCTION" and node["function"]["function_name"].lower() == "search":
+            yield node
+        for each in list(node.values()):
+            yield from _search_calls(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _search_calls(each)
+
+
+def _searched(release: OpenRelease, arguments: list[dict[str, Any]]) -> pa.Table:
+    given: dict[str, Any] = {}
+    for position, argument in enumerate(arguments):
+        name = (argument["name"] or ("text", "k")[min(position, 1)]).lower()
+        literal = argument["expression"].get("literal")
+        wanted = {"text": "STRING", "k": "INTEGER", "where": "STRING"}.get(name)
+        if wanted is None or name in given or literal is None or literal["kind"] != wanted:
+            raise ValueError("search takes constants: search('text', k := 10, \"where\" := 'a condition')")
+        given[name] = literal["text"]
+    if "text" not in given:
+        raise ValueError("search takes a text: search('red apple', k := 10)")
+    vector = query_vector(release, Query(text=given["text"]))
+    return nearest_rows(release, vector, k=int(given.get("k", 10)), where=given.get("where"), columns=release.columns)
+
+
+def _fetched(result: Any) -> pa.Table:
+    reader = result.to_arrow_reader(10_000)
+    batches, rows = [], 0
+    for batch in reader:
+        batches.append(batch)
+        rows += len(batch)
+        if rows > MAX_ROWS:
+            raise ValueError(f"the statement gives more than {MAX_ROWS} rows: add a LIMIT")
+    table = pa.Table.from_batches(batches, schema=reader.schema)
+    return table.rename_columns(_distinct(table.column_names))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """A joined table may name columns twice, which a row object can't hold: `item_id`, `item_id_1`."""
+    taken: list[str] = []
+    for name in names:
+        number, each = 0, name
+        while each in taken:
+            number += 1
+            each = f"{name}_{number}"
+        taken.append(each)
+    return taken
+
+
+@contextlib.contextmanager
+def _interrupted_after(connection: Any, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]

@@ -1,0 +1,301 @@
+"""The vector table of one model: rows in by item_id, checked, indexed, tagged; versions are what releases name."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+from pydantic import BaseModel
+
+from storage.files import sync
+from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, recall_at_10, unindexed_rows
+from storage.schema import ColumnType, vector_schema
+
+ROWS_PER_COMMIT = 50_000
+IDS_PER_DELETE = 5_000
+MAX_FRAGMENTS = 64
+"""Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
+THUMBNAIL_SIDE = 96
+
+
+class Upserted(BaseModel, frozen=True, extra="forbid"):
+    """What an upsert did."""
+
+    inserted: int
+    updated: int
+
+
+class TableCheck(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What a check of a table version found."""
+
+    rows: int
+    unindexed_rows: int
+    duplicate_ids: int
+    bad_vectors: int
+    """Vectors with a NaN or a length other than 1."""
+    ann_recall: float
+    """Recall@10 of the index against exact search on a sample of items; 1 where there is no index."""
+    problems: list[str]
+    """Why this version may not be released; empty when it may."""
+
+
+class VectorTable:
+    """The LanceDB table of one model, at its latest version.
+
+    Written through Lance's own Python package: LanceDB's would load the model that the metadata names on every write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the table at `path`. Raises ValueError where there is none."""
+        self.path = path
+        self._dataset: Any = lance.dataset(str(path))
+
+    @classmethod
+    def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
+        """The table of `model_id` below the pipeline's `folder`; ValueError where it has other columns."""
+        path = folder / table_name(model_id)
+        schema = vector_schema(dimension, keep)
+        if not any((path / "_versions").glob("*.manifest")):
+            function = embedding_function(folder / "models" / model_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lance.write_dataset(schema.empty_table().replace_schema_metadata(function), str(path), mode="create")
+        table = cls(path)
+        found = table._dataset.schema
+        if not found.equals(schema):
+            raise ValueError(
+                f"{path} has columns {_columns(found)}, the pipeline asks for {_columns(schema)}: "
+                "remove the folder to build the table anew"
+            )
+        return table
+
+    @property
+    def version(self) -> int:
+        """The version that the last operation made or found."""
+        return int(self._dataset.version)
+
+    def items(self) -> pa.Table:
+        """`item_id` and `content_digest` of every row: what an upsert need not bring again."""
+        self._refresh()
+        return self._dataset.to_table(columns=["item_id", "content_digest"])
+
+    def upsert(self, rows: pa.Table | pa.RecordBatchReader) -> Upserted:
+        """Insert rows with a new item_id and replace those with a known one; running it again changes nothing more.
+
+        Commits every `ROWS_PER_COMMIT` rows, so a run that was killed goes on from there when it is run again. Raises
+        ValueError, before anything of that commit is written, where an item_id comes twice or a column doesn't fit.
+        """
+        self._refresh()
+        inserted = updated = 0
+        seen: set[str] = set()
+        for chunk in _chunks(rows, self._dataset.schema):
+            ids = chunk["item_id"].to_pylist()
+            if len(seen.union(ids)) != len(seen) + len(ids):
+                twice = sorted(seen.intersection(ids)) or sorted({each for each in ids if ids.count(each) > 1})
+                raise ValueError(f"item_id {twice[0]!r} comes twice in the rows to write")
+            seen.update(ids)
+            before = self._dataset.count_rows()
+            merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
+            counts = merge.execute(chunk)
+            inserted += counts["num_inserted_rows"]
+            updated += counts["num_updated_rows"]
+            # Lance has updated 0 rows without a word before: never trust a merge that wasn't counted.
+            after, expected = self._dataset.count_rows(), before + counts["num_inserted_rows"]
+            if inserted + updated != len(seen) or after != expected:
+                raise RuntimeError(f"{self.path}: wrote {counts} of {len(ids)} rows and holds {after}, not {expected}")
+        return Upserted(inserted=inserted, updated=updated)
+
+    def delete(self, item_ids: list[str]) -> int:
+        """Remove rows; ids that aren't there are passed over. Returns how many were removed."""
+        self._refresh()
+        removed = 0
+        for start in range(0, len(item_ids), IDS_PER_DELETE):
+            removed += self._dataset.delete(pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE]))[
+                "num_deleted_rows"
+            ]
+        return removed
+
+    def build_index(self, config: IndexConfig) -> str | None:
+        """Merge small data files where there are many, bring the index up to date; returns its kind or None."""
+        self._refresh()
+        if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
+            self._dataset.optimize.compact_files()
+        return bring_up_to_date(self._dataset, config)
+
+    def check(self, config: IndexConfig, *, expected_rows: int, sample: int = 100, seed: int = 0) -> TableCheck:
+        """Read every vector of the latest version once and say what is wrong with it."""
+        self._refresh()
+        queries_QD = self._sample(sample, seed)
+        survey = _survey(self._dataset, queries_QD)
+        ids = self._dataset.to_table(columns=["item_id"])["item_id"]
+        unindexed = unindexed_rows(self._dataset)
+        indexed = bool(self._dataset.list_indices()) and len(queries_QD) > 0
+        recall = recall_at_10(self._dataset, queries_QD, survey.nearest_ids) if indexed else 1.0
+        duplicates = len(ids) - pc.count_distinct(ids).as_py()
+        problems = [
+            (len(ids) != expected_rows, f"{len(ids)} rows, expected {expected_rows}"),
+            (duplicates > 0, f"{duplicates} rows repeat an item_id"),
+            (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
+            (unindexed > 0, f"{unindexed} rows aren't indexed"),
+            (
+                recall < config.min_ann_recall,
+                f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",
+            ),
+        ]
+        return TableCheck(
+            rows=len(ids),
+            unindexed_rows=unindexed,
+            duplicate_ids=duplicates,
+            bad_vectors=survey.bad,
+            ann_recall=recall,
+            problems=[message for wrong, message in problems if wrong],
+        )
+
+    def files(self) -> Iterator[Path]:
+        """Every file the latest version is read from: manifest, data, deletions, index."""
+        self._refresh()
+        rows = self._dataset.tracked_files(min_version=self.version).read_all().to_pylist()
+        for row in rows:
+            # Transaction files serve writers only, and clean-up may take them.
+            if row["version"] == self.version and row["type"] != "transaction file":
+                yield self.path / row["path"]
+
+    def sync(self, known: Mapping[str, object]) -> None:
+        """Force the latest version's files to the disk, but for those `known` by path below the pipeline's folder.
+
+        Lance doesn't; call it before a record names them.
+        """
+        folder = self.path.parent.parent
+        fresh = [path for path in self.files() if path.relative_to(folder).as_posix() not in known]
+        for path in fresh:
+            sync(path)
+        for parent in {ancestor for path in fresh for ancestor in path.parents if ancestor.is_relative_to(folder)}:
+            sync(parent)
+
+    def tag(self, release: int) -> None:
+        """Hold the latest version for `release`, so that clean-up can't take it."""
+        tags, name = self._dataset.tags, _tag(release)
+        if name in tags.list():
+            tags.update(name, self.version)
+        else:
+            tags.create(name, self.version)
+
+    def untag(self, release: int) -> None:
+        """Let go of the version held for `release`, if any."""
+        if _tag(release) in self._dataset.tags.list():
+            self._dataset.tags.delete(_tag(release))
+
+    def clean_up(self) -> None:
+        """Delete the files that neither a tag nor the latest version needs."""
+        self._refresh()
+        self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
+
+    def _refresh(self) -> None:
+        # A handle is stale once another one has written, and a merge into a stale one can double rows.
+        self._dataset.checkout_latest()
+
+    def _sample(self, size: int, seed: int) -> Floats:
+        rows = self._dataset.count_rows()
+        chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
+        return _matrix(self._dataset.take(sorted(chosen), columns=[COLUMN])[COLUMN].combine_chunks())
+
+
+def table_name(model_id: str) -> str:
+    """The table's folder, relative to the pipeline's."""
+    return f"vectors/{model_id}.lance"
+
+
+def embedding_function(model: Path) -> dict[str, str]:
+    """Metadata by which plain LanceDB embeds queries with the OpenCLIP model in folder `model`, not loaded here."""
+    function = {
+        "name": "open-clip",
+        "model": {"name": f"local-dir:{model.resolve()}", "pretrained": ""},
+        "source_column": "thumbnail",
+        "vector_column": COLUMN,
+    }
+    return {"embedding_functions": json.dumps([function])}
+
+
+def thumbnail(image: bytes) -> bytes:
+    """A WebP of at most 96 × 96 pixels of one of the corpus's own images (upright, RGB)."""
+    with Image.open(io.BytesIO(image)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80, method=4)
+    return out.getvalue()
+
+
+class _Survey(BaseModel, frozen=True):
+    bad: int
+    nearest_ids: list[list[str]]
+
+
+def _survey(dataset: Any, queries_QD: Floats) -> _Survey:
+    """One pass over all vectors: how many are bad, and the exact ten nearest item_ids of each query."""
+    bad = 0
+    best: list[list[tuple[float, str]]] = [[] for _ in queries_QD]
+    for batch in dataset.to_batches(columns=["item_id", COLUMN, "text_vector"], batch_size=8192):
+        image_ND = _matrix(batch[COLUMN])
+        for vectors_ND in (image_ND, _ragged(batch["text_vector"], image_ND.shape)):
+            # NaN fails this comparison too.
+            bad += int((~(np.abs(np.linalg.norm(vectors_ND, axis=1) - 1) < 1e-3)).sum())
+        if len(queries_QD):
+            scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-2)
+            top_QK = np.argsort(-scores_QN, axis=1, kind="stable")[:, :10]
+            ids = batch["item_id"]
+            for row, top_K in enumerate(top_QK):
+                fresh = [(float(scores_QN[row, at]), ids[int(at)].as_py()) for at in top_K]
+                best[row] = sorted(best[row] + fresh, key=lambda each: -each[0])[:10]
+    return _Survey(bad=bad, nearest_ids=[[each for _, each in row] for row in best])
+
+
+def _matrix(vectors: pa.FixedSizeListArray) -> Floats:
+    width = vectors.type.list_size
+    flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width)
+
+
+def _ragged(vectors: pa.ListArray, shape: tuple[int, ...]) -> Floats:
+    """The vectors as a matrix of `shape`; one of another length makes its row NaN, so that it counts as bad."""
+    lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
+    if (lengths == shape[1]).all():
+        flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(shape)
+    rows = [row if len(row) == shape[1] else [np.nan] * shape[1] for row in vectors.to_pylist()]
+    return np.asarray(rows, dtype=np.float32)
+
+
+def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    """`rows` in tables of at most `ROWS_PER_COMMIT`, their columns in the order and types of `schema`."""
+    reader = rows.to_reader(max_chunksize=ROWS_PER_COMMIT) if isinstance(rows, pa.Table) else rows
+    if set(reader.schema.names) != set(schema.names):
+        raise ValueError(f"rows have columns {sorted(reader.schema.names)}, the table has {sorted(schema.names)}")
+    held: list[pa.RecordBatch] = []
+    for batch in reader:
+        if held and sum(len(each) for each in held) + len(batch) > ROWS_PER_COMMIT:
+            yield _fitted(held, schema)
+            held = []
+        held.append(batch)
+    if sum(len(each) for each in held):
+        yield _fitted(held, schema)
+
+
+def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_batches(batches).select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"rows don't fit the vector table: {error}") from error
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
+
+
+def _tag(release: int) -> str:
+    return f"release-{release:06d}"

@@ -1,0 +1,137 @@
+"""A small released pipeline for the tests of the read side: real model folder, real table, real record."""
+
+import io
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from storage.files import digest_files
+from storage.releases import Release, Training, release_log
+from storage.schema import ColumnType
+from storage.vectors import VectorTable, table_name, thumbnail
+
+D = 16
+MODEL_ID = "tiny0001"
+KEEP: dict[str, ColumnType] = {"subgroup": "string", "price": "float64", "seen": "timestamp", "tags": "list<string>"}
+COLOURS = ["red", "green", "blue", "white", "black", "grey", "pink", "brown"]
+FRUITS = ["apple", "pear", "plum", "lemon", "fig"]
+HOSTILE = ["'; DROP TABLE items; --", 'quo"te', "back`tick", "ünïcödé 🍎", "<script>alert(1)</script>", "a'b OR 1=1"]
+NAMES = [f"{colour} {fruit}" for colour in COLOURS for fruit in FRUITS] + HOSTILE
+TINY = {
+    "embed_dim": D,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+class TinyEncoder:
+    """Stands in for `models.encoder.Encoder` over the same folder."""
+
+    dimension = D
+
+    def __init__(self, directory: Path) -> None:
+        torch.set_num_threads(1)
+        self.model, _, self.transform = open_clip.create_model_and_transforms(f"local-dir:{directory}", pretrained="")
+        self.model.eval()
+        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
+        self.encoded: list[str] = []
+
+    def embed_texts(self, texts: list[str]) -> Any:
+        self.encoded += texts
+        with torch.no_grad():
+            return self.model.encode_text(self.tokenizer(texts), normalize=True).numpy()
+
+    def embed_images(self, images: list[Image.Image]) -> Any:
+        with torch.no_grad():
+            return self.model.encode_image(torch.stack([self.transform(i) for i in images]), normalize=True).numpy()
+
+
+def save_model(directory: Path) -> None:
+    """A tiny random model in OpenCLIP's layout."""
+    directory.mkdir(parents=True)
+    mean, std = list(open_clip.OPENAI_DATASET_MEAN), list(open_clip.OPENAI_DATASET_STD)
+    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": mean, "std": std}}
+    (directory / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**{**TINY, "vision_cfg": TINY["vision_cfg"], "text_cfg": TINY["text_cfg"]})
+    save_file(model.state_dict(), directory / "open_clip_model.safetensors")
+
+
+@cache
+def picture(number: int) -> bytes:
+    """A small PNG that differs from all others."""
+    pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def item_rows(encoder: TinyEncoder, names: list[str]) -> pa.Table:
+    """One table row per name; the item_id is the name."""
+    images = [picture(at) for at in range(len(names))]
+    count = len(names)
+    return pa.table(
+        {
+            "item_id": names,
+            "image_vector": list(
+                encoder.embed_images([Image.open(io.BytesIO(each)).convert("RGB") for each in images])
+            ),
+            "text_vector": list(encoder.embed_texts(names)),
+            "texts": [[name, f"a picture of {name}"] for name in names],
+            "group": [name.split()[-1] for name in names],
+            "split": ["train"] * count,
+            "path": [f"/pictures/{at}.png" for at in range(count)],
+            "width": [16] * count,
+            "height": [16] * count,
+            "source": ["test"] * count,
+            "content_digest": [f"digest of {name}" for name in names],
+            "thumbnail": [thumbnail(each) for each in images],
+            "subgroup": [name.split()[-1].capitalize() for name in names],
+            "price": [float(at) if at % 7 else float("nan") for at in range(count)],
+            "seen": [datetime(2026, 11, 1 + at % 28, tzinfo=UTC) for at in range(count)],
+            "tags": [["tag", name] for name in names],
+        }
+    )
+
+
+def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Release:
+    """Write model, table and release record below `folder`; returns the record."""
+    model = folder / "models" / MODEL_ID
+    if not model.is_dir():
+        save_model(model)
+    encoder = TinyEncoder(model)
+    table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
+    table.upsert(item_rows(encoder, names))
+    table.sync({})
+    files = digest_files(folder, iter([*table.files(), *model.iterdir()]), {})
+    record = Release(
+        number=number,
+        files=files,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        snapshot=1,
+        snapshot_digest="0" * 64,
+        model_id=MODEL_ID,
+        table=table_name(MODEL_ID),
+        table_version=table.version,
+        rows=len(names),
+        dimension=D,
+        keep=KEEP,
+        index=None,
+        metrics={},
+        training=Training(
+            config_digest="0" * 64, items=len(names), trained_at=datetime(2026, 11, 22, tzinfo=UTC), verdict="released"
+        ),
+        reason="test",
+    )
+    table.tag(number)
+    release_log(folder).publish(record)
+    return record

@@ -163,7 +163,7 @@ class _Record:
     def reject(self, problem: str) -> str:
         """Give all lines but the first back to be read again."""
         self.waiting.extendleft(
-            (self.number + offset, line) for offset, line in reversed(list(enumerate(self.lines)) [1:])
+            (self.number + offset, line) for offset, line in reversed(list(enumerate(self.lines))[1:])
         )
         del self.lines[1:]
         return problem

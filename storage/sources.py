@@ -445,6 +445,4 @@ def _integer(value: object) -> int:
 
 
 def _digest(content: object) -> str:
-    return hashlib.sha256(
-        json.dumps(content, ensure_ascii=False).encode(errors="surrogatepass")
-    ).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:32]

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from storage.digest import digest
 from storage.files import digest_files
-from storage.parquet import read_parquet, write_parquet
+from storage.parquet import read_parquet, read_schema, write_parquet
 from storage.records import Record, RecordLog
 
 
@@ -100,6 +100,15 @@ class Corpus:
         """`columns` of all living items, in the corpus' order. Never ask it for images of a large corpus."""
         batches = [batch for part in snapshot.parts for batch in self.read(snapshot, part, columns)]
         return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in columns})
+
+    def part_ids(self, snapshot: Snapshot, part: Part) -> pa.ChunkedArray:
+        """Ids of the living items of one part."""
+        return pa.chunked_array([batch["item_id"] for batch in self.read(snapshot, part, ["item_id"])], pa.string())
+
+    def columns(self, snapshot: Snapshot) -> list[str]:
+        """Names of the columns that every part has."""
+        names = [read_schema(_path(self.folder, "corpus", part)).names for part in snapshot.parts]
+        return [name for name in names[0] if all(name in each for each in names)] if names else []
 
     def rejected(self, snapshot: Snapshot, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rejected rows."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import written_aside
+from storage.files import DamagedError, written_aside
 
 ROW_GROUP = 1000
 
@@ -29,12 +29,17 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The record batches of one file, every page checked. Raises ValueError, naming the file, where it is damaged."""
+    """The record batches of one file, every page checked. Raises DamagedError, naming the file, where it is not whole."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
+        raise DamagedError(f"{path} can't be read: {error}") from error
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of one file."""
+    return pq.read_schema(path)
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

@@ -177,13 +177,13 @@ class VectorTable:
         for parent in {ancestor for path in fresh for ancestor in path.parents if ancestor.is_relative_to(folder)}:
             sync(parent)
 
-    def tag(self, release: int) -> None:
-        """Hold the latest version for `release`, so that clean-up can't take it."""
+    def tag(self, release: int, version: int) -> None:
+        """Hold `version` for `release`, so that clean-up can't take it."""
         tags, name = self._dataset.tags, _tag(release)
         if name in tags.list():
-            tags.update(name, self.version)
+            tags.update(name, version)
         else:
-            tags.create(name, self.version)
+            tags.create(name, version)
 
     def untag(self, release: int) -> None:
         """Let go of the version held for `release`, if any."""

@@ -79,6 +79,9 @@ class TableRef(Ref):
     """A candidate version of a model's vector table, checked."""
 
     model_id: str
+    snapshot: int
+    path: str
+    """Relative to the pipeline's folder."""
     version: int
     rows: int
     dimension: int

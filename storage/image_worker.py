@@ -1,0 +1,107 @@
+"""The child process that decodes untrusted image files, and the messages it exchanges with `storage.images`.
+
+A message is a JSON header and a block of bytes, each behind its length: no pickle, so that a child which a hostile
+file has taken over can send wrong pictures but run nothing in the parent. Run as `python -m storage.image_worker`,
+which, unlike a child of `multiprocessing`, does not import the parent's main module.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import struct
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from storage.pixels import DecodedImage, Limits, RejectedImage, decode_file
+
+_LENGTHS = struct.Struct("<II")
+_LONGEST = 2**27
+
+
+def message(header: object, content: bytes = b"") -> bytes:
+    """One message, ready to be sent."""
+    head = json.dumps(header).encode()
+    return _LENGTHS.pack(len(head), len(content)) + head + content
+
+
+def read_message(read: Callable[[int], bytes]) -> tuple[dict[str, object], bytes]:
+    """Header and content of the next message; `read(n)` returns exactly n bytes or raises."""
+    head_length, content_length = _LENGTHS.unpack(read(_LENGTHS.size))
+    if max(head_length, content_length) > _LONGEST:
+        raise ValueError(f"a message of {max(head_length, content_length)} bytes")
+    header = json.loads(read(head_length))
+    if not isinstance(header, dict):
+        raise ValueError("the header of a message is no JSON object")
+    return header, read(content_length)
+
+
+def reply(image: DecodedImage | RejectedImage) -> bytes:
+    """The message that carries `image`."""
+    if isinstance(image, RejectedImage):
+        return message({"reason": image.reason, "message": image.message})
+    header = {name: value for name, value in vars(image).items() if name != "content"}
+    return message(header, image.content)
+
+
+def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | RejectedImage:
+    """The image that a reply carries."""
+    if "reason" in header:
+        return RejectedImage(**header)  # type: ignore[arg-type] # JSON's values are the fields that `reply` wrote
+    return DecodedImage(content=content, **header)  # type: ignore[arg-type] # as above
+
+
+def main() -> None:
+    """Serve: the first message sets the limits, each later one names a file; one reply each, until standard input ends."""
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+
+    def read(length: int) -> bytes:
+        found = requests.read(length)
+        if len(found) < length:
+            raise EOFError
+        return found
+
+    header, _ = read_message(read)
+    limits = Limits(**header["limits"])  # type: ignore[arg-type] # the parent's own dataclass
+    memory, seconds = int(str(header["memory_mb"])) * 2**20, int(str(header["cpu_seconds"]))
+    _prepare(limits, memory)
+    replies.write(message({}))
+    replies.flush()
+    with contextlib.suppress(EOFError):
+        while True:
+            _, path = read_message(read)
+            _allow(seconds)
+            replies.write(reply(decode_file(Path(os.fsdecode(path)), limits)))
+            replies.flush()
+
+
+def _prepare(limits: Limits, memory: int) -> None:
+    # Loads every decoder and the perceptual hash's own imports before memory is limited.
+    Image.init()
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels  # what a decoder meets inside a file counts too
+    import scipy.fftpack  # type: ignore[import-untyped] # noqa: F401 # what imagehash imports on first use
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # Decoders in C write their complaints, and what leaks on standard output would break the messages.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+
+
+def _allow(seconds: int) -> None:
+    """Let the system kill this process after `seconds` more of CPU time, whether or not the parent still lives."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = int(used.ru_utime + used.ru_stime) + seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Images decoded in child processes with limits, so that a hostile or broken file costs only itself."""
+
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+from PIL.Image import Image
+from pydantic import BaseModel, Field
+
+from storage.image_worker import message, read_message, understood
+from storage.pixels import DecodedImage, Limits, RejectedImage, open_upright
+
+__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image"]
+
+_FILES_PER_TASK = 32
+_TASKS_AHEAD = 3
+_START_SECONDS = 120.0
+
+K = TypeVar("K")
+
+
+class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """How images become what is stored."""
+
+    max_side: int = Field(default=256, ge=8, le=4_096)
+    """Longest side stored, in pixels: the size that models are trained at. Larger images are shrunk, once."""
+    min_side: int = Field(default=16, ge=1)
+    """Images with a shorter side than this are filtered."""
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """Images whose header promises more pixels are quarantined without being decoded."""
+    workers: int | None = Field(default=None, ge=1)
+    """Decoding processes; without it one per CPU this process may use."""
+    timeout_seconds: float = Field(default=20.0, gt=0)
+    """Time one image may take."""
+    memory_mb: int = Field(default=2_048, ge=512)
+    """Address space of each decoding process, in MiB."""
+
+    @property
+    def limits(self) -> Limits:
+        """What a single image is measured against."""
+        return Limits(self.max_side, self.min_side, self.max_pixels)
+
+
+def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
+    """What to store of each image, or why not, in the order of `items`, which are read a little ahead.
+
+    Raises RuntimeError where a child cannot even start.
+    """
+    children = [_Child(config) for _ in range(config.workers or _available_cpus())]
+    idle: SimpleQueue[_Child] = SimpleQueue()
+    for child in children:
+        idle.put(child)
+
+    def decode_task(task: list[tuple[K, Path]]) -> list[tuple[K, DecodedImage | RejectedImage]]:
+        child = idle.get()
+        try:
+            return list(zip((key for key, _ in task), child.decode([path for _, path in task]), strict=True))
+        finally:
+            idle.put(child)
+
+    tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
+    source = iter(items)
+    running: deque[Future[list[tuple[K, DecodedImage | RejectedImage]]]] = deque()
+    pool = ThreadPoolExecutor(len(children), thread_name_prefix="decode")
+    try:
+        for task in tasks:
+            running.append(pool.submit(decode_task, task))
+            if len(running) >= _TASKS_AHEAD * len(children):
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
+    finally:
+        for child in children:
+            child.interrupt()
+        pool.shutdown(cancel_futures=True)
+        for child in children:
+            child.close()
+
+
+def open_query_image(path: Path, config: IngestConfig) -> Image:
+    """The image of a user's query, made like the stored ones: RGB, upright, on white, at most `max_side`.
+
+    Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        raise ValueError(f"image {path}: {error.strerror}") from error
+    try:
+        return open_upright(path, config.limits)
+    except ValueError as error:
+        raise ValueError(f"image {path}: {error}") from error
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _ChildDiedError(Exception):
+    pass
+
+
+class _Child:
+    """One decoding process, started when first needed and again after each death."""
+
+    def __init__(self, config: IngestConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._interrupted = False
+
+    def decode(self, paths: list[Path]) -> Iterator[DecodedImage | RejectedImage]:
+        """One result per path, in order."""
+        done = 0
+        suspected = False
+        while done < len(paths):
+            # The child answers in order, so what it died on is the first unanswered file. That one is tried again alone
+            # in a fresh process: the harm may have been done by a file before it.
+            batch = paths[done : done + 1] if suspected else paths[done:]
+            try:
+                for image in self._ask(batch):
+                    yield image
+                    done += 1
+                suspected = False
+            except TimeoutError:
+                self._kill()
+                yield RejectedImage("image-timeout", f"took more than {self._config.timeout_seconds:g} seconds")
+                done += 1
+                suspected = False
+            except _ChildDiedError as error:
+                self._kill()
+                if suspected:
+                    yield RejectedImage("image-crashed", f"ended the decoding process twice: {error}")
+                    done += 1
+                suspected = not suspected
+
+    def interrupt(self) -> None:
+        """End the process: a `decode` under way in another thread raises RuntimeError soon, and so do later ones."""
+        self._interrupted = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process and free what it held; no other thread may be using it."""
+        self._interrupted = True
+        self._kill()
+
+    def _ask(self, paths: list[Path]) -> Iterator[DecodedImage | RejectedImage]:
+        if self._process is None:
+            self._start()
+        try:
+            self._send(message({}, os.fsencode(paths[0])))
+            for following in [*paths[1:], None]:
+                # One request waits while another is worked on; more could fill both pipes and block both sides.
+                if following is not None:
+                    self._send(message({}, os.fsencode(following)))
+                yield understood(*self._receive(self._config.timeout_seconds))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise _ChildDiedError(self._last_words(error)) from error
+
+    def _start(self) -> None:
+        if self._interrupted:
+            raise RuntimeError("decoding was stopped")
+        here = str(Path(__file__).parents[1])
+        # Only what Python needs to start: a child that reads hostile files has no use for secrets.
+        environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join([here, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "storage.image_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                env=environment,
+                bufsize=0,
+            )
+            assert self._process.stdout is not None
+            self._selector.register(self._process.stdout, selectors.EVENT_READ)
+            limits = {
+                "limits": asdict(self._config.limits),
+                "memory_mb": self._config.memory_mb,
+                "cpu_seconds": int(self._config.timeout_seconds) + 1,
+            }
+            try:
+                self._send(message(limits))
+                self._receive(_START_SECONDS)
+            except OSError as error:
+                self._kill()
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise RuntimeError(f"an image decoding process did not start: {said or error}") from error
+
+    def _send(self, content: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        view = memoryview(content)
+        while view:
+            view = view[self._process.stdin.write(view) :]
+
+    def _receive(self, seconds: float) -> tuple[dict[str, object], bytes]:
+        assert self._process is not None
+        pipe = self._process.stdout
+        assert pipe is not None
+        deadline = time.monotonic() + seconds
+
+        def read(length: int) -> bytes:
+            found = bytearray()
+            while len(found) < length:
+                if not self._selector.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                block = os.read(pipe.fileno(), min(length - len(found), 2**20))
+                if not block:
+                    raise ConnectionError("the process ended")
+                found += block
+            return bytes(found)
+
+        return read_message(read)
+
+    def _last_words(self, error: Exception) -> str:
+        process = self._process
+        if process is None or not isinstance(error, ConnectionError):
+            return f"{type(error).__name__}: {error}"[:200]
+        try:
+            status = process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return str(error)
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._selector.unregister(process.stdout)
+        process.stdin.close()
+        process.stdout.close()

@@ -1,0 +1,276 @@
+"""From an image file to what is stored of it: upright, RGB on white, shrunk once; pure, run in children by `images`.
+
+What is decided here, because files leave it open:
+
+- Formats: those in `FORMATS`. Others (vector graphics, PostScript, PDF, animation formats of old games) are unreadable:
+  every further decoder is attack surface, and PostScript would start Ghostscript.
+- Animations and multi-page files: the first frame or page, as any single-frame reader shows it.
+- Transparency: laid on white, whatever colours the transparent pixels claim; fully transparent is a white picture.
+- Flat colours, and extreme shapes whose shorter side reaches `min_side`: accepted; they are pictures to somebody.
+- Damage: what Pillow decodes is accepted (flipped bits, junk between segments, wrong checksums, bad palette indices),
+  what it refuses (cut files) is not; no half-decoded picture is taken.
+- Orientation: applied from EXIF or XMP; broken EXIF means upright.
+- Colour profiles: ignored, as open_clip, timm and `datasets` ignore them; CMYK is converted without a profile, Lab by
+  definition.
+- 16-bit grey is scaled to 8 bits by its file's bit depth. Floating-point grey is taken as 0–1 or 0–255 where it fits,
+  and else stretched from its smallest to its largest value.
+- A JPEG at least four times too large is decoded at a fraction of its size (Pillow's `draft`; still at least twice too
+  large, so that the antialiased shrinking decides the quality): about twice as fast. Its `pixel_hash` is that of the
+  reduced pixels.
+"""
+
+import hashlib
+import io
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import imagehash
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# H, W = height, width
+
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+
+Reason = Literal[
+    "image-not-found", "image-unreadable", "image-too-large", "image-too-small", "image-timeout", "image-crashed"
+]
+
+_LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 0x0102
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image is measured against, in pixels."""
+
+    max_side: int
+    min_side: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """What is stored of one image."""
+
+    content: bytes
+    """A JPEG or PNG file, RGB, longest side at most `max_side`."""
+    width: int
+    """Of the original, upright."""
+    height: int
+    pixel_hash: str
+    """SHA-256, 32 hexadecimal digits, of size and RGB pixels on white before shrinking."""
+    perceptual_hash: str
+    """ImageHash's `phash` of the stored pixels, 16 hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class RejectedImage:
+    """Why there is nothing to store."""
+
+    reason: Reason
+    message: str
+
+    @property
+    def outcome(self) -> Literal["quarantined", "filtered"]:
+        """Too small is the pipeline's rule, all else is the file's fault."""
+        return "filtered" if self.reason == "image-too-small" else "quarantined"
+
+
+class _Unfit(Exception):
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.rejected = RejectedImage(reason, message)
+
+
+def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
+    """What to store of the image at `path`, or why not. Costs up to several times its pixels in memory."""
+    try:
+        original = _content(path, limits)
+        upright, kept = _normalised(path if original is None else io.BytesIO(original), limits)
+        small = shrunk(upright.pixels, limits.max_side)
+        unchanged = kept and small is upright.pixels
+        return DecodedImage(
+            content=original if unchanged and original is not None else _encoded(small, upright.lossy),
+            width=upright.width,
+            height=upright.height,
+            pixel_hash=_pixel_hash(upright.pixels),
+            perceptual_hash=str(imagehash.phash(small)),
+        )
+    except _Unfit as error:
+        return error.rejected
+    except MemoryError:
+        return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows")
+
+
+def open_upright(path: Path, limits: Limits) -> Image.Image:
+    """The image at `path`, upright, RGB on white, its longest side at most `limits.max_side`; ValueError says why not."""
+    try:
+        upright, _ = _normalised(path, limits)
+    except _Unfit as error:
+        raise ValueError(error.rejected.message) from error
+    return shrunk(upright.pixels, limits.max_side)
+
+
+def shrunk(image: Image.Image, max_side: int) -> Image.Image:
+    """`image` with its longest side at most `max_side`, antialiased; the same object where it is small enough."""
+    longest = max(image.size)
+    if longest <= max_side:
+        return image
+    width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    hashed = hashlib.sha256(b"%d %d " % image.size)
+    hashed.update(image.tobytes())
+    return hashed.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Upright:
+    pixels: Image.Image
+    width: int
+    height: int
+    lossy: bool
+
+
+def _content(path: Path, limits: Limits) -> bytes | None:
+    """The file's bytes where they may be stored as they are: no more than raw pixels would need."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _Unfit("image-unreadable", f"{path} is not a file")
+        return path.read_bytes() if status.st_size <= 3 * limits.max_side**2 else None
+    except FileNotFoundError as error:
+        raise _Unfit("image-not-found", f"{path} does not exist") from error
+    except ValueError as error:
+        raise _Unfit("image-not-found", f"{str(path)!r} is no path: {error}") from error
+    except OSError as error:
+        raise _Unfit("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
+
+
+def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
+    """The picture, and whether its file may be stored as it is."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                raise _Unfit("image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all")
+            if min(width, height) < limits.min_side:
+                raise _Unfit("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
+            form = image.format
+            if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
+                scale = 2 * limits.max_side / max(width, height)
+                image.draft(None, (int(width * scale), int(height * scale)))
+            image.load()
+            orientation = _orientation(image)
+            kept = (
+                form in ("JPEG", "PNG")
+                and image.mode == "RGB"
+                and orientation == 1
+                and not image.has_transparency_data
+                and getattr(image, "n_frames", 1) == 1
+            )
+            pixels = _rgb_on_white(image)
+            if orientation != 1:
+                pixels = pixels.transpose(_TRANSPOSED[orientation])
+                if orientation >= 5:
+                    width, height = height, width
+            return _Upright(pixels, width, height, form in _LOSSY), kept
+    except Image.DecompressionBombError as error:
+        raise _Unfit("image-too-large", str(error)) from error
+    except (_Unfit, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise _Unfit("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
+    except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
+        raise _Unfit("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
+
+
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises anything; the picture is still good
+        return 1
+    return found if found in _TRANSPOSED else 1
+
+
+def _rgb_on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey(image).convert("RGB")
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, colours).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """8-bit grey of 16-bit integer, 32-bit integer or floating-point grey."""
+    values_HW = np.asarray(image).astype(np.float64)
+    values_HW = np.nan_to_num(values_HW, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values_HW.min()), float(values_HW.max())
+    if image.mode == "F":
+        top = 1.0 if high <= 1 else 255.0
+    else:
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        top = 2.0**bits - 1
+    bottom = 0.0
+    if low < 0 or high > top:
+        bottom, top = low, high
+    scaled_HW = np.clip((values_HW - bottom) * (255 / max(top - bottom, 1e-12)), 0, 255)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled_HW[values_HW == transparent] = 255
+    return Image.fromarray(np.rint(scaled_HW).astype(np.uint8))
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms  # LittleCMS, loaded for the rare Lab file only
+
+    lab = ImageCms.createProfile("LAB")
+    converted = ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
+def _encoded(image: Image.Image, lossy: bool) -> bytes:
+    stream = io.BytesIO()
+    if lossy:
+        image.save(stream, "JPEG", quality=_JPEG_QUALITY)
+    else:
+        image.save(stream, "PNG", compress_level=4)
+    return stream.getvalue()

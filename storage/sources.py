@@ -1,0 +1,448 @@
+"""Sources: caption files and image folders, read as typed rows; what cannot be one is rejected with a reason."""
+
+import difflib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from storage.raw_rows import FOLDER_COLUMNS, RawRow, Values, csv_rows, folder_rows, jsonl_rows
+from storage.row_filter import RowFilter
+from storage.schema import RESERVED_COLUMNS, ColumnType
+
+_ROWS_PER_BATCH = 1_000
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+
+
+class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    path: Path
+    """The caption file, or the folder of images."""
+    name: str | None = None
+    """What the rows' `source` says; without it the folder's and the file's name, as in `grocery/captions`."""
+    where: str | None = None
+    """SQL expression over the source's columns, such as `skin_tone = 'none'`; other rows are filtered."""
+
+    @property
+    def label(self) -> str:
+        """`name`, or what stands for it."""
+        return self.name or "/".join(part for part in (self.path.parent.name, self.path.stem) if part)
+
+
+class _CaptionFile(_Source, frozen=True):
+    base: Path | None = None
+    """Folder that image paths start from and may not leave; without it the caption file's."""
+
+    @property
+    def image_folder(self) -> Path:
+        return self.path.parent if self.base is None else self.base
+
+
+class JsonlSource(_CaptionFile, frozen=True):
+    """A file of JSON objects, one a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+
+
+class CsvSource(_CaptionFile, frozen=True):
+    """A CSV file with a header."""
+
+    kind: Literal["csv"] = "csv"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """What stands between cells; a tab is written `"\\t"`."""
+
+
+class FolderSource(_Source, frozen=True):
+    """Images in a folder and those below it, each with its texts in a `.txt` file of the same stem, best first.
+
+    Its columns are `image` (path below the folder), `text`, `folder` and `name`; image and texts are found whatever
+    `columns.image` and `columns.texts` say.
+    """
+
+    kind: Literal["folder"] = "folder"
+
+    @property
+    def image_folder(self) -> Path:
+        return self.path
+
+
+SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]
+
+
+class KeptColumn(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """A metadata column kept under another name than the source's."""
+
+    column: str
+    """Its name in the source."""
+    type: ColumnType
+    """Its type in the corpus."""
+
+
+class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Which columns of the sources mean what."""
+
+    id: str | None = None
+    """Column of the items' own ids; without one, ids are digests of image and first text."""
+    image: str = "image"
+    """Column of the image's path."""
+    texts: list[str] = Field(default=["text"], min_length=1)
+    """Columns of texts, best first; each may hold a string or a list of strings."""
+    group: str | None = None
+    """Column of a key: all images and texts with the same value are positives of one another."""
+    split: str | None = None
+    """Column that says train, val or test; without one, it is a hash of the group."""
+    keep: dict[str, ColumnType | KeptColumn] = {}
+    """Metadata columns carried through to the vector table: `name: type`, or `name: {column:, type:}` to rename one."""
+
+    @field_validator("keep")
+    @classmethod
+    def _names_are_free(cls, keep: dict[str, ColumnType | KeptColumn]) -> dict[str, ColumnType | KeptColumn]:
+        for name, kept in keep.items():
+            if name in RESERVED_COLUMNS:
+                kind = kept.type if isinstance(kept, KeptColumn) else kept
+                raise ValueError(
+                    f"{name} is the name of a column of Pairloom's own; keep yours under another one: "
+                    f"my_{name}: {{column: {name}, type: {kind}}}"
+                )
+        return keep
+
+    @property
+    def kept(self) -> dict[str, KeptColumn]:
+        """Source column and type of each metadata column."""
+        return {
+            name: kept if isinstance(kept, KeptColumn) else KeptColumn(column=name, type=kept)
+            for name, kept in self.keep.items()
+        }
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """Type of each metadata column, as `storage.schema.item_schema` takes them."""
+        return {name: kept.type for name, kept in self.kept.items()}
+
+
+Metadata = str | int | float | bool | datetime | list[str] | None
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """One row that can become an item once its image is decoded."""
+
+    source: str
+    number: int
+    """Line in the caption file, from 1; for a folder the image's place in the sorted listing."""
+    fingerprint: str
+    """Digest of the source's name, all that this row says (as `columns` reads it), and the image file's size and time."""
+    item_id: str | None
+    image: Path
+    image_path: str
+    """The image's path as the source wrote it."""
+    texts: tuple[str, ...]
+    group: str | None
+    split: str | None
+    metadata: dict[str, Metadata]
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """One row that cannot: `quarantined`, or `filtered` by the source's `where`.
+
+    Reasons: malformed-row, id-missing, image-missing, image-not-found, image-outside-base, text-empty, split-unknown,
+    metadata-type; where.
+    """
+
+    source: str
+    number: int
+    fingerprint: str
+    item_id: str | None
+    image_path: str | None
+    outcome: Literal["quarantined", "filtered"]
+    reason: str
+    message: str
+
+
+def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[SourceRow | RejectedRow]:
+    """Every row of a source, in its order, none left out.
+
+    Raises ValueError, before the first row, for a source that is not there, for columns that none of its rows has, and
+    for a `where` that cannot be evaluated.
+    """
+    _check_presence(config)
+    _check_columns(config, columns)
+    keep = None
+    if config.where is not None:
+        typed = not isinstance(config, CsvSource)
+        keep = RowFilter(config.where, config.label, (raw.values for raw in _raw_rows(config)), typed=typed)
+    return _rows(config, columns, keep)
+
+
+def _raw_rows(config: SourceConfig) -> Iterator[RawRow]:
+    match config:
+        case JsonlSource():
+            return jsonl_rows(config.path)
+        case CsvSource():
+            return csv_rows(config.path, config.delimiter)
+        case FolderSource():
+            return folder_rows(config.path)
+
+
+def _check_presence(config: SourceConfig) -> None:
+    folder = isinstance(config, FolderSource)
+    if not (config.path.is_dir() if folder else config.path.is_file()):
+        what = "folder" if folder else "caption file"
+        raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
+    if not config.image_folder.is_dir():
+        raise ValueError(
+            f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
+        )
+
+
+def _check_columns(config: SourceConfig, columns: ColumnsConfig) -> None:
+    named = {
+        "id": [columns.id],
+        "image": [columns.image],
+        "texts": columns.texts,
+        "group": [columns.group],
+        "split": [columns.split],
+        "keep": [kept.column for kept in columns.kept.values()],
+    }
+    if isinstance(config, FolderSource):
+        named["image"] = named["texts"] = []
+    missing = {(column, use): None for use, group in named.items() for column in group if column is not None}
+    present: dict[str, None] = dict.fromkeys(FOLDER_COLUMNS) if isinstance(config, FolderSource) else {}
+    rows = _raw_rows(config)
+    # The first row usually has them all, and nothing more is read.
+    while missing := {each: None for each in missing if each[0] not in present}:
+        raw = next(rows, None)
+        if raw is None:
+            break
+        present |= dict.fromkeys(raw.values)
+    for column, use in missing:
+        if present:
+            near = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(
+                f"no row of source {config.label} has the column {column} that `columns.{use}` names: "
+                f"{hint}It has {', '.join(present)}"
+            )
+
+
+def _rows(config: SourceConfig, columns: ColumnsConfig, keep: RowFilter | None) -> Iterator[SourceRow | RejectedRow]:
+    reader = _RowReader(config, columns)
+    rows = _raw_rows(config)
+    while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
+        kept = None if keep is None else keep.kept([raw.values for raw in batch])
+        for place, raw in enumerate(batch):
+            yield reader.read(raw, filtered=kept is not None and place not in kept)
+
+
+class _Rejection(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class _RowReader:
+    """Turns raw rows of one source into typed ones."""
+
+    def __init__(self, config: SourceConfig, columns: ColumnsConfig) -> None:
+        self._source = config.label
+        self._where = config.where
+        self._columns = columns
+        self._kept = columns.kept
+        folder = isinstance(config, FolderSource)
+        self._image_column = "image" if folder else columns.image
+        self._text_columns = ["text"] if folder else columns.texts
+        self._images = _ImageFolder(config.image_folder)
+
+    def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
+        item_id = image_path = None
+        outcome: Literal["quarantined", "filtered"] = "quarantined"
+        try:
+            if raw.problem is not None:
+                raise _Rejection("malformed-row", raw.problem)
+            item_id = self._name(raw.values, self._columns.id)
+            image_path = self._name(raw.values, self._image_column)
+            if filtered:
+                outcome = "filtered"
+                raise _Rejection("where", f"where: {self._where} is not true")
+            return self._understood(raw, item_id, image_path)
+        except _Rejection as rejection:
+            digest = _digest([self._source, raw.text, rejection.reason])
+            return RejectedRow(
+                source=self._source,
+                number=raw.number,
+                fingerprint=digest,
+                item_id=item_id,
+                image_path=image_path,
+                outcome=outcome,
+                reason=rejection.reason,
+                message=rejection.message,
+            )
+
+    def _understood(self, raw: RawRow, item_id: str | None, image_path: str | None) -> SourceRow:
+        if self._columns.id is not None and item_id is None:
+            raise _Rejection("id-missing", f"column {self._columns.id} is empty")
+        if image_path is None:
+            raise _Rejection("image-missing", f"column {self._image_column} is empty")
+        texts = self._texts(raw.values)
+        if not texts:
+            raise _Rejection("text-empty", f"no text in {', '.join(self._text_columns)}")
+        group = self._name(raw.values, self._columns.group)
+        split = self._name(raw.values, self._columns.split)
+        if split is not None:
+            if split.lower() not in _SPLITS:
+                raise _Rejection("split-unknown", f"split {split!r} is none of train, val, test")
+            split = _SPLITS[split.lower()]
+        metadata = {name: _metadata(name, kept, raw.values) for name, kept in self._kept.items()}
+        image, status = self._images.find(image_path)
+        said = [self._source, item_id, image_path, texts, group, split, {k: str(v) for k, v in metadata.items()}]
+        return SourceRow(
+            source=self._source,
+            number=raw.number,
+            fingerprint=_digest([*said, status.st_size, status.st_mtime_ns]),
+            item_id=item_id,
+            image=image,
+            image_path=image_path,
+            texts=texts,
+            group=group,
+            split=split,
+            metadata=metadata,
+        )
+
+    def _name(self, values: Values, column: str | None) -> str | None:
+        """An id, path, group or split: a non-empty string, or a number written as one."""
+        if column is None:
+            return None
+        match values.get(column):
+            case None:
+                return None
+            case bool() | list() | dict() as other:
+                raise _Rejection("malformed-row", f"column {column} holds a {type(other).__name__}, not a string")
+            case value:
+                # A path may begin or end with a blank.
+                return (str(value) if column == self._image_column else str(value).strip()) or None
+
+    def _texts(self, values: Values) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for column in self._text_columns:
+            value = values.get(column)
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, bool | list | dict):
+                    raise _Rejection("malformed-row", f"column {column} holds a {type(each).__name__}, not a text")
+                text = "" if each is None else str(each).strip()
+                if text:
+                    found[text] = None
+        return tuple(found)
+
+
+class _ImageFolder:
+    """Finds images below one folder, which no path may leave: captions are strangers' text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._resolved = folder.resolve()
+        # Rows come folder by folder: each is resolved once.
+        self._resolved_folder = functools.lru_cache(maxsize=1_024)(os.path.realpath)
+
+    def find(self, image_path: str) -> tuple[Path, os.stat_result]:
+        if "\0" in image_path:
+            raise _Rejection("malformed-row", "the image's path holds a NUL character")
+        if image_path.partition("://")[0] in ("http", "https", "s3", "gs", "data"):
+            raise _Rejection("image-not-found", f"{image_path[:200]} is an address: download the image first")
+        path = self._folder / image_path
+        # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
+        real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
+        try:
+            if real.is_symlink():
+                real = real.resolve()
+            if not real.is_relative_to(self._resolved):
+                raise _Rejection("image-outside-base", f"{image_path} is not below {self._folder}")
+            status = real.stat()
+        except (OSError, RuntimeError) as error:
+            what = error.strerror if isinstance(error, OSError) else str(error)
+            raise _Rejection("image-not-found", f"{image_path[:1_000]} in {self._folder}: {what}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise _Rejection("image-not-found", f"{image_path} in {self._folder} is not a file")
+        return path, status
+
+
+def _metadata(name: str, kept: KeptColumn, values: Values) -> Metadata:
+    value = values.get(kept.column)
+    if value is None or value != value:
+        return None
+    try:
+        return _typed(value, kept.type)
+    except (ValueError, TypeError, OverflowError) as error:
+        shown = repr(value)[:80]
+        raise _Rejection("metadata-type", f"{name}: {shown} in column {kept.column} is no {kept.type}") from error
+
+
+def _typed(value: object, kind: ColumnType) -> Metadata:
+    match kind:
+        case "string":
+            return _string(value)
+        case "int64":
+            return _integer(value)
+        case "float64":
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise TypeError
+            return float(value)
+        case "bool":
+            return _BOOLEANS[str(value).strip().lower()] if str(value).strip().lower() in _BOOLEANS else _no()
+        case "timestamp":
+            if not isinstance(value, str):
+                raise TypeError
+            moment = datetime.fromisoformat(value.strip())
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        case "list<string>":
+            if isinstance(value, str) and value.lstrip().startswith("["):
+                value = json.loads(value)
+            return [_string(each) for each in (value if isinstance(value, list) else [value])]
+
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _no() -> bool:
+    raise ValueError
+
+
+def _string(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value)
+        case _:
+            raise TypeError
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    number = int(value)
+    if number != (value if not isinstance(value, str) else number) or not -(2**63) <= number < 2**63:
+        raise ValueError
+    return number
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:32]

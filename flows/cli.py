@@ -249,7 +249,7 @@ def _release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
     from search.release import OpenRelease
 
     pipeline = _pipeline(name, file, root)
-    return OpenRelease(pipeline.folder)
+    return OpenRelease.open(pipeline.folder)
 
 
 @contextmanager

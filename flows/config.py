@@ -40,7 +40,7 @@ def load_pipeline(
     try:
         return Pipeline.model_validate({**_resolved(block, folder), "name": name, "root": stored})
     except ValidationError as error:
-        faults = [_fault(dict(fault)) for fault in error.errors()]
+        faults = [_fault(dict(fault)) for fault in error.errors(include_url=False)]
         raise ValueError("\n".join(f"{file}: pipeline {name!r}: {fault}" for fault in faults)) from error
 
 

@@ -119,7 +119,7 @@ def show_release(release: Release) -> None:
 
 
 def _show_metrics(metrics: Mapping[str, float]) -> None:
-    whole = {name: value for name, value in metrics.items() if "[" not in name}
+    whole = {name: value for name, value in metrics.items() if "/" not in name}
     if whole:
         out.print(Text("metrics  " + " · ".join(f"{name} {value:.3f}" for name, value in whole.items())))
 

@@ -29,7 +29,7 @@ def report(pipeline: Pipeline, night: Night) -> None:
 
 def contact_sheet(pipeline: Pipeline) -> bytes:
     """A picture of what the current release answers to a few validation texts."""
-    release = OpenRelease(pipeline.folder)
+    release = OpenRelease.open(pipeline.folder)
     return contact_picture([(text, search(release, Query(text=text), k=HITS)) for text in sample_texts(pipeline)])
 
 

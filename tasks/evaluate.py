@@ -66,9 +66,8 @@ def measure_encoder(
             images = batch.filter(pc.equal(batch["split"], "val"))["image"].to_pylist()
             if images:
                 vectors.append(encoder.embed_images([open_stored(image["bytes"]) for image in images]))
-    return measure(
-        np.concatenate(vectors), items.texts, encoder.embed_texts, items.relations, pipeline.evaluation, items.slices
-    )
+    text_TD = encoder.embed_texts(items.relations.texts)
+    return measure(np.concatenate(vectors), text_TD, items.relations, pipeline.evaluation, items.slices)
 
 
 def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:

@@ -15,7 +15,7 @@ class Items:
     item_ids: list[str]
     texts: list[list[str]]
     relations: Relations
-    slices: dict[str, list[str]]
+    slices: dict[str, list[str | None]]
     """Values of the columns that metrics are broken down by, as text, by column."""
 
 
@@ -36,5 +36,5 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
         relations=Relations.build(
             item_ids, [row["group"] for row in rows], texts, [row["pixel_hash"] for row in rows]
         ),
-        slices={name: [str(row[name]) for row in rows] for name in slices},
+        slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
     )

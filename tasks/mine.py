@@ -1,7 +1,8 @@
 """Mine: positives from what items share, hard negatives from what the champion confuses."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from models.mining import Negatives, mine_lexical_negatives, mine_negatives
@@ -39,7 +40,7 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
         image_ND, text_ND = store.matrices(snapshot, items.item_ids)
         negatives = mine_negatives(image_ND, text_ND, items.relations, pipeline.mining, seed=seed)
     else:
-        negatives = mine_lexical_negatives(items.texts, items.relations, pipeline.mining, seed=seed)
+        negatives = mine_lexical_negatives(items.relations, pipeline.mining, seed=seed)
     kind = "embedding" if plan.champion_model else "lexical"
     positives = positive_pairs(items.relations, items.item_ids)
     pairs = [positives, negative_pairs(negatives, items.item_ids, kind)]
@@ -59,26 +60,27 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
 
 def positive_pairs(relations: Relations, item_ids: list[str]) -> pa.Table:
     """Known positives with their kind, at most POSITIVES_PER_ANCHOR per item and kind."""
-    rows = [
-        {"anchor": item_ids[i], "other": item_ids[j], "relation": "positive", "kind": kind}
-        for i, j, kind in relations.positive_pairs(POSITIVES_PER_ANCHOR)
-    ]
-    return pa.Table.from_pylist(rows, PAIRS)
+    found = relations.positive_pairs(max_per_anchor=POSITIVES_PER_ANCHOR)
+    ids = pa.array(item_ids, pa.string())
+    return _pairs(ids.take(pa.array(found.anchors)), ids.take(pa.array(found.positives)), "positive", found.kinds)
 
 
 def negative_pairs(negatives: Negatives, item_ids: list[str], kind: str) -> pa.Table:
     """Hard negatives, hardest first per anchor."""
+    anchors, ranks = np.nonzero(negatives.indices_NK >= 0)
+    ids, others = pa.array(item_ids, pa.string()), negatives.indices_NK[anchors, ranks]
+    scores = negatives.scores_NK[anchors, ranks]
+    return _pairs(ids.take(pa.array(anchors)), ids.take(pa.array(others)), "negative", [kind] * len(anchors), scores)
 
-    def rows() -> Iterator[dict[str, object]]:
-        for anchor, others, scores in zip(item_ids, negatives.indices_NK, negatives.scores_NK, strict=True):
-            for other, score in zip(others, scores, strict=True):
-                if other >= 0:
-                    yield {
-                        "anchor": anchor,
-                        "other": item_ids[other],
-                        "relation": "negative",
-                        "kind": kind,
-                        "score": float(score),
-                    }
 
-    return pa.Table.from_pylist(list(rows()), PAIRS)
+def _pairs(
+    anchors: pa.Array, others: pa.Array, relation: str, kinds: Sequence[str], scores: np.ndarray | None = None
+) -> pa.Table:
+    columns = [
+        anchors,
+        others,
+        pa.repeat(relation, len(anchors)),
+        pa.array(kinds, pa.string()),
+        pa.nulls(len(anchors), pa.float32()) if scores is None else pa.array(scores, pa.float32()),
+    ]
+    return pa.table(columns, schema=PAIRS)

@@ -12,6 +12,7 @@ from models.pixels import open_pixels, write_pixels
 from models.trainer import TrainingItems, TrainingProgress
 from models.trainer import train as train_encoder
 from storage.corpus import Corpus, Snapshot
+from storage.files import written_aside
 from storage.images import open_stored
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
@@ -34,7 +35,8 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
     start = starting_point(pipeline, plan, items)
     pixels = run.folder / "pixels.npy"
     if not pixels.exists():
-        write_pixels(stored_images(corpus, snapshot), len(items.item_ids), start.config["preprocess_cfg"], pixels)
+        with written_aside(pixels) as aside:
+            write_pixels(stored_images(corpus, snapshot), len(items.item_ids), start.preprocess_cfg, aside)
     result = train_encoder(
         start,
         TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),

@@ -56,7 +56,7 @@ def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | R
 
 
 def main() -> None:
-    """Serve: the first message sets the limits, each later one names a file; one reply each, until standard input ends."""
+    """Serve: the first message sets the limits, each later one names a file; one reply each, till the input ends."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
 
     def read(length: int) -> bytes:

@@ -69,8 +69,8 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
         finally:
             idle.put(child)
 
-    tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
     source = iter(items)
+    tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
     running: deque[Future[list[tuple[K, DecodedImage | RejectedImage]]]] = deque()
     pool = ThreadPoolExecutor(len(children), thread_name_prefix="decode")
     try:

@@ -93,7 +93,7 @@ class RejectedImage:
         return "filtered" if self.reason == "image-too-small" else "quarantined"
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.rejected = RejectedImage(reason, message)
@@ -113,17 +113,17 @@ def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
             pixel_hash=_pixel_hash(upright.pixels),
             perceptual_hash=str(imagehash.phash(small)),
         )
-    except _Unfit as error:
+    except _UnfitError as error:
         return error.rejected
     except MemoryError:
         return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows")
 
 
 def open_upright(path: Path, limits: Limits) -> Image.Image:
-    """The image at `path`, upright, RGB on white, its longest side at most `limits.max_side`; ValueError says why not."""
+    """The image at `path`, upright, RGB on white, at most `limits.max_side` long; ValueError says why not."""
     try:
         upright, _ = _normalised(path, limits)
-    except _Unfit as error:
+    except _UnfitError as error:
         raise ValueError(error.rejected.message) from error
     return shrunk(upright.pixels, limits.max_side)
 
@@ -156,14 +156,14 @@ def _content(path: Path, limits: Limits) -> bytes | None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _Unfit("image-unreadable", f"{path} is not a file")
+            raise _UnfitError("image-unreadable", f"{path} is not a file")
         return path.read_bytes() if status.st_size <= 3 * limits.max_side**2 else None
     except FileNotFoundError as error:
-        raise _Unfit("image-not-found", f"{path} does not exist") from error
+        raise _UnfitError("image-not-found", f"{path} does not exist") from error
     except ValueError as error:
-        raise _Unfit("image-not-found", f"{str(path)!r} is no path: {error}") from error
+        raise _UnfitError("image-not-found", f"{str(path)!r} is no path: {error}") from error
     except OSError as error:
-        raise _Unfit("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
+        raise _UnfitError("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
@@ -172,9 +172,11 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
-                raise _Unfit("image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all")
+                raise _UnfitError(
+                    "image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all"
+                )
             if min(width, height) < limits.min_side:
-                raise _Unfit("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
+                raise _UnfitError("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
             form = image.format
             if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
                 scale = 2 * limits.max_side / max(width, height)
@@ -195,13 +197,13 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
                     width, height = height, width
             return _Upright(pixels, width, height, form in _LOSSY), kept
     except Image.DecompressionBombError as error:
-        raise _Unfit("image-too-large", str(error)) from error
-    except (_Unfit, MemoryError):
+        raise _UnfitError("image-too-large", str(error)) from error
+    except (_UnfitError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise _Unfit("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
+        raise _UnfitError("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
     except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
-        raise _Unfit("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
+        raise _UnfitError("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
 
 
 _TRANSPOSED = {

@@ -123,7 +123,10 @@ def sql(
     root: Root = None,
     json_: Json = False,
 ) -> None:
-    """Query the current release with DuckDB; `search('text', k := 50)` is a table, `similarity(image_vector, 'text')` a number."""
+    """Query the current release with DuckDB.
+
+    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
+    """
     from flows.console import show_rows
     from search.sql import json_rows, run_sql
 

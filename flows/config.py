@@ -48,7 +48,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"no file {file}: name yours with --file, or start from the template in pipelines.yaml") from None
+        raise ValueError(
+            f"no file {file}: name yours with --file, or start from the template in pipelines.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
     except yaml.YAMLError as error:

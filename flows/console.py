@@ -1,7 +1,8 @@
 """What the command line shows a person: progress bars and tables, in the terminal's width."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from prefect import Flow
@@ -23,6 +24,22 @@ R = TypeVar("R")
 out = Console()
 err = Console(stderr=True)
 
+COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description:<9}"),
+    BarColumn(bar_width=24),
+    TextColumn("{task.fields[note]}"),
+    TimeElapsedColumn(),
+)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, moved by calling it with what is done and the total."""
+    with Progress(*COLUMNS, console=err) as progress:
+        shown = progress.add_task(title, total=None, note="")
+        yield lambda done, total: progress.update(shown, completed=done, total=total, note=f"{done:,} of {total:,}")
+
 
 def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R:
     """Run a flow here: as a Prefect flow run where an API is configured, else as a plain call.
@@ -33,14 +50,7 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
     if quiet or not err.is_terminal:
         logging.getLogger("tasks").setLevel(logging.INFO)
         return call(pipeline)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<9}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err) as progress:
+    with Progress(*COLUMNS, console=err) as progress:
         bars: dict[str, TaskID] = {}
 
         def hear(stage: str, done: float, total: float | None, note: str) -> None:
@@ -73,7 +83,7 @@ def show_hits(result: SearchResult) -> None:
     """The hits of one query."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
-        table.add_column(title, **options)  # type: ignore[arg-type]  # Rich types each option, not a mapping of them
+        table.add_column(title, **options)
     for hit in result.hits:
         table.add_row(f"{hit.score:.3f}", Text(hit.item_id), Text(" · ".join(hit.texts)))
     out.print(table)

@@ -14,8 +14,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.types.entrypoint import EntrypointType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.nightly import nightly
@@ -104,7 +105,8 @@ def _wait_for_server(process: "subprocess.Popen[bytes]") -> None:
     while time.monotonic() < give_up:
         if process.poll() is not None:
             raise RuntimeError(
-                f"the Prefect server ended with status {process.returncode}: is port 4200 taken? Then set PREFECT_API_URL"
+                f"the Prefect server ended with status {process.returncode}; where port 4200 is taken, "
+                "set PREFECT_API_URL to the server that is there"
             )
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{SERVER}/api/health"):
             return

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 
@@ -22,9 +23,9 @@ def placed(stage: F, pipeline: Pipeline) -> F:
         return stage
 
     def elsewhere(*args: Any) -> Any:
-        run = run_deployment(
-            name=f"{name}/{pipeline.name}", parameters={"pipeline": pipeline.model_dump(mode="json", by_alias=True)}
-        )
+        parameters = {"pipeline": pipeline.model_dump(mode="json", by_alias=True)}
+        # Prefect types the call for async callers too; in this sync one it is a flow run.
+        run = cast(FlowRun, run_deployment(name=f"{name}/{pipeline.name}", parameters=parameters))
         if run.state is None or not run.state.is_completed():
             raise RuntimeError(f"{name} on work pool {pool!r} ended {run.state}: see flow run {run.name}")
         return stage(*args)

@@ -60,7 +60,12 @@ def markdown(night: Night, picture: bytes | None) -> str:
 def _table(title: str, rows: dict[str, str]) -> list[str]:
     if not rows:
         return []
-    return [f"| {title} | |", "| --- | ---: |", *(f"| {_escaped(name)} | {value} |" for name, value in rows.items()), ""]
+    return [
+        f"| {title} | |",
+        "| --- | ---: |",
+        *(f"| {_escaped(name)} | {value} |" for name, value in rows.items()),
+        "",
+    ]
 
 
 def _escaped(text: str) -> str:

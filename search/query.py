@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from search.filters import bad_filter, lance_filter
 from search.release import OpenRelease
+from storage.images import IngestConfig, open_query_image
 from storage.index import Floats, nearest
 
 MAX_K = 10_000
@@ -113,7 +114,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         signs = [1.0] * len(texts) + [-1.0] * len(query.minus)
         parts.extend(np.asarray(signs, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
     if query.image is not None:
-        parts.extend(release.encoder.embed_images([_opened(query.image)]))
+        parts.extend(release.encoder.embed_images([_opened(query.image, release.record.max_side)]))
     if query.like is not None:
         parts.append(item_vector(release, query.like))
     if len(parts) == len(query.minus):
@@ -184,11 +185,7 @@ def json_value(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-def _opened(image: Path | Image.Image) -> Image.Image:
+def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
-    try:
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{image} is not an image that can be read: {error}") from error
+    return open_query_image(image, IngestConfig(max_side=max_side, min_side=1))

@@ -10,18 +10,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
 from PIL.Image import Image
+from PIL.Image import open as open_image
 from pydantic import BaseModel, Field
 
 from storage.image_worker import message, read_message, understood
 from storage.pixels import DecodedImage, Limits, RejectedImage, open_upright
 
-__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image"]
+__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored"]
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
@@ -45,6 +47,13 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Time one image may take."""
     memory_mb: int = Field(default=2_048, ge=512)
     """Address space of each decoding process, in MiB."""
+
+    part_rows: int = Field(default=5_000, ge=1)
+    """Most items in one corpus part."""
+    val_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the groups that are validation items, where the source names no split."""
+    test_fraction: float = Field(default=0.1, ge=0, le=0.4)
+    """Share of the groups that are held back as test items, where the source names no split."""
 
     @property
     def limits(self) -> Limits:
@@ -86,6 +95,12 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
         pool.shutdown(cancel_futures=True)
         for child in children:
             child.close()
+
+
+def open_stored(content: bytes) -> Image:
+    """One of the corpus' own images, decoded: RGB, upright."""
+    with open_image(BytesIO(content)) as image:
+        return image.convert("RGB")
 
 
 def open_query_image(path: Path, config: IngestConfig) -> Image:

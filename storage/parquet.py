@@ -29,7 +29,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The record batches of one file, every page checked. Raises DamagedError, naming the file, where it is not whole."""
+    """The record batches of one file, every page checked. Raises DamagedError where it is not whole."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)

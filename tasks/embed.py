@@ -50,4 +50,5 @@ def mean_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:
     mean_ND = np.add.reduceat(text_MD, starts, axis=0)
     # Opposite texts may cancel; such an item keeps its first text's vector.
     length_N1 = np.linalg.norm(mean_ND, axis=1, keepdims=True)
-    return np.where(length_N1 > 1e-6, mean_ND / np.maximum(length_N1, 1e-6), text_MD[starts]).astype(np.float32)
+    unit_ND: np.ndarray = np.where(length_N1 > 1e-6, mean_ND / np.maximum(length_N1, 1e-6), text_MD[starts])
+    return unit_ND.astype(np.float32)

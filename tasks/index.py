@@ -33,7 +33,9 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
     kind = table.build_index(pipeline.index)
     check = table.check(pipeline.index, expected_rows=snapshot.rows)
     if check.problems:
-        raise RuntimeError(f"the vector table of model {vectors.model_id} failed its check: {'; '.join(check.problems)}")
+        raise RuntimeError(
+            f"the vector table of model {vectors.model_id} failed its check: {'; '.join(check.problems)}"
+        )
     return TableRef(
         model_id=vectors.model_id,
         snapshot=snapshot.number,

@@ -14,6 +14,4 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
     """Read all sources, write what is new, commit a snapshot. Nothing new: the snapshot that is there."""
     run = Ingest(Corpus(pipeline.folder), pipeline.columns.types, pipeline.ingest)
     snapshot, counts = run.run(pipeline.sources, pipeline.columns, lambda seen: report_progress("ingest", seen))
-    return SnapshotRef(
-        number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen=asdict(counts)
-    )
+    return SnapshotRef(number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen=asdict(counts))

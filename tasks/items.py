@@ -23,7 +23,9 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
     """The items of `split`. Raises ValueError where a slice column is not kept."""
     unknown = sorted(set(slices) - set(corpus.columns(snapshot)))
     if unknown:
-        raise ValueError(f"evaluation.slices names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep")
+        raise ValueError(
+            f"evaluation.slices names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep"
+        )
     rows = [
         row
         for row in corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)]).to_pylist()
@@ -33,8 +35,6 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
     return Items(
         item_ids=item_ids,
         texts=texts,
-        relations=Relations.build(
-            item_ids, [row["group"] for row in rows], texts, [row["pixel_hash"] for row in rows]
-        ),
+        relations=Relations.build(item_ids, [row["group"] for row in rows], texts, [row["pixel_hash"] for row in rows]),
         slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
     )

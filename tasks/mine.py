@@ -1,12 +1,10 @@
 """Mine: positives from what items share, hard negatives from what the champion confuses."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from models.mining import Negatives, mine_lexical_negatives, mine_negatives
-from models.relations import Relations
+from models.relations import KINDS, Relations
 from storage.corpus import Corpus
 from storage.digest import digest
 from storage.embeddings import EmbeddingStore
@@ -62,7 +60,8 @@ def positive_pairs(relations: Relations, item_ids: list[str]) -> pa.Table:
     """Known positives with their kind, at most POSITIVES_PER_ANCHOR per item and kind."""
     found = relations.positive_pairs(max_per_anchor=POSITIVES_PER_ANCHOR)
     ids = pa.array(item_ids, pa.string())
-    return _pairs(ids.take(pa.array(found.anchors)), ids.take(pa.array(found.positives)), "positive", found.kinds)
+    kinds = pa.array(KINDS, pa.string()).take(pa.array(found.kinds_M))
+    return _pairs(ids.take(pa.array(found.anchors_M)), ids.take(pa.array(found.positives_M)), "positive", kinds)
 
 
 def negative_pairs(negatives: Negatives, item_ids: list[str], kind: str) -> pa.Table:
@@ -70,17 +69,18 @@ def negative_pairs(negatives: Negatives, item_ids: list[str], kind: str) -> pa.T
     anchors, ranks = np.nonzero(negatives.indices_NK >= 0)
     ids, others = pa.array(item_ids, pa.string()), negatives.indices_NK[anchors, ranks]
     scores = negatives.scores_NK[anchors, ranks]
-    return _pairs(ids.take(pa.array(anchors)), ids.take(pa.array(others)), "negative", [kind] * len(anchors), scores)
+    kinds = pa.repeat(kind, len(anchors))
+    return _pairs(ids.take(pa.array(anchors)), ids.take(pa.array(others)), "negative", kinds, scores)
 
 
 def _pairs(
-    anchors: pa.Array, others: pa.Array, relation: str, kinds: Sequence[str], scores: np.ndarray | None = None
+    anchors: pa.Array, others: pa.Array, relation: str, kinds: pa.Array, scores: np.ndarray | None = None
 ) -> pa.Table:
     columns = [
         anchors,
         others,
         pa.repeat(relation, len(anchors)),
-        pa.array(kinds, pa.string()),
+        kinds,
         pa.nulls(len(anchors), pa.float32()) if scores is None else pa.array(scores, pa.float32()),
     ]
     return pa.table(columns, schema=PAIRS)

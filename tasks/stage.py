@@ -63,7 +63,9 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
             name=name,
             task_run_name=f"{name}-{{pipeline.name}}",
             retries=retries,
-            retry_delay_seconds=[10 * 3**attempt for attempt in range(retries)] if retries else None,
+            retry_delay_seconds=[10.0 * 3**attempt for attempt in range(retries)],
+            # Bad input stays bad; a disk or a network may come back.
+            retry_condition_fn=lambda _task, _run, state: isinstance(state.data, OSError),
             cache_policy=NO_CACHE,
         )
 

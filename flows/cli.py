@@ -46,9 +46,10 @@ def main() -> None:
 @app.command()
 def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
     """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
-    from flows.console import run_flow, show_night
+    from flows.console import show_night
     from flows.nightly import nightly
     from flows.outcome import Night
+    from flows.progress import run_flow
 
     def failed(reason: str) -> None:
         if json_:
@@ -65,7 +66,8 @@ def _stage_command(stage: str, about: str) -> None:
         name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False
     ) -> None:
         from flows import stages
-        from flows.console import run_flow, show_ref
+        from flows.console import show_ref
+        from flows.progress import run_flow
 
         with _errors():
             ref = run_flow(getattr(stages, stage), _writable(_pipeline(name, file, root, set_)), quiet=json_)
@@ -144,7 +146,7 @@ def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json
 
     with _errors():
         names = [name] if name else pipeline_names(file)
-        states = [pipeline_status(_pipeline(each, file, root)) for each in names]
+        states = [pipeline_status(_folder(each, file, root)) for each in names]
     _show(json_, states, lambda: show_status(states))
 
 
@@ -155,7 +157,7 @@ def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, js
     from flows.history import release_rows
 
     with _errors():
-        rows = release_rows(_pipeline(name, file, root))
+        rows = release_rows(_folder(name, file, root))
     _show(json_, rows, lambda: show_releases(rows))
 
 
@@ -172,7 +174,7 @@ def show(
     from storage.releases import release_log
 
     with _errors():
-        release = release_log(_pipeline(name, file, root).folder).read(number)
+        release = release_log(_folder(name, file, root)).read(number)
     _show(json_, release.model_dump(mode="json"), lambda: show_release(release))
 
 
@@ -189,7 +191,7 @@ def rollback(
     from storage.releases import roll_back
 
     with _errors():
-        release = roll_back(_pipeline(name, file, root).folder, number)
+        release = roll_back(_folder(name, file, root), number)
     _show(json_, release.model_dump(mode="json"), lambda: show_release(release))
 
 
@@ -241,6 +243,12 @@ def _pipeline(name: str | None, file: Path, root: Path | None, overrides: list[s
     return load_pipeline(file, name, root=root, overrides=overrides or ())
 
 
+def _folder(name: str | None, file: Path, root: Path | None) -> Path:
+    from flows.config import pipeline_folder
+
+    return pipeline_folder(file, name, root=root)
+
+
 def _writable(pipeline: "Pipeline") -> "Pipeline":
     from storage.files import make_writable
 
@@ -251,8 +259,7 @@ def _writable(pipeline: "Pipeline") -> "Pipeline":
 def _release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
     from search.release import OpenRelease
 
-    pipeline = _pipeline(name, file, root)
-    return OpenRelease.open(pipeline.folder)
+    return OpenRelease.open(_folder(name, file, root))
 
 
 @contextmanager

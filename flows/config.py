@@ -1,14 +1,15 @@
 """pipelines.yaml: read, overridden by `--set`, checked; every error names file, pipeline and key."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.pipeline import Pipeline
+if TYPE_CHECKING:
+    from tasks.pipeline import Pipeline
 
 
 def pipeline_names(file: Path) -> list[str]:
@@ -16,13 +17,39 @@ def pipeline_names(file: Path) -> list[str]:
     return list(_blocks(file, _read(file)))
 
 
+def pipeline_folder(file: Path, name: str | None = None, *, root: Path | None = None) -> Path:
+    """Where the pipeline `name` of a file, or its only one, is stored; nothing else of it is looked at."""
+    name, _, stored = _chosen(file, name, root)
+    return stored / name
+
+
 def load_pipeline(
     file: Path, name: str | None = None, *, root: Path | None = None, overrides: Sequence[str] = ()
-) -> Pipeline:
+) -> "Pipeline":
     """The pipeline `name` of a file, or its only one; paths in the file are relative to the file.
 
     `overrides` are `key.path=value` with YAML values. Raises ValueError with one line for every fault.
     """
+    # Imported here: who only reads a release need not wait seconds for torch.
+    from tasks.pipeline import Pipeline
+
+    name, block, stored = _chosen(file, name, root)
+    if not isinstance(block, dict):
+        raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {block!r}")
+    for override in overrides:
+        _override(block, override)
+    taken = sorted({"name", "root"} & set(block))
+    if taken:
+        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: it stands outside of the pipelines")
+    try:
+        return Pipeline.model_validate({**_resolved(block, file.parent.resolve()), "name": name, "root": stored})
+    except ValidationError as error:
+        faults = [_fault(dict(fault), Pipeline) for fault in error.errors(include_url=False)]
+        raise ValueError("\n".join(f"{file}: pipeline {name!r}: {fault}" for fault in faults)) from error
+
+
+def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, Any, Path]:
+    """Name and raw block of one pipeline, and the root it is stored under."""
     document = _read(file)
     blocks = _blocks(file, document)
     if name is None and len(blocks) > 1:
@@ -30,18 +57,8 @@ def load_pipeline(
     name = name if name is not None else next(iter(blocks))
     if name not in blocks:
         raise ValueError(f"{file} has no pipeline {name!r}{_nearest(name, blocks)}: it holds {', '.join(blocks)}")
-    block = blocks[name]
-    if not isinstance(block, dict):
-        raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {block!r}")
-    for override in overrides:
-        _override(block, override)
-    folder = file.parent.resolve()
-    stored = root.resolve() if root else folder / str(document.get("root", ".pairloom"))
-    try:
-        return Pipeline.model_validate({**_resolved(block, folder), "name": name, "root": stored})
-    except ValidationError as error:
-        faults = [_fault(dict(fault)) for fault in error.errors(include_url=False)]
-        raise ValueError("\n".join(f"{file}: pipeline {name!r}: {fault}" for fault in faults)) from error
+    stored = root if root else file.parent / str(document.get("root", ".pairloom"))
+    return name, blocks[name], stored.resolve()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -110,12 +127,12 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
     return resolved
 
 
-def _fault(fault: dict[str, Any]) -> str:
+def _fault(fault: dict[str, Any], model: type[BaseModel]) -> str:
     """One pydantic error as one line: the key, what is wrong with the value, what is right."""
     keys = [each for each in fault["loc"] if each not in ("jsonl", "csv", "folder")]
     path = ".".join(str(each) for each in keys)
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {path!r}{_nearest(str(fault['loc'][-1]), _names(Pipeline, fault['loc'][:-1]))}"
+        return f"unknown key {path!r}{_nearest(str(fault['loc'][-1]), _names(model, fault['loc'][:-1]))}"
     value = fault.get("input")
     got = "" if fault["type"] == "missing" or isinstance(value, dict | list) else f", not {value!r}"
     return f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}"
@@ -142,6 +159,6 @@ def _kinds(annotation: Any) -> list[Any]:
     return [annotation, *(kind for inside in get_args(annotation) for kind in _kinds(inside))]
 
 
-def _nearest(name: str, names: Sequence[str] | dict[str, Any]) -> str:
+def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

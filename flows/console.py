@@ -1,69 +1,22 @@
-"""What the command line shows a person: progress bars and tables, in the terminal's width."""
+"""What the command line shows a person: tables, in the terminal's width."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from prefect import Flow
-from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.outcome import Night
-from search.query import SearchResult
-from storage.releases import Release
-from tasks.pipeline import Pipeline
-from tasks.stage import listen
-
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from flows.outcome import Night
+    from search.query import SearchResult
+    from storage.releases import Release
 
 out = Console()
-err = Console(stderr=True)
-
-COLUMNS = (
-    SpinnerColumn(),
-    TextColumn("{task.description:<9}"),
-    BarColumn(bar_width=24),
-    TextColumn("{task.fields[note]}"),
-    TimeElapsedColumn(),
-)
 
 
-@contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, moved by calling it with what is done and the total."""
-    with Progress(*COLUMNS, console=err) as progress:
-        shown = progress.add_task(title, total=None, note="")
-        yield lambda done, total: progress.update(shown, completed=done, total=total, note=f"{done:,} of {total:,}")
-
-
-def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R:
-    """Run a flow here: as a Prefect flow run where an API is configured, else as a plain call.
-
-    Shows progress on standard error; `quiet` only keeps the bars away.
-    """
-    call = flow if PREFECT_API_URL.value() else flow.fn
-    if quiet or not err.is_terminal:
-        logging.getLogger("tasks").setLevel(logging.INFO)
-        return call(pipeline)
-    with Progress(*COLUMNS, console=err) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def hear(stage: str, done: float, total: float | None, note: str) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total, note=note)
-            counted = f"{done:,.0f}" if total is None else f"{done / total if total else 1:.0%}"
-            progress.update(bars[stage], completed=done, total=total, note=note or counted)
-
-        listen(hear)
-        return call(pipeline)
-
-
-def show_night(night: Night) -> None:
+def show_night(night: "Night") -> None:
     """How a night ended."""
     colour = {"released": "green", "held": "yellow", "unchanged": "cyan"}.get(night.outcome, "red")
     release = f" · release {night.release}" if night.release else ""
@@ -79,7 +32,7 @@ def show_ref(stage: str, ref: BaseModel) -> None:
     out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
 
 
-def show_hits(result: SearchResult) -> None:
+def show_hits(result: "SearchResult") -> None:
     """The hits of one query."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
@@ -117,7 +70,7 @@ def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
     show_rows(rows)
 
 
-def show_release(release: Release) -> None:
+def show_release(release: "Release") -> None:
     """One release."""
     facts = release.model_dump(mode="json", exclude={"files", "metrics"})
     out.print(Text.assemble((f"release {release.number}", "bold")))

@@ -8,8 +8,9 @@ from storage.icons import render_icons
 
 import flows
 from flows.config import load_pipeline
-from flows.console import bar, out, run_flow, show_night
+from flows.console import out, show_night
 from flows.nightly import nightly
+from flows.progress import bar, run_flow
 from search.query import Query, SearchResult, search
 from search.release import OpenRelease
 from search.sheet import contact_sheet

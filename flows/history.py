@@ -1,19 +1,19 @@
 """What is stored and served, as rows to show."""
 
+from pathlib import Path
 from typing import Any
 
 from storage.corpus import Corpus
 from storage.releases import release_log
-from tasks.pipeline import Pipeline
 
 
-def pipeline_status(pipeline: Pipeline) -> dict[str, Any]:
+def pipeline_status(folder: Path) -> dict[str, Any]:
     """One pipeline's state: its corpus, its release, what the release does not serve yet."""
-    snapshot = Corpus(pipeline.folder).current()
-    release = release_log(pipeline.folder).current()
+    snapshot = Corpus(folder).current()
+    release = release_log(folder).current()
     return {
-        "pipeline": pipeline.name,
-        "folder": str(pipeline.folder),
+        "pipeline": folder.name,
+        "folder": str(folder),
         "snapshot": snapshot.number,
         "items": snapshot.rows,
         "rejected": sum(part.rows for part in snapshot.quarantine),
@@ -21,11 +21,11 @@ def pipeline_status(pipeline: Pipeline) -> dict[str, Any]:
         "model_id": release.model_id if release else None,
         "served": release.rows if release else 0,
         "up_to_date": release is not None and release.snapshot_digest == snapshot.digest,
-        "metrics": release.metrics if release else {},
+        "metrics": {name: value for name, value in release.metrics.items() if "/" not in name} if release else {},
     }
 
 
-def release_rows(pipeline: Pipeline) -> list[dict[str, Any]]:
+def release_rows(folder: Path) -> list[dict[str, Any]]:
     """The releases, newest first."""
     return [
         {
@@ -36,5 +36,5 @@ def release_rows(pipeline: Pipeline) -> list[dict[str, Any]]:
             "rows": release.rows,
             "reason": release.reason,
         }
-        for release in release_log(pipeline.folder).newest_first()
+        for release in release_log(folder).newest_first()
     ]

@@ -59,7 +59,6 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
         name = function.__name__
         # Stages remember by content what they did: Prefect's own cache would only hash the same refs again.
         task = prefect.task(
-            function,
             name=name,
             task_run_name=f"{name}-{{pipeline.name}}",
             retries=retries,
@@ -67,7 +66,7 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
             # Bad input stays bad; a disk or a network may come back.
             retry_condition_fn=lambda _task, _run, state: isinstance(state.data, OSError),
             cache_policy=NO_CACHE,
-        )
+        )(function)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -58,10 +58,10 @@ class RecordLog(Generic[R]):
             document = json.loads(path.read_bytes())
             sha256 = document.pop("sha256")
             record = self.model.model_validate(document)
-        except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
-        if _digest(record) != sha256:
-            raise DamagedError(f"{self.kind} record {path} is damaged: its contents do not match its digest")
+        if _digest(record) != sha256 or record.number != number:
+            raise DamagedError(f"{self.kind} record {path} is damaged: its content does not match its digest and number")
         wrong = damage(self.folder, record.files)
         if wrong:
             raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from prefect.states import State
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
             task_run_name=f"{name}-{{pipeline.name}}",
             retries=retries,
             retry_delay_seconds=[10.0 * 3**attempt for attempt in range(retries)],
-            # Bad input stays bad; a disk or a network may come back.
-            retry_condition_fn=lambda _task, _run, state: isinstance(state.data, OSError),
+            retry_condition_fn=_may_pass,
             cache_policy=NO_CACHE,
         )(function)
 
@@ -80,3 +80,14 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
         return cast(F, call)
 
     return decorate
+
+
+def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether trying again can help: bad input stays bad, a disk or a network may come back."""
+    try:
+        state.result()
+    except OSError:
+        return True
+    except Exception:
+        return False
+    return False

@@ -93,10 +93,8 @@ def open_query_image(path: Path, config: IngestConfig) -> Image:
 
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
-    try:
-        path.stat()
-    except OSError as error:
-        raise ValueError(f"image {path}: {error.strerror}") from error
+    if not path.is_file():
+        raise ValueError(f"image {path}: there is no such file")
     try:
         return open_upright(path, config.limits)
     except ValueError as error:

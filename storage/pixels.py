@@ -14,6 +14,7 @@ What is decided here, because files leave it open:
   definition.
 - Grey of more than 8 bits, and floating-point grey, is stretched from its smallest to its largest value: what
   cameras and scanners put there rarely fills the range, and nothing would be seen of it. NaN is white.
+- Files stored as they are keep their metadata (EXIF with its places and dates, profiles); re-encoded ones lose it.
 - A JPEG at least four times too large is decoded at a fraction of its size (Pillow's `draft`; still at least twice too
   large, so that the antialiased shrinking decides the quality): about twice as fast. Its `pixel_hash` is that of the
   reduced pixels.

@@ -18,7 +18,8 @@ class RowFilter:
 
     Column types come from all rows (`rows` is read once), so that every batch is judged alike: booleans, integers,
     floating-point numbers and lists of strings keep their types, in CSV files too; anything else is text, nested
-    values as JSON. Raises ValueError, in one line, for an expression that DuckDB refuses and for columns whose names it cannot tell apart.
+    values as JSON. Raises ValueError, in one line, for an expression that DuckDB refuses and for columns whose names it
+    cannot tell apart.
     """
 
     def __init__(self, expression: str, source: str, rows: Iterable[Mapping[str, object]], *, typed: bool) -> None:

@@ -108,10 +108,8 @@ def open_query_image(path: Path, config: IngestConfig) -> Image:
 
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
-    try:
-        path.stat()
-    except OSError as error:
-        raise ValueError(f"image {path}: {error.strerror}") from error
+    if not path.is_file():
+        raise ValueError(f"image {path}: there is no such file")
     try:
         return open_upright(path, config.limits)
     except ValueError as error:
@@ -192,7 +190,8 @@ class _Child:
         here = str(Path(__file__).parents[1])
         # Only what Python needs to start: a child that reads hostile files has no use for secrets.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join([here, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(

@@ -12,8 +12,9 @@ What is decided here, because files leave it open:
 - Orientation: applied from EXIF or XMP; broken EXIF means upright.
 - Colour profiles: ignored, as open_clip, timm and `datasets` ignore them; CMYK is converted without a profile, Lab by
   definition.
-- 16-bit grey is scaled to 8 bits by its file's bit depth. Floating-point grey is taken as 0–1 or 0–255 where it fits,
-  and else stretched from its smallest to its largest value.
+- Grey of more than 8 bits, and floating-point grey, is stretched from its smallest to its largest value: what
+  cameras and scanners put there rarely fills the range, and nothing would be seen of it. NaN is white.
+- Files stored as they are keep their metadata (EXIF with its places and dates, profiles); re-encoded ones lose it.
 - A JPEG at least four times too large is decoded at a fraction of its size (Pillow's `draft`; still at least twice too
   large, so that the antialiased shrinking decides the quality): about twice as fast. Its `pixel_hash` is that of the
   reduced pixels.
@@ -52,7 +53,6 @@ Reason = Literal[
 
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 0x0102
 _JPEG_QUALITY = 90
 
 
@@ -242,22 +242,16 @@ def _rgb_on_white(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> Image.Image:
     """8-bit grey of 16-bit integer, 32-bit integer or floating-point grey."""
     values_HW = np.asarray(image).astype(np.float64)
-    values_HW = np.nan_to_num(values_HW, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values_HW.min()), float(values_HW.max())
-    if image.mode == "F":
-        top = 1.0 if high <= 1 else 255.0
-    else:
-        tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-        top = 2.0**bits - 1
-    bottom = 0.0
-    if low < 0 or high > top:
-        bottom, top = low, high
-    scaled_HW = np.clip((values_HW - bottom) * (255 / max(top - bottom, 1e-12)), 0, 255)
+    seen_HW = np.isfinite(values_HW)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        scaled_HW[values_HW == transparent] = 255
-    return Image.fromarray(np.rint(scaled_HW).astype(np.uint8))
+        seen_HW &= values_HW != transparent
+    low = float(values_HW.min(where=seen_HW, initial=np.inf))
+    high = float(values_HW.max(where=seen_HW, initial=-np.inf))
+    if low == high:
+        low = 0.0
+    scaled_HW = np.where(seen_HW, (values_HW - low) * (255 / (high - low or 1.0)), 255)
+    return Image.fromarray(np.rint(np.clip(scaled_HW, 0, 255)).astype(np.uint8))
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

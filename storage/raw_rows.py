@@ -83,7 +83,8 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
     Hidden files and folders are left out, and linked folders not entered.
     """
     number = 0
-    for at, folders, names in os.walk(path):
+    unreadable: list[OSError] = []
+    for at, folders, names in os.walk(path, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             image = Path(at, name)
@@ -98,7 +99,10 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
                 continue
             folder = "" if below.parent == Path() else below.parent.as_posix()
             values = {"image": below.as_posix(), "text": texts, "folder": folder, "name": image.stem}
-            yield RawRow(number, values, str(below), _not_utf8(below.as_posix()))
+            problem = _not_utf8(below.as_posix())
+            yield RawRow(number, {} if problem else values, str(below), problem)
+    for place, refusal in enumerate(unreadable, start=number + 1):
+        yield RawRow(place, {}, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
 
 
 def _opened(path: Path) -> TextIO:
@@ -198,8 +202,11 @@ def _sidecar_lines(path: Path, base: Path) -> list[str]:
         return []
     if not path.resolve().is_relative_to(base.resolve()):
         raise ValueError(f"{path.name} is a link to a file outside {base}")
-    with path.open("rb") as stream:
-        content = stream.read(MAX_LINE + 1)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_LINE + 1)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
     if len(content) > MAX_LINE:
         raise ValueError(f"{path.name} is longer than {MAX_LINE} bytes")
     try:

@@ -164,6 +164,8 @@ def _check_presence(config: SourceConfig) -> None:
     if not (config.path.is_dir() if folder else config.path.is_file()):
         what = "folder" if folder else "caption file"
         raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
+    if not os.access(config.path, os.R_OK):
+        raise ValueError(f"source {config.label}: {config.path} may not be read; change its permissions")
     if not config.image_folder.is_dir():
         raise ValueError(
             f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
@@ -251,7 +253,8 @@ class _RowReader:
                 image_path=image_path,
                 outcome=outcome,
                 reason=rejection.reason,
-                message=rejection.message,
+                # A file's name may hold bytes that are not UTF-8.
+                message=rejection.message.encode(errors="backslashreplace").decode(),
             )
 
     def _understood(self, raw: RawRow, item_id: str | None, image_path: str | None) -> SourceRow:

@@ -255,6 +255,24 @@ def test_a_folder_is_read_with_its_sidecars(tmp_path: Path) -> None:
     assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1}
 
 
+def test_names_that_are_not_utf8_cost_only_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "good.png").touch()
+    (tmp_path / "good.txt").write_text("good")
+    for name in (b"caf\xe9.png", b"na\xefve.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.txt")).write_bytes(b"\xff")
+    source = FolderSource(path=tmp_path, where="folder = ''")
+    assert Counter(outcomes(source)) == {"malformed-row": 2, "good": 1}
+    for row in read_source(source, ColumnsConfig()):
+        assert row.image_path is None or row.image_path.encode()
+        assert isinstance(row, SourceRow) or row.message.encode()
+
+
+def test_where_of_a_source_without_rows_filters_nothing(folder: Path) -> None:
+    assert outcomes(jsonl(folder, []).model_copy(update={"where": "size > 1"})) == []
+    assert outcomes(jsonl(folder, [b"{"]).model_copy(update={"where": "size > 1"})) == ["malformed-row"]
+
+
 def test_where_filters_alike_in_every_batch(folder: Path) -> None:
     lines: list[dict[str, object]] = [
         {"image": "a.png", "text": str(n), "n": n if n % 2 else n + 0.5, "tags": ["x"]} for n in range(2_500)
@@ -269,7 +287,7 @@ def test_where_filters_alike_in_every_batch(folder: Path) -> None:
 
 
 def test_where_compares_numbers_in_csv_as_numbers_and_codes_as_text(folder: Path) -> None:
-    source = csv(folder, b"image,text,price,code\na.png,cheap,9,007\na.png,dear,10.5,070\na.png,free,,1\n")
+    source = csv(folder, b"image,text,price,code\na.png,cheap,0.5,007\na.png,dear,10,070\na.png,free,,1\n")
     assert outcomes(source.model_copy(update={"where": "price > 9.5 or code = '007'"})) == ["cheap", "dear", "where"]
 
 
@@ -296,6 +314,13 @@ def test_a_where_that_cannot_be_asked_is_one_line(folder: Path, where: str) -> N
     assert message.startswith(f"where: {where!r}")
     assert message.endswith("(its columns are image, text, size)")
     assert "\n" not in message
+
+
+def test_where_refuses_columns_that_differ_in_case_only(folder: Path) -> None:
+    source = jsonl(folder, [{"image": "a.png", "text": "t", "n": 1, "N": 2}])
+    assert outcomes(source) == ["t"]
+    with pytest.raises(ValueError, match="upper and lower case only"):
+        read_source(source.model_copy(update={"where": "N = 2"}), ColumnsConfig())
 
 
 def test_a_missing_source_is_named_with_the_fix(tmp_path: Path) -> None:

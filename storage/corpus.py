@@ -65,12 +65,16 @@ class Corpus:
 
     def commit(
         self,
+        number: int,
         base: Snapshot,
         parts: Sequence[Part],
         quarantine: Sequence[Part],
         tombstones: dict[str, tuple[str, ...]],
     ) -> Snapshot:
-        """Publish what follows `base`: its parts and these. Raises StaleWriterError where another run was first."""
+        """Publish what follows `base`: its parts and these.
+
+        `number` is the next one as it was before `base` was read: where another run was first, StaleWriterError.
+        """
         all_parts, all_quarantine = (*base.parts, *parts), (*base.quarantine, *quarantine)
         dead = {
             each: (*base.tombstones.get(each, ()), *tombstones.get(each, ()))
@@ -79,7 +83,7 @@ class Corpus:
         files = [_path(self.folder, "corpus", part) for part in all_parts]
         files += [_path(self.folder, "quarantine", part) for part in all_quarantine]
         snapshot = Snapshot(
-            number=self.log.next_number(),
+            number=number,
             files=digest_files(self.folder, iter(files), base.files),
             parts=all_parts,
             quarantine=all_quarantine,

@@ -53,6 +53,8 @@ class Ingest:
     def __init__(self, corpus: Corpus, keep: Mapping[str, ColumnType], config: IngestConfig) -> None:
         self.corpus = corpus
         self.config = config
+        # Before the base is read: whoever publishes after that takes this number away.
+        self.number = corpus.log.next_number()
         self.base = corpus.current()
         self.schema = item_schema(keep)
         self.known = _known(corpus, self.base)
@@ -78,7 +80,7 @@ class Ingest:
         if not (self.parts or self.quarantine):
             return self.base, counts
         tombstones = {part: tuple(sorted(items)) for part, items in self.tombstones.items()}
-        return self.corpus.commit(self.base, self.parts, self.quarantine, tombstones), counts
+        return self.corpus.commit(self.number, self.base, self.parts, self.quarantine, tombstones), counts
 
     def _fresh_rows(
         self, source: SourceConfig, columns: ColumnsConfig, progress: Progress | None
@@ -87,7 +89,9 @@ class Ingest:
             self._count("seen")
             if progress and self.counts["seen"] % 100 == 0:
                 progress(self.counts["seen"])
-            before = self.known.outcomes.get((row.source, row.fingerprint))
+            before = self.known.outcomes.get((row.source, row.fingerprint)) or self.known.outcomes.get(
+                (row.source, self._rejection(row))
+            )
             if before is not None:
                 self._count(before)
             elif isinstance(row, RejectedRow):
@@ -152,7 +156,7 @@ class Ingest:
     ) -> None:
         self.rejected.append(
             {
-                "fingerprint": row.fingerprint,
+                "fingerprint": self._rejection(row),
                 "source": row.source,
                 "row": row.number,
                 "item_id": item_id,
@@ -164,6 +168,10 @@ class Ingest:
                 "rejected_at": datetime.now(UTC),
             }
         )
+
+    def _rejection(self, row: SourceRow | RejectedRow) -> str:
+        """Under which fingerprint a row is rejected: other limits try it again."""
+        return digest([row.fingerprint, self.config.min_side, self.config.max_pixels])
 
     def _write_items(self) -> None:
         if self.items:

@@ -9,13 +9,15 @@ import pyarrow.parquet as pq
 from storage.files import DamagedError, written_aside
 
 ROW_GROUP = 1000
+IMAGE_LEAVES = ("image.bytes", "image.path")
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write `table` at `path` in one step, readable by anything that reads Parquet.
 
-    Image bytes are compressed already: they get no dictionary and no compression.
+    Image bytes are compressed already: they get no dictionary, no compression and no statistics.
     """
+    leaves = _leaves(table.schema)
     plain = [field.name for field in table.schema if pa.types.is_string(field.type)]
     with written_aside(path) as aside:
         pq.write_table(
@@ -23,7 +25,8 @@ def write_parquet(table: pa.Table, path: Path) -> None:
             aside,
             row_group_size=ROW_GROUP,
             use_dictionary=plain,
-            compression={name: "NONE" if name.startswith("image.") else "ZSTD" for name in _leaves(table.schema)},
+            compression={name: "NONE" if name in IMAGE_LEAVES else "ZSTD" for name in leaves},
+            write_statistics=[name for name in leaves if name not in IMAGE_LEAVES],
             write_page_checksum=True,
         )
 

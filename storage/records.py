@@ -61,7 +61,9 @@ class RecordLog(Generic[R]):
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
         if _digest(record) != sha256 or record.number != number:
-            raise DamagedError(f"{self.kind} record {path} is damaged: its content does not match its digest and number")
+            raise DamagedError(
+                f"{self.kind} record {path} is damaged: its content does not match its digest and number"
+            )
         wrong = damage(self.folder, record.files)
         if wrong:
             raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")

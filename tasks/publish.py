@@ -20,6 +20,8 @@ from tasks.stage import stage
 def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | None) -> ReleaseRef:
     """Release a checked table. Raises StaleWriterError where another run released in the meantime."""
     folder, log = pipeline.folder, release_log(pipeline.folder)
+    # Before the champion is read: whoever publishes after that takes this number away.
+    number = log.next_number()
     champion = log.current()
     if (champion.number if champion else None) != plan.champion:
         raise StaleWriterError(f"pipeline {pipeline.name!r} was released by another run in the meantime: run again")
@@ -30,7 +32,7 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
     vectors.sync(known)
     snapshot = Corpus(folder).log.read(table.snapshot)
     release = Release(
-        number=log.next_number(),
+        number=number,
         files=digest_files(folder, chain(ModelStore(folder).files(table.model_id), vectors.files()), known),
         created_at=datetime.now(UTC),
         snapshot=snapshot.number,

@@ -93,6 +93,14 @@ def test_a_second_run_over_the_same_source_changes_nothing(tmp_path: Path, write
     assert len(list((tmp_path / "root" / "corpus").iterdir())) == 1
 
 
+def test_a_row_filtered_by_a_limit_is_tried_again_under_another(tmp_path: Path, write: Write) -> None:
+    source = write([row("1", "red")])
+    snapshot, counts = ingest(tmp_path, source, CONFIG.model_copy(update={"min_side": 16}))
+    assert counts == RowCounts(seen=1, filtered=1)
+    assert rejected(tmp_path, snapshot) == [(1, "filtered", "image-too-small")]
+    assert ingest(tmp_path, source)[1] == RowCounts(seen=1, new=1)
+
+
 def test_new_rows_make_new_parts_and_leave_the_old_ones(tmp_path: Path, write: Write) -> None:
     first, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
     second, counts = ingest(tmp_path, write([row("1", "red"), row("2", "lime"), row("3", "blue")]))
@@ -132,7 +140,7 @@ def test_without_an_id_column_ids_come_from_the_content(tmp_path: Path, write: W
 
 def test_groups_stay_together_in_one_split_and_splits_are_stable(tmp_path: Path, write: Write) -> None:
     colours = ["red", "lime", "blue", "white", "gray", "black", "navy", "teal", "olive", "maroon", "purple", "aqua"]
-    rows = [row(f"{group}{colour}", colour, group=group) for group in "abcdefgh" for colour in colours]
+    rows = [row(f"{group}{colour}", colour, group=group) for group in "abcdefghijklmnop" for colour in colours]
     rows = [{**each, "text": each["id"]} for each in rows]
     config = CONFIG.model_copy(update={"val_fraction": 0.3, "test_fraction": 0.3, "part_rows": 1000})
     snapshot, _ = ingest(tmp_path, write(rows), config)
@@ -162,7 +170,7 @@ def test_of_two_ingests_at_once_the_later_one_is_refused(tmp_path: Path, write: 
     early.run([source], COLUMNS)
     snapshot = corpus.current()
     with pytest.raises(StaleWriterError):
-        corpus.commit(late.base, snapshot.parts, (), {})
+        corpus.commit(late.number, late.base, snapshot.parts, (), {})
     assert corpus.current() == snapshot
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lock
+.PHONY: demo test check docs lock
 
 # uv takes the locked torch and torchvision as a pair and checks every hash; a marker file keeps the target idempotent.
 .venv: .venv/installed
@@ -27,6 +27,9 @@ check: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 	$(BIN)/pairloom deploy --check
+
+docs: .venv/installed
+	$(BIN)/python docs/make_configuration.py
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras -o requirements.lock pyproject.toml

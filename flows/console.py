@@ -23,6 +23,8 @@ def show_night(night: "Night") -> None:
     out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
     out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
     _show_metrics(night.metrics)
+    for comparison in night.comparisons:
+        out.print(Text(f"         {comparison}"))
     out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
 
 

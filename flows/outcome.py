@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tasks.pipeline import Pipeline
 from tasks.refs import Plan, ReleaseRef, SnapshotRef, Verdict
@@ -20,6 +20,8 @@ class Night(BaseModel, frozen=True):
     rows: dict[str, int]
     metrics: dict[str, float]
     """Of tonight's challenger; without one, of the champion."""
+    comparisons: tuple[str, ...] = Field(default=(), exclude=True)
+    """Challenger and champion in words; for the report."""
     seconds: dict[str, float]
 
     @classmethod
@@ -44,6 +46,7 @@ class Night(BaseModel, frozen=True):
             reason="; ".join(verdict.reasons) if verdict and held else plan.reason,
             rows={**{name: snapshot.rows_seen[name] for name in counted}, "served": served},
             metrics=verdict.metrics if verdict else plan.champion_metrics,
+            comparisons=verdict.comparisons if verdict else (),
             seconds=seconds,
         )
 

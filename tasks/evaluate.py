@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from models.encoder import Encoder
+from models.gate import Comparison
 from models.gate import decide as gate
 from models.metrics import RetrievalMetrics
 from models.metrics import evaluate as measure
@@ -37,7 +38,8 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         model_id=challenger.model_id,
         metrics={},
         champion_metrics={},
-        reasons=("there are no validation items to measure on",),
+        reasons=(),
+        comparisons=("there are no validation items to measure on",),
     )
     if items.item_ids:
         contenders = [challenger.model_id, *([plan.champion_model] if plan.champion_model else [])]
@@ -80,4 +82,13 @@ def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetr
         metrics=measured[0].as_dict(),
         champion_metrics=champion.as_dict() if champion else {},
         reasons=said.reasons,
+        comparisons=tuple(sentence(each, pipeline.gate.confidence) for each in said.comparisons),
+    )
+
+
+def sentence(found: Comparison, confidence: float) -> str:
+    """One comparison in words."""
+    return (
+        f"{found.metric} {found.champion:.4f} → {found.challenger:.4f} "
+        f"({found.difference:+.4f}, {confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f})"
     )

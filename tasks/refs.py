@@ -63,6 +63,9 @@ class Verdict(Ref):
     champion_metrics: dict[str, float]
     """Of the champion on the same validation items; empty where there is none."""
     reasons: tuple[str, ...]
+    """Why the challenger was held."""
+    comparisons: tuple[str, ...]
+    """Challenger and champion on the headline metrics, a sentence each."""
 
 
 class EmbeddingsRef(Ref):

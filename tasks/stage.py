@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import prefect
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import State
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from search.filters import bad_filter, lance_filter
 from search.release import OpenRelease
+from storage.images import IngestConfig, open_query_image
 from storage.index import Floats, nearest
 
 MAX_K = 10_000
@@ -185,10 +186,5 @@ def json_value(value: Any) -> Any:
 
 
 def _opened(image: Path | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    try:
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{image} is not an image that can be read: {error}") from error
+    # The model's own transform shrinks further; an icon of a few pixels is a fine query, if a poor item.
+    return image.convert("RGB") if isinstance(image, Image.Image) else open_query_image(image, IngestConfig(min_side=1))

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from storage.files import sync
-from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, recall_at_10, unindexed_rows
+from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, indexed_kind, recall_at_10, unindexed_rows
 from storage.schema import ColumnType, vector_schema
 
 ROWS_PER_COMMIT = 50_000
@@ -134,7 +134,7 @@ class VectorTable:
         survey = _survey(self._dataset, queries_QD)
         ids = self._dataset.to_table(columns=["item_id"])["item_id"]
         unindexed = unindexed_rows(self._dataset)
-        indexed = bool(self._dataset.list_indices()) and len(queries_QD) > 0
+        indexed = indexed_kind(self._dataset) is not None and len(queries_QD) > 0
         recall = recall_at_10(self._dataset, queries_QD, survey.nearest_ids) if indexed else 1.0
         duplicates = len(ids) - pc.count_distinct(ids).as_py()
         problems = [
@@ -289,7 +289,7 @@ def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterato
 def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_batches(batches).select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise ValueError(f"rows don't fit the vector table: {error}") from error
 
 

@@ -1,0 +1,57 @@
+"""Which items and texts make a batch: a pure function of seed and step, so a resumed run sees the same batches."""
+
+# N = items, B = batch, K = hard negatives an anchor
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Item indices and, for each, one of its texts, drawn at random (an index into the unique texts)."""
+
+    items_B: Indices
+    texts_B: Indices
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Cuts the items into batches, epoch after epoch."""
+
+    item_texts: tuple[Indices, ...]
+    """Indices of each item's texts."""
+    negatives_NK: npt.NDArray[np.int32] | None
+    """Mined hard negatives of each item, -1 for none."""
+    batch_size: int
+    hard_fraction: float
+    """Share of a batch that is there as a hard negative of another item."""
+    seed: int
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: anchors in the epoch's random order, then hard negatives of theirs."""
+        count = len(self.item_texts)
+        size = min(self.batch_size, count)
+        hard = 0 if self.negatives_NK is None else int(size * self.hard_fraction)
+        anchors = self._anchors(step, size - hard)
+        random = np.random.default_rng([self.seed, 1, step])
+        items = anchors
+        if self.negatives_NK is not None and hard:
+            mined = self.negatives_NK[random.permutation(anchors)].astype(np.int64)
+            # One column after another: every anchor gets its first negative before any gets a second.
+            mined = random.permuted(mined, axis=1).T.ravel()
+            others = random.permutation(count)
+            candidates = np.concatenate([mined[mined >= 0], others])
+            _, first = np.unique(candidates, return_index=True)
+            candidates = candidates[np.sort(first)]
+            items = np.concatenate([anchors, candidates[~np.isin(candidates, anchors)][:hard]])
+        texts = [self.item_texts[item][random.integers(len(self.item_texts[item]))] for item in items]
+        return Batch(items, np.array(texts, dtype=np.int64))
+
+    def _anchors(self, step: int, size: int) -> Indices:
+        count = len(self.item_texts)
+        epoch, position = divmod(step, max(count // size, 1))
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(count)[position * size :][:size]

@@ -1,0 +1,175 @@
+"""Which items and texts are known positives of one another: by group, by equal text, by equal pixels.
+
+Every item and every text gets a set of integer keys, and two things are positives when their sets meet. Being positive
+isn't handed on: a shop's "no photo" picture under many texts doesn't merge the items that carry those texts.
+"""
+
+# N = items, T = unique texts, F = keys, R = rows, C = columns, M = pairs
+
+import unicodedata
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
+
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+KINDS = ("group", "text", "pixels")
+
+
+def normalize_text(text: str) -> str:
+    """The form in which two texts are compared: NFKC, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True)
+class PositivePairs:
+    """Ordered pairs of item indices, with the relation that makes them positives (an index into `KINDS`)."""
+
+    anchors_M: Indices
+    positives_M: Indices
+    kinds_M: npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Known positives among N items and their T unique texts."""
+
+    item_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    """The T unique texts, each in its first spelling, in order of appearance."""
+    item_texts: tuple[npt.NDArray[np.int64], ...]
+    """For each item, the indices of its own texts in `texts`, best first."""
+    group_N: Indices
+    """Group of each item as an integer; items without a group have one of their own."""
+    pixels_N: Indices
+    """Pixel hash of each item as an integer; items without one have one of their own."""
+    item_keys_NF: sparse.csr_matrix
+    """Keys of each item: its group, its pixels, its texts."""
+    text_keys_TF: sparse.csr_matrix
+    """Keys of each text: itself, and the groups and pixels of the items that carry it."""
+
+    @classmethod
+    def build(
+        cls,
+        item_ids: Sequence[str],
+        groups: Sequence[str | None],
+        texts: Sequence[Sequence[str]],
+        pixel_hashes: Sequence[str | None],
+    ) -> "Relations":
+        """Relations of N items; a group or pixel hash of None relates to nothing else."""
+        if not len(item_ids) == len(groups) == len(texts) == len(pixel_hashes):
+            raise ValueError(
+                f"item_ids, groups, texts and pixel_hashes differ in length: "
+                f"{len(item_ids)}, {len(groups)}, {len(texts)}, {len(pixel_hashes)}"
+            )
+        spelling: dict[str, str] = {}
+        number: dict[str, int] = {}
+        item_texts = []
+        for own in texts:
+            keys = dict.fromkeys(normalize_text(text) for text in own)
+            for text in own:
+                spelling.setdefault(normalize_text(text), text)
+            item_texts.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64))
+        group_N, pixels_N = _integers(groups), _integers(pixel_hashes)
+        item_keys_NF, text_keys_TF = _keys(group_N, pixels_N, item_texts, len(number))
+        return cls(
+            tuple(item_ids), tuple(spelling.values()), tuple(item_texts), group_N, pixels_N, item_keys_NF, text_keys_TF
+        )
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def positive_mask(self, rows_R: Indices, columns_C: Indices) -> Mask:
+        """(R, C): is item r a positive of item c? An item is one of itself."""
+        return _dense(self.item_keys_NF[rows_R] @ self.item_keys_NF[columns_C].T)
+
+    def text_mask(self, rows_R: Indices, texts_C: Indices) -> Mask:
+        """(R, C): is text c (an index into `texts`) a positive of the image of item r?
+
+        It is where the item carries the text, or shares group or pixels with an item that does.
+        """
+        return _dense(self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T)
+
+    def positive_pairs(self, *, max_per_anchor: int) -> PositivePairs:
+        """Pairs (anchor, positive), sorted, without self pairs, at most `max_per_anchor` of each kind an anchor.
+
+        A pair that is related in several ways is listed once, under the first of `KINDS`.
+        """
+        items_N = np.arange(len(self))
+        carriers = np.repeat(items_N, [len(own) for own in self.item_texts])
+        by_kind = [
+            (self.group_N, items_N),
+            (np.concatenate([*self.item_texts, np.array([], dtype=np.int64)]), carriers),
+            (self.pixels_N, items_N),
+        ]
+        parts = [_neighbours(keys, items, max_per_anchor) for keys, items in by_kind]
+        anchors = np.concatenate([anchor for anchor, _ in parts])
+        positives = np.concatenate([positive for _, positive in parts])
+        kinds = np.repeat(np.arange(len(parts), dtype=np.int8), [len(anchor) for anchor, _ in parts])
+        order = np.lexsort((kinds, positives, anchors))
+        anchors, positives, kinds = anchors[order], positives[order], kinds[order]
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = (np.diff(anchors) != 0) | (np.diff(positives) != 0)
+        return PositivePairs(anchors[first], positives[first], kinds[first])
+
+
+def _integers(values: Sequence[Hashable]) -> Indices:
+    """Equal values → equal integers; every None gets one of its own."""
+    seen: dict[Hashable, int] = {}
+    # A fresh object is equal to nothing else.
+    return np.array([seen.setdefault(object() if v is None else v, len(seen)) for v in values], dtype=np.int64)
+
+
+def _keys(
+    group_N: Indices, pixels_N: Indices, item_texts: Sequence[Indices], text_count: int
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Item × key and text × key incidence; columns are groups, then pixels, then texts."""
+    items_N = np.arange(len(group_N))
+    carriers = np.repeat(items_N, [len(own) for own in item_texts])
+    carried = np.concatenate([*item_texts, np.array([], dtype=np.int64)])
+    pixels_N = pixels_N + len(items_N)
+    first_text = 2 * len(items_N)
+    width = first_text + text_count
+
+    def incidence(rows: Indices, columns: Indices, height: int) -> sparse.csr_matrix:
+        matrix = sparse.csr_matrix((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=(height, width))
+        matrix.data[:] = 1
+        return matrix
+
+    item_keys_NF = incidence(
+        np.concatenate([items_N, items_N, carriers]),
+        np.concatenate([group_N, pixels_N, carried + first_text]),
+        len(items_N),
+    )
+    texts_T = np.arange(text_count)
+    text_keys_TF = incidence(
+        np.concatenate([texts_T, carried, carried]),
+        np.concatenate([texts_T + first_text, group_N[carriers], pixels_N[carriers]]),
+        text_count,
+    )
+    return item_keys_NF, text_keys_TF
+
+
+def _dense(product: sparse.csr_matrix) -> Mask:
+    mask: Mask = product.toarray() > 0
+    return mask
+
+
+def _neighbours(keys: Indices, items: Indices, limit: int) -> tuple[Indices, Indices]:
+    """Pairs of distinct items under one key: each with the next `limit` of its key, going round."""
+    order = np.lexsort((items, keys))
+    keys, items = keys[order], items[order]
+    _, starts, sizes = np.unique(keys, return_index=True, return_counts=True)
+    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
+    position = np.arange(len(keys)) - start
+    anchors, positives = [], []
+    for step in range(1, min(limit, int(sizes.max(initial=1)) - 1) + 1):
+        wide = size > step
+        anchors.append(items[wide])
+        positives.append(items[(start + (position + step) % size)[wide]])
+    empty = np.array([], dtype=np.int64)
+    return np.concatenate([*anchors, empty]), np.concatenate([*positives, empty])

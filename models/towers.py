@@ -1,0 +1,217 @@
+"""Makes, loads and saves the dual encoder, as the OpenCLIP directory that plain `open_clip` reads."""
+
+# B = batch, L = tokens, D = embedding
+
+import copy
+import difflib
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from pydantic import BaseModel
+from safetensors.torch import save
+
+from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
+TOKENIZER_FILES = re.compile(r"tokenizer.*\.json|special_tokens_map\.json|vocab\..+|merges\.txt|.*\.(model|spm)")
+
+
+class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Which dual encoder a pipeline trains."""
+
+    architecture: str = "tiny-64"
+    """One of our small architectures, any open_clip model name, a config file (`.json`), `local-dir:DIR` or
+    `hf-hub:ORG/NAME`."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights, or a weights file; none trains from nothing."""
+
+
+@dataclass
+class DualEncoder:
+    """An image tower and a text tower with their tokenizer."""
+
+    network: torch.nn.Module
+    """open_clip's `CLIP` or `CustomTextCLIP`."""
+    tokenizer: Any
+    """open_clip's tokenizer: list of B texts → int64 (B, L)."""
+    config: dict[str, Any]
+    """The content of `open_clip_config.json`: `model_cfg` and `preprocess_cfg`."""
+    tokenizer_files: dict[str, bytes]
+    """Files that the tokenizer is loaded from, kept as they came; none for open_clip's built-in tokenizer."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens a text is cut or padded to."""
+        return int(self.tokenizer.context_length)
+
+    @property
+    def preprocess_cfg(self) -> dict[str, Any]:
+        """open_clip's complete preprocessing settings, with the image size of the tower."""
+        settings: dict[str, Any] = dict(self.network.visual.preprocess_cfg)  # type: ignore[union-attr,arg-type]
+        return settings
+
+    def encode_images(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        """L2-normalised embeddings (B, D) of normalised pixels."""
+        embedding_BD: torch.Tensor = self.network.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
+        return embedding_BD
+
+    def encode_texts(self, token_BL: torch.Tensor) -> torch.Tensor:
+        """L2-normalised embeddings (B, D) of token ids, which may be trimmed by `trim`."""
+        # open_clip's text tower adds all positions and the whole causal mask; give it as many as there are tokens.
+        shorter = {}
+        for name in ("", "text."):
+            module = self.network if not name else getattr(self.network, "text", None)
+            positions = getattr(module, "positional_embedding", None)
+            mask = getattr(module, "attn_mask", None)
+            length = token_BL.shape[1]
+            if positions is not None and mask is not None and length < positions.shape[0]:
+                shorter[f"{name}positional_embedding"] = positions[:length]
+                shorter[f"{name}attn_mask"] = mask[:length, :length]
+        if not shorter:
+            whole_BD: torch.Tensor = self.network.encode_text(token_BL, normalize=True)  # type: ignore[operator]
+            return whole_BD
+        output = torch.func.functional_call(self.network, shorter, kwargs={"text": token_BL})
+        trimmed_BD: torch.Tensor = output["text_features"] if isinstance(output, dict) else output[1]
+        return trimmed_BD
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids, int64 (B, context_length)."""
+        tokens: torch.Tensor = self.tokenizer(list(texts))
+        return tokens
+
+    def trim(self, token_BL: torch.Tensor) -> torch.Tensor:
+        """The tokens cut to the longest text of the batch, where that can't change an embedding.
+
+        Exact for a causal text tower that pools at the end-of-text token: what comes after it is never looked at.
+        """
+        ends_B = self._end_positions(token_BL)
+        return token_BL if ends_B is None else token_BL[:, : int(ends_B.max()) + 1]
+
+    def _end_positions(self, token_BL: torch.Tensor) -> torch.Tensor | None:
+        """Where each text ends (B,), or none where trimming isn't exact."""
+        text_cfg = self.config["model_cfg"]["text_cfg"]
+        if "hf_model_name" in text_cfg or text_cfg.get("embed_cls") or text_cfg.get("no_causal_mask"):
+            return None
+        match text_cfg.get("pool_type", "argmax"):
+            case "argmax":
+                return token_BL.argmax(dim=1)
+            case "eos":
+                return (token_BL == text_cfg.get("eos_id", 2)).int().argmax(dim=1)
+        return None
+
+    def save(self, directory: Path) -> None:
+        """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        (directory / WEIGHTS_NAME).write_bytes(save(weights))
+        for name, content in self.tokenizer_files.items():
+            (directory / name).write_bytes(content)
+
+
+def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncoder:
+    """A dual encoder to start training from: pretrained, or initialised at random from `seed`.
+
+    An architecture with a fitted vocabulary fits it on `texts`. ValueError where nothing has the architecture's name.
+    """
+    name = config.architecture
+    if name.startswith("local-dir:"):
+        return load(Path(name.removeprefix("local-dir:")))
+    file = _architecture_file(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if file is None:
+            return _create_from_open_clip(config)
+        if config.pretrained is not None and not Path(config.pretrained).is_file():
+            raise ValueError(
+                f"model.pretrained: {config.pretrained!r} is no file; {name!r} is no open_clip model, so it has no tags"
+            )
+        architecture = _read_config(file)
+        with tempfile.TemporaryDirectory() as folder:
+            text_cfg = architecture["model_cfg"]["text_cfg"]
+            if text_cfg.get("hf_tokenizer_name") == FITTED:
+                tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"])
+                text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
+                save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
+            (Path(folder) / CONFIG_NAME).write_text(json.dumps(architecture), encoding="utf-8")
+            encoder = _open(Path(folder), architecture)
+        if config.pretrained is not None:
+            open_clip.load_checkpoint(encoder.network, config.pretrained)
+        return encoder
+
+
+def load(directory: Path) -> DualEncoder:
+    """The dual encoder of an OpenCLIP directory. ValueError where a file is missing."""
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (directory / name).is_file():
+            raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    encoder = _open(directory, _read_config(directory / CONFIG_NAME))
+    encoder.network.eval()
+    return encoder
+
+
+def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
+    source = f"local-dir:{directory.resolve()}"
+    return DualEncoder(
+        network=open_clip.create_model(source),
+        tokenizer=open_clip.get_tokenizer(source),
+        config=config,
+        tokenizer_files=_tokenizer_files(directory),
+    )
+
+
+def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
+    name = config.architecture
+    network = open_clip.create_model(name, pretrained=config.pretrained)
+    tokenizer = open_clip.get_tokenizer(name)
+    model_cfg = copy.deepcopy(open_clip.get_model_config(name))
+    with tempfile.TemporaryDirectory() as folder:
+        if "hf_tokenizer_name" in model_cfg["text_cfg"]:
+            tokenizer.save_pretrained(folder)
+        files = _tokenizer_files(Path(folder))
+    preprocess_cfg = {key: value for key, value in network.visual.preprocess_cfg.items() if key != "size"}
+    return DualEncoder(network, tokenizer, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, files)
+
+
+def _architecture_file(name: str) -> Path | None:
+    """Our config file, or none where open_clip knows the name."""
+    ours = {file.stem: file for file in sorted(ARCHITECTURES.glob("*.json"))}
+    if name in ours:
+        return ours[name]
+    if name.endswith(".json"):
+        if Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"model.architecture: there is no file {name}; our own architectures are {', '.join(ours)}")
+    theirs = open_clip.list_models()
+    if name.startswith("hf-hub:") or name.replace("/", "-") in theirs:
+        return None
+    near = difflib.get_close_matches(name, [*ours, *theirs], n=3, cutoff=0.3)
+    raise ValueError(
+        f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
+        f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
+    )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    # open_clip's own architecture files are the bare model_cfg.
+    config = config if "model_cfg" in config else {"model_cfg": config}
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config["model_cfg"])
+    if missing:
+        raise ValueError(f"{file}: model_cfg lacks {', '.join(sorted(missing))}")
+    return {"preprocess_cfg": {}, **config}
+
+
+def _tokenizer_files(directory: Path) -> dict[str, bytes]:
+    files = sorted(file for file in directory.iterdir() if file.is_file() and TOKENIZER_FILES.fullmatch(file.name))
+    return {file.name: file.read_bytes() for file in files}

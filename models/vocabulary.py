@@ -1,0 +1,51 @@
+"""A small byte-level BPE vocabulary fitted to a corpus, stored as any Hugging Face tokenizer is.
+
+A 49k-word table costs a quarter of a small model's training step in AdamW alone; a fitted one is a tenth of that, and
+byte-level pieces mean that no text of a later night holds an unknown token.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+PADDING, END_OF_TEXT = "<pad>", "<eot>"
+PADDING_ID, END_OF_TEXT_ID = 0, 1
+
+
+def fit_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
+    """A tokenizer of at most `size` tokens that ends every text with `<eot>`; the order of `texts` has no influence."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        special_tokens=[PADDING, END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    # Truncation leaves room for what the template adds, so the end of a long text is cut and <eot> stays.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END_OF_TEXT}", special_tokens=[(END_OF_TEXT, END_OF_TEXT_ID)]
+    )
+    return tokenizer
+
+
+def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) -> None:
+    """Writes the two files that `transformers.AutoTokenizer` reads."""
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "pad_token": PADDING,
+        "eos_token": END_OF_TEXT,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

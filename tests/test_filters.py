@@ -1,7 +1,5 @@
 """Filters written by strangers: exact, prefiltered, refused in one line."""
 
-from collections.abc import Iterator
-
 import pytest
 from released_pipeline import HOSTILE, NAMES, publish
 
@@ -11,10 +9,10 @@ from search.release import OpenRelease
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenRelease]:
+def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
     folder = tmp_path_factory.mktemp("pipeline")
     publish(folder)
-    yield OpenRelease.open(folder)
+    return OpenRelease.open(folder)
 
 
 def found(release: OpenRelease, where: str, k: int = 100) -> set[str]:
@@ -33,7 +31,7 @@ def test_filter_is_applied_before_the_search(release: OpenRelease) -> None:
         ("subgroup LIKE 'App%' AND price > 5", 7),
         ("NOT (subgroup = 'Apple') AND subgroup != 'Pear'", 30),
         ("`group` = 'apple'", 8),
-        ('"group" = \'apple\'', 8),
+        ("\"group\" = 'apple'", 8),
         ("array_has(tags, 'red fig')", 1),
         ("seen >= timestamp '2026-11-28 00:00:00'", 1),
         ("price BETWEEN 1 AND 3", 3),

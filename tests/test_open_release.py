@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from released_pipeline import D, MODEL_ID, NAMES, publish, save_model
+from released_pipeline import MODEL_ID, NAMES, D, publish, save_model
 
 from search.query import Query, search
 from search.release import OpenRelease
@@ -59,7 +59,7 @@ def test_release_of_another_dimension_or_version_is_refused(tmp_path: Path) -> N
     record = publish(tmp_path)
     with pytest.raises(ValueError, match="holds vectors of length 16, release 1 says 17"):
         OpenRelease(tmp_path, record.model_copy(update={"dimension": 17}))
-    with pytest.raises(ValueError, match="version 99 of vectors/tiny0001.lance, which can't be opened"):
+    with pytest.raises(ValueError, match=r"version 99 of vectors/tiny0001\.lance, which can't be opened"):
         OpenRelease(tmp_path, record.model_copy(update={"table_version": 99}))
 
 

@@ -1,7 +1,6 @@
 """Search by text, image, item and their sums, against a plain loop over all vectors."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import lancedb
@@ -15,10 +14,10 @@ from search.release import OpenRelease
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenRelease]:
+def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
     folder = tmp_path_factory.mktemp("pipeline")
     publish(folder)
-    yield OpenRelease.open(folder)
+    return OpenRelease.open(folder)
 
 
 def slowly(release: OpenRelease, query: Query) -> list[str]:

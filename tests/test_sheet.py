@@ -83,7 +83,7 @@ def test_picture_is_small_however_much_it_shows() -> None:
             Hit(item_id=str(at), score=0, texts=["t"], path=None, metadata={}, thumbnail=thumbnail(out.getvalue()))
         )
     loud = SearchResult(release=1, model_id="m", title="t", hits=hits)
-    content = contact_picture([(attack, loud) for attack in ATTACKS * 2], columns=12, rows=20, max_bytes=100_000)
+    content = contact_picture([(attack, loud) for attack in ATTACKS * 2], columns=12, rows=8, max_bytes=100_000)
     assert len(content) <= 100_000
     assert Image.open(io.BytesIO(content)).width == 12 * 104 + 8
     assert data_uri(content).startswith("data:image/webp;base64,")

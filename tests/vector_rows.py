@@ -3,13 +3,15 @@
 import numpy as np
 import pyarrow as pa
 
+from storage.index import Floats
+
 D = 8
 
 
-def unit_vectors(seed: int, count: int, dimension: int = D) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def unit_vectors(seed: int, count: int, dimension: int = D) -> Floats:
     """Random directions, L2-normalised, float32."""
     vectors = np.random.default_rng(seed).normal(size=(count, dimension))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def vector_rows(ids: list[str], *, seed: int = 0, digest: str = "first", dimension: int = D) -> pa.Table:

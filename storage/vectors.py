@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from storage.files import sync
 from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, indexed_kind, recall_at_10, unindexed_rows
 from storage.schema import ColumnType, vector_schema
 
+# N = rows, D = embedding, Q = queries, K = neighbours
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
@@ -52,9 +54,15 @@ class VectorTable:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the table at `path`. Raises ValueError where there is none."""
+        """Open the table at `path`. Raises ValueError where there is none, or its latest version is damaged."""
         self.path = path
-        self._dataset: Any = lance.dataset(str(path))
+        try:
+            self._dataset: Any = lance.dataset(str(path))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the latest version of {path} can't be opened; released versions of it may still be whole, and removing "
+                f"the newest file in {path / '_versions'} goes back one version: {str(error).splitlines()[0]}"
+            ) from error
 
     @classmethod
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
@@ -123,9 +131,11 @@ class VectorTable:
     def build_index(self, config: IndexConfig) -> str | None:
         """Merge small data files where there are many, bring the index up to date; returns its kind or None."""
         self._refresh()
+        kind = bring_up_to_date(self._dataset, config)
         if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
+            # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
             self._dataset.optimize.compact_files()
-        return bring_up_to_date(self._dataset, config)
+        return kind
 
     def check(self, config: IndexConfig, *, expected_rows: int, sample: int = 100, seed: int = 0) -> TableCheck:
         """Read every vector of the latest version once and say what is wrong with it."""
@@ -135,7 +145,7 @@ class VectorTable:
         ids = self._dataset.to_table(columns=["item_id"])["item_id"]
         unindexed = unindexed_rows(self._dataset)
         indexed = indexed_kind(self._dataset) is not None and len(queries_QD) > 0
-        recall = recall_at_10(self._dataset, queries_QD, survey.nearest_ids) if indexed else 1.0
+        recall = recall_at_10(self._dataset, queries_QD, survey.nearest) if indexed else 1.0
         duplicates = len(ids) - pc.count_distinct(ids).as_py()
         problems = [
             (len(ids) != expected_rows, f"{len(ids)} rows, expected {expected_rows}"),
@@ -177,13 +187,11 @@ class VectorTable:
         for parent in {ancestor for path in fresh for ancestor in path.parents if ancestor.is_relative_to(folder)}:
             sync(parent)
 
-    def tag(self, release: int) -> None:
-        """Hold the latest version for `release`, so that clean-up can't take it."""
+    def tag(self, release: int, version: int | None = None) -> None:
+        """Hold `version` (without it, the latest) for `release`, so that clean-up can't take it."""
         tags, name = self._dataset.tags, _tag(release)
-        if name in tags.list():
-            tags.update(name, self.version)
-        else:
-            tags.create(name, self.version)
+        put = tags.update if name in tags.list() else tags.create
+        put(name, self.version if version is None else version)
 
     def untag(self, release: int) -> None:
         """Let go of the version held for `release`, if any."""
@@ -200,9 +208,15 @@ class VectorTable:
         self._dataset.checkout_latest()
 
     def _sample(self, size: int, seed: int) -> Floats:
+        """Queries (Q, D) as people ask them: half are image vectors, half the text vectors of other items."""
         rows = self._dataset.count_rows()
         chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
-        return _matrix(self._dataset.take(sorted(chosen), columns=[COLUMN])[COLUMN].combine_chunks())
+        taken = self._dataset.take(sorted(chosen), columns=[COLUMN, "text_vector"]).combine_chunks()
+        image_QD = _matrix(taken[COLUMN].chunk(0)) if rows else np.empty((0, 1), np.float32)
+        text_QD = _ragged(taken["text_vector"].chunk(0), image_QD.shape) if rows else image_QD
+        queries_QD: Floats = np.concatenate([image_QD[::2], text_QD[1::2]])
+        finite_QD: Floats = queries_QD[np.isfinite(queries_QD).all(axis=1)]
+        return finite_QD
 
 
 def table_name(model_id: str) -> str:
@@ -231,28 +245,27 @@ def thumbnail(image: bytes) -> bytes:
     return out.getvalue()
 
 
-class _Survey(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class _Survey:
     bad: int
-    nearest_ids: list[list[str]]
+    nearest: Floats
+    """(Q, K)."""
 
 
 def _survey(dataset: Any, queries_QD: Floats) -> _Survey:
-    """One pass over all vectors: how many are bad, and the exact ten nearest item_ids of each query."""
+    """One pass over all vectors: how many are bad, and each query's ten largest similarities, best first."""
     bad = 0
-    best: list[list[tuple[float, str]]] = [[] for _ in queries_QD]
-    for batch in dataset.to_batches(columns=["item_id", COLUMN, "text_vector"], batch_size=8192):
+    best_QK = np.empty((len(queries_QD), 0), np.float32)
+    for batch in dataset.to_batches(columns=[COLUMN, "text_vector"], batch_size=8192):
         image_ND = _matrix(batch[COLUMN])
         for vectors_ND in (image_ND, _ragged(batch["text_vector"], image_ND.shape)):
             # NaN fails this comparison too.
             bad += int((~(np.abs(np.linalg.norm(vectors_ND, axis=1) - 1) < 1e-3)).sum())
-        if len(queries_QD):
-            scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-2)
-            top_QK = np.argsort(-scores_QN, axis=1, kind="stable")[:, :10]
-            ids = batch["item_id"]
-            for row, top_K in enumerate(top_QK):
-                fresh = [(float(scores_QN[row, at]), ids[int(at)].as_py()) for at in top_K]
-                best[row] = sorted(best[row] + fresh, key=lambda each: -each[0])[:10]
-    return _Survey(bad=bad, nearest_ids=[[each for _, each in row] for row in best])
+        scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-1)
+        candidates_QN = np.concatenate([best_QK, scores_QN], axis=1)
+        cut = max(candidates_QN.shape[1] - 10, 0)
+        best_QK = np.partition(candidates_QN, cut, axis=1)[:, cut:]
+    return _Survey(bad=bad, nearest=-np.sort(-best_QK, axis=1))
 
 
 def _matrix(vectors: pa.FixedSizeListArray) -> Floats:

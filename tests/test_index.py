@@ -4,11 +4,13 @@ from pathlib import Path
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from vector_rows import unit_vectors, vector_rows
 
 import storage.index
+import storage.vectors
 from storage.index import IndexConfig, indexed_kind, nearest, unindexed_rows
 from storage.vectors import VectorTable
 
@@ -96,3 +98,36 @@ def test_filter_is_applied_before_the_search(table: VectorTable) -> None:
     found = nearest(dataset, unit_vectors(9, 1, WIDE)[0], k=10, columns=["item_id"], where=where)
     assert sorted(found["item_id"].to_pylist()) == sorted(wanted)
     assert unindexed_rows(dataset) == 0
+
+
+def test_recall_counts_copies_of_one_picture_as_equally_near(tmp_path: Path) -> None:
+    table = VectorTable.create_or_open(tmp_path, "m", dimension=WIDE, keep={"subgroup": "string"})
+    rows = vector_rows([f"i{at}" for at in range(3000)], dimension=WIDE)
+    one = rows["image_vector"].combine_chunks()[0].values.to_numpy()
+    same = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(one, 3000)), WIDE)
+    table.upsert(rows.set_column(1, "image_vector", same))
+    config = IndexConfig(min_rows=1000)
+    assert table.build_index(config) == "ivf_rq"
+    assert table.check(config, expected_rows=3000).problems == []
+
+
+def test_merging_small_files_keeps_rows_index_and_tagged_versions(
+    table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.vectors, "MAX_FRAGMENTS", 4)
+    monkeypatch.setattr(storage.index, "MAX_SEGMENTS", 2)
+    config = IndexConfig(min_rows=1000, min_ann_recall=0.9)
+    table.build_index(config)
+    table.tag(1)
+    kept = table.version
+    for night in range(6):
+        table.upsert(vector_rows([f"night {night}", f"i{night}"], seed=night + 1, dimension=WIDE))
+        table.delete([f"i{100 + night}"])
+        table.build_index(config)
+    dataset = lance.dataset(str(table.path))
+    assert len(dataset.get_fragments()) <= 4
+    assert len(dataset.describe_indices()[0].segments) <= 2
+    assert table.check(config, expected_rows=2000).problems == []
+    table.clean_up()
+    assert lance.dataset(str(table.path), version=kept).count_rows() == 2000
+    assert table.check(config, expected_rows=2000).problems == []

@@ -75,3 +75,15 @@ def test_folder_may_move(tmp_path: Path) -> None:
     publish(tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert search(OpenRelease.open(tmp_path / "there"), Query(text="red apple"), k=3).hits
+
+
+def test_model_with_other_weights_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path)
+    weights = tmp_path / "models" / MODEL_ID / "open_clip_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    release = OpenRelease.open(tmp_path)
+    with pytest.raises(ValueError, match="is not the one released"):
+        search(release, Query(text="red"))
+    assert search(release, Query(like="red apple")).hits

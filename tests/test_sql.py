@@ -195,4 +195,4 @@ def test_only_the_columns_and_rows_asked_for_are_read(release: OpenRelease) -> N
 def test_description_and_plain_from_work(release: OpenRelease) -> None:
     described = json_rows(run_sql(release, "DESCRIBE items"))
     assert {"column_name": "subgroup", "column_type": "VARCHAR"}.items() <= described[12].items()
-    assert len(run_sql(release, "FROM items")) == len(NAMES)
+    assert len(run_sql(release, "FROM items; -- all of them")) == len(NAMES)

@@ -192,6 +192,8 @@ def test_tag_moves_when_a_release_is_built_again(table: VectorTable) -> None:
     table.upsert(vector_rows(["a"]))
     table.tag(7)
     assert lance.dataset(str(table.path), version="release-000007").count_rows() == 1
+    table.tag(8, version=1)
+    assert lance.dataset(str(table.path), version="release-000008").count_rows() == 0
 
 
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:
@@ -231,3 +233,15 @@ def test_thumbnail_is_small_and_keeps_its_shape() -> None:
     small = thumbnail(out.getvalue())
     assert len(small) < 20_000
     assert Image.open(io.BytesIO(small)).size == (96, 48)
+
+
+def test_damaged_latest_version_is_named_and_can_be_given_up(table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    table.upsert(vector_rows(["b"]))
+    newest = min((table.path / "_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"latest version of .*model-a\.lance can't be opened"):
+        VectorTable(table.path)
+    assert lance.dataset(str(table.path), version=2).count_rows() == 1
+    newest.unlink()
+    assert ids_of(VectorTable(table.path)) == ["a"]

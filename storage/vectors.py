@@ -3,22 +3,20 @@
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
 from storage.files import sync
-from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, indexed_kind, recall_at_10, unindexed_rows
+from storage.index import COLUMN, IndexConfig, bring_up_to_date
 from storage.schema import ColumnType, vector_schema
+from storage.table_check import TableCheck, check_table
 
-# N = rows, D = embedding, Q = queries, K = neighbours
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
@@ -31,20 +29,6 @@ class Upserted(BaseModel, frozen=True, extra="forbid"):
 
     inserted: int
     updated: int
-
-
-class TableCheck(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """What a check of a table version found."""
-
-    rows: int
-    unindexed_rows: int
-    duplicate_ids: int
-    bad_vectors: int
-    """Vectors with a NaN or a length other than 1."""
-    ann_recall: float
-    """Recall@10 of the index against exact search on a sample of items; 1 where there is no index."""
-    problems: list[str]
-    """Why this version may not be released; empty when it may."""
 
 
 class VectorTable:
@@ -60,8 +44,8 @@ class VectorTable:
             self._dataset: Any = lance.dataset(str(path))
         except (ValueError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"the latest version of {path} can't be opened; released versions of it may still be whole, and removing "
-                f"the newest file in {path / '_versions'} goes back one version: {str(error).splitlines()[0]}"
+                f"the latest version of {path} can't be opened; released versions may still be whole, and removing "
+                f"the latest file in {path / '_versions'} goes back one version: {str(error).splitlines()[0]}"
             ) from error
 
     @classmethod
@@ -103,10 +87,10 @@ class VectorTable:
         seen: set[str] = set()
         for chunk in _chunks(rows, self._dataset.schema):
             ids = chunk["item_id"].to_pylist()
-            if len(seen.union(ids)) != len(seen) + len(ids):
-                twice = sorted(seen.intersection(ids)) or sorted({each for each in ids if ids.count(each) > 1})
-                raise ValueError(f"item_id {twice[0]!r} comes twice in the rows to write")
-            seen.update(ids)
+            for item_id in ids:
+                if item_id in seen:
+                    raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
+                seen.add(item_id)
             before = self._dataset.count_rows()
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             counts = merge.execute(chunk)
@@ -123,9 +107,8 @@ class VectorTable:
         self._refresh()
         removed = 0
         for start in range(0, len(item_ids), IDS_PER_DELETE):
-            removed += self._dataset.delete(pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE]))[
-                "num_deleted_rows"
-            ]
+            some = pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE])
+            removed += self._dataset.delete(some)["num_deleted_rows"]
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
@@ -140,31 +123,7 @@ class VectorTable:
     def check(self, config: IndexConfig, *, expected_rows: int, sample: int = 100, seed: int = 0) -> TableCheck:
         """Read every vector of the latest version once and say what is wrong with it."""
         self._refresh()
-        queries_QD = self._sample(sample, seed)
-        survey = _survey(self._dataset, queries_QD)
-        ids = self._dataset.to_table(columns=["item_id"])["item_id"]
-        unindexed = unindexed_rows(self._dataset)
-        indexed = indexed_kind(self._dataset) is not None and len(queries_QD) > 0
-        recall = recall_at_10(self._dataset, queries_QD, survey.nearest) if indexed else 1.0
-        duplicates = len(ids) - pc.count_distinct(ids).as_py()
-        problems = [
-            (len(ids) != expected_rows, f"{len(ids)} rows, expected {expected_rows}"),
-            (duplicates > 0, f"{duplicates} rows repeat an item_id"),
-            (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
-            (unindexed > 0, f"{unindexed} rows aren't indexed"),
-            (
-                recall < config.min_ann_recall,
-                f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",
-            ),
-        ]
-        return TableCheck(
-            rows=len(ids),
-            unindexed_rows=unindexed,
-            duplicate_ids=duplicates,
-            bad_vectors=survey.bad,
-            ann_recall=recall,
-            problems=[message for wrong, message in problems if wrong],
-        )
+        return check_table(self._dataset, config, expected_rows=expected_rows, sample=sample, seed=seed)
 
     def files(self) -> Iterator[Path]:
         """Every file the latest version is read from: manifest, data, deletions, index."""
@@ -207,17 +166,6 @@ class VectorTable:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
         self._dataset.checkout_latest()
 
-    def _sample(self, size: int, seed: int) -> Floats:
-        """Queries (Q, D) as people ask them: half are image vectors, half the text vectors of other items."""
-        rows = self._dataset.count_rows()
-        chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
-        taken = self._dataset.take(sorted(chosen), columns=[COLUMN, "text_vector"]).combine_chunks()
-        image_QD = _matrix(taken[COLUMN].chunk(0)) if rows else np.empty((0, 1), np.float32)
-        text_QD = _ragged(taken["text_vector"].chunk(0), image_QD.shape) if rows else image_QD
-        queries_QD: Floats = np.concatenate([image_QD[::2], text_QD[1::2]])
-        finite_QD: Floats = queries_QD[np.isfinite(queries_QD).all(axis=1)]
-        return finite_QD
-
 
 def table_name(model_id: str) -> str:
     """The table's folder, relative to the pipeline's."""
@@ -243,45 +191,6 @@ def thumbnail(image: bytes) -> bytes:
     out = io.BytesIO()
     small.save(out, "WEBP", quality=80, method=4)
     return out.getvalue()
-
-
-@dataclass(frozen=True)
-class _Survey:
-    bad: int
-    nearest: Floats
-    """(Q, K)."""
-
-
-def _survey(dataset: Any, queries_QD: Floats) -> _Survey:
-    """One pass over all vectors: how many are bad, and each query's ten largest similarities, best first."""
-    bad = 0
-    best_QK = np.empty((len(queries_QD), 0), np.float32)
-    for batch in dataset.to_batches(columns=[COLUMN, "text_vector"], batch_size=8192):
-        image_ND = _matrix(batch[COLUMN])
-        for vectors_ND in (image_ND, _ragged(batch["text_vector"], image_ND.shape)):
-            # NaN fails this comparison too.
-            bad += int((~(np.abs(np.linalg.norm(vectors_ND, axis=1) - 1) < 1e-3)).sum())
-        scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-1)
-        candidates_QN = np.concatenate([best_QK, scores_QN], axis=1)
-        cut = max(candidates_QN.shape[1] - 10, 0)
-        best_QK = np.partition(candidates_QN, cut, axis=1)[:, cut:]
-    return _Survey(bad=bad, nearest=-np.sort(-best_QK, axis=1))
-
-
-def _matrix(vectors: pa.FixedSizeListArray) -> Floats:
-    width = vectors.type.list_size
-    flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, width)
-
-
-def _ragged(vectors: pa.ListArray, shape: tuple[int, ...]) -> Floats:
-    """The vectors as a matrix of `shape`; one of another length makes its row NaN, so that it counts as bad."""
-    lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
-    if (lengths == shape[1]).all():
-        flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(shape)
-    rows = [row if len(row) == shape[1] else [np.nan] * shape[1] for row in vectors.to_pylist()]
-    return np.asarray(rows, dtype=np.float32)
 
 
 def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:

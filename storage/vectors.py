@@ -50,7 +50,10 @@ class VectorTable:
 
     @classmethod
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
-        """The table of `model_id` below the pipeline's `folder`; ValueError where it has other columns."""
+        """The table of `model_id` below the pipeline's `folder`; ValueError where its vectors have another dimension.
+
+        Metadata columns that `keep` has come to name, or names no more, are added (empty) and dropped in a new version.
+        """
         path = folder / table_name(model_id)
         schema = vector_schema(dimension, keep)
         if not any((path / "_versions").glob("*.manifest")):
@@ -58,12 +61,7 @@ class VectorTable:
             path.parent.mkdir(parents=True, exist_ok=True)
             lance.write_dataset(schema.empty_table().replace_schema_metadata(function), str(path), mode="create")
         table = cls(path)
-        found = table._dataset.schema
-        if not found.equals(schema):
-            raise ValueError(
-                f"{path} has columns {_columns(found)}, the pipeline asks for {_columns(schema)}: "
-                "remove the folder to build the table anew"
-            )
+        table._evolve(schema)
         return table
 
     @property
@@ -162,6 +160,20 @@ class VectorTable:
         self._refresh()
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
 
+    def _evolve(self, schema: pa.Schema) -> None:
+        present, wanted = self._dataset.schema, vector_schema(schema.field(COLUMN).type.list_size, {})
+        wrong = [field for field in wanted if field.name not in present.names or present.field(field.name) != field]
+        if wrong:
+            raise ValueError(f"{self.path} has no column {wrong[0].name} of type {wrong[0].type}")
+        dropped = [
+            field.name for field in present if field.name not in schema.names or schema.field(field.name) != field
+        ]
+        if dropped:
+            self._dataset.drop_columns(dropped)
+        added = [field for field in schema if field.name not in self._dataset.schema.names]
+        if added:
+            self._dataset.add_columns(added)
+
     def _refresh(self) -> None:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
         self._dataset.checkout_latest()
@@ -213,10 +225,6 @@ def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
         return pa.Table.from_batches(batches).select(schema.names).cast(schema)
     except pa.ArrowException as error:
         raise ValueError(f"rows don't fit the vector table: {error}") from error
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
 def _tag(release: int) -> str:

@@ -136,12 +136,40 @@ def test_delete_removes_many_rows_in_pieces(table: VectorTable, monkeypatch: pyt
     assert ids_of(table) == ids[8:]
 
 
-def test_open_refuses_a_table_with_other_columns(tmp_path: Path, table: VectorTable) -> None:
+def test_open_refuses_a_table_of_another_dimension(tmp_path: Path, table: VectorTable) -> None:
     del table
-    with pytest.raises(ValueError, match="price double"):
-        VectorTable.create_or_open(tmp_path, "model-a", dimension=D, keep={"price": "float64"})
-    with pytest.raises(ValueError, match="remove the folder"):
+    with pytest.raises(ValueError, match=r"no column image_vector of type fixed_size_list<item: float>\[9\]"):
         VectorTable.create_or_open(tmp_path, "model-a", dimension=D + 1, keep={"subgroup": "string"})
+
+
+def test_metadata_columns_come_and_go_without_touching_released_versions(tmp_path: Path, table: VectorTable) -> None:
+    ids = [f"i{at}" for at in range(1500)]
+    table.upsert(vector_rows(ids))
+    table.build_index(IndexConfig(min_rows=1000))
+    table.tag(1)
+    released = table.version
+    changed = VectorTable.create_or_open(
+        tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"}
+    )
+    assert changed.items().num_rows == 1500
+    rows = vector_rows(ids[:10]).drop_columns(["subgroup"])
+    rows = rows.append_column("price", pa.array([1.5] * 10)).append_column("tags", pa.array([["a"]] * 10))
+    assert changed.upsert(rows).updated == 10
+    changed.build_index(IndexConfig(min_rows=1000))
+    assert changed.check(IndexConfig(min_rows=1000, min_ann_recall=0.9), expected_rows=1500).problems == []
+    latest = lance.dataset(str(table.path))
+    assert set(latest.schema.names) - set(lance.dataset(str(table.path), version=released).schema.names) == {
+        "price",
+        "tags",
+    }
+    assert sum(value is not None for value in latest.to_table(columns=["price"])["price"].to_pylist()) == 10
+    changed.clean_up()
+    old = lance.dataset(str(table.path), version=released).to_table()
+    assert old.num_rows == 1500
+    assert set(old["subgroup"].to_pylist()) == {"A", "B"}
+    assert b"embedding_functions" in latest.schema.metadata
+    retyped = VectorTable.create_or_open(tmp_path, "model-a", dimension=D, keep={"price": "string"})
+    assert retyped.check(EXACT, expected_rows=1500).rows == 1500
 
 
 def test_check_names_what_is_wrong(table: VectorTable) -> None:

@@ -1,0 +1,1 @@
+"""Order, retries, gates. `nightly.py` is the whole project on one screen."""

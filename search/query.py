@@ -114,7 +114,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         signs = [1.0] * len(texts) + [-1.0] * len(query.minus)
         parts.extend(np.asarray(signs, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
     if query.image is not None:
-        parts.extend(release.encoder.embed_images([_opened(query.image)]))
+        parts.extend(release.encoder.embed_images([_opened(query.image, release.record.max_side)]))
     if query.like is not None:
         parts.append(item_vector(release, query.like))
     if len(parts) == len(query.minus):
@@ -185,6 +185,7 @@ def json_value(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-def _opened(image: Path | Image.Image) -> Image.Image:
-    # The model's own transform shrinks further; an icon of a few pixels is a fine query, if a poor item.
-    return image.convert("RGB") if isinstance(image, Image.Image) else open_query_image(image, IngestConfig(min_side=1))
+def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    return open_query_image(image, IngestConfig(max_side=max_side, min_side=1))

@@ -11,6 +11,10 @@ from typing import Self
 from pydantic import BaseModel
 
 
+class DamagedError(RuntimeError):
+    """Something stored is missing or no longer what was written."""
+
+
 class FileDigest(BaseModel, frozen=True, extra="forbid"):
     """What a record remembers of a file it names."""
 
@@ -86,3 +90,13 @@ def put_if_absent(path: Path, content: bytes) -> bool:
             return False
     sync(path.parent)
     return True
+
+
+def make_writable(folder: Path) -> None:
+    """Create `folder` if need be. Raises ValueError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe."):
+            pass
+    except OSError as error:
+        raise ValueError(f"can't write below {folder}: {error.strerror}; choose another root with --root") from error

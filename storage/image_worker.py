@@ -56,7 +56,7 @@ def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | R
 
 
 def main() -> None:
-    """Serve: the first message sets the limits, each later one names a file; one reply each, until standard input ends."""
+    """Serve: the first message sets the limits, each later one names a file; one reply each, till the input ends."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
 
     def read(length: int) -> bytes:
@@ -83,7 +83,8 @@ def _prepare(limits: Limits, memory: int) -> None:
     # Loads every decoder and the perceptual hash's own imports before memory is limited.
     Image.init()
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels  # what a decoder meets inside a file counts too
+    # What a decoder meets inside a file counts too; Pillow refuses twice this number.
+    Image.MAX_IMAGE_PIXELS = max(1, limits.max_pixels // 2)
     import scipy.fftpack  # type: ignore[import-untyped] # noqa: F401 # what imagehash imports on first use
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,18 +10,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
 from PIL.Image import Image
+from PIL.Image import open as open_image
 from pydantic import BaseModel, Field
 
 from storage.image_worker import message, read_message, understood
 from storage.pixels import DecodedImage, Limits, RejectedImage, open_upright
 
-__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image"]
+__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored"]
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
@@ -46,6 +48,13 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     memory_mb: int = Field(default=2_048, ge=512)
     """Address space of each decoding process, in MiB."""
 
+    part_rows: int = Field(default=5_000, ge=1)
+    """Most items in one corpus part."""
+    val_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the groups that are validation items, where the source names no split."""
+    test_fraction: float = Field(default=0.1, ge=0, le=0.4)
+    """Share of the groups that are held back as test items, where the source names no split."""
+
     @property
     def limits(self) -> Limits:
         """What a single image is measured against."""
@@ -69,8 +78,8 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
         finally:
             idle.put(child)
 
-    tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
     source = iter(items)
+    tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
     running: deque[Future[list[tuple[K, DecodedImage | RejectedImage]]]] = deque()
     pool = ThreadPoolExecutor(len(children), thread_name_prefix="decode")
     try:
@@ -88,15 +97,19 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
             child.close()
 
 
+def open_stored(content: bytes) -> Image:
+    """One of the corpus' own images, decoded: RGB, upright."""
+    with open_image(BytesIO(content)) as image:
+        return image.convert("RGB")
+
+
 def open_query_image(path: Path, config: IngestConfig) -> Image:
     """The image of a user's query, made like the stored ones: RGB, upright, on white, at most `max_side`.
 
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
-    try:
-        path.stat()
-    except OSError as error:
-        raise ValueError(f"image {path}: {error.strerror}") from error
+    if not path.is_file():
+        raise ValueError(f"image {path}: there is no such file")
     try:
         return open_upright(path, config.limits)
     except ValueError as error:
@@ -177,7 +190,8 @@ class _Child:
         here = str(Path(__file__).parents[1])
         # Only what Python needs to start: a child that reads hostile files has no use for secrets.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join([here, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(

@@ -12,8 +12,9 @@ What is decided here, because files leave it open:
 - Orientation: applied from EXIF or XMP; broken EXIF means upright.
 - Colour profiles: ignored, as open_clip, timm and `datasets` ignore them; CMYK is converted without a profile, Lab by
   definition.
-- 16-bit grey is scaled to 8 bits by its file's bit depth. Floating-point grey is taken as 0–1 or 0–255 where it fits,
-  and else stretched from its smallest to its largest value.
+- Grey of more than 8 bits, and floating-point grey, is stretched from its smallest to its largest value: what
+  cameras and scanners put there rarely fills the range, and nothing would be seen of it. NaN is white.
+- Files stored as they are keep their metadata (EXIF with its places and dates, profiles); re-encoded ones lose it.
 - A JPEG at least four times too large is decoded at a fraction of its size (Pillow's `draft`; still at least twice too
   large, so that the antialiased shrinking decides the quality): about twice as fast. Its `pixel_hash` is that of the
   reduced pixels.
@@ -52,7 +53,6 @@ Reason = Literal[
 
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 0x0102
 _JPEG_QUALITY = 90
 
 
@@ -93,7 +93,7 @@ class RejectedImage:
         return "filtered" if self.reason == "image-too-small" else "quarantined"
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.rejected = RejectedImage(reason, message)
@@ -113,17 +113,17 @@ def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
             pixel_hash=_pixel_hash(upright.pixels),
             perceptual_hash=str(imagehash.phash(small)),
         )
-    except _Unfit as error:
+    except _UnfitError as error:
         return error.rejected
     except MemoryError:
         return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows")
 
 
 def open_upright(path: Path, limits: Limits) -> Image.Image:
-    """The image at `path`, upright, RGB on white, its longest side at most `limits.max_side`; ValueError says why not."""
+    """The image at `path`, upright, RGB on white, at most `limits.max_side` long; ValueError says why not."""
     try:
         upright, _ = _normalised(path, limits)
-    except _Unfit as error:
+    except _UnfitError as error:
         raise ValueError(error.rejected.message) from error
     return shrunk(upright.pixels, limits.max_side)
 
@@ -156,14 +156,14 @@ def _content(path: Path, limits: Limits) -> bytes | None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _Unfit("image-unreadable", f"{path} is not a file")
+            raise _UnfitError("image-unreadable", f"{path} is not a file")
         return path.read_bytes() if status.st_size <= 3 * limits.max_side**2 else None
     except FileNotFoundError as error:
-        raise _Unfit("image-not-found", f"{path} does not exist") from error
+        raise _UnfitError("image-not-found", f"{path} does not exist") from error
     except ValueError as error:
-        raise _Unfit("image-not-found", f"{str(path)!r} is no path: {error}") from error
+        raise _UnfitError("image-not-found", f"{str(path)!r} is no path: {error}") from error
     except OSError as error:
-        raise _Unfit("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
+        raise _UnfitError("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
@@ -172,9 +172,11 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
-                raise _Unfit("image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all")
+                raise _UnfitError(
+                    "image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all"
+                )
             if min(width, height) < limits.min_side:
-                raise _Unfit("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
+                raise _UnfitError("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
             form = image.format
             if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
                 scale = 2 * limits.max_side / max(width, height)
@@ -195,13 +197,13 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
                     width, height = height, width
             return _Upright(pixels, width, height, form in _LOSSY), kept
     except Image.DecompressionBombError as error:
-        raise _Unfit("image-too-large", str(error)) from error
-    except (_Unfit, MemoryError):
+        raise _UnfitError("image-too-large", str(error)) from error
+    except (_UnfitError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise _Unfit("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
+        raise _UnfitError("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
     except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
-        raise _Unfit("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
+        raise _UnfitError("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
 
 
 _TRANSPOSED = {
@@ -240,22 +242,16 @@ def _rgb_on_white(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> Image.Image:
     """8-bit grey of 16-bit integer, 32-bit integer or floating-point grey."""
     values_HW = np.asarray(image).astype(np.float64)
-    values_HW = np.nan_to_num(values_HW, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values_HW.min()), float(values_HW.max())
-    if image.mode == "F":
-        top = 1.0 if high <= 1 else 255.0
-    else:
-        tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
-        top = 2.0**bits - 1
-    bottom = 0.0
-    if low < 0 or high > top:
-        bottom, top = low, high
-    scaled_HW = np.clip((values_HW - bottom) * (255 / max(top - bottom, 1e-12)), 0, 255)
+    seen_HW = np.isfinite(values_HW)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        scaled_HW[values_HW == transparent] = 255
-    return Image.fromarray(np.rint(scaled_HW).astype(np.uint8))
+        seen_HW &= values_HW != transparent
+    low = float(values_HW.min(where=seen_HW, initial=np.inf))
+    high = float(values_HW.max(where=seen_HW, initial=-np.inf))
+    if low == high:
+        low = 0.0
+    scaled_HW = np.where(seen_HW, (values_HW - low) * (255 / (high - low or 1.0)), 255)
+    return Image.fromarray(np.rint(np.clip(scaled_HW, 0, 255)).astype(np.uint8))
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

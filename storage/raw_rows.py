@@ -13,14 +13,16 @@ MAX_LINE = 4 * 2**20
 """Longest line of a caption file, in characters; a longer one is a malformed row."""
 
 MAX_LINES_OF_ROW = 200
-"""Lines one quoted CSV row may span: what an unclosed quote can cost at most, before reading goes on behind its line."""
+"""Lines one quoted CSV row may span; a longer one is taken for an unclosed quote."""
 
 FOLDER_COLUMNS = ("image", "text", "folder", "name")
-"""Columns of a folder's rows: path below the folder, lines of the sidecar, folder of the image, file name without suffix."""
+"""Columns of a folder's rows: path below it, lines of the sidecar, the image's folder, its name without suffix."""
 
 IMAGE_SUFFIXES = frozenset(
-    ".apng .avif .bmp .gif .ico .jp2 .jpeg .jpg .mpo .pgm .png .ppm .qoi .tga .tif .tiff .webp".split()
+    {".apng", ".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".mpo"}
+    | {".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
+"""Files in a folder with another suffix are no images, and no rows."""
 
 Values = Mapping[str, object]
 
@@ -66,23 +68,13 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
         twice = {name for name in header if name and header.count(name) > 1}
         if twice:
             raise ValueError(f"the header of {path} names {', '.join(sorted(twice))} more than once")
-        pushed: _Record | None
-        for pushed in records:
-            cells = pushed.cells
+        for record in records:
+            cells = record.cells
             if isinstance(cells, list) and len(cells) != len(header):
-                # Told to the record reader, which goes on behind the first line of a record that spans several.
-                cells = pushed.reject(f"{len(cells)} cells under {len(header)} column names")
-            if isinstance(cells, str):
-                yield RawRow(pushed.number, {}, pushed.text, cells)
-            elif cells:
-                found = {name: cell for name, cell in zip(header, cells, strict=True) if name}
-                problem = _not_utf8(pushed.text)
-                yield RawRow(
-                    pushed.number,
-                    {} if problem else {name: cell or None for name, cell in found.items()},
-                    pushed.text,
-                    problem,
-                )
+                cells = record.rejected(f"{len(cells)} cells under {len(header)} column names")
+            problem = cells if isinstance(cells, str) else _not_utf8(record.text)
+            values = {} if problem else {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
+            yield RawRow(record.number, values, record.text, problem)
 
 
 def folder_rows(path: Path) -> Iterator[RawRow]:
@@ -91,7 +83,8 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
     Hidden files and folders are left out, and linked folders not entered.
     """
     number = 0
-    for at, folders, names in os.walk(path):
+    unreadable: list[OSError] = []
+    for at, folders, names in os.walk(path, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             image = Path(at, name)
@@ -106,7 +99,10 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
                 continue
             folder = "" if below.parent == Path() else below.parent.as_posix()
             values = {"image": below.as_posix(), "text": texts, "folder": folder, "name": image.stem}
-            yield RawRow(number, values, str(below), _not_utf8(below.as_posix()))
+            problem = _not_utf8(below.as_posix())
+            yield RawRow(number, {} if problem else values, str(below), problem)
+    for place, refusal in enumerate(unreadable, start=number + 1):
+        yield RawRow(place, {}, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
 
 
 def _opened(path: Path) -> TextIO:
@@ -154,17 +150,17 @@ class _Record:
     cells: list[str] | str
     """Or what is wrong."""
     lines: list[str]
-    waiting: "deque[tuple[int, str]]"
+    waiting: deque[tuple[int, str]]
+    """Lines to read before the file's next ones."""
 
     @property
     def text(self) -> str:
         return "".join(self.lines)
 
-    def reject(self, problem: str) -> str:
-        """Give all lines but the first back to be read again."""
-        self.waiting.extendleft(
-            (self.number + offset, line) for offset, line in reversed(list(enumerate(self.lines))[1:])
-        )
+    def rejected(self, problem: str) -> str:
+        """`problem`, with all lines but the first given back to be read again."""
+        following = [(self.number + offset, line) for offset, line in enumerate(self.lines)][1:]
+        self.waiting.extendleft(reversed(following))
         del self.lines[1:]
         return problem
 
@@ -193,9 +189,11 @@ def _csv_records(stream: TextIO, delimiter: str) -> Iterator[_Record]:
             problem = str(error)
         except StopIteration:
             return
+        if not cells and problem is None:  # an empty line
+            continue
         record = _Record(taken[0][0], cells, [line for _, line in taken], waiting)
         if problem or any(len(line) == MAX_LINE for line in record.lines):
-            record.cells = record.reject(problem or f"longer than {MAX_LINE} characters")
+            record.cells = record.rejected(problem or f"longer than {MAX_LINE} characters")
         yield record
 
 
@@ -204,8 +202,11 @@ def _sidecar_lines(path: Path, base: Path) -> list[str]:
         return []
     if not path.resolve().is_relative_to(base.resolve()):
         raise ValueError(f"{path.name} is a link to a file outside {base}")
-    with path.open("rb") as stream:
-        content = stream.read(MAX_LINE + 1)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_LINE + 1)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
     if len(content) > MAX_LINE:
         raise ValueError(f"{path.name} is longer than {MAX_LINE} bytes")
     try:

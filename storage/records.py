@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from storage.files import FileDigests, damage, put_if_absent
+from storage.files import DamagedError, FileDigests, damage, put_if_absent
 
 logger = logging.getLogger(__name__)
 
@@ -42,34 +42,36 @@ class RecordLog(Generic[R]):
 
     def newest_first(self) -> Iterator[R]:
         """All valid records, newest first."""
-        for number in sorted(self._numbers(), reverse=True):
+        for number in sorted(self.numbers(), reverse=True):
             try:
                 yield self.read(number)
-            except ValueError as error:
+            except DamagedError as error:
                 logger.warning("%s", error)
 
     def read(self, number: int) -> R:
-        """One record. Raises ValueError where it is absent, damaged, or names files that are not whole."""
+        """One record. Raises ValueError where there is none, DamagedError where it or a file it names is not whole."""
         path = self._path(number)
         if not path.is_file():
-            known = ", ".join(str(each) for each in sorted(self._numbers())) or "none"
+            known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
             raise ValueError(f"no {self.kind} {number}: there are {known}")
         try:
             document = json.loads(path.read_bytes())
             sha256 = document.pop("sha256")
             record = self.model.model_validate(document)
-        except (ValueError, KeyError, AttributeError, ValidationError) as error:
-            raise ValueError(f"{self.kind} record {path} is damaged: {error}") from error
-        if _digest(record) != sha256:
-            raise ValueError(f"{self.kind} record {path} is damaged: its contents do not match its digest")
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
+        if _digest(record) != sha256 or record.number != number:
+            raise DamagedError(
+                f"{self.kind} record {path} is damaged: its content does not match its digest and number"
+            )
         wrong = damage(self.folder, record.files)
         if wrong:
-            raise ValueError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
+            raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
         return record
 
     def next_number(self) -> int:
         """One more than the highest name, valid or not."""
-        return max(self._numbers(), default=0) + 1
+        return max(self.numbers(), default=0) + 1
 
     def publish(self, record: R) -> None:
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
@@ -85,7 +87,8 @@ class RecordLog(Generic[R]):
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.kind}s" / f"{number:06d}.json"
 
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """Numbers of all records, valid or not."""
         folder = self.folder / f"{self.kind}s"
         return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
 

@@ -1,13 +1,21 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from storage.records import Record, RecordLog
 from storage.schema import ColumnType
+from storage.vectors import VectorTable
+
+
+class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What is kept."""
+
+    releases: int = Field(default=7, ge=1)
+    """Releases whose table version is held against clean-up, the current one included."""
 
 
 class Training(BaseModel, frozen=True, extra="forbid"):
@@ -33,6 +41,8 @@ class Release(Record, frozen=True):
     table_version: int
     rows: int
     dimension: int
+    max_side: int
+    """Longest side of the stored images, which query images are shrunk to as well."""
     keep: dict[str, ColumnType]
     """The pipeline's own metadata columns in the table."""
     index: str | None
@@ -48,3 +58,20 @@ class Release(Record, frozen=True):
 def release_log(folder: Path) -> RecordLog[Release]:
     """The releases of the pipeline that lives in `folder`."""
     return RecordLog(folder, "release", Release)
+
+
+def roll_back(folder: Path, number: int) -> Release:
+    """Publish a new record that names the content of release `number` again. Raises ValueError where there is none."""
+    log = release_log(folder)
+    old = log.read(number)
+    release = old.model_copy(
+        update={
+            "number": log.next_number(),
+            "created_at": datetime.now(UTC),
+            "reason": f"rolled back to release {number}",
+            "rolled_back_to": number,
+        }
+    )
+    VectorTable(folder / release.table).tag(release.number, release.table_version)
+    log.publish(release)
+    return release

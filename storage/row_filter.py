@@ -8,8 +8,9 @@ import duckdb
 import pyarrow as pa
 
 _ROW = "pairloom row number"
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# A leading zero makes a code, not a number.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class RowFilter:
@@ -17,7 +18,8 @@ class RowFilter:
 
     Column types come from all rows (`rows` is read once), so that every batch is judged alike: booleans, integers,
     floating-point numbers and lists of strings keep their types, in CSV files too; anything else is text, nested
-    values as JSON. Raises ValueError, in one line, for an expression that DuckDB refuses.
+    values as JSON. Raises ValueError, in one line, for an expression that DuckDB refuses and for columns whose names it
+    cannot tell apart.
     """
 
     def __init__(self, expression: str, source: str, rows: Iterable[Mapping[str, object]], *, typed: bool) -> None:
@@ -25,6 +27,11 @@ class RowFilter:
         self._source = source
         self._typed = typed
         self._types = _column_types(rows, typed=typed)
+        if len({name.lower() for name in self._types}) < len(self._types):
+            raise ValueError(
+                f"where: source {source} has columns that differ in upper and lower case only, which SQL cannot tell "
+                f"apart: {', '.join(self._types)}"
+            )
         self._connection = duckdb.connect(
             ":memory:",
             config={
@@ -40,15 +47,18 @@ class RowFilter:
 
     def kept(self, rows: Sequence[Mapping[str, object]]) -> set[int]:
         """Places in `rows` of those for which the expression is true."""
-        columns: dict[str, pa.Array] = {
-            name: pa.array([_converted(row.get(name), kind, typed=self._typed) for row in rows], kind)
-            for name, kind in self._types.items()
-        }
-        columns[_ROW] = pa.array(range(len(rows)), pa.int64())
+        if not self._types:  # no row of the source could be read, so there is nothing to ask
+            return set()
         try:
+            columns: dict[str, pa.Array] = {
+                name: pa.array([_converted(row.get(name), kind, typed=self._typed) for row in rows], kind)
+                for name, kind in self._types.items()
+            }
+            columns[_ROW] = pa.array(range(len(rows)), pa.int64())
             relation = self._connection.from_arrow(pa.table(columns)).filter(duckdb.SQLExpression(self._expression))
             return {row for (row,) in relation.select(duckdb.ColumnExpression(_ROW)).fetchall()}
-        except duckdb.Error as error:
+        # Values fit their column's type unless the file has changed since it was read for the types.
+        except (duckdb.Error, ValueError, TypeError, OverflowError) as error:
             first_line = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"where: {self._expression!r} cannot be asked of source {self._source}: {first_line} "
@@ -86,8 +96,7 @@ def _kind_of_text(value: object) -> str:
     text = str(value).strip()
     if text.lower() in ("true", "false"):
         return "bool"
-    # A leading zero makes a code, not a number.
-    return "int" if _INTEGER.fullmatch(text) else "float" if _NUMBER.fullmatch(text) and text[:1] != "0" else "text"
+    return "int" if _INTEGER.fullmatch(text) else "float" if _NUMBER.fullmatch(text) else "text"
 
 
 def _type(kinds: set[str]) -> pa.DataType:

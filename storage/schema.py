@@ -19,20 +19,21 @@ ARROW_TYPES: dict[ColumnType, pa.DataType] = {
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+# All nullable: `datasets` passes the image feature by where the Arrow field says otherwise.
 ITEM_FIELDS: list[pa.Field] = [
-    pa.field("item_id", pa.string(), nullable=False),
-    pa.field("image", IMAGE, nullable=False),
-    pa.field("texts", pa.list_(pa.string()), nullable=False),
+    pa.field("item_id", pa.string()),
+    pa.field("image", IMAGE),
+    pa.field("texts", pa.list_(pa.string())),
     pa.field("group", pa.string()),
-    pa.field("split", pa.string(), nullable=False),
-    pa.field("content_digest", pa.string(), nullable=False),
-    pa.field("pixel_hash", pa.string(), nullable=False),
-    pa.field("perceptual_hash", pa.string(), nullable=False),
-    pa.field("width", pa.int32(), nullable=False),
-    pa.field("height", pa.int32(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("fingerprint", pa.string(), nullable=False),
-    pa.field("ingested_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field("split", pa.string()),
+    pa.field("content_digest", pa.string()),
+    pa.field("pixel_hash", pa.string()),
+    pa.field("perceptual_hash", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("source", pa.string()),
+    pa.field("fingerprint", pa.string()),
+    pa.field("ingested_at", pa.timestamp("us", tz="UTC")),
 ]
 
 QUARANTINE = pa.schema(

@@ -9,15 +9,26 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
+from storage.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from storage.raw_rows import FOLDER_COLUMNS, RawRow, Values, csv_rows, folder_rows, jsonl_rows
 from storage.row_filter import RowFilter
-from storage.schema import RESERVED_COLUMNS, ColumnType
+
+__all__ = [
+    "ColumnsConfig",
+    "CsvSource",
+    "FolderSource",
+    "JsonlSource",
+    "KeptColumn",
+    "RejectedRow",
+    "SourceConfig",
+    "SourceRow",
+    "read_source",
+]
 
 _ROWS_PER_BATCH = 1_000
 
@@ -86,60 +97,6 @@ class FolderSource(_Source, frozen=True):
 SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]
 
 
-class KeptColumn(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """A metadata column kept under another name than the source's."""
-
-    column: str
-    """Its name in the source."""
-    type: ColumnType
-    """Its type in the corpus."""
-
-
-class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Which columns of the sources mean what."""
-
-    id: str | None = None
-    """Column of the items' own ids; without one, ids are digests of image and first text."""
-    image: str = "image"
-    """Column of the image's path."""
-    texts: list[str] = Field(default=["text"], min_length=1)
-    """Columns of texts, best first; each may hold a string or a list of strings."""
-    group: str | None = None
-    """Column of a key: all images and texts with the same value are positives of one another."""
-    split: str | None = None
-    """Column that says train, val or test; without one, it is a hash of the group."""
-    keep: dict[str, ColumnType | KeptColumn] = {}
-    """Metadata columns carried through to the vector table: `name: type`, or `name: {column:, type:}` to rename one."""
-
-    @field_validator("keep")
-    @classmethod
-    def _names_are_free(cls, keep: dict[str, ColumnType | KeptColumn]) -> dict[str, ColumnType | KeptColumn]:
-        for name, kept in keep.items():
-            if name in RESERVED_COLUMNS:
-                kind = kept.type if isinstance(kept, KeptColumn) else kept
-                raise ValueError(
-                    f"{name} is the name of a column of Pairloom's own; keep yours under another one: "
-                    f"my_{name}: {{column: {name}, type: {kind}}}"
-                )
-        return keep
-
-    @property
-    def kept(self) -> dict[str, KeptColumn]:
-        """Source column and type of each metadata column."""
-        return {
-            name: kept if isinstance(kept, KeptColumn) else KeptColumn(column=name, type=kept)
-            for name, kept in self.keep.items()
-        }
-
-    @property
-    def types(self) -> dict[str, ColumnType]:
-        """Type of each metadata column, as `storage.schema.item_schema` takes them."""
-        return {name: kept.type for name, kept in self.kept.items()}
-
-
-Metadata = str | int | float | bool | datetime | list[str] | None
-
-
 @dataclass(frozen=True)
 class SourceRow:
     """One row that can become an item once its image is decoded."""
@@ -148,7 +105,7 @@ class SourceRow:
     number: int
     """Line in the caption file, from 1; for a folder the image's place in the sorted listing."""
     fingerprint: str
-    """Digest of the source's name, all that this row says (as `columns` reads it), and the image file's size and time."""
+    """Digest of the source's name, what this row says (as `columns` reads it), and the image file's size and time."""
     item_id: str | None
     image: Path
     image_path: str
@@ -207,6 +164,8 @@ def _check_presence(config: SourceConfig) -> None:
     if not (config.path.is_dir() if folder else config.path.is_file()):
         what = "folder" if folder else "caption file"
         raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
+    if not os.access(config.path, os.R_OK):
+        raise ValueError(f"source {config.label}: {config.path} may not be read; change its permissions")
     if not config.image_folder.is_dir():
         raise ValueError(
             f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
@@ -214,10 +173,10 @@ def _check_presence(config: SourceConfig) -> None:
 
 
 def _check_columns(config: SourceConfig, columns: ColumnsConfig) -> None:
-    named = {
+    named: dict[str, list[str | None]] = {
         "id": [columns.id],
         "image": [columns.image],
-        "texts": columns.texts,
+        "texts": [*columns.texts],
         "group": [columns.group],
         "split": [columns.split],
         "keep": [kept.column for kept in columns.kept.values()],
@@ -252,7 +211,7 @@ def _rows(config: SourceConfig, columns: ColumnsConfig, keep: RowFilter | None) 
             yield reader.read(raw, filtered=kept is not None and place not in kept)
 
 
-class _Rejection(Exception):
+class _RejectedError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
@@ -277,14 +236,14 @@ class _RowReader:
         outcome: Literal["quarantined", "filtered"] = "quarantined"
         try:
             if raw.problem is not None:
-                raise _Rejection("malformed-row", raw.problem)
+                raise _RejectedError("malformed-row", raw.problem)
             item_id = self._name(raw.values, self._columns.id)
             image_path = self._name(raw.values, self._image_column)
             if filtered:
                 outcome = "filtered"
-                raise _Rejection("where", f"where: {self._where} is not true")
+                raise _RejectedError("where", f"where: {self._where} is not true")
             return self._understood(raw, item_id, image_path)
-        except _Rejection as rejection:
+        except _RejectedError as rejection:
             digest = _digest([self._source, raw.text, rejection.reason])
             return RejectedRow(
                 source=self._source,
@@ -294,26 +253,27 @@ class _RowReader:
                 image_path=image_path,
                 outcome=outcome,
                 reason=rejection.reason,
-                message=rejection.message,
+                # A file's name may hold bytes that are not UTF-8.
+                message=rejection.message.encode(errors="backslashreplace").decode(),
             )
 
     def _understood(self, raw: RawRow, item_id: str | None, image_path: str | None) -> SourceRow:
         if self._columns.id is not None and item_id is None:
-            raise _Rejection("id-missing", f"column {self._columns.id} is empty")
+            raise _RejectedError("id-missing", f"column {self._columns.id} is empty")
         if image_path is None:
-            raise _Rejection("image-missing", f"column {self._image_column} is empty")
+            raise _RejectedError("image-missing", f"column {self._image_column} is empty")
         texts = self._texts(raw.values)
         if not texts:
-            raise _Rejection("text-empty", f"no text in {', '.join(self._text_columns)}")
+            raise _RejectedError("text-empty", f"no text in {', '.join(self._text_columns)}")
         group = self._name(raw.values, self._columns.group)
         split = self._name(raw.values, self._columns.split)
         if split is not None:
             if split.lower() not in _SPLITS:
-                raise _Rejection("split-unknown", f"split {split!r} is none of train, val, test")
+                raise _RejectedError("split-unknown", f"split {split!r} is none of train, val, test")
             split = _SPLITS[split.lower()]
         metadata = {name: _metadata(name, kept, raw.values) for name, kept in self._kept.items()}
         image, status = self._images.find(image_path)
-        said = [self._source, item_id, image_path, texts, group, split, {k: str(v) for k, v in metadata.items()}]
+        said = [self._source, item_id, image_path, texts, group, split, repr(metadata)]
         return SourceRow(
             source=self._source,
             number=raw.number,
@@ -335,7 +295,7 @@ class _RowReader:
             case None:
                 return None
             case bool() | list() | dict() as other:
-                raise _Rejection("malformed-row", f"column {column} holds a {type(other).__name__}, not a string")
+                raise _RejectedError("malformed-row", f"column {column} holds a {type(other).__name__}, not a string")
             case value:
                 # A path may begin or end with a blank.
                 return (str(value) if column == self._image_column else str(value).strip()) or None
@@ -346,7 +306,7 @@ class _RowReader:
             value = values.get(column)
             for each in value if isinstance(value, list) else [value]:
                 if isinstance(each, bool | list | dict):
-                    raise _Rejection("malformed-row", f"column {column} holds a {type(each).__name__}, not a text")
+                    raise _RejectedError("malformed-row", f"column {column} holds a {type(each).__name__}, not a text")
                 text = "" if each is None else str(each).strip()
                 if text:
                     found[text] = None
@@ -364,9 +324,9 @@ class _ImageFolder:
 
     def find(self, image_path: str) -> tuple[Path, os.stat_result]:
         if "\0" in image_path:
-            raise _Rejection("malformed-row", "the image's path holds a NUL character")
+            raise _RejectedError("malformed-row", "the image's path holds a NUL character")
         if image_path.partition("://")[0] in ("http", "https", "s3", "gs", "data"):
-            raise _Rejection("image-not-found", f"{image_path[:200]} is an address: download the image first")
+            raise _RejectedError("image-not-found", f"{image_path[:200]} is an address: download the image first")
         path = self._folder / image_path
         # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
         real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
@@ -374,74 +334,23 @@ class _ImageFolder:
             if real.is_symlink():
                 real = real.resolve()
             if not real.is_relative_to(self._resolved):
-                raise _Rejection("image-outside-base", f"{image_path} is not below {self._folder}")
+                raise _RejectedError("image-outside-base", f"{image_path} is not below {self._folder}")
             status = real.stat()
         except (OSError, RuntimeError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
-            raise _Rejection("image-not-found", f"{image_path[:1_000]} in {self._folder}: {what}") from error
+            raise _RejectedError("image-not-found", f"{image_path[:1_000]} in {self._folder}: {what}") from error
         if not stat.S_ISREG(status.st_mode):
-            raise _Rejection("image-not-found", f"{image_path} in {self._folder} is not a file")
+            raise _RejectedError("image-not-found", f"{image_path} in {self._folder} is not a file")
         return path, status
 
 
 def _metadata(name: str, kept: KeptColumn, values: Values) -> Metadata:
     value = values.get(kept.column)
-    if value is None or value != value:
-        return None
     try:
-        return _typed(value, kept.type)
+        return typed(value, kept.type)
     except (ValueError, TypeError, OverflowError) as error:
-        shown = repr(value)[:80]
-        raise _Rejection("metadata-type", f"{name}: {shown} in column {kept.column} is no {kept.type}") from error
-
-
-def _typed(value: object, kind: ColumnType) -> Metadata:
-    match kind:
-        case "string":
-            return _string(value)
-        case "int64":
-            return _integer(value)
-        case "float64":
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise TypeError
-            return float(value)
-        case "bool":
-            return _BOOLEANS[str(value).strip().lower()] if str(value).strip().lower() in _BOOLEANS else _no()
-        case "timestamp":
-            if not isinstance(value, str):
-                raise TypeError
-            moment = datetime.fromisoformat(value.strip())
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        case "list<string>":
-            if isinstance(value, str) and value.lstrip().startswith("["):
-                value = json.loads(value)
-            return [_string(each) for each in (value if isinstance(value, list) else [value])]
-
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _no() -> bool:
-    raise ValueError
-
-
-def _string(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str() | int() | float():
-            return str(value)
-        case _:
-            raise TypeError
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    number = int(value)
-    if number != (value if not isinstance(value, str) else number) or not -(2**63) <= number < 2**63:
-        raise ValueError
-    return number
+        shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
+        raise _RejectedError("metadata-type", shown) from error
 
 
 def _digest(content: object) -> str:

@@ -144,11 +144,11 @@ class VectorTable:
         for parent in {ancestor for path in fresh for ancestor in path.parents if ancestor.is_relative_to(folder)}:
             sync(parent)
 
-    def tag(self, release: int, version: int | None = None) -> None:
-        """Hold `version` (without it, the latest) for `release`, so that clean-up can't take it."""
+    def tag(self, release: int, version: int) -> None:
+        """Hold `version` for `release`, so that clean-up can't take it."""
         tags, name = self._dataset.tags, _tag(release)
         put = tags.update if name in tags.list() else tags.create
-        put(name, self.version if version is None else version)
+        put(name, version)
 
     def untag(self, release: int) -> None:
         """Let go of the version held for `release`, if any."""

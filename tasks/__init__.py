@@ -1,0 +1,1 @@
+"""One Prefect task per verb: read by ref, call pure code, write, return a ref."""

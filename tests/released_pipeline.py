@@ -103,6 +103,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         table_version=table.version,
         rows=len(names),
         dimension=D,
+        max_side=16,
         keep=KEEP,
         index=None,
         metrics={},
@@ -111,6 +112,6 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         ),
         reason="test",
     )
-    table.tag(number)
+    table.tag(number, table.version)
     release_log(folder).publish(record)
     return record

@@ -118,7 +118,7 @@ def test_merging_small_files_keeps_rows_index_and_tagged_versions(
     monkeypatch.setattr(storage.index, "MAX_SEGMENTS", 2)
     config = IndexConfig(min_rows=1000, min_ann_recall=0.9)
     table.build_index(config)
-    table.tag(1)
+    table.tag(1, table.version)
     kept = table.version
     for night in range(6):
         table.upsert(vector_rows([f"night {night}", f"i{night}"], seed=night + 1, dimension=WIDE))

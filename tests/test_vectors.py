@@ -146,7 +146,7 @@ def test_metadata_columns_come_and_go_without_touching_released_versions(tmp_pat
     ids = [f"i{at}" for at in range(1500)]
     table.upsert(vector_rows(ids))
     table.build_index(IndexConfig(min_rows=1000))
-    table.tag(1)
+    table.tag(1, table.version)
     released = table.version
     changed = VectorTable.create_or_open(
         tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"}
@@ -198,7 +198,7 @@ def test_check_of_an_empty_table_finds_nothing_wrong(table: VectorTable) -> None
 
 def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
     table.upsert(vector_rows(["a"]))
-    table.tag(1)
+    table.tag(1, table.version)
     kept = table.version
     table.upsert(vector_rows(["b"]))
     dropped = table.version
@@ -216,9 +216,9 @@ def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
 
 
 def test_tag_moves_when_a_release_is_built_again(table: VectorTable) -> None:
-    table.tag(7)
+    table.tag(7, table.version)
     table.upsert(vector_rows(["a"]))
-    table.tag(7)
+    table.tag(7, table.version)
     assert lance.dataset(str(table.path), version="release-000007").count_rows() == 1
     table.tag(8, version=1)
     assert lance.dataset(str(table.path), version="release-000008").count_rows() == 0

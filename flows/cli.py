@@ -1,0 +1,286 @@
+"""The command line: doors to the flows and to the read side, one short function a command."""
+
+# This module stays light: decoding starts child processes, and each imports it again as its main module.
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from search.release import OpenRelease
+    from tasks.pipeline import Pipeline
+
+app = typer.Typer(
+    help="Image–text pairs to cross-modal search, every night, unattended.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[
+    str | None, typer.Option("--pipeline", "-p", help="Which pipeline; needed only where the file holds several.")
+]
+File = Annotated[Path, typer.Option("--file", help="The file of pipelines.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Store under this folder instead of the file's `root`.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, like training.max_minutes=1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
+
+DEFAULT_FILE = Path("pipelines.yaml")
+HELD = 3
+
+
+def main() -> None:
+    """Run the command line; bad usage or configuration exits 2, a failure 1, each with one clear line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    app()
+
+
+@app.command()
+def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
+    """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
+    from flows.console import show_night
+    from flows.nightly import nightly
+    from flows.outcome import Night
+    from flows.progress import run_flow
+
+    def failed(reason: str) -> None:
+        if json_:
+            _print_json(Night.failed(name, reason).model_dump())
+
+    with _errors(failed):
+        night = run_flow(nightly, _writable(_pipeline(name, file, root, set_)), quiet=json_)
+    _show(json_, night.model_dump(), lambda: show_night(night))
+    raise typer.Exit(HELD if night.outcome == "held" else 0)
+
+
+def _stage_command(stage: str, about: str) -> None:
+    def command(
+        name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False
+    ) -> None:
+        from flows import stages
+        from flows.console import show_ref
+        from flows.progress import run_flow
+
+        with _errors():
+            ref = run_flow(getattr(stages, stage), _writable(_pipeline(name, file, root, set_)), quiet=json_)
+        _show(json_, ref.model_dump(), lambda: show_ref(stage, ref))
+        raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
+
+    app.command(stage, help=about)(command)
+
+
+for _stage, _about in {
+    "ingest": "Read the sources' new rows into the corpus.",
+    "mine": "Mine positive and negative pairs of the current snapshot.",
+    "train": "Train a challenger from the mined pairs.",
+    "evaluate": "Measure the challenger beside the champion; the gate decides.",
+    "embed": "Embed what the serving model has not embedded yet.",
+    "publish": "Build, check and release the vector table.",
+}.items():
+    _stage_command(_stage, _about)
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Look for what resembles this image file.")] = None,
+    like: Annotated[str | None, typer.Option(metavar="ITEM_ID", help="Look for what resembles this item.")] = None,
+    plus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Add a text to the query.")] = None,
+    minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many items.")] = 10,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items for which this holds.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the hits with their pictures to this page.")] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Find the nearest items of the current release, by text, by image or by item."""
+    from flows.console import show_hits
+    from search.query import Query
+    from search.query import search as find
+    from search.sheet import contact_sheet
+
+    with _errors():
+        query = Query(text=text, image=image, like=like, plus=tuple(plus or ()), minus=tuple(minus or ()))
+        result = find(_release(name, file, root), query, k=k, where=where)
+        if html:
+            html.write_text(contact_sheet([(query.title, result)]), encoding="utf-8")
+    _show(json_, result.to_json(), lambda: show_hits(result))
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT over the table `items`.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Query the current release with DuckDB.
+
+    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
+    """
+    from flows.console import show_rows
+    from search.sql import json_rows, run_sql
+
+    with _errors():
+        rows = json_rows(run_sql(_release(name, file, root), statement))
+    _show(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
+    """Show what is stored and what is served, of one pipeline or of all."""
+    from flows.config import pipeline_names
+    from flows.console import show_status
+    from flows.history import pipeline_status
+
+    with _errors():
+        names = [name] if name else pipeline_names(file)
+        states = [pipeline_status(_folder(each, file, root)) for each in names]
+    _show(json_, states, lambda: show_status(states))
+
+
+@app.command()
+def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
+    """List the releases, newest first."""
+    from flows.console import show_releases
+    from flows.history import release_rows
+
+    with _errors():
+        rows = release_rows(_folder(name, file, root))
+    _show(json_, rows, lambda: show_releases(rows))
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(help="The release's number.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Show one release: what it binds, how good it is, why it was made."""
+    from flows.console import show_release
+    from storage.releases import release_log
+
+    with _errors():
+        release = release_log(_folder(name, file, root)).read(number)
+    _show(json_, release.model_dump(mode="json"), lambda: show_release(release))
+
+
+@app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="The release to go back to.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Serve an earlier release again: a new record that names its content."""
+    from flows.console import show_release
+    from storage.releases import roll_back
+
+    with _errors():
+        release = roll_back(_folder(name, file, root), number)
+    _show(json_, release.model_dump(mode="json"), lambda: show_release(release))
+
+
+@app.command()
+def deploy(
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check what would be deployed; needs no server.")] = False,
+    json_: Json = False,
+) -> None:
+    """Register every pipeline's night, with its schedule, and its stages on the Prefect server."""
+    from flows.config import pipeline_names
+    from flows.deploy import deploy_pipelines, plan_deployments
+
+    with _errors():
+        pipelines = [_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
+        rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
+    from flows.console import show_rows
+
+    _show(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> None:
+    """Run a Prefect server, the schedules and the runs in this one process."""
+    from flows.config import pipeline_names
+    from flows.deploy import serve_pipelines
+
+    with _errors():
+        serve_pipelines([_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))])
+
+
+@app.command()
+def demo(
+    root: Root = None,
+    sheet: Annotated[Path, typer.Option(help="Where to write the page of hits.")] = Path("contact-sheet.html"),
+) -> None:
+    """From nothing to a searchable release of some thousand icons, in minutes on a laptop's CPU."""
+    from flows.demo import run_demo
+
+    with _errors():
+        run_demo(root, sheet)
+
+
+def _pipeline(name: str | None, file: Path, root: Path | None, overrides: list[str] | None = None) -> "Pipeline":
+    from flows.config import load_pipeline
+
+    return load_pipeline(file, name, root=root, overrides=overrides or ())
+
+
+def _folder(name: str | None, file: Path, root: Path | None) -> Path:
+    from flows.config import pipeline_folder
+
+    return pipeline_folder(file, name, root=root)
+
+
+def _writable(pipeline: "Pipeline") -> "Pipeline":
+    from storage.files import make_writable
+
+    make_writable(pipeline.folder)
+    return pipeline
+
+
+def _release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
+    from search.release import OpenRelease
+
+    return OpenRelease.open(_folder(name, file, root))
+
+
+@contextmanager
+def _errors(failed: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Turn an error into one clear line and the right exit status: 2 for bad input, 1 for a failure."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        if failed:
+            failed(reason)
+        typer.echo(f"error: {reason}", err=True)
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
+
+
+def _show(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
+    if as_json:
+        _print_json(document)
+    else:
+        show_text()
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")

@@ -1,0 +1,164 @@
+"""pipelines.yaml: read, overridden by `--set`, checked; every error names file, pipeline and key."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from tasks.pipeline import Pipeline
+
+
+def pipeline_names(file: Path) -> list[str]:
+    """The names of the pipelines that a file holds, in its order."""
+    return list(_blocks(file, _read(file)))
+
+
+def pipeline_folder(file: Path, name: str | None = None, *, root: Path | None = None) -> Path:
+    """Where the pipeline `name` of a file, or its only one, is stored; nothing else of it is looked at."""
+    name, _, stored = _chosen(file, name, root)
+    return stored / name
+
+
+def load_pipeline(
+    file: Path, name: str | None = None, *, root: Path | None = None, overrides: Sequence[str] = ()
+) -> "Pipeline":
+    """The pipeline `name` of a file, or its only one; paths in the file are relative to the file.
+
+    `overrides` are `key.path=value` with YAML values. Raises ValueError with one line for every fault.
+    """
+    # Imported here: who only reads a release need not wait seconds for torch.
+    from tasks.pipeline import Pipeline
+
+    name, block, stored = _chosen(file, name, root)
+    if not isinstance(block, dict):
+        raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {block!r}")
+    for override in overrides:
+        _override(block, override)
+    taken = sorted({"name", "root"} & set(block))
+    if taken:
+        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: it stands outside of the pipelines")
+    try:
+        return Pipeline.model_validate({**_resolved(block, file.parent.resolve()), "name": name, "root": stored})
+    except ValidationError as error:
+        faults = [_fault(dict(fault), Pipeline) for fault in error.errors(include_url=False)]
+        raise ValueError("\n".join(f"{file}: pipeline {name!r}: {fault}" for fault in faults)) from error
+
+
+def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, Any, Path]:
+    """Name and raw block of one pipeline, and the root it is stored under."""
+    document = _read(file)
+    blocks = _blocks(file, document)
+    if name is None and len(blocks) > 1:
+        raise ValueError(f"{file} holds several pipelines: choose one with -p ({', '.join(blocks)})")
+    name = name if name is not None else next(iter(blocks))
+    if name not in blocks:
+        raise ValueError(f"{file} has no pipeline {name!r}{_nearest(name, blocks)}: it holds {', '.join(blocks)}")
+    stored = root if root else file.parent / str(document.get("root", ".pairloom"))
+    return name, blocks[name], stored.resolve()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"no file {file}: name yours with --file, or start from the template in pipelines.yaml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{file} must be a mapping with the key 'pipelines'")
+    for key in document:
+        if key not in ("root", "pipelines"):
+            raise ValueError(f"{file}: unknown key {key!r}{_nearest(str(key), ['root', 'pipelines'])}")
+    return document
+
+
+def _blocks(file: Path, document: dict[str, Any]) -> dict[str, Any]:
+    blocks = document.get("pipelines")
+    if not isinstance(blocks, dict) or not blocks:
+        raise ValueError(f"{file}: 'pipelines' must hold at least one pipeline by its name")
+    return {str(name): block for name, block in blocks.items()}
+
+
+def _override(block: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in a pipeline's raw block; a number in the path picks from a list."""
+    path, equals, value = override.partition("=")
+    if not equals or not path.strip():
+        raise ValueError(f"--set {override!r} is not of the form key.path=value, like training.max_minutes=1")
+    *parents, last = path.strip().split(".")
+    place: Any = block
+    try:
+        parsed = yaml.safe_load(value)
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        if isinstance(place, list):
+            place[int(last)] = parsed
+        else:
+            place[last] = parsed
+    except (yaml.YAMLError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"--set {override!r} can't be applied: {' '.join(str(error).split())}") from error
+
+
+def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The block with its paths made absolute, so that it means the same in every process."""
+    resolved = dict(block)
+    if isinstance(sources := block.get("sources"), list):
+        resolved["sources"] = [
+            {
+                key: str((folder / value).resolve()) if key in ("path", "base") and isinstance(value, str) else value
+                for key, value in source.items()
+            }
+            if isinstance(source, dict)
+            else source
+            for source in sources
+        ]
+    model = block.get("model")
+    if isinstance(model, dict) and isinstance(name := model.get("architecture"), str):
+        prefix, path = ("local-dir:", name[10:]) if name.startswith("local-dir:") else ("", name)
+        if prefix or path.endswith(".json"):
+            resolved["model"] = {**model, "architecture": f"{prefix}{(folder / path).resolve()}"}
+    return resolved
+
+
+def _fault(fault: dict[str, Any], model: type[BaseModel]) -> str:
+    """One pydantic error as one line: the key, what is wrong with the value, what is right."""
+    keys = [each for each in fault["loc"] if each not in ("jsonl", "csv", "folder")]
+    path = ".".join(str(each) for each in keys)
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {path!r}{_nearest(str(fault['loc'][-1]), _names(model, fault['loc'][:-1]))}"
+    value = fault.get("input")
+    got = "" if fault["type"] == "missing" or isinstance(value, dict | list) else f", not {value!r}"
+    return f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _names(model: Any, path: Sequence[Any]) -> list[str]:
+    """The keys that are allowed at `path` below `model`."""
+    candidates = [model]
+    for key in path:
+        below = [
+            field.annotation
+            for each in candidates
+            if isinstance(each, type) and issubclass(each, BaseModel)
+            for name, field in each.model_fields.items()
+            if key in (name, field.alias)
+        ]
+        candidates = [kind for annotation in below for kind in _kinds(annotation)] or candidates
+    models = [each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)]
+    return [field.alias or name for each in models for name, field in each.model_fields.items()]
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """An annotation and all types inside it: the models that a list, union or optional may hold."""
+    return [annotation, *(kind for inside in get_args(annotation) for kind in _kinds(inside))]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,96 @@
+"""What the command line shows a person: tables, in the terminal's width."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from flows.outcome import Night
+    from search.query import SearchResult
+    from storage.releases import Release
+
+out = Console()
+
+
+def show_night(night: "Night") -> None:
+    """How a night ended."""
+    colour = {"released": "green", "held": "yellow", "unchanged": "cyan"}.get(night.outcome, "red")
+    release = f" · release {night.release}" if night.release else ""
+    out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
+    out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
+    _show_metrics(night.metrics)
+    out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
+
+
+def show_ref(stage: str, ref: BaseModel) -> None:
+    """What a stage left."""
+    facts = {name: value for name, value in ref.model_dump().items() if value not in ({}, (), None)}
+    out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+
+
+def show_hits(result: "SearchResult") -> None:
+    """The hits of one query."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
+        table.add_column(title, **options)
+    for hit in result.hits:
+        table.add_row(f"{hit.score:.3f}", Text(hit.item_id), Text(" · ".join(hit.texts)))
+    out.print(table)
+    out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a table."""
+    if not rows:
+        out.print("no rows")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0]:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_short(value)) for value in row.values()))
+    out.print(table)
+
+
+def show_status(states: Sequence[Mapping[str, Any]]) -> None:
+    """What is stored and served, a block a pipeline."""
+    for state in states:
+        out.print(Text.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
+        for name, value in state.items():
+            if name not in ("pipeline", "folder"):
+                out.print(Text(f"  {name:<12} {_short(value)}"))
+
+
+def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The releases, a line each."""
+    show_rows(rows)
+
+
+def show_release(release: "Release") -> None:
+    """One release."""
+    facts = release.model_dump(mode="json", exclude={"files", "metrics"})
+    out.print(Text.assemble((f"release {release.number}", "bold")))
+    for name, value in facts.items():
+        if value is not None:
+            out.print(Text(f"  {name:<16} {_short(value)}"))
+    out.print(Text(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
+    _show_metrics(release.metrics)
+
+
+def _show_metrics(metrics: Mapping[str, float]) -> None:
+    whole = {name: value for name, value in metrics.items() if "/" not in name}
+    if whole:
+        out.print(Text("metrics  " + " · ".join(f"{name} {value:.3f}" for name, value in whole.items())))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        shown = ", ".join(_short(each) for each in value[:6])
+        return f"{shown}, … ({len(value)})" if len(value) > 6 else shown
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

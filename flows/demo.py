@@ -1,0 +1,61 @@
+"""The demo: from nothing to a searchable release of some thousand icons."""
+
+import time
+from pathlib import Path
+
+from rich.text import Text
+from storage.icons import render_icons
+
+import flows
+from flows.config import load_pipeline
+from flows.console import out, show_night
+from flows.nightly import nightly
+from flows.progress import bar, run_flow
+from search.query import Query, SearchResult, search
+from search.release import OpenRelease
+from search.sheet import contact_sheet
+from storage.files import make_writable
+
+FILE = Path(flows.__file__).parents[1] / "pipelines.yaml"
+QUERIES = (
+    Query(text="trash"),
+    Query(text="arrow pointing left"),
+    Query(text="weather cloud with rain"),
+    Query(text="shopping cart"),
+    Query(text="speech bubble"),
+    Query(text="musical note"),
+    Query(text="heart", minus=("broken",)),
+)
+
+
+def run_demo(root: Path | None, sheet: Path) -> None:
+    """Render the icons, run the night, ask a few queries, leave a page with the hits and say what to try next."""
+    started = time.monotonic()
+    pipeline = load_pipeline(FILE, "demo", root=root)
+    make_writable(pipeline.folder)
+    with bar("render") as show:
+        count = render_icons(pipeline.sources[0].path.parent, progress=show)
+    out.print(Text(f"{count:,} icons rendered from the fonts that qtawesome carries"))
+    show_night(run_flow(nightly, pipeline, quiet=False))
+    release = OpenRelease.open(pipeline.folder)
+    answers = [(query.title, search(release, query)) for query in QUERIES]
+    sheet.write_text(contact_sheet(answers, title="Pairloom demo"), encoding="utf-8")
+    for title, result in answers:
+        out.print(Text(f"{title:<26} {first_texts(result)}"), overflow="ellipsis", no_wrap=True)
+    out.print(Text(f"\nDone in {time.monotonic() - started:,.0f} seconds. Open {sheet} to see the hits. Then try:"))
+    for command in NEXT:
+        out.print(Text(f"  .venv/bin/pairloom {command}", style="bold"))
+
+
+NEXT = (
+    'search "bicycle" -p demo',
+    'search "bell" --minus "off" -p demo --html bell.html',
+    "sql \"SELECT family, count(*) AS icons FROM search('calendar', k := 50) GROUP BY family\" -p demo",
+    "status -p demo",
+    "run -p demo",
+)
+
+
+def first_texts(result: SearchResult) -> str:
+    """The first text of each hit."""
+    return " · ".join(hit.texts[0] for hit in result.hits)

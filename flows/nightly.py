@@ -1,0 +1,46 @@
+"""The night: from new rows to a release. The whole project on one screen."""
+
+from prefect import flow
+
+from flows.outcome import Night
+from flows.placement import placed
+from flows.report import report
+from tasks.decide import decide
+from tasks.embed import embed
+from tasks.evaluate import evaluate
+from tasks.index import index
+from tasks.ingest import ingest
+from tasks.mine import mine
+from tasks.pipeline import Pipeline
+from tasks.publish import publish
+from tasks.stage import clock
+from tasks.train import train
+
+
+@flow(name="nightly", flow_run_name="nightly-{pipeline.name}")
+def nightly(pipeline: Pipeline) -> Night:
+    """Run one night of one pipeline. What readers see changes in `publish` only, by one small record."""
+    seconds = clock()
+
+    snapshot = ingest(pipeline)
+    plan = decide(pipeline, snapshot)
+    verdict = release = None
+    model_id = plan.champion_model
+
+    if model_id and plan.action != "nothing":
+        placed(embed, pipeline)(pipeline, plan.snapshot, model_id)
+
+    if plan.action == "retrain":
+        pairs = mine(pipeline, plan)
+        challenger = placed(train, pipeline)(pipeline, plan, pairs)
+        verdict = evaluate(pipeline, plan, challenger)
+        model_id = challenger.model_id if verdict.passed else plan.champion_model
+
+    if model_id and (plan.brings_rows or (verdict and verdict.passed)):
+        vectors = placed(embed, pipeline)(pipeline, plan.snapshot, model_id)
+        table = index(pipeline, vectors)
+        release = publish(pipeline, plan, table, verdict)
+
+    night = Night.ended(pipeline, snapshot, plan, verdict, release, seconds)
+    report(pipeline, night)
+    return night

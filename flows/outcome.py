@@ -1,0 +1,62 @@
+"""How a night ended, as it is printed, reported and returned."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from tasks.pipeline import Pipeline
+from tasks.refs import Plan, ReleaseRef, SnapshotRef, Verdict
+
+
+class Night(BaseModel, frozen=True):
+    """One night of one pipeline."""
+
+    pipeline: str
+    outcome: Literal["released", "held", "unchanged", "failed"]
+    release: int | None
+    """The release that is served now."""
+    model_id: str | None
+    reason: str
+    rows: dict[str, int]
+    metrics: dict[str, float]
+    """Of tonight's challenger; without one, of the champion."""
+    seconds: dict[str, float]
+
+    @classmethod
+    def ended(
+        cls,
+        pipeline: Pipeline,
+        snapshot: SnapshotRef,
+        plan: Plan,
+        verdict: Verdict | None,
+        release: ReleaseRef | None,
+        seconds: dict[str, float],
+    ) -> Self:
+        """A night that came to its end, whatever that was."""
+        held = verdict is not None and not verdict.passed
+        served = release.rows if release else plan.champion_rows
+        counted = ("seen", "new", "duplicate", "filtered", "quarantined", "removed")
+        return cls(
+            pipeline=pipeline.name,
+            outcome="held" if held else "released" if release else "unchanged",
+            release=release.number if release else plan.champion,
+            model_id=release.model_id if release else plan.champion_model,
+            reason="; ".join(verdict.reasons) if verdict and held else plan.reason,
+            rows={**{name: snapshot.rows_seen[name] for name in counted}, "served": served},
+            metrics=verdict.metrics if verdict else plan.champion_metrics,
+            seconds=seconds,
+        )
+
+    @classmethod
+    def failed(cls, pipeline: str | None, reason: str) -> Self:
+        """A night that did not come to its end."""
+        return cls(
+            pipeline=pipeline or "",
+            outcome="failed",
+            release=None,
+            model_id=None,
+            reason=reason,
+            rows={},
+            metrics={},
+            seconds={},
+        )

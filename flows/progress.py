@@ -1,0 +1,56 @@
+"""Flows run from the command line, with progress bars on standard error."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from prefect import Flow
+from prefect.settings import PREFECT_API_URL
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from tasks.pipeline import Pipeline
+from tasks.stage import listen
+
+R = TypeVar("R")
+
+err = Console(stderr=True)
+
+COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description:<9}"),
+    BarColumn(bar_width=24),
+    TextColumn("{task.fields[note]}"),
+    TimeElapsedColumn(),
+)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, moved by calling it with what is done and the total."""
+    with Progress(*COLUMNS, console=err) as progress:
+        shown = progress.add_task(title, total=None, note="")
+        yield lambda done, total: progress.update(shown, completed=done, total=total, note=f"{done:,} of {total:,}")
+
+
+def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R:
+    """Run a flow here: as a Prefect flow run where an API is configured, else as a plain call.
+
+    Shows progress on standard error; `quiet` only keeps the bars away.
+    """
+    call = flow if PREFECT_API_URL.value() else flow.fn
+    if quiet or not err.is_terminal:
+        logging.getLogger("tasks").setLevel(logging.INFO)
+        return call(pipeline)
+    with Progress(*COLUMNS, console=err) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def hear(stage: str, done: float, total: float | None, note: str) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total, note=note)
+            counted = f"{done:,.0f}" if total is None else f"{done / total if total else 1:.0%}"
+            progress.update(bars[stage], completed=done, total=total, note=note or counted)
+
+        listen(hear)
+        return call(pipeline)

@@ -1,0 +1,91 @@
+"""Each stage as a flow of its own: from what the earlier stages left, for the command line and ad-hoc runs."""
+
+from typing import TypeVar
+
+from prefect import flow
+from pydantic import BaseModel
+
+from storage.runs import Run
+from tasks.decide import decide, snapshot_ref, verdict_name
+from tasks.embed import embed as embed_items
+from tasks.evaluate import evaluate as evaluate_challenger
+from tasks.index import index
+from tasks.ingest import ingest as ingest_rows
+from tasks.mine import mine as mine_pairs
+from tasks.pipeline import Pipeline
+from tasks.publish import publish as publish_release
+from tasks.refs import EmbeddingsRef, ModelRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from tasks.train import train as train_challenger
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@flow(name="ingest", flow_run_name="ingest-{pipeline.name}")
+def ingest(pipeline: Pipeline) -> SnapshotRef:
+    """Read all sources and commit a snapshot of what is new."""
+    return ingest_rows(pipeline)
+
+
+@flow(name="mine", flow_run_name="mine-{pipeline.name}")
+def mine(pipeline: Pipeline) -> PairsRef:
+    """Mine positive and negative pairs of the current snapshot."""
+    plan = _plan(pipeline)
+    if plan.champion_model:
+        embed_items(pipeline, plan.snapshot, plan.champion_model)
+    return mine_pairs(pipeline, plan)
+
+
+@flow(name="train", flow_run_name="train-{pipeline.name}")
+def train(pipeline: Pipeline) -> ModelRef:
+    """Train a challenger from the mined pairs."""
+    plan = _plan(pipeline)
+    return train_challenger(pipeline, plan, _left(pipeline, plan, "mine", PairsRef))
+
+
+@flow(name="evaluate", flow_run_name="evaluate-{pipeline.name}")
+def evaluate(pipeline: Pipeline) -> Verdict:
+    """Measure the challenger beside the champion, and let the gate decide."""
+    plan = _plan(pipeline)
+    return evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
+
+
+@flow(name="embed", flow_run_name="embed-{pipeline.name}")
+def embed(pipeline: Pipeline) -> EmbeddingsRef:
+    """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
+    plan = _plan(pipeline)
+    return embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
+
+
+@flow(name="publish", flow_run_name="publish-{pipeline.name}")
+def publish(pipeline: Pipeline) -> ReleaseRef:
+    """Build, check and release the vector table of the current snapshot."""
+    plan = _plan(pipeline)
+    vectors = embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
+    return publish_release(pipeline, plan, index(pipeline, vectors), _verdict(pipeline, plan))
+
+
+STAGES = (ingest, mine, train, evaluate, embed, publish)
+
+
+def _plan(pipeline: Pipeline) -> Plan:
+    return decide(pipeline, snapshot_ref(pipeline))
+
+
+def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:
+    ref = Run(pipeline.folder, plan.run_id).read(stage, kind)
+    if ref is None:
+        raise ValueError(f"pipeline {pipeline.name!r}: `{stage}` has not run on this snapshot: run `pairloom {stage}`")
+    return ref
+
+
+def _verdict(pipeline: Pipeline, plan: Plan) -> Verdict | None:
+    return Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
+
+
+def _serving_model(pipeline: Pipeline, plan: Plan) -> str:
+    verdict = _verdict(pipeline, plan)
+    model_id = verdict.model_id if verdict and verdict.passed else plan.champion_model
+    if model_id is None:
+        why = "was held by the gate" if verdict else "has not been evaluated: run `pairloom evaluate`"
+        raise ValueError(f"pipeline {pipeline.name!r} has no model to embed with: its first challenger {why}")
+    return model_id

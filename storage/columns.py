@@ -1,0 +1,127 @@
+"""Which columns of a source mean what, and the typed metadata that is kept of them."""
+
+import json
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, Field, field_validator
+
+from storage.schema import RESERVED_COLUMNS, ColumnType
+
+Metadata = str | int | float | bool | datetime | list[str] | None
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+class KeptColumn(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """A metadata column kept under another name than the source's."""
+
+    column: str
+    """Its name in the source."""
+    type: ColumnType
+    """Its type in the corpus."""
+
+
+class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Which columns of the sources mean what."""
+
+    id: str | None = None
+    """Column of the items' own ids; without one, ids are digests of image and first text."""
+    image: str = "image"
+    """Column of the image's path."""
+    texts: list[str] = Field(default=["text"], min_length=1)
+    """Columns of texts, best first; each may hold a string or a list of strings."""
+    group: str | None = None
+    """Column of a key: all images and texts with the same value are positives of one another."""
+    split: str | None = None
+    """Column that says train, val or test; without one, it is a hash of the group."""
+    keep: dict[str, ColumnType | KeptColumn] = {}
+    """Metadata columns carried through to the vector table: `name: type`, or `name: {column:, type:}` to rename one."""
+
+    @field_validator("keep")
+    @classmethod
+    def _names_are_free(cls, keep: dict[str, ColumnType | KeptColumn]) -> dict[str, ColumnType | KeptColumn]:
+        for name, kept in keep.items():
+            if name in RESERVED_COLUMNS:
+                kind = kept.type if isinstance(kept, KeptColumn) else kept
+                raise ValueError(
+                    f"{name} is the name of a column of Pairloom's own; keep yours under another one: "
+                    f"my_{name}: {{column: {name}, type: {kind}}}"
+                )
+        return keep
+
+    @property
+    def kept(self) -> dict[str, KeptColumn]:
+        """Source column and type of each metadata column."""
+        return {
+            name: kept if isinstance(kept, KeptColumn) else KeptColumn(column=name, type=kept)
+            for name, kept in self.keep.items()
+        }
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """Type of each metadata column, as `storage.schema.item_schema` takes them."""
+        return {name: kept.type for name, kept in self.kept.items()}
+
+
+def typed(value: object, kind: ColumnType) -> Metadata:
+    """`value` as `kind`; None and NaN are None. Raises ValueError, TypeError or OverflowError where it is none.
+
+    Numbers, booleans and lists may be written as text (lists as JSON), as CSV has them; a time without a zone is UTC.
+    """
+    if value is None or value != value:
+        return None
+    match kind:
+        case "string":
+            return _string(value)
+        case "int64":
+            return _integer(value)
+        case "float64":
+            return float(_number(value))
+        case "bool":
+            return _boolean(value)
+        case "timestamp":
+            return _timestamp(value)
+        case "list<string>":
+            if isinstance(value, str) and value.lstrip().startswith("["):
+                value = json.loads(value)
+            return [_string(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _string(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value)
+        case _:
+            raise TypeError
+
+
+def _number(value: object) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return value
+
+
+def _integer(value: object) -> int:
+    written = _number(value)
+    number = int(written)
+    if isinstance(written, float) and number != written:
+        raise ValueError
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError
+    return number
+
+
+def _boolean(value: object) -> bool:
+    written = str(value).strip().lower()
+    if written not in _BOOLEANS:
+        raise ValueError
+    return _BOOLEANS[written]
+
+
+def _timestamp(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise TypeError
+    moment = datetime.fromisoformat(value.strip())
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,52 @@
+"""Embeddings: one Parquet file per model and corpus part, both vectors of every item."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage.corpus import Part, Snapshot
+from storage.parquet import read_parquet, write_parquet
+from storage.schema import embedding_schema
+
+
+class EmbeddingStore:
+    """The embeddings of one model, below a pipeline's folder."""
+
+    def __init__(self, folder: Path, model_id: str) -> None:
+        self.folder = folder / "embeddings" / model_id
+
+    def missing(self, snapshot: Snapshot) -> list[Part]:
+        """The parts of `snapshot` that this model has not embedded yet: what a night costs."""
+        return [part for part in snapshot.parts if not self._path(part).exists()]
+
+    def write(self, part: Part, item_ids: Sequence[str], image_ND: np.ndarray, text_ND: np.ndarray) -> None:
+        """Write one part's vectors, float32 (N, D), in one step."""
+        dimension = image_ND.shape[1]
+        vectors = [
+            pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel(), pa.float32()), dimension)
+            for vectors_ND in (image_ND, text_ND)
+        ]
+        schema = embedding_schema(dimension)
+        write_parquet(pa.table([pa.array(item_ids, pa.string()), *vectors], schema=schema), self._path(part))
+
+    def read(self, part: Part) -> pa.Table:
+        """All vectors of one part, dead items included: item_id, image_vector, text_vector."""
+        return pa.Table.from_batches(read_parquet(self._path(part)))
+
+    def matrices(self, snapshot: Snapshot, item_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Image and text vectors, float32 (N, D) each, of `item_ids` in their order."""
+        table = pa.concat_tables([self.read(part) for part in snapshot.parts])
+        # A later part wins: it holds the updated version of an item.
+        position = {item_id: row for row, item_id in enumerate(table["item_id"].to_pylist())}
+        rows = np.array([position[item_id] for item_id in item_ids])
+        return _matrix(table["image_vector"])[rows], _matrix(table["text_vector"])[rows]
+
+    def _path(self, part: Part) -> Path:
+        return self.folder / f"part-{part.digest}.parquet"
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, dtype=np.float32).reshape(len(column), -1)

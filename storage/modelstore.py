@@ -1,0 +1,62 @@
+"""Models as OpenCLIP folders, named by the digest of what makes their vectors."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.files import sync, written_aside
+
+CARD_FILES = ("README.md", "pairloom.json")
+"""Files about the model, not of it: they do not enter its identity."""
+
+
+class ModelStore:
+    """The models of one pipeline, below its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "models"
+
+    def path(self, model_id: str) -> Path:
+        """The OpenCLIP folder of a model. Raises ValueError where there is none."""
+        path = self.folder / model_id
+        if not path.is_dir():
+            raise ValueError(f"no model {model_id} below {self.folder}")
+        return path
+
+    def adopt(self, built: Path) -> str:
+        """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id."""
+        model_id = model_digest(built)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / model_id).exists():
+            shutil.rmtree(built)
+            return model_id
+        for path in built.rglob("*"):
+            sync(path)
+        built.replace(self.folder / model_id)
+        sync(self.folder)
+        return model_id
+
+    def describe(self, model_id: str, lineage: Mapping[str, Any], card: str) -> None:
+        """Write where a model comes from (`pairloom.json`) and its model card beside its weights."""
+        folder = self.path(model_id)
+        for name, text in (("pairloom.json", json.dumps(lineage, indent=1, sort_keys=True)), ("README.md", card)):
+            with written_aside(folder / name) as aside:
+                aside.write_text(text, encoding="utf-8")
+
+    def files(self, model_id: str) -> Iterator[Path]:
+        """Every file of a model, for a release to name."""
+        return (path for path in sorted(self.path(model_id).rglob("*")) if path.is_file())
+
+
+def model_digest(folder: Path) -> str:
+    """The model_id: digest of weights, configuration, preprocessing and tokenizer, file by file."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in CARD_FILES:
+            found.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            with path.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+    return found.hexdigest()[:16]

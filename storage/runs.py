@@ -1,0 +1,32 @@
+"""Work in progress: one folder per run, holding what each stage left, so that a killed run goes on where it stopped."""
+
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from storage.files import written_aside
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Run:
+    """One night's work in progress, below a pipeline's folder."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self.folder = folder / "runs" / run_id
+
+    def read(self, stage: str, kind: type[R]) -> R | None:
+        """What `stage` left, or None where it has not finished."""
+        path = self.folder / f"{stage}.json"
+        return kind.model_validate_json(path.read_bytes()) if path.exists() else None
+
+    def write(self, stage: str, ref: BaseModel) -> None:
+        """Leave what `stage` made, in one step."""
+        with written_aside(self.folder / f"{stage}.json") as aside:
+            aside.write_text(ref.model_dump_json(indent=1), encoding="utf-8")
+
+    def sweep(self) -> None:
+        """Delete this work in progress."""
+        shutil.rmtree(self.folder, ignore_errors=True)

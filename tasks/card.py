@@ -1,0 +1,52 @@
+"""Where a model comes from: its lineage as JSON and as a model card."""
+
+from typing import Any
+
+from tasks.decide import training_digest
+from tasks.pipeline import Pipeline
+from tasks.refs import ModelRef, Plan, Verdict
+
+
+def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdict) -> dict[str, Any]:
+    """What `pairloom.json` holds: enough to tell how the model was made and how good it was."""
+    return {
+        "model_id": challenger.model_id,
+        "pipeline": pipeline.name,
+        "snapshot": plan.snapshot,
+        "parent": plan.champion_model,
+        "model": pipeline.model.model_dump(mode="json"),
+        "training": pipeline.training.model_dump(mode="json"),
+        "mining": pipeline.mining.model_dump(mode="json"),
+        "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
+        "training_digest": training_digest(pipeline),
+        "steps": challenger.steps,
+        "samples": challenger.samples,
+        "seconds": round(challenger.seconds, 1),
+        "metrics": verdict.metrics,
+    }
+
+
+def model_card(pipeline: Pipeline, facts: dict[str, Any]) -> str:
+    """The model card, in Hugging Face's Markdown layout."""
+    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(facts["metrics"].items()))
+    return f"""---
+library_name: open_clip
+pipeline_tag: zero-shot-image-classification
+tags: [clip, pairloom]
+---
+# {pipeline.name} · {facts["model_id"]}
+
+A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeline `{pipeline.name}`:
+{facts["steps"]:,} steps, {facts["samples"]:,} image-text pairs, {facts["seconds"]:,} seconds.
+{f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."}
+
+```python
+import open_clip
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOLDER")
+tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
+```
+
+| metric on the validation items | value |
+| --- | --- |
+{metrics}
+"""

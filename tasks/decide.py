@@ -1,0 +1,88 @@
+"""What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from storage.corpus import Corpus
+from storage.digest import digest
+from storage.releases import Release, release_log
+from storage.runs import Run
+from tasks.refs import Plan, SnapshotRef, Verdict
+from tasks.stage import stage
+
+if TYPE_CHECKING:
+    from tasks.pipeline import Pipeline
+
+
+class RetrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """When a night trains a challenger. Otherwise the champion embeds the new rows."""
+
+    min_new_fraction: float = Field(default=0.02, ge=0)
+    """Retrain once this share of the items is newer than the last training."""
+    every_nights: int = Field(default=7, ge=1)
+    """Retrain at least this often, in days."""
+
+
+@stage()
+def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
+    """Tonight's plan. Raises RuntimeError where the corpus is empty."""
+    if snapshot.rows == 0:
+        raise RuntimeError(
+            f"pipeline {pipeline.name!r} has no items: of {snapshot.rows_seen.get('seen', 0)} rows seen none was "
+            f"ingested; the reasons are in {pipeline.folder / 'quarantine'}"
+        )
+    release = release_log(pipeline.folder).current()
+    run_id = digest([snapshot.digest, release.number if release else None, training_digest(pipeline)])
+    verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
+    reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC))
+    served = release is not None and release.snapshot_digest == snapshot.digest
+    if reason and served and verdict and not verdict.passed:
+        reason, why = "", "nothing new since the challenger was held"
+    else:
+        why = "nothing new"
+    return Plan(
+        action="retrain" if reason else "nothing" if served else "embed",
+        reason=reason or (why if served else "new rows, too few to retrain"),
+        run_id=run_id,
+        snapshot=snapshot.number,
+        champion=release.number if release else None,
+        champion_model=release.model_id if release else None,
+        champion_rows=release.rows if release else 0,
+        champion_metrics=release.metrics if release else {},
+        brings_rows=release is not None and not served,
+    )
+
+
+def retrain_reason(pipeline: "Pipeline", snapshot: SnapshotRef, release: Release | None, now: datetime) -> str:
+    """Why tonight trains a challenger; empty where it does not."""
+    if release is None:
+        return "first release"
+    last, due = release.training, pipeline.retrain
+    if last.config_digest != training_digest(pipeline):
+        return "the training configuration changed"
+    new = snapshot.rows - last.items
+    if new > 0 and new >= due.min_new_fraction * last.items:
+        return f"{new} items ({new / last.items:.1%}) are newer than the last training"
+    if (now.date() - last.trained_at.date()).days >= due.every_nights:
+        return f"the last training was on {last.trained_at.date()}"
+    return ""
+
+
+def training_digest(pipeline: "Pipeline") -> str:
+    """Digest of the configuration that shapes a model."""
+    blocks = (pipeline.model, pipeline.mining, pipeline.training, *pipeline.objective)
+    return digest([block.model_dump(mode="json") for block in blocks])
+
+
+def verdict_name(pipeline: "Pipeline") -> str:
+    """Under which name a run keeps its verdict: another gate or other measures judge the same challenger anew."""
+    blocks = (pipeline.gate, pipeline.evaluation)
+    return f"evaluate-{digest([block.model_dump(mode='json') for block in blocks])}"
+
+
+def snapshot_ref(pipeline: "Pipeline") -> SnapshotRef:
+    """The corpus as the last ingest left it, for a stage that runs on its own."""
+    snapshot = Corpus(pipeline.folder).current()
+    return SnapshotRef(number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen={})

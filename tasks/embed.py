@@ -1,0 +1,54 @@
+"""Embed: one model's vectors for every corpus part that has none."""
+
+import numpy as np
+
+from models.encoder import Encoder
+from storage.corpus import Corpus, Part, Snapshot
+from storage.embeddings import EmbeddingStore
+from storage.images import open_stored
+from storage.modelstore import ModelStore
+from tasks.pipeline import Pipeline
+from tasks.refs import EmbeddingsRef
+from tasks.stage import report_progress, stage
+
+
+@stage(retries=2)
+def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> EmbeddingsRef:
+    """Embed the parts of a snapshot that `model_id` has not embedded yet, part by part."""
+    corpus = Corpus(pipeline.folder)
+    snapshot = corpus.log.read(snapshot_number)
+    store = EmbeddingStore(pipeline.folder, model_id)
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(model_id))
+    missing = store.missing(snapshot)
+    total, done = sum(part.rows for part in missing), 0
+    for part in missing:
+        item_ids, image_ND, text_ND = embed_part(corpus, snapshot, part, encoder)
+        store.write(part, item_ids, image_ND, text_ND)
+        done += part.rows
+        report_progress("embed", done, total)
+    return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=encoder.dimension, embedded=total)
+
+
+def embed_part(
+    corpus: Corpus, snapshot: Snapshot, part: Part, encoder: Encoder
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Item ids, image vectors and text vectors (N, D) of one part. A text vector is the mean of an item's texts."""
+    item_ids: list[str] = []
+    image_vectors, text_vectors = [np.empty((0, encoder.dimension), np.float32)], []
+    for batch in corpus.read(snapshot, part, ["item_id", "image", "texts"]):
+        rows = batch.to_pylist()
+        item_ids += [row["item_id"] for row in rows]
+        image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows]))
+        text_vectors.append(mean_texts(encoder, [row["texts"] for row in rows]))
+    return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors])
+
+
+def mean_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:
+    """The mean of each item's text embeddings, renormalised: (N, D)."""
+    text_MD = encoder.embed_texts([text for each in texts for text in each])
+    starts = np.cumsum([0, *(len(each) for each in texts[:-1])])
+    mean_ND = np.add.reduceat(text_MD, starts, axis=0)
+    # Opposite texts may cancel; such an item keeps its first text's vector.
+    length_N1 = np.linalg.norm(mean_ND, axis=1, keepdims=True)
+    unit_ND: np.ndarray = np.where(length_N1 > 1e-6, mean_ND / np.maximum(length_N1, 1e-6), text_MD[starts])
+    return unit_ND.astype(np.float32)

@@ -1,0 +1,83 @@
+"""Evaluate: challenger and champion on the same validation queries, and the gate's verdict."""
+
+import logging
+
+import numpy as np
+import pyarrow.compute as pc
+
+from models.encoder import Encoder
+from models.gate import decide as gate
+from models.metrics import RetrievalMetrics
+from models.metrics import evaluate as measure
+from storage.corpus import Corpus, Snapshot
+from storage.images import open_stored
+from storage.modelstore import ModelStore
+from storage.runs import Run
+from tasks.card import lineage, model_card
+from tasks.decide import verdict_name
+from tasks.items import Items, read_items
+from tasks.pipeline import Pipeline
+from tasks.refs import ModelRef, Plan, Verdict
+from tasks.stage import report_progress, stage
+
+logger = logging.getLogger(__name__)
+
+
+@stage()
+def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
+    """Measure, decide, and write down what the challenger is."""
+    run, name = Run(pipeline.folder, plan.run_id), verdict_name(pipeline)
+    if done := run.read(name, Verdict):
+        return done
+    corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
+    snapshot = corpus.log.read(plan.snapshot)
+    items = read_items(corpus, snapshot, "val", pipeline.evaluation.slices)
+    verdict = Verdict(
+        passed=True,
+        model_id=challenger.model_id,
+        metrics={},
+        champion_metrics={},
+        reasons=("there are no validation items to measure on",),
+    )
+    if items.item_ids:
+        contenders = [challenger.model_id, *([plan.champion_model] if plan.champion_model else [])]
+        measured = []
+        for number, model_id in enumerate(contenders):
+            report_progress("evaluate", number, len(contenders), f"{len(items.item_ids):,} items")
+            encoder = Encoder.load(models.path(model_id))
+            measured.append(measure_encoder(pipeline, corpus, snapshot, items, encoder))
+        verdict = judge(pipeline, challenger, measured)
+    else:
+        logger.warning("pipeline %r has no validation items: the challenger is not measured", pipeline.name)
+    if challenger.model_id != plan.champion_model:
+        facts = lineage(pipeline, plan, challenger, verdict)
+        models.describe(challenger.model_id, facts, model_card(pipeline, facts))
+    run.write(name, verdict)
+    return verdict
+
+
+def measure_encoder(
+    pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder
+) -> RetrievalMetrics:
+    """Retrieval metrics of one model on the validation items."""
+    vectors = [np.empty((0, encoder.dimension), np.float32)]
+    for part in snapshot.parts:
+        for batch in corpus.read(snapshot, part, ["image", "split"]):
+            images = batch.filter(pc.equal(batch["split"], "val"))["image"].to_pylist()
+            if images:
+                vectors.append(encoder.embed_images([open_stored(image["bytes"]) for image in images]))
+    text_TD = encoder.embed_texts(items.relations.texts)
+    return measure(np.concatenate(vectors), text_TD, items.relations, pipeline.evaluation, items.slices)
+
+
+def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:
+    """The gate's word on the challenger (first of `measured`) against the champion (second, if there is one)."""
+    champion = measured[1] if len(measured) > 1 else None
+    said = gate(measured[0], champion, pipeline.gate)
+    return Verdict(
+        passed=said.passed,
+        model_id=challenger.model_id,
+        metrics=measured[0].as_dict(),
+        champion_metrics=champion.as_dict() if champion else {},
+        reasons=said.reasons,
+    )

@@ -1,0 +1,80 @@
+"""Index: a candidate version of a model's vector table, complete, indexed and checked, that no reader sees yet."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.corpus import Corpus, Part, Snapshot
+from storage.embeddings import EmbeddingStore
+from storage.schema import vector_schema
+from storage.vectors import VectorTable, table_name, thumbnail
+from tasks.pipeline import Pipeline
+from tasks.refs import EmbeddingsRef, TableRef
+from tasks.stage import report_progress, stage
+
+
+@stage(retries=2)
+def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
+    """Bring the table up to the snapshot's items. Raises RuntimeError where a check of the table fails."""
+    corpus, keep = Corpus(pipeline.folder), pipeline.columns.types
+    snapshot = corpus.log.read(vectors.snapshot)
+    table = VectorTable.create_or_open(pipeline.folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
+    held = {row["item_id"]: row["content_digest"] for row in table.items().to_pylist()}
+    wanted = corpus.table(snapshot, ["item_id", "content_digest"]).to_pylist()
+    missing = [row["item_id"] for row in wanted if held.get(row["item_id"]) != row["content_digest"]]
+    gone = sorted(held.keys() - {row["item_id"] for row in wanted})
+    if missing:
+        schema = vector_schema(vectors.dimension, keep)
+        rows = vector_rows(corpus, snapshot, EmbeddingStore(pipeline.folder, vectors.model_id), missing, schema)
+        table.upsert(pa.RecordBatchReader.from_batches(schema, rows))
+    if gone:
+        table.delete(gone)
+    kind = table.build_index(pipeline.index)
+    check = table.check(pipeline.index, expected_rows=snapshot.rows)
+    if check.problems:
+        raise RuntimeError(
+            f"the vector table of model {vectors.model_id} failed its check: {'; '.join(check.problems)}"
+        )
+    return TableRef(
+        model_id=vectors.model_id,
+        snapshot=snapshot.number,
+        path=table_name(vectors.model_id),
+        version=table.version,
+        rows=check.rows,
+        dimension=vectors.dimension,
+        index=kind,
+        ann_recall=check.ann_recall if kind else None,
+    )
+
+
+def vector_rows(
+    corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, item_ids: list[str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Rows of the vector table for `item_ids`, part by part; parts without any of them are not opened."""
+    wanted, done = pa.array(item_ids, pa.string()), 0
+    for part in snapshot.parts:
+        if pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=wanted)).as_py():
+            for batch in part_rows(corpus, snapshot, part, store.read(part), wanted, schema):
+                done += batch.num_rows
+                report_progress("index", done, len(item_ids))
+                yield batch
+
+
+def part_rows(
+    corpus: Corpus, snapshot: Snapshot, part: Part, vectors: pa.Table, wanted: pa.Array, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The `wanted` items of one part, joined with their vectors."""
+    stored = [name for name in schema.names if name not in (*vectors.column_names, "path", "thumbnail")]
+    for batch in corpus.read(snapshot, part, ["item_id", "image", *stored]):
+        items = batch.filter(pc.is_in(batch["item_id"], value_set=wanted))
+        images = items["image"].to_pylist()
+        columns = {
+            **{name: items[name] for name in stored},
+            "path": pa.array([image["path"] for image in images], pa.string()),
+            "thumbnail": pa.array([thumbnail(image["bytes"]) for image in images], pa.binary()),
+        }
+        place = pc.index_in(items["item_id"], value_set=vectors["item_id"].combine_chunks())
+        embedded = vectors.take(place)
+        columns |= {name: embedded[name].combine_chunks() for name in embedded.column_names}
+        yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -1,0 +1,87 @@
+"""One pipeline's whole configuration: every block is declared beside the code that reads it."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field, field_validator
+
+from models.gate import GateConfig
+from models.metrics import EvaluationConfig
+from models.mining import MiningConfig
+from models.objectives import ObjectiveConfig
+from models.towers import ModelConfig
+from models.trainer import TrainingConfig
+from storage.images import IngestConfig
+from storage.index import IndexConfig
+from storage.releases import RetentionConfig
+from storage.sources import ColumnsConfig, SourceConfig
+from tasks.decide import RetrainConfig
+
+
+class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """When the night runs."""
+
+    cron: str = "30 2 * * *"
+    """Five cron fields."""
+    timezone: str = "UTC"
+    """An IANA time zone, so that a night stays a night through the year."""
+
+
+class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Which Prefect work pool runs what. `pairloom run` needs none."""
+
+    default: str = "cpu"
+    """Work pool of the night and of every stage that names no other."""
+    train: str | None = None
+    """Work pool of training; the default pool's where it is not given."""
+    embed: str | None = None
+    """Work pool of embedding; the default pool's where it is not given."""
+
+
+class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """One collection, from its sources to its releases."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """The pipeline's key in pipelines.yaml."""
+    root: Path
+    """Folder that holds everything Pairloom stores."""
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    """Where rows come from."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Which column of a row means what."""
+    ingest: IngestConfig = IngestConfig()
+    """How rows become items."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    mining: MiningConfig = MiningConfig()
+    """How hard negatives are found."""
+    objective: tuple[ObjectiveConfig, ...] = Field(default=(ObjectiveConfig(),), min_length=1)
+    """Losses, added up with their weights."""
+    training: TrainingConfig = TrainingConfig()
+    """How the network learns."""
+    retrain: RetrainConfig = RetrainConfig()
+    """When a night trains a challenger."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured on the validation items."""
+    gate: GateConfig = GateConfig()
+    """When a challenger is released."""
+    index: IndexConfig = IndexConfig()
+    """How the vector table is searched."""
+    retention: RetentionConfig = RetentionConfig()
+    """What is kept."""
+    schedule: ScheduleConfig | None = None
+    """When the night runs by itself; never where it is not given."""
+    workers: WorkersConfig = WorkersConfig()
+    """Where stages run."""
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+        labels = [source.label for source in sources]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
+        return sources
+
+    @property
+    def folder(self) -> Path:
+        """Where this pipeline stores everything."""
+        return self.root / self.name

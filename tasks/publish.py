@@ -1,0 +1,87 @@
+"""Publish: everything on disk and held, then one small record that readers see."""
+
+from datetime import UTC, datetime
+from itertools import chain
+
+from storage.corpus import Corpus
+from storage.files import DamagedError, digest_files
+from storage.modelstore import ModelStore
+from storage.records import StaleWriterError
+from storage.releases import Release, Training, release_log
+from storage.runs import Run
+from storage.vectors import VectorTable
+from tasks.decide import training_digest
+from tasks.pipeline import Pipeline
+from tasks.refs import Plan, ReleaseRef, TableRef, Verdict
+from tasks.stage import stage
+
+
+@stage()
+def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | None) -> ReleaseRef:
+    """Release a checked table. Raises StaleWriterError where another run released in the meantime."""
+    folder, log = pipeline.folder, release_log(pipeline.folder)
+    # Before the champion is read: whoever publishes after that takes this number away.
+    number = log.next_number()
+    champion = log.current()
+    if (champion.number if champion else None) != plan.champion:
+        raise StaleWriterError(f"pipeline {pipeline.name!r} was released by another run in the meantime: run again")
+    known = champion.files if champion else {}
+    vectors = VectorTable(folder / table.path)
+    if vectors.version != table.version:
+        raise StaleWriterError(f"the vector table of model {table.model_id} changed since it was checked: run again")
+    vectors.sync(known)
+    snapshot = Corpus(folder).log.read(table.snapshot)
+    release = Release(
+        number=number,
+        files=digest_files(folder, chain(ModelStore(folder).files(table.model_id), vectors.files()), known),
+        created_at=datetime.now(UTC),
+        snapshot=snapshot.number,
+        snapshot_digest=snapshot.digest,
+        model_id=table.model_id,
+        table=table.path,
+        table_version=table.version,
+        rows=table.rows,
+        dimension=table.dimension,
+        max_side=pipeline.ingest.max_side,
+        keep=pipeline.columns.types,
+        index=table.index,
+        metrics=served_metrics(champion, verdict),
+        training=last_training(pipeline, snapshot.rows, champion, verdict),
+        reason=plan.reason,
+    )
+    vectors.tag(release.number, release.table_version)
+    log.publish(release)
+    let_go(pipeline, release.number - pipeline.retention.releases)
+    Run(folder, plan.run_id).sweep()
+    return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
+
+
+def served_metrics(champion: Release | None, verdict: Verdict | None) -> dict[str, float]:
+    """Metrics of the model that serves from here on, measured tonight where there was a challenger."""
+    if verdict:
+        return verdict.metrics if verdict.passed else verdict.champion_metrics
+    return champion.metrics if champion else {}
+
+
+def last_training(pipeline: Pipeline, items: int, champion: Release | None, verdict: Verdict | None) -> Training:
+    """Tonight's training where there was one, held or not; else the one that the champion remembers."""
+    if verdict is None:
+        assert champion is not None, "without a champion there is a challenger"
+        return champion.training
+    return Training(
+        config_digest=training_digest(pipeline),
+        items=items,
+        trained_at=datetime.now(UTC),
+        verdict="released" if verdict.passed else "held",
+    )
+
+
+def let_go(pipeline: Pipeline, number: int) -> None:
+    """Stop holding the table version of the release that falls out of retention tonight, if there is one."""
+    log = release_log(pipeline.folder)
+    if number in log.numbers():
+        try:
+            old = log.read(number)
+        except DamagedError:
+            return
+        VectorTable(pipeline.folder / old.table).untag(number)

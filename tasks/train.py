@@ -1,0 +1,97 @@
+"""Train: tonight's challenger, warm-started from the champion, from the mined pairs."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from models import towers
+from models.pixels import open_pixels, write_pixels
+from models.trainer import TrainingItems, TrainingProgress
+from models.trainer import train as train_encoder
+from storage.corpus import Corpus, Snapshot
+from storage.files import written_aside
+from storage.images import open_stored
+from storage.modelstore import ModelStore
+from storage.pairs import PairStore
+from storage.runs import Run
+from tasks.items import Items, read_items
+from tasks.pipeline import Pipeline
+from tasks.refs import ModelRef, PairsRef, Plan
+from tasks.stage import report_progress, stage
+
+
+@stage()
+def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
+    """Train a challenger and put it into the model store. A killed training goes on from its last checkpoint."""
+    run = Run(pipeline.folder, plan.run_id)
+    if done := run.read("train", ModelRef):
+        return done
+    corpus = Corpus(pipeline.folder)
+    snapshot = corpus.log.read(plan.snapshot)
+    items = read_items(corpus, snapshot, "train")
+    start = starting_point(pipeline, plan, items)
+    pixels = run.folder / "pixels.npy"
+    if not pixels.exists():
+        with written_aside(pixels) as aside:
+            write_pixels(stored_images(corpus, snapshot), len(items.item_ids), start.preprocess_cfg, aside)
+    result = train_encoder(
+        start,
+        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),
+        read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids),
+        pipeline.training,
+        pipeline.objective,
+        workdir=run.folder / "training",
+        progress=show,
+    )
+    built = run.folder / "model"
+    result.encoder.save(built)
+    ref = ModelRef(
+        model_id=ModelStore(pipeline.folder).adopt(built),
+        steps=result.steps,
+        samples=result.samples,
+        seconds=result.seconds,
+        loss=result.loss,
+    )
+    run.write("train", ref)
+    return ref
+
+
+def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualEncoder:
+    """The champion where it has tonight's architecture, else a network from `model:`."""
+    if plan.champion_model:
+        champion = ModelStore(pipeline.folder).path(plan.champion_model)
+        lineage = json.loads((champion / "pairloom.json").read_bytes())
+        if lineage["model"] == pipeline.model.model_dump(mode="json"):
+            return towers.load(champion)
+    texts = [text for texts in items.texts for text in texts]
+    return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
+
+
+def stored_images(corpus: Corpus, snapshot: Snapshot) -> Iterator[Image.Image]:
+    """The training items' images, in the order of `read_items`."""
+    for part in snapshot.parts:
+        for batch in corpus.read(snapshot, part, ["image", "split"]):
+            for image in batch.filter(pc.equal(batch["split"], "train"))["image"].to_pylist():
+                yield open_stored(image["bytes"])
+
+
+def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:
+    """The mined negatives as row numbers (N, K), -1 where an anchor has fewer than K."""
+    row = {item_id: number for number, item_id in enumerate(item_ids)}
+    negatives: list[list[int]] = [[] for _ in item_ids]
+    pairs = store.read(pairs_id)
+    for pair in pairs.filter(pc.equal(pairs["relation"], "negative")).select(["anchor", "other"]).to_pylist():
+        negatives[row[pair["anchor"]]].append(row[pair["other"]])
+    indices_NK = np.full((len(item_ids), max(map(len, negatives), default=0)), -1, np.int32)
+    for anchor, others in enumerate(negatives):
+        indices_NK[anchor, : len(others)] = others
+    return indices_NK
+
+
+def show(progress: TrainingProgress) -> None:
+    """Pass the trainer's progress on."""
+    note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s"
+    report_progress("train", progress.fraction, 1.0, note)

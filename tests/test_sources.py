@@ -1,0 +1,364 @@
+"""Sources: each kind read, every bad row told apart from its neighbours, no way out of the source's own folder."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from storage.raw_rows import MAX_LINE
+from storage.sources import (
+    ColumnsConfig,
+    CsvSource,
+    FolderSource,
+    JsonlSource,
+    RejectedRow,
+    SourceConfig,
+    SourceRow,
+    read_source,
+)
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    found = tmp_path / "shop"
+    found.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (found / name).write_bytes(name.encode())
+    return found
+
+
+def jsonl(folder: Path, lines: Sequence[object]) -> JsonlSource:
+    path = folder / "captions.jsonl"
+    encoded = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"\n".join(encoded))
+    return JsonlSource(path=path)
+
+
+def csv(folder: Path, content: bytes) -> CsvSource:
+    path = folder / "captions.csv"
+    path.write_bytes(content)
+    return CsvSource(path=path)
+
+
+def outcomes(source: SourceConfig, columns: ColumnsConfig | None = None) -> list[str]:
+    """First text of each row read, reason code of each rejected."""
+    rows = read_source(source, columns or ColumnsConfig())
+    return [row.texts[0] if isinstance(row, SourceRow) else row.reason for row in rows]
+
+
+def only_row(source: SourceConfig, columns: ColumnsConfig) -> SourceRow:
+    (row,) = read_source(source, columns)
+    assert isinstance(row, SourceRow), row
+    return row
+
+
+def test_a_row_holds_what_its_columns_say(folder: Path) -> None:
+    line = {"sku": 7, "image": "a.png", "title": " Red shoe ", "also": ["shoe", "", None, "Red shoe"], "kind": "shoe"}
+    columns = ColumnsConfig(
+        id="sku",
+        texts=["title", "also"],
+        group="kind",
+        split="part",
+        keep={"price": "float64", "origin": {"column": "source", "type": "string"}},
+    )
+    row = only_row(jsonl(folder, [line | {"part": "Validation", "price": 3, "source": "web"}]), columns)
+    assert row.item_id == "7"
+    assert row.image == folder / "a.png"
+    assert row.image_path == "a.png"
+    assert row.texts == ("Red shoe", "shoe")
+    assert (row.group, row.split) == ("shoe", "val")
+    assert row.metadata == {"price": 3.0, "origin": "web"}
+    assert (row.source, row.number) == ("shop/captions", 1)
+
+
+def test_one_bad_json_line_costs_only_itself(folder: Path) -> None:
+    good = {"image": "a.png", "text": "good"}
+    lines: list[object] = [
+        b"\xef\xbb\xbf" + json.dumps(good).encode() + b"\r",
+        b"",
+        b'{"image": "a.png", "text": "caf\xe9"}',
+        b'{"image": "a.png", "text": "half',
+        b"[1, 2]",
+        b"[" * 100_000,
+        b'{"image": "a.png", "text": "\\ud83d"}',
+        b'{"image": "a.png", "text": ' + b"9" * 5_000 + b"}",
+        b'{"image": "a.png", "text": "' + b"x" * (2 * MAX_LINE) + b'"}',
+        {"image": {"path": "a.png"}, "text": "nested"},
+        {"image": "a.png", "text": [["nested"]]},
+        {"text": "no image"},
+        b'{"image": "a.png", "text": NaN}',
+        {"image": "a.png", "text": " \n"},
+        good,
+    ]
+    source = jsonl(folder, lines)
+    found = outcomes(source)
+    assert found == ["good", *["malformed-row"] * 9, "image-missing", "text-empty", "text-empty", "good"]
+    assert [row.number for row in read_source(source, ColumnsConfig())] == [1, *range(3, 16)]
+
+
+def test_one_bad_csv_row_costs_only_itself(folder: Path) -> None:
+    content = (
+        b"\xef\xbb\xbfimage,text,\r\n"
+        b"a.png,good,1\r\n"
+        b"a.png,too few\r\n"
+        b"a.png,too,many,cells\r\n"
+        b'b.png,"open quote,1\r\n'
+        b"b.png,after,1\r\n"
+        b'b.png,"two\nlines, and a comma",1\r\n'
+        b"\r\n"
+        b"c.png,caf\xe9,1\r\n"
+        b'c.png,5" nail,1\r\n'
+        b"c.png," + b"x" * 300_000 + b",1\r\n"
+        b'c.png,"never closed,1\r\n'
+        b"c.png,last,1"
+    )
+    found = [text[:20] for text in outcomes(csv(folder, content))]
+    bad = "malformed-row"
+    assert found == [*("good", bad, bad, bad, "after", "two\nlines, and a com", bad, '5" nail', "x" * 20, bad, "last")]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+def test_any_line_ending_ends_a_line(folder: Path, ending: bytes) -> None:
+    assert outcomes(csv(folder, ending.join([b"image,text", b"a.png,one", b"b.png,two"]))) == ["one", "two"]
+
+
+def test_an_unclosed_quote_is_recovered_from_in_a_long_file(folder: Path) -> None:
+    lines = [b"image,text", b'a.png,"open', *[b"a.png,good"] * 3_000]
+    assert Counter(outcomes(csv(folder, b"\n".join(lines)))) == {"malformed-row": 1, "good": 3_000}
+
+
+def test_an_image_path_may_not_leave_the_base(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "inner.png").symlink_to(folder / "a.png")
+    outside = [
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "/etc/passwd",
+        "link.png",
+        "out/secret.png",
+        "..",
+        "../no.png",
+    ]
+    inside = ["a.png", "./b.png", "../shop/c.png", "inner.png", str(folder / "a.png")]
+    source = jsonl(folder, [{"image": path, "text": "good"} for path in outside + inside])
+    assert outcomes(source) == ["image-outside-base"] * len(outside) + ["good"] * len(inside)
+
+
+def test_an_image_that_is_not_there_is_reported(folder: Path) -> None:
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "sub").mkdir()
+    paths = ["no.png", "sub", "loop", "x" * 5_000, "https://example.org/a.png", "a.png/b.png"]
+    source = jsonl(folder, [{"image": path, "text": "t"} for path in paths])
+    assert outcomes(source) == ["image-not-found"] * len(paths)
+    assert outcomes(jsonl(folder, [{"image": "a\0.png", "text": "t"}])) == ["malformed-row"]
+
+
+def test_metadata_is_typed_or_the_row_quarantined(folder: Path) -> None:
+    columns = ColumnsConfig(
+        keep={"i": "int64", "f": "float64", "b": "bool", "t": "timestamp", "l": "list<string>", "s": "string"}
+    )
+    row: dict[str, object] = {"image": "a.png", "text": "t"}
+    good: dict[str, object] = {
+        "i": 3.0,
+        "f": "2.5",
+        "b": "yes",
+        "t": "2026-01-02T03:04:05+01:00",
+        "l": ["x", 1],
+        "s": 5,
+    }
+    empty: dict[str, object] = dict.fromkeys(good)
+    bad: list[dict[str, object]] = [
+        {"i": 3.5},
+        {"i": 2**63},
+        {"i": True},
+        {"f": "x"},
+        {"b": 2},
+        {"t": 5},
+        {"t": "soon"},
+        {"l": {}},
+        {"s": [1]},
+    ]
+    rows = list(read_source(jsonl(folder, [row | good, row | empty, *(row | each for each in bad)]), columns))
+    assert isinstance(rows[0], SourceRow)
+    assert rows[0].metadata == {
+        "i": 3,
+        "f": 2.5,
+        "b": True,
+        "t": datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC),
+        "l": ["x", "1"],
+        "s": "5",
+    }
+    assert isinstance(rows[1], SourceRow)
+    assert set(rows[1].metadata.values()) == {None}
+    rejected = [each for each in rows[2:] if isinstance(each, RejectedRow)]
+    assert [each.reason for each in rejected] == ["metadata-type"] * len(bad)
+    assert rejected[0].message == "i: 3.5 in column i is no int64"
+
+
+def test_csv_metadata_is_typed_from_text(folder: Path) -> None:
+    source = csv(folder, b'image,text,i,l,f\na.png,t,12,"[""x"", ""y""]",\n')
+    row = only_row(source, ColumnsConfig(keep={"i": "int64", "l": "list<string>", "f": "float64"}))
+    assert row.metadata == {"i": 12, "l": ["x", "y"], "f": None}
+
+
+def test_unknown_splits_and_missing_ids_are_quarantined(folder: Path) -> None:
+    lines = [
+        {"image": "a.png", "text": "t", "id": "1", "split": "holdout"},
+        {"image": "a.png", "text": "t", "id": "", "split": "train"},
+        {"image": "a.png", "text": "no split", "id": "3"},
+    ]
+    assert outcomes(jsonl(folder, lines), ColumnsConfig(id="id", split="split")) == [
+        "split-unknown",
+        "id-missing",
+        "no split",
+    ]
+
+
+def test_a_fingerprint_changes_with_the_row_or_its_image_only(folder: Path) -> None:
+    line = {"image": "a.png", "text": "t", "unused": 1}
+    columns = ColumnsConfig()
+    first = only_row(jsonl(folder, [line]), columns).fingerprint
+    assert only_row(jsonl(folder, [line | {"unused": 2}]), columns).fingerprint == first
+    assert only_row(jsonl(folder, [line | {"text": "u"}]), columns).fingerprint != first
+    kept = [only_row(jsonl(folder, [line]), ColumnsConfig(keep={"unused": kind})) for kind in ("int64", "string")]
+    assert len({first, *(row.fingerprint for row in kept)}) == 3
+    os.utime(folder / "a.png", ns=(1, 1))
+    assert only_row(jsonl(folder, [line]), columns).fingerprint != first
+
+
+def test_a_folder_is_read_with_its_sidecars(tmp_path: Path) -> None:
+    base = tmp_path / "photos"
+    (base / "birds").mkdir(parents=True)
+    (base / ".hidden").mkdir()
+    for name in ("b.JPG", "birds/owl.webp", "birds/bad.png", "alone.png", "notes.pdf", ".hidden/x.png", "b.png"):
+        (base / name).write_bytes(b"x")
+    (base / "b.txt").write_text("best\n\nsecond \r\nbest\n")
+    (base / "birds/owl.txt").write_bytes("\ufeffan owl".encode())
+    (base / "birds/bad.txt").write_bytes(b"caf\xe9")
+    source = TypeAdapter(SourceConfig).validate_python({"kind": "folder", "path": base})
+    rows = list(read_source(source, ColumnsConfig(texts=["whatever"], group="folder")))
+    read = {row.image_path: (row.texts, row.group) for row in rows if isinstance(row, SourceRow)}
+    both = ("best", "second")
+    assert read == {"b.JPG": (both, None), "b.png": (both, None), "birds/owl.webp": (("an owl",), "birds")}
+    assert [row.reason for row in rows if isinstance(row, RejectedRow)] == ["text-empty", "malformed-row"]
+    assert rows[0].source == f"{tmp_path.name}/photos"
+    owls = outcomes(FolderSource(path=base, where="folder = 'birds' and name like 'o%'"))
+    assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1}
+
+
+def test_names_that_are_not_utf8_cost_only_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "good.png").touch()
+    (tmp_path / "good.txt").write_text("good")
+    for name in (b"caf\xe9.png", b"na\xefve.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.txt")).write_bytes(b"\xff")
+    source = FolderSource(path=tmp_path, where="folder = ''")
+    assert Counter(outcomes(source)) == {"malformed-row": 2, "good": 1}
+    for row in read_source(source, ColumnsConfig()):
+        assert row.image_path is None or row.image_path.encode()
+        assert isinstance(row, SourceRow) or row.message.encode()
+
+
+def test_where_of_a_source_without_rows_filters_nothing(folder: Path) -> None:
+    assert outcomes(jsonl(folder, []).model_copy(update={"where": "size > 1"})) == []
+    assert outcomes(jsonl(folder, [b"{"]).model_copy(update={"where": "size > 1"})) == ["malformed-row"]
+
+
+def test_where_filters_alike_in_every_batch(folder: Path) -> None:
+    lines: list[dict[str, object]] = [
+        {"image": "a.png", "text": str(n), "n": n if n % 2 else n + 0.5, "tags": ["x"]} for n in range(2_500)
+    ]
+    lines[3]["n"] = None
+    source = jsonl(folder, [*lines, b"{broken"])
+    kept = outcomes(source.model_copy(update={"where": "n >= 1000 and list_contains(tags, 'x')"}))
+    assert kept == ["where"] * 1_000 + [str(n) for n in range(1_000, 2_500)] + ["malformed-row"]
+    filtered = next(read_source(source.model_copy(update={"where": "n > 1"}), ColumnsConfig()))
+    assert isinstance(filtered, RejectedRow)
+    assert (filtered.outcome, filtered.reason, filtered.message) == ("filtered", "where", "where: n > 1 is not true")
+
+
+def test_where_compares_numbers_in_csv_as_numbers_and_codes_as_text(folder: Path) -> None:
+    source = csv(folder, b"image,text,price,code\na.png,cheap,0.5,007\na.png,dear,10,070\na.png,free,,1\n")
+    assert outcomes(source.model_copy(update={"where": "price > 9.5 or code = '007'"})) == ["cheap", "dear", "where"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "size = ",
+        "sise = 'L'",
+        "size > 1; select 1",
+        "size > 'x', 1",
+        "count(*) > 1",
+        "exists (select * from read_text('{path}'))",
+        "exists (select * from '{path}')",
+        "exists (select * from glob('/*'))",
+        "size = 'many'",
+    ],
+)
+def test_a_where_that_cannot_be_asked_is_one_line(folder: Path, where: str) -> None:
+    source = jsonl(folder, [{"image": "a.png", "text": "t", "size": 4}])
+    where = where.replace("{path}", str(source.path))
+    with pytest.raises(ValueError, match="shop/captions") as raised:
+        list(read_source(source.model_copy(update={"where": where}), ColumnsConfig()))
+    message = str(raised.value)
+    assert message.startswith(f"where: {where!r}")
+    assert message.endswith("(its columns are image, text, size)")
+    assert "\n" not in message
+
+
+def test_where_refuses_columns_that_differ_in_case_only(folder: Path) -> None:
+    source = jsonl(folder, [{"image": "a.png", "text": "t", "n": 1, "N": 2}])
+    assert outcomes(source) == ["t"]
+    with pytest.raises(ValueError, match="upper and lower case only"):
+        read_source(source.model_copy(update={"where": "N = 2"}), ColumnsConfig())
+
+
+def test_a_missing_source_is_named_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no caption file .*gone\.jsonl; correct `path`"):
+        read_source(JsonlSource(path=tmp_path / "gone.jsonl"), ColumnsConfig())
+    with pytest.raises(ValueError, match=r"no folder .*gone; correct `path`"):
+        read_source(FolderSource(path=tmp_path / "gone"), ColumnsConfig())
+    (tmp_path / "here.csv").write_text("image,text\n")
+    with pytest.raises(ValueError, match=r"no folder .*gone; correct `base`"):
+        read_source(CsvSource(path=tmp_path / "here.csv", base=tmp_path / "gone"), ColumnsConfig())
+
+
+def test_a_column_that_no_row_has_is_a_config_error(folder: Path) -> None:
+    late = {"image": "a.png", "text": "t", "caption": "late"}
+    source = jsonl(folder, [{"image": "a.png", "text": "t"}] * 5 + [late])
+    assert outcomes(source, ColumnsConfig(texts=["caption", "text"])) == ["t"] * 5 + ["late"]
+    with pytest.raises(ValueError, match=r"column captions that `columns.texts` names: did you mean caption\?"):
+        read_source(source, ColumnsConfig(texts=["captions"]))
+    with pytest.raises(ValueError, match=r"shop/captions has the column zzz that `columns.keep` names: It has image"):
+        read_source(source, ColumnsConfig(keep={"zzz": "string"}))
+    assert outcomes(jsonl(folder, [b"{broken"])) == ["malformed-row"]
+    assert outcomes(jsonl(folder, [])) == []
+
+
+def test_a_header_that_names_a_column_twice_is_a_config_error(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"captions\.csv names text more than once"):
+        read_source(csv(folder, b"image,text,text\n"), ColumnsConfig())
+
+
+def test_a_reserved_name_can_be_kept_under_another() -> None:
+    with pytest.raises(ValidationError, match=r"my_source: \{column: source, type: string\}"):
+        ColumnsConfig(keep={"source": "string"})
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the development bundle")
+def test_real_captions_are_read_whole() -> None:
+    source = JsonlSource(path=DATA / "grocery/captions.jsonl", base=DATA, where="split = 'val'")
+    columns = ColumnsConfig(id="image_id", texts=["texts", "keywords"], group="concept_id", split="split")
+    rows = list(read_source(source, columns))
+    assert len(rows) == 2_936
+    assert {row.split if isinstance(row, SourceRow) else row.reason for row in rows} == {"val", "where"}

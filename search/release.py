@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lance
 
-from storage.files import damage
+from storage.files import FileDigests, damage
 from storage.releases import Release, release_log
 from storage.vectors import embedding_function, table_name
 
@@ -46,6 +46,11 @@ class OpenRelease:
         # Imported here: SQL without a text to encode answers without waiting seconds for torch.
         from models.encoder import Encoder
 
+        wrong = damage(self.folder, _model_files(self.record), contents=True)
+        if wrong:
+            raise ValueError(
+                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
+            )
         encoder = Encoder.load(self.folder / "models" / self.record.model_id)
         if encoder.dimension != self.record.dimension:
             raise ValueError(
@@ -61,6 +66,10 @@ class OpenRelease:
         return names
 
 
+def _model_files(record: Release) -> FileDigests:
+    return {name: digest for name, digest in record.files.items() if name.startswith(f"models/{record.model_id}/")}
+
+
 def _refuse_mismatch(folder: Path, record: Release) -> None:
     model = f"models/{record.model_id}"
     if record.table != table_name(record.model_id):
@@ -68,9 +77,8 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
             f"release {record.number} binds table {record.table} to model {record.model_id}, "
             "which did not make its vectors"
         )
-    # Sizes only: the record's log has checked the rest, and hashing a large model would make every query wait.
-    files = {name: digest for name, digest in record.files.items() if name.startswith(f"{model}/")}
-    wrong = damage(folder, files) if (folder / model).is_dir() else [f"{model} is missing"]
+    # Sizes only: a query that needs no model shall not wait for its digest.
+    wrong = damage(folder, _model_files(record)) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
         raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
 

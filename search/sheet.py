@@ -23,7 +23,7 @@ h1 { font-size: 1.35rem; margin: 0; }
 h2 { font-size: 1.05rem; margin: 36px 0 12px; overflow-wrap: anywhere; }
 .soft { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 12px;
-     grid-template-columns: repeat(auto-fill, minmax(min(150px, 45%), 1fr)); }
+     grid-template-columns: repeat(auto-fill, minmax(min(200px, 45%), 1fr)); }
 li { background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; min-width: 0; }
 .picture { background: #fff; display: block; aspect-ratio: 1; width: 100%; padding: 10px; object-fit: contain; }
 .about { padding: 8px 10px 10px; border-top: 1px solid var(--line); }
@@ -66,7 +66,9 @@ def contact_picture(queries: Sequence[Titled], *, columns: int = 8, rows: int = 
     font = ImageFont.load_default(14)
     for line, (title, hits) in enumerate(shown):
         top = gap + line * (cell + gap + heading)
-        draw.text((gap, top), _fitting(draw, title, font, width - 2 * gap), fill="#222", font=font)
+        # Pillow's own font has the plain hyphen only.
+        line_title = title.replace("−", "-") + ("" if hits else ": nothing found")
+        draw.text((gap, top), _fitting(draw, line_title, font, width - 2 * gap), fill="#222", font=font)
         for place, hit in enumerate(hits):
             with Image.open(io.BytesIO(hit.thumbnail)) as opened:
                 small = opened.convert("RGB")

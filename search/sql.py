@@ -34,7 +34,7 @@ def run_sql(release: OpenRelease, sql: str) -> pa.Table:
             with _interrupted_after(connection, MAX_SECONDS):
                 return _fetched(connection.sql(statement))
         except duckdb.InterruptException as error:
-            raise ValueError(f"the statement took longer than {MAX_SECONDS:.0f} seconds") from error
+            raise ValueError(f"the statement took longer than {MAX_SECONDS:g} seconds") from error
         except duckdb.Error as error:
             raise ValueError(f"{_first_line(str(error))} ({_HINT})") from error
 

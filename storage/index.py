@@ -17,7 +17,11 @@ COLUMN = "image_vector"
 INDEX_NAME = "image_vector_idx"
 REFINE_FACTOR = 20
 """Candidates per wanted neighbour that are ranked again by their exact vectors: quantised ones are too coarse."""
+TIE = 1e-5
+"""Similarities closer than this differ by the order of summation only."""
 ROWS_PER_PARTITION = 8192
+MAX_SEGMENTS = 16
+"""Every night adds a segment to the index, all of which each query searches: at this many they are merged into one."""
 RETRAIN_GROWTH = 4
 """Partitions are learned anew once they hold this many times the rows they were made for."""
 
@@ -65,13 +69,17 @@ def nearest(
 
 def indexed_kind(dataset: Any) -> str | None:
     """Kind of the dataset's vector index in the words of `IndexConfig`, None where it has none."""
-    kinds = [index["type"].lower() for index in dataset.list_indices() if index["name"] == INDEX_NAME]
-    return kinds[0] if kinds else None
+    index = _index(dataset)
+    return None if index is None else str(index.index_type).lower()
 
 
 def unindexed_rows(dataset: Any) -> int:
     """Rows that the vector index doesn't cover; 0 where there is no index."""
-    return 0 if indexed_kind(dataset) is None else int(_statistics(dataset)["num_unindexed_rows"])
+    index = _index(dataset)
+    if index is None:
+        return 0
+    covered = {fragment for segment in index.segments for fragment in segment.fragment_ids}
+    return sum(each.count_rows() for each in dataset.get_fragments() if each.fragment_id not in covered)
 
 
 def bring_up_to_date(dataset: Any, config: IndexConfig) -> str | None:
@@ -85,32 +93,46 @@ def bring_up_to_date(dataset: Any, config: IndexConfig) -> str | None:
         if present is not None:
             dataset.drop_index(INDEX_NAME)
     elif present != wanted or _outgrown(dataset, rows):
-        # One bit a dimension, then exact re-ranking: a quarter of the build time of Lance's default of five bits.
-        bits = {"num_bits": 1} if wanted == "ivf_rq" else {}
         logger.info("building the %s index over %d rows", wanted, rows)
-        dataset.create_index(COLUMN, wanted.upper(), name=INDEX_NAME, metric="cosine", replace=True, **bits)
+        tuning = _tuning(wanted, dataset.schema.field(COLUMN).type.list_size)
+        dataset.create_index(COLUMN, wanted.upper(), name=INDEX_NAME, metric="cosine", replace=True, **tuning)
     elif unindexed_rows(dataset):
-        dataset.optimize.optimize_indices()
+        segments = len(_index(dataset).segments)
+        dataset.optimize.optimize_indices(num_indices_to_merge=segments if segments >= MAX_SEGMENTS else 0)
     return wanted
 
 
-def recall_at_10(dataset: Any, queries_QD: Floats, exact_ids: list[list[str]]) -> float:
-    """Share of each query's exact ten nearest item_ids that the index finds, averaged."""
+def recall_at_10(dataset: Any, queries_QD: Floats, exact_QK: Floats) -> float:
+    """Share of each query's K nearest rows that the index finds, averaged; `exact_QK`: their similarities, descending.
+
+    A row as near as the K-th counts whichever it is: copies of one picture are all equally near.
+    """
     shares = []
-    for vector_D, truth in zip(queries_QD, exact_ids, strict=True):
-        found = nearest(dataset, vector_D, k=len(truth), columns=["item_id"])["item_id"].to_pylist()
-        shares.append(len(set(found) & set(truth)) / len(truth))
+    for vector_D, exact_K in zip(queries_QD, exact_QK, strict=True):
+        distances = nearest(dataset, vector_D, k=len(exact_K), columns=["item_id"])["_distance"].to_numpy()
+        shares.append(float((1 - distances >= exact_K[-1] - TIE).mean()))
     return float(np.mean(shares))
+
+
+def _tuning(kind: str, dimension: int) -> dict[str, int]:
+    match kind:
+        case "ivf_rq":
+            # Of 100,000 rows of 64 dimensions, one bit each found 0.93 of the nearest ten, five bits 0.997. Of 512
+            # dimensions one bit finds all, in a quarter of the build time.
+            return {"num_bits": 1 if dimension >= 256 else 5}
+        case "ivf_pq":
+            return {"num_sub_vectors": dimension // 8 if dimension % 8 == 0 else 1}
+        case _:
+            return {}
 
 
 def _outgrown(dataset: Any, rows: int) -> bool:
     # A graph inside each partition makes large partitions cheap to search.
     if indexed_kind(dataset) == "ivf_hnsw_sq":
         return False
-    partitions: int = sum(segment["num_partitions"] for segment in _statistics(dataset)["indices"])
+    partitions = len(dataset.get_ivf_model(INDEX_NAME).centroids)
     return rows > RETRAIN_GROWTH * ROWS_PER_PARTITION * partitions
 
 
-def _statistics(dataset: Any) -> dict[str, Any]:
-    statistics: dict[str, Any] = dataset.stats.index_stats(INDEX_NAME)
-    return statistics
+def _index(dataset: Any) -> Any:
+    return next((each for each in dataset.describe_indices() if each.name == INDEX_NAME), None)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
 from storage.files import sync
-from storage.index import COLUMN, Floats, IndexConfig, bring_up_to_date, recall_at_10, unindexed_rows
+from storage.index import COLUMN, IndexConfig, bring_up_to_date
 from storage.schema import ColumnType, vector_schema
+from storage.table_check import TableCheck, check_table
 
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
@@ -31,20 +31,6 @@ class Upserted(BaseModel, frozen=True, extra="forbid"):
     updated: int
 
 
-class TableCheck(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """What a check of a table version found."""
-
-    rows: int
-    unindexed_rows: int
-    duplicate_ids: int
-    bad_vectors: int
-    """Vectors with a NaN or a length other than 1."""
-    ann_recall: float
-    """Recall@10 of the index against exact search on a sample of items; 1 where there is no index."""
-    problems: list[str]
-    """Why this version may not be released; empty when it may."""
-
-
 class VectorTable:
     """The LanceDB table of one model, at its latest version.
 
@@ -52,13 +38,22 @@ class VectorTable:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the table at `path`. Raises ValueError where there is none."""
+        """Open the table at `path`. Raises ValueError where there is none, or its latest version is damaged."""
         self.path = path
-        self._dataset: Any = lance.dataset(str(path))
+        try:
+            self._dataset: Any = lance.dataset(str(path))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the latest version of {path} can't be opened; released versions may still be whole, and removing "
+                f"the latest file in {path / '_versions'} goes back one version: {str(error).splitlines()[0]}"
+            ) from error
 
     @classmethod
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
-        """The table of `model_id` below the pipeline's `folder`; ValueError where it has other columns."""
+        """The table of `model_id` below the pipeline's `folder`; ValueError where its vectors have another dimension.
+
+        Metadata columns that `keep` has come to name, or names no more, are added (empty) and dropped in a new version.
+        """
         path = folder / table_name(model_id)
         schema = vector_schema(dimension, keep)
         if not any((path / "_versions").glob("*.manifest")):
@@ -66,12 +61,7 @@ class VectorTable:
             path.parent.mkdir(parents=True, exist_ok=True)
             lance.write_dataset(schema.empty_table().replace_schema_metadata(function), str(path), mode="create")
         table = cls(path)
-        found = table._dataset.schema
-        if not found.equals(schema):
-            raise ValueError(
-                f"{path} has columns {_columns(found)}, the pipeline asks for {_columns(schema)}: "
-                "remove the folder to build the table anew"
-            )
+        table._evolve(schema)
         return table
 
     @property
@@ -95,10 +85,10 @@ class VectorTable:
         seen: set[str] = set()
         for chunk in _chunks(rows, self._dataset.schema):
             ids = chunk["item_id"].to_pylist()
-            if len(seen.union(ids)) != len(seen) + len(ids):
-                twice = sorted(seen.intersection(ids)) or sorted({each for each in ids if ids.count(each) > 1})
-                raise ValueError(f"item_id {twice[0]!r} comes twice in the rows to write")
-            seen.update(ids)
+            for item_id in ids:
+                if item_id in seen:
+                    raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
+                seen.add(item_id)
             before = self._dataset.count_rows()
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             counts = merge.execute(chunk)
@@ -115,46 +105,23 @@ class VectorTable:
         self._refresh()
         removed = 0
         for start in range(0, len(item_ids), IDS_PER_DELETE):
-            removed += self._dataset.delete(pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE]))[
-                "num_deleted_rows"
-            ]
+            some = pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE])
+            removed += self._dataset.delete(some)["num_deleted_rows"]
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
         """Merge small data files where there are many, bring the index up to date; returns its kind or None."""
         self._refresh()
+        kind = bring_up_to_date(self._dataset, config)
         if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
+            # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
             self._dataset.optimize.compact_files()
-        return bring_up_to_date(self._dataset, config)
+        return kind
 
     def check(self, config: IndexConfig, *, expected_rows: int, sample: int = 100, seed: int = 0) -> TableCheck:
         """Read every vector of the latest version once and say what is wrong with it."""
         self._refresh()
-        queries_QD = self._sample(sample, seed)
-        survey = _survey(self._dataset, queries_QD)
-        ids = self._dataset.to_table(columns=["item_id"])["item_id"]
-        unindexed = unindexed_rows(self._dataset)
-        indexed = bool(self._dataset.list_indices()) and len(queries_QD) > 0
-        recall = recall_at_10(self._dataset, queries_QD, survey.nearest_ids) if indexed else 1.0
-        duplicates = len(ids) - pc.count_distinct(ids).as_py()
-        problems = [
-            (len(ids) != expected_rows, f"{len(ids)} rows, expected {expected_rows}"),
-            (duplicates > 0, f"{duplicates} rows repeat an item_id"),
-            (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
-            (unindexed > 0, f"{unindexed} rows aren't indexed"),
-            (
-                recall < config.min_ann_recall,
-                f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",
-            ),
-        ]
-        return TableCheck(
-            rows=len(ids),
-            unindexed_rows=unindexed,
-            duplicate_ids=duplicates,
-            bad_vectors=survey.bad,
-            ann_recall=recall,
-            problems=[message for wrong, message in problems if wrong],
-        )
+        return check_table(self._dataset, config, expected_rows=expected_rows, sample=sample, seed=seed)
 
     def files(self) -> Iterator[Path]:
         """Every file the latest version is read from: manifest, data, deletions, index."""
@@ -180,10 +147,8 @@ class VectorTable:
     def tag(self, release: int, version: int) -> None:
         """Hold `version` for `release`, so that clean-up can't take it."""
         tags, name = self._dataset.tags, _tag(release)
-        if name in tags.list():
-            tags.update(name, version)
-        else:
-            tags.create(name, version)
+        put = tags.update if name in tags.list() else tags.create
+        put(name, version)
 
     def untag(self, release: int) -> None:
         """Let go of the version held for `release`, if any."""
@@ -195,14 +160,23 @@ class VectorTable:
         self._refresh()
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
 
+    def _evolve(self, schema: pa.Schema) -> None:
+        present, wanted = self._dataset.schema, vector_schema(schema.field(COLUMN).type.list_size, {})
+        wrong = [field for field in wanted if field.name not in present.names or present.field(field.name) != field]
+        if wrong:
+            raise ValueError(f"{self.path} has no column {wrong[0].name} of type {wrong[0].type}")
+        dropped = [
+            field.name for field in present if field.name not in schema.names or schema.field(field.name) != field
+        ]
+        if dropped:
+            self._dataset.drop_columns(dropped)
+        added = [field for field in schema if field.name not in self._dataset.schema.names]
+        if added:
+            self._dataset.add_columns(added)
+
     def _refresh(self) -> None:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
         self._dataset.checkout_latest()
-
-    def _sample(self, size: int, seed: int) -> Floats:
-        rows = self._dataset.count_rows()
-        chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
-        return _matrix(self._dataset.take(sorted(chosen), columns=[COLUMN])[COLUMN].combine_chunks())
 
 
 def table_name(model_id: str) -> str:
@@ -231,46 +205,6 @@ def thumbnail(image: bytes) -> bytes:
     return out.getvalue()
 
 
-class _Survey(BaseModel, frozen=True):
-    bad: int
-    nearest_ids: list[list[str]]
-
-
-def _survey(dataset: Any, queries_QD: Floats) -> _Survey:
-    """One pass over all vectors: how many are bad, and the exact ten nearest item_ids of each query."""
-    bad = 0
-    best: list[list[tuple[float, str]]] = [[] for _ in queries_QD]
-    for batch in dataset.to_batches(columns=["item_id", COLUMN, "text_vector"], batch_size=8192):
-        image_ND = _matrix(batch[COLUMN])
-        for vectors_ND in (image_ND, _ragged(batch["text_vector"], image_ND.shape)):
-            # NaN fails this comparison too.
-            bad += int((~(np.abs(np.linalg.norm(vectors_ND, axis=1) - 1) < 1e-3)).sum())
-        if len(queries_QD):
-            scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-2)
-            top_QK = np.argsort(-scores_QN, axis=1, kind="stable")[:, :10]
-            ids = batch["item_id"]
-            for row, top_K in enumerate(top_QK):
-                fresh = [(float(scores_QN[row, at]), ids[int(at)].as_py()) for at in top_K]
-                best[row] = sorted(best[row] + fresh, key=lambda each: -each[0])[:10]
-    return _Survey(bad=bad, nearest_ids=[[each for _, each in row] for row in best])
-
-
-def _matrix(vectors: pa.FixedSizeListArray) -> Floats:
-    width = vectors.type.list_size
-    flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, width)
-
-
-def _ragged(vectors: pa.ListArray, shape: tuple[int, ...]) -> Floats:
-    """The vectors as a matrix of `shape`; one of another length makes its row NaN, so that it counts as bad."""
-    lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
-    if (lengths == shape[1]).all():
-        flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(shape)
-    rows = [row if len(row) == shape[1] else [np.nan] * shape[1] for row in vectors.to_pylist()]
-    return np.asarray(rows, dtype=np.float32)
-
-
 def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
     """`rows` in tables of at most `ROWS_PER_COMMIT`, their columns in the order and types of `schema`."""
     reader = rows.to_reader(max_chunksize=ROWS_PER_COMMIT) if isinstance(rows, pa.Table) else rows
@@ -289,12 +223,8 @@ def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterato
 def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_batches(batches).select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise ValueError(f"rows don't fit the vector table: {error}") from error
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
 def _tag(release: int) -> str:

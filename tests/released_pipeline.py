@@ -5,7 +5,6 @@ import json
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from models.encoder import Encoder
 from storage.files import digest_files
 from storage.releases import Release, Training, release_log
 from storage.schema import ColumnType
@@ -33,28 +33,6 @@ TINY = {
 }
 
 
-class TinyEncoder:
-    """Stands in for `models.encoder.Encoder` over the same folder."""
-
-    dimension = D
-
-    def __init__(self, directory: Path) -> None:
-        torch.set_num_threads(1)
-        self.model, _, self.transform = open_clip.create_model_and_transforms(f"local-dir:{directory}", pretrained="")
-        self.model.eval()
-        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
-        self.encoded: list[str] = []
-
-    def embed_texts(self, texts: list[str]) -> Any:
-        self.encoded += texts
-        with torch.no_grad():
-            return self.model.encode_text(self.tokenizer(texts), normalize=True).numpy()
-
-    def embed_images(self, images: list[Image.Image]) -> Any:
-        with torch.no_grad():
-            return self.model.encode_image(torch.stack([self.transform(i) for i in images]), normalize=True).numpy()
-
-
 def save_model(directory: Path) -> None:
     """A tiny random model in OpenCLIP's layout."""
     directory.mkdir(parents=True)
@@ -62,7 +40,7 @@ def save_model(directory: Path) -> None:
     config = {"model_cfg": TINY, "preprocess_cfg": {"mean": mean, "std": std}}
     (directory / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    model = open_clip.CLIP(**{**TINY, "vision_cfg": TINY["vision_cfg"], "text_cfg": TINY["text_cfg"]})
+    model = open_clip.CLIP(**TINY)
     save_file(model.state_dict(), directory / "open_clip_model.safetensors")
 
 
@@ -75,7 +53,7 @@ def picture(number: int) -> bytes:
     return out.getvalue()
 
 
-def item_rows(encoder: TinyEncoder, names: list[str]) -> pa.Table:
+def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
     """One table row per name; the item_id is the name."""
     images = [picture(at) for at in range(len(names))]
     count = len(names)
@@ -105,10 +83,11 @@ def item_rows(encoder: TinyEncoder, names: list[str]) -> pa.Table:
 
 def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Release:
     """Write model, table and release record below `folder`; returns the record."""
+    torch.set_num_threads(1)
     model = folder / "models" / MODEL_ID
     if not model.is_dir():
         save_model(model)
-    encoder = TinyEncoder(model)
+    encoder = Encoder.load(model)
     table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
     table.upsert(item_rows(encoder, names))
     table.sync({})
@@ -124,6 +103,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         table_version=table.version,
         rows=len(names),
         dimension=D,
+        max_side=16,
         keep=KEEP,
         index=None,
         metrics={},
@@ -132,6 +112,6 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         ),
         reason="test",
     )
-    table.tag(number)
+    table.tag(number, table.version)
     release_log(folder).publish(record)
     return record

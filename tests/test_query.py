@@ -1,0 +1,158 @@
+"""Search by text, image, item and their sums, against a plain loop over all vectors."""
+
+import io
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pytest
+from PIL import Image
+from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
+
+from search.query import Query, item_vector, query_vector, search
+from search.release import OpenRelease
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
+    folder = tmp_path_factory.mktemp("pipeline")
+    publish(folder)
+    return OpenRelease.open(folder)
+
+
+def slowly(release: OpenRelease, query: Query) -> list[str]:
+    rows = release.dataset.to_table().to_pylist()
+    vector = query_vector(release, query)
+    scored = [(-round(float(np.dot(vector, row["image_vector"])), 6), row["item_id"]) for row in rows]
+    return [item_id for _, item_id in sorted(scored)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(text="red apple"),
+        Query(text="red apple", plus=("green pear",), minus=("fig",)),
+        Query(like="red apple", minus=("apple",)),
+        Query(plus=("red", "apple")),
+        *(Query(text=hostile) for hostile in HOSTILE),
+    ],
+)
+def test_search_matches_a_plain_loop(release: OpenRelease, query: Query) -> None:
+    expected = [each for each in slowly(release, query) if each != query.like][:10]
+    assert [hit.item_id for hit in search(release, query, k=10).hits] == expected
+
+
+def test_image_finds_its_own_item(release: OpenRelease, tmp_path: Path) -> None:
+    path = tmp_path / "query.png"
+    path.write_bytes(picture(7))
+    assert search(release, Query(image=path), k=1).hits[0].item_id == NAMES[7]
+    hit = search(release, Query(image=Image.open(io.BytesIO(picture(7)))), k=1).hits[0]
+    assert hit.item_id == NAMES[7]
+    assert hit.score == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("item_id", ["red apple", *HOSTILE])
+def test_like_finds_others_but_not_the_item_itself(release: OpenRelease, item_id: str) -> None:
+    ids = [hit.item_id for hit in search(release, Query(like=item_id), k=100).hits]
+    assert sorted(ids) == sorted(set(NAMES) - {item_id})
+
+
+def test_composition_is_vector_arithmetic(release: OpenRelease) -> None:
+    red, apple, fig = release.encoder.embed_texts(["red", "apple", "fig"])
+    total = red + apple - fig
+    found = query_vector(release, Query(text="red", plus=("apple",), minus=("fig",)))
+    assert np.allclose(found, total / np.linalg.norm(total), atol=1e-6)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
+
+
+def test_json_holds_the_documented_keys_only(release: OpenRelease) -> None:
+    document = search(release, Query(text="red apple"), k=46).to_json()
+    assert list(document) == ["release", "model_id", "hits"]
+    assert document["release"] == 1
+    assert document["model_id"] == MODEL_ID
+    hit = next(each for each in document["hits"] if each["item_id"] == "red apple")
+    assert list(hit) == ["item_id", "score", "texts", "path", "subgroup", "price", "seen", "tags"]
+    assert hit["price"] is None  # NaN, which JSON hasn't
+    assert hit["seen"] == "2026-11-01T00:00:00+00:00"
+    assert hit["tags"] == ["tag", "red apple"]
+
+
+def test_equal_scores_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:5])
+    release = OpenRelease.open(tmp_path)
+    rows = release.dataset.to_table()
+    same = [f"same {at:03d}" for at in range(40)]
+    from storage.vectors import VectorTable
+
+    table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
+    for item_id in reversed(same):
+        row = rows.slice(0, 1).set_column(0, "item_id", [[item_id]])
+        table.upsert(row)
+    release = OpenRelease(tmp_path, release.record.model_copy(update={"table_version": table.version}))
+    hits = search(release, Query(text="anything like the first"), k=46).hits
+    ids = [hit.item_id for hit in hits if hit.item_id.startswith("same") or hit.item_id == NAMES[0]]
+    assert ids == sorted([NAMES[0], *same])
+    first = search(release, Query(image=Image.open(io.BytesIO(picture(0)))), k=5).hits
+    assert [hit.item_id for hit in first] == sorted([NAMES[0], *same])[:5]
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        (Query(), "nothing to search for"),
+        (Query(minus=("red",)), "nothing to search for"),
+        (Query(text="  "), "an empty text"),
+        (Query(text="red", plus=("",)), "an empty text"),
+        (Query(text="red", minus=("red",)), "cancel out"),
+        (Query(like="no such item"), "release 1 has no item 'no such item'"),
+        (Query(image=Path("/no/such/file.png")), "/no/such/file.png"),
+    ],
+)
+def test_query_that_cannot_be_answered_is_refused_in_one_line(
+    release: OpenRelease, query: Query, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint) as error:
+        search(release, query)
+    assert "\n" not in str(error.value)
+
+
+def test_file_that_is_no_image_is_refused(release: OpenRelease, tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture")
+    with pytest.raises(ValueError, match=r"notes\.png"):
+        search(release, Query(image=path))
+
+
+def test_k_is_bounded(release: OpenRelease) -> None:
+    for k in (0, -1, 10_001):
+        with pytest.raises(ValueError, match=f"k is {k}"):
+            search(release, Query(text="red"), k=k)
+    assert len(search(release, Query(text="red"), k=10_000).hits) == len(NAMES)
+
+
+def test_title_says_the_query_in_words() -> None:
+    query = Query(text="shoe", image=Path("/a/b.png"), like="i7", plus=("red",), minus=("cheap",))
+    assert query.title == "shoe + b.png + like i7 + red − cheap"
+
+
+def test_item_vector_matches_the_model(release: OpenRelease) -> None:
+    [vector] = release.encoder.embed_images([Image.open(io.BytesIO(picture(3))).convert("RGB")])
+    assert np.allclose(item_vector(release, NAMES[3]), vector, atol=1e-5)
+
+
+def test_plain_lancedb_and_open_clip_find_the_same_ten(release: OpenRelease) -> None:
+    table = lancedb.connect(str(release.folder / "vectors")).open_table(MODEL_ID)
+    for text in ("red apple", *COLOURS[:2]):
+        plain = table.search(text).distance_type("cosine").limit(10).to_list()
+        ours = search(release, Query(text=text), k=10).hits
+        assert [row["item_id"] for row in plain] == [hit.item_id for hit in ours]
+        assert [1 - row["_distance"] for row in plain] == pytest.approx([hit.score for hit in ours], abs=1e-5)
+    image = Image.open(io.BytesIO(picture(5))).convert("RGB")
+    assert table.search(image).distance_type("cosine").limit(1).to_list()[0]["item_id"] == NAMES[5]
+
+
+def test_rows_of_the_fixture_are_what_the_table_holds(release: OpenRelease) -> None:
+    expected = item_rows(release.encoder, NAMES).sort_by("item_id")
+    found = release.dataset.to_table().sort_by("item_id")
+    assert found["texts"].to_pylist() == expected["texts"].to_pylist()
+    assert found["item_id"].to_pylist() == expected["item_id"].to_pylist()

@@ -1,0 +1,275 @@
+"""The vector table: upsert, delete, check, tags, files."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from vector_rows import D, vector_rows
+
+import storage.vectors
+from storage.files import damage, digest_files
+from storage.index import IndexConfig
+from storage.vectors import VectorTable, thumbnail
+
+HOSTILE = ["'; DROP TABLE items; --", "a' OR '1'='1", 'quo"te', "back`tick", "ünïcödé 🍎", "%", "_", "\\"]
+EXACT = IndexConfig(kind="none")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> VectorTable:
+    return VectorTable.create_or_open(tmp_path, "model-a", dimension=D, keep={"subgroup": "string"})
+
+
+def ids_of(table: VectorTable) -> list[str]:
+    ids: list[str] = sorted(table.items()["item_id"].to_pylist())
+    return ids
+
+
+def test_upsert_inserts_new_rows_and_replaces_known_ones(table: VectorTable) -> None:
+    first = table.upsert(vector_rows(["a", "b", "c"]))
+    assert (first.inserted, first.updated) == (3, 0)
+    second = table.upsert(vector_rows(["b", "c", "d"], digest="second"))
+    assert (second.inserted, second.updated) == (1, 2)
+    found = dict(zip(*(table.items()[name].to_pylist() for name in ("item_id", "content_digest")), strict=True))
+    assert found == {"a": "first", "b": "second", "c": "second", "d": "second"}
+
+
+def test_upsert_takes_a_reader_and_commits_in_pieces(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.vectors, "ROWS_PER_COMMIT", 4)
+    before = table.version
+    done = table.upsert(vector_rows([f"i{at}" for at in range(10)]).to_reader(max_chunksize=2))
+    assert done.inserted == 10
+    assert table.version == before + 3
+    assert table.check(EXACT, expected_rows=10).problems == []
+
+
+def test_upsert_refuses_an_item_id_that_comes_twice(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        table.upsert(vector_rows(["a", "b", "a"]))
+    assert ids_of(table) == []
+    monkeypatch.setattr(storage.vectors, "ROWS_PER_COMMIT", 2)
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        table.upsert(vector_rows(["a", "b", "c", "a"]))
+    assert ids_of(table) == ["a", "b"]
+
+
+def test_upsert_refuses_rows_that_do_not_fit(table: VectorTable) -> None:
+    with pytest.raises(ValueError, match="rows have columns"):
+        table.upsert(vector_rows(["a"]).drop_columns(["split"]))
+    with pytest.raises(ValueError, match="don't fit"):
+        table.upsert(vector_rows(["a"], dimension=D + 1))
+
+
+def test_upsert_of_nothing_changes_nothing(table: VectorTable) -> None:
+    before = table.version
+    assert table.upsert(vector_rows([])).inserted == 0
+    assert table.version == before
+
+
+def test_two_handles_do_not_double_rows(tmp_path: Path, table: VectorTable) -> None:
+    other = VectorTable(tmp_path / "vectors" / "model-a.lance")
+    table.upsert(vector_rows(["a", "b"]))
+    assert other.upsert(vector_rows(["a", "b", "c"])).updated == 2
+    assert ids_of(table) == ["a", "b", "c"]
+
+
+def test_killed_upsert_run_again_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+import storage.vectors
+from vector_rows import D, vector_rows
+storage.vectors.ROWS_PER_COMMIT = 10
+table = storage.vectors.VectorTable.create_or_open(Path(sys.argv[1]), "m", dimension=D, keep={"subgroup": "string"})
+table.upsert(vector_rows([f"i{at}" for at in range(100_000)]).to_reader(max_chunksize=10))
+"""
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{program}", str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+    )
+    versions = tmp_path / "vectors" / "m.lance" / "_versions"
+    deadline = time.monotonic() + 60
+    while len(list(versions.glob("*.manifest"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    table = VectorTable.create_or_open(tmp_path, "m", dimension=D, keep={"subgroup": "string"})
+    written = len(ids_of(table))
+    assert 30 <= written < 100_000
+    ids = [f"i{at}" for at in range(written + 50)]
+    done = table.upsert(vector_rows(ids))
+    assert (done.inserted, done.updated) == (50, written)
+    assert ids_of(table) == sorted(ids)
+    assert table.check(EXACT, expected_rows=len(ids)).problems == []
+
+
+def test_table_whose_creation_was_killed_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "vectors" / "m.lance" / "data").mkdir(parents=True)
+    (tmp_path / "vectors" / "m.lance" / "data" / "torn.lance").write_bytes(b"half")
+    table = VectorTable.create_or_open(tmp_path, "m", dimension=D, keep={"subgroup": "string"})
+    assert table.upsert(vector_rows(["a"])).inserted == 1
+
+
+def test_hostile_ids_are_kept_and_deleted_exactly(table: VectorTable) -> None:
+    table.upsert(vector_rows([*HOSTILE, "kept"]))
+    assert ids_of(table) == sorted([*HOSTILE, "kept"])
+    for at, hostile in enumerate(HOSTILE):
+        assert table.delete([hostile, "not there"]) == 1
+        assert ids_of(table) == sorted([*HOSTILE[at + 1 :], "kept"])
+
+
+def test_delete_removes_many_rows_in_pieces(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.vectors, "IDS_PER_DELETE", 3)
+    ids = [f"i{at}" for at in range(10)]
+    table.upsert(vector_rows(ids))
+    assert table.delete(ids[:8]) == 8
+    assert table.delete(ids[:8]) == 0
+    assert ids_of(table) == ids[8:]
+
+
+def test_open_refuses_a_table_of_another_dimension(tmp_path: Path, table: VectorTable) -> None:
+    del table
+    with pytest.raises(ValueError, match=r"no column image_vector of type fixed_size_list<item: float>\[9\]"):
+        VectorTable.create_or_open(tmp_path, "model-a", dimension=D + 1, keep={"subgroup": "string"})
+
+
+def test_metadata_columns_come_and_go_without_touching_released_versions(tmp_path: Path, table: VectorTable) -> None:
+    ids = [f"i{at}" for at in range(1500)]
+    table.upsert(vector_rows(ids))
+    table.build_index(IndexConfig(min_rows=1000))
+    table.tag(1, table.version)
+    released = table.version
+    changed = VectorTable.create_or_open(
+        tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"}
+    )
+    assert changed.items().num_rows == 1500
+    rows = vector_rows(ids[:10]).drop_columns(["subgroup"])
+    rows = rows.append_column("price", pa.array([1.5] * 10)).append_column("tags", pa.array([["a"]] * 10))
+    assert changed.upsert(rows).updated == 10
+    changed.build_index(IndexConfig(min_rows=1000))
+    assert changed.check(IndexConfig(min_rows=1000, min_ann_recall=0.9), expected_rows=1500).problems == []
+    latest = lance.dataset(str(table.path))
+    assert set(latest.schema.names) - set(lance.dataset(str(table.path), version=released).schema.names) == {
+        "price",
+        "tags",
+    }
+    assert sum(value is not None for value in latest.to_table(columns=["price"])["price"].to_pylist()) == 10
+    changed.clean_up()
+    old = lance.dataset(str(table.path), version=released).to_table()
+    assert old.num_rows == 1500
+    assert set(old["subgroup"].to_pylist()) == {"A", "B"}
+    assert b"embedding_functions" in latest.schema.metadata
+    retyped = VectorTable.create_or_open(tmp_path, "model-a", dimension=D, keep={"price": "string"})
+    assert retyped.check(EXACT, expected_rows=1500).rows == 1500
+
+
+def test_check_names_what_is_wrong(table: VectorTable) -> None:
+    rows = vector_rows(["a", "b", "c", "d"])
+    bad = np.stack([row.as_py() for row in rows["image_vector"]])
+    bad[0], bad[1] = np.nan, bad[1] * 2
+    bad_vectors = pa.FixedSizeListArray.from_arrays(pa.array(bad.ravel(), pa.float32()), D)
+    rows = rows.set_column(1, "image_vector", bad_vectors)
+    short = [each.as_py() for each in rows["text_vector"]]
+    short[2] = short[2][:3]
+    rows = rows.set_column(2, "text_vector", pa.array(short, pa.list_(pa.float32())))
+    table.upsert(rows)
+    lance.write_dataset(vector_rows(["d"]).cast(lance.dataset(str(table.path)).schema), str(table.path), mode="append")
+    found = table.check(EXACT, expected_rows=4)
+    assert (found.rows, found.duplicate_ids, found.bad_vectors) == (5, 1, 3)
+    assert found.problems == [
+        "5 rows, expected 4",
+        "1 rows repeat an item_id",
+        "3 vectors hold NaN or aren't of length 1",
+    ]
+
+
+def test_check_of_an_empty_table_finds_nothing_wrong(table: VectorTable) -> None:
+    assert table.check(EXACT, expected_rows=0).problems == []
+
+
+def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    table.tag(1, table.version)
+    kept = table.version
+    table.upsert(vector_rows(["b"]))
+    dropped = table.version
+    table.delete(["a"])
+    table.clean_up()
+    assert lance.dataset(str(table.path), version=kept).count_rows() == 1
+    with pytest.raises(ValueError, match="not found"):
+        lance.dataset(str(table.path), version=dropped)
+    table.untag(1)
+    table.untag(1)
+    table.clean_up()
+    with pytest.raises(ValueError, match="not found"):
+        lance.dataset(str(table.path), version=kept)
+    assert ids_of(table) == ["b"]
+
+
+def test_tag_moves_when_a_release_is_built_again(table: VectorTable) -> None:
+    table.tag(7, table.version)
+    table.upsert(vector_rows(["a"]))
+    table.tag(7, table.version)
+    assert lance.dataset(str(table.path), version="release-000007").count_rows() == 1
+    table.tag(8, version=1)
+    assert lance.dataset(str(table.path), version="release-000008").count_rows() == 0
+
+
+def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:
+    table.upsert(vector_rows([f"i{at}" for at in range(2000)]))
+    table.build_index(IndexConfig(min_rows=1000))
+    table.upsert(vector_rows(["i1", "new"], seed=1))
+    table.delete(["i2"])
+    table.build_index(IndexConfig(min_rows=1000))
+    table.sync({})
+    files = digest_files(tmp_path, table.files(), {})
+    kinds = {Path(name).parent.name for name in files}
+    assert {"_versions", "data", "_deletions"} < kinds
+    assert any("_indices" in name for name in files)
+    assert damage(tmp_path, files, contents=True) == []
+    # The proof: a copy of these files alone is a table that reads and searches.
+    for name in files:
+        target = tmp_path / "copy" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((tmp_path / name).read_bytes())
+    copy = VectorTable(tmp_path / "copy" / "vectors" / "model-a.lance")
+    assert copy.check(IndexConfig(), expected_rows=2000).problems == []
+
+
+def test_new_version_shares_the_digests_of_old_files(tmp_path: Path, table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    before = digest_files(tmp_path, table.files(), {})
+    table.upsert(vector_rows(["b"]))
+    after = digest_files(tmp_path, table.files(), before)
+    shared = [name for name in after if name in before]
+    assert any("/data/" in name for name in shared)
+    assert digest_files(tmp_path, table.files(), {}) == after
+
+
+def test_thumbnail_is_small_and_keeps_its_shape() -> None:
+    out = io.BytesIO()
+    Image.effect_noise((640, 320), 80).convert("RGB").save(out, "PNG")
+    small = thumbnail(out.getvalue())
+    assert len(small) < 20_000
+    assert Image.open(io.BytesIO(small)).size == (96, 48)
+
+
+def test_damaged_latest_version_is_named_and_can_be_given_up(table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    table.upsert(vector_rows(["b"]))
+    newest = min((table.path / "_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"latest version of .*model-a\.lance can't be opened"):
+        VectorTable(table.path)
+    assert lance.dataset(str(table.path), version=2).count_rows() == 1
+    newest.unlink()
+    assert ids_of(VectorTable(table.path)) == ["a"]

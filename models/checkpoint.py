@@ -19,7 +19,7 @@ TENSORS, RECORD = "state.safetensors", "state.json"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training run has come. All randomness is a function of seed and step, so the step is its whole state."""
+    """How far a training run has come. All randomness is a function of seed and step: there is no RNG state to keep."""
 
     step: int
     elapsed: float

@@ -106,7 +106,8 @@ class DualEncoder:
             case "argmax":
                 return token_BL.argmax(dim=1)
             case "eos":
-                return (token_BL == text_cfg.get("eos_id", 2)).int().argmax(dim=1)
+                end_id: int = text_cfg.get("eos_id", 2)
+                return torch.eq(token_BL, end_id).int().argmax(dim=1)
         return None
 
     def save(self, directory: Path) -> None:

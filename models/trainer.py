@@ -142,21 +142,21 @@ def train(
             own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
             text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]
             positives_BB = torch.from_numpy(items.relations.text_mask(batch.items_B, batch.texts_B))
-            scale = network.logit_scale.exp()  # type: ignore[union-attr,operator]
+            scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
             loss = torch.stack(
                 [term.weight * clip_loss(image_BD, text_BD, positives_BB, scale) for term in objectives]
             ).sum()
             loss_value = loss.item()
             if not math.isfinite(loss_value):
                 raise RuntimeError(
-                    f"the loss became {loss_value} at step {step}; lower training.learning_rate ({config.learning_rate})"
+                    f"the loss became {loss_value} at step {step}; lower training.learning_rate, {config.learning_rate}"
                 )
 
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             with torch.no_grad():
-                network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[union-attr,operator]
+                network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator]  # torch types modules' attributes loosely
             step, samples = step + 1, samples + len(batch.items_B)
 
             elapsed = time.perf_counter() - began

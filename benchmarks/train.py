@@ -5,8 +5,8 @@
 Both train the same architecture from the same weights, batch 256, on the same items, with AdamW and one thread.
 The peer is what one writes from open_clip's README: shuffled batches, `preprocess` of each picture,
 `model(image, text)` at full context length, `ClipLoss`, `AdamW`. It comes in two forms: decoding the stored picture at
-each step, and with our cached pixels, so that the gain of the cache is told apart from the rest. Neither peer augments or masks known positives;
-our loop does both, mines nothing, and is timed with and without augmentation.
+each step, and with our cached pixels, so that the gain of the cache is told apart from the rest. Neither peer
+augments or masks known positives; our loop does both, mines nothing, and is timed with and without augmentation.
 """
 
 import argparse

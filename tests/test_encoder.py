@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tiny import tiny_encoder, tiny_images
 
-from models.encoder import Encoder
+from models.encoder import Encoder, mean_text_embeddings
 
 torch.set_num_threads(1)
 
@@ -27,3 +27,9 @@ def test_embeddings_are_float32_unit_vectors(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(embedding_ND, axis=1), 1, atol=1e-6)
     assert encoder.embed_images([]).shape == (0, encoder.dimension)
     assert encoder.embed_texts([]).shape == (0, encoder.dimension)
+
+
+def test_mean_text_embedding_is_the_normalised_mean() -> None:
+    text_TD = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    mean_ND = mean_text_embeddings(text_TD, [np.array([0, 1]), np.array([1])])
+    np.testing.assert_allclose(mean_ND, [[0.5**0.5, 0.5**0.5], [0, 1]], atol=1e-6)

@@ -98,6 +98,8 @@ def test_unknown_architecture_names_the_nearest() -> None:
         create(ModelConfig(architecture="tiny-46"), [], seed=0)
     with pytest.raises(ValueError, match=r"no file missing\.json"):
         create(ModelConfig(architecture="missing.json"), [], seed=0)
+    with pytest.raises(ValueError, match=r"'laion3b' is neither a file nor one of ViT-B-32's tags: openai"):
+        create(ModelConfig(architecture="ViT-B-32", pretrained="laion3b"), [], seed=0)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_a_step_budget_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None
 
 def test_a_killed_training_ends_bit_identical(tmp_path: Path) -> None:
     expected = weights(run(tmp_path, STEPS, "whole"))
-    program = "import sys; from pathlib import Path; from test_trainer import STEPS, run; run(Path(sys.argv[1]), STEPS, 'cut')"
+    program = """if True:
+        import sys, pathlib, test_trainer
+        test_trainer.run(pathlib.Path(sys.argv[1]), test_trainer.STEPS, "cut")"""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths})
     checkpoints = tmp_path / "cut" / "checkpoints"

@@ -148,8 +148,6 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
             encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
             open_clip.load_checkpoint(encoder.network, config.pretrained)
-        elif "timm_model_name" in architecture["model_cfg"]["vision_cfg"]:
-            _initialize_small_tower(encoder.network.visual.trunk)  # type: ignore[union-attr,arg-type]
         return encoder
 
 
@@ -171,21 +169,6 @@ def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
         config=config,
         tokenizer_files=_tokenizer_files(directory),
     )
-
-
-def _initialize_small_tower(trunk: torch.nn.Module) -> None:
-    """Weights with variance 1 / fan-in, and residual branches that count from the first step.
-
-    timm's start (standard deviation 0.02, layer scale 1e-6) is made for wide networks and long training: in a tower of
-    24 to 128 channels it leaves the blocks without effect for most of a night of a few hundred steps.
-    """
-    for module in trunk.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            fan_in = module.weight[0].numel()
-            torch.nn.init.normal_(module.weight, std=fan_in**-0.5)
-        gamma = getattr(module, "gamma", None)
-        if isinstance(gamma, torch.nn.Parameter):
-            torch.nn.init.constant_(gamma, 0.3)
 
 
 def _create_from_open_clip(config: ModelConfig) -> DualEncoder:

@@ -23,7 +23,7 @@ class Collection:
 
 
 def read_collection(name: str, split: str) -> Collection:
-    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, at most `MAX_SIDE` pixels wide or high."""
+    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `MAX_SIDE`."""
     lines = (DATA / name / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == split and row.get("skin_tone", "none") == "none"]
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]

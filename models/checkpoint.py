@@ -19,7 +19,7 @@ TENSORS, RECORD = "state.safetensors", "state.json"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training run has come. All randomness is a function of seed and step, so the step is its whole state."""
+    """How far a training run has come. All randomness is a function of seed and step: there is no RNG state to keep."""
 
     step: int
     elapsed: float
@@ -44,15 +44,17 @@ def save_checkpoint(
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"step-{position.step:09d}"
     aside = directory / f"{final.name}.partial"
-    for leftover in (aside, final):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in directory.glob("*.partial"):
+        shutil.rmtree(leftover)
     aside.mkdir()
     _write_durably(aside / TENSORS, content)
     _write_durably(aside / RECORD, json.dumps(record).encode())
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one, or one of other settings
     aside.rename(final)
     _sync(directory)
-    for old in _checkpoints(directory)[1:]:
-        shutil.rmtree(old)
+    for other in _checkpoints(directory):
+        if other != final:
+            shutil.rmtree(other)
 
 
 def resume_checkpoint(

@@ -1,6 +1,6 @@
 """Turns images and texts into embeddings with a saved model."""
 
-# N = inputs, B = batch, D = embedding, H = height, W = width
+# N = inputs or items, T = unique texts, B = batch, D = embedding, H = height, W = width
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from models import towers
+from models.relations import Indices
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -54,3 +55,13 @@ class Encoder:
                 token_BL = self._dual_encoder.trim(self._dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
                 embedding_ND[start : start + len(token_BL)] = self._dual_encoder.encode_texts(token_BL).numpy()
         return embedding_ND
+
+
+def mean_text_embeddings(text_TD: Embeddings, item_texts: Sequence[Indices]) -> Embeddings:
+    """One embedding an item (N, D): the mean of its texts' embeddings, L2-normalised.
+
+    `item_texts` holds the rows of each item's texts, as `Relations.item_texts` does.
+    """
+    mean_ND = np.stack([text_TD[own].mean(axis=0) for own in item_texts])
+    normalised_ND: Embeddings = mean_ND / np.maximum(np.linalg.norm(mean_ND, axis=1, keepdims=True), 1e-12)
+    return normalised_ND

@@ -62,7 +62,7 @@ def normalize_pixels(pixels_BHWC: Pixels, preprocess_cfg: Mapping[str, Any]) -> 
     cfg = merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg))
     mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     # permute alone keeps the colours last in memory, which is also the fastest layout for convolutions.
-    image_BCHW = torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).permute(0, 3, 1, 2)
+    image_BCHW = torch.from_numpy(np.array(pixels_BHWC)).permute(0, 3, 1, 2)
     return image_BCHW.float().div_(255).sub_(mean).div_(std)
 
 

@@ -106,7 +106,8 @@ class DualEncoder:
             case "argmax":
                 return token_BL.argmax(dim=1)
             case "eos":
-                return (token_BL == text_cfg.get("eos_id", 2)).int().argmax(dim=1)
+                end_id: int = text_cfg.get("eos_id", 2)
+                return torch.eq(token_BL, end_id).int().argmax(dim=1)
         return None
 
     def save(self, directory: Path) -> None:
@@ -172,6 +173,12 @@ def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
 
 def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
     name = config.architecture
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    tagged = name.startswith("hf-hub:") or config.pretrained in (None, *tags)
+    if not tagged and not Path(str(config.pretrained)).is_file():
+        raise ValueError(
+            f"model.pretrained: {config.pretrained!r} is neither a file nor one of {name}'s tags: {', '.join(tags)}"
+        )
     network = open_clip.create_model(name, pretrained=config.pretrained)
     tokenizer = open_clip.get_tokenizer(name)
     model_cfg = copy.deepcopy(open_clip.get_model_config(name))

@@ -110,6 +110,9 @@ def train(
     """
     if len(items.item_ids) < 2:
         raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
+    silent = [item for item, own in zip(items.item_ids, items.texts, strict=True) if not own]
+    if silent:
+        raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
@@ -125,6 +128,7 @@ def train(
     step, samples, loss_value = position.step, position.samples, position.loss
     began = time.perf_counter() - position.elapsed
     saved_at = reported_at = position.elapsed
+    saved_step = step
     workdir.mkdir(parents=True, exist_ok=True)
 
     with (workdir / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -142,21 +146,21 @@ def train(
             own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
             text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]
             positives_BB = torch.from_numpy(items.relations.text_mask(batch.items_B, batch.texts_B))
-            scale = network.logit_scale.exp()  # type: ignore[union-attr,operator]
+            scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
             loss = torch.stack(
                 [term.weight * clip_loss(image_BD, text_BD, positives_BB, scale) for term in objectives]
             ).sum()
             loss_value = loss.item()
             if not math.isfinite(loss_value):
                 raise RuntimeError(
-                    f"the loss became {loss_value} at step {step}; lower training.learning_rate ({config.learning_rate})"
+                    f"the loss became {loss_value} at step {step}; lower training.learning_rate, {config.learning_rate}"
                 )
 
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             with torch.no_grad():
-                network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[union-attr,operator]
+                network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator]  # torch types modules' attributes loosely
             step, samples = step + 1, samples + len(batch.items_B)
 
             elapsed = time.perf_counter() - began
@@ -171,14 +175,14 @@ def train(
                     eta = elapsed * (1 - done) / done
                     progress(TrainingProgress(step, done, loss_value, rate, eta))
             if elapsed - saved_at >= config.checkpoint_seconds:
-                saved_at = elapsed
-                save_checkpoint(
-                    checkpoints, Position(step, elapsed, samples, loss_value), fingerprint, network, optimizer
-                )
+                saved_at, saved_step = elapsed, step
+                now = Position(step, elapsed, samples, loss_value)
+                save_checkpoint(checkpoints, now, fingerprint, network, optimizer)
     seconds = time.perf_counter() - began
-    if step > position.step:
+    if step > saved_step:
         # A kill after this line costs no training time.
-        save_checkpoint(checkpoints, Position(step, seconds, samples, loss_value), fingerprint, network, optimizer)
+        end = Position(step, seconds, samples, loss_value)
+        save_checkpoint(checkpoints, end, fingerprint, network, optimizer)
     network.eval()
     return TrainingResult(start, step, samples, seconds, position.step, loss_value)
 

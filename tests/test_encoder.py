@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny import tiny_encoder, tiny_images
+
+from models.encoder import Encoder, mean_text_embeddings
+
+torch.set_num_threads(1)
+
+
+def test_a_row_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    encoder = Encoder(tiny_encoder(tmp_path))
+    images, texts = tiny_images()[:7], ["red bar", "a much longer text with green and blue corners", "grey"]
+    alone = np.concatenate([encoder.embed_images([image]) for image in images])
+    np.testing.assert_allclose(encoder.embed_images(images, batch_size=3), alone, atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.embed_texts(texts), np.concatenate([encoder.embed_texts([t]) for t in texts]), atol=1e-6
+    )
+
+
+def test_embeddings_are_float32_unit_vectors(tmp_path: Path) -> None:
+    encoder = Encoder(tiny_encoder(tmp_path))
+    embedding_ND = encoder.embed_images(tiny_images())
+    assert embedding_ND.shape == (32, encoder.dimension)
+    assert embedding_ND.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embedding_ND, axis=1), 1, atol=1e-6)
+    assert encoder.embed_images([]).shape == (0, encoder.dimension)
+    assert encoder.embed_texts([]).shape == (0, encoder.dimension)
+
+
+def test_mean_text_embedding_is_the_normalised_mean() -> None:
+    text_TD = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    mean_ND = mean_text_embeddings(text_TD, [np.array([0, 1]), np.array([1])])
+    np.testing.assert_allclose(mean_ND, [[0.5**0.5, 0.5**0.5], [0, 1]], atol=1e-6)

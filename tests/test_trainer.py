@@ -1,0 +1,133 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_encoder, tiny_images, tiny_items
+
+from models.batches import BatchPlan
+from models.encoder import Encoder
+from models.metrics import EvaluationConfig, evaluate
+from models.mining import MiningConfig, mine_lexical_negatives
+from models.objectives import ObjectiveConfig
+from models.pixels import AugmentationConfig
+from models.trainer import TrainingConfig, TrainingProgress, TrainingResult, train
+
+torch.set_num_threads(1)
+STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6)
+STILL = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
+
+
+def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
+    start = tiny_encoder(folder)
+    items = tiny_items(folder, start)
+    negatives_NK = mine_lexical_negatives(items.relations, MiningConfig(), seed=0).indices_NK
+    return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=folder / name)
+
+
+def weights(result: TrainingResult) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in result.encoder.network.state_dict().items()}
+
+
+def test_training_learns_and_reports(tmp_path: Path) -> None:
+    start = tiny_encoder(tmp_path)
+    items = tiny_items(tmp_path, start)
+    seen: list[TrainingProgress] = []
+    config = STEPS.model_copy(update={"max_steps": 150, "checkpoint_seconds": 60, "augmentation": STILL})
+    result = train(start, items, None, config, [ObjectiveConfig()], workdir=tmp_path / "run", progress=seen.append)
+    encoder = Encoder(result.encoder)
+    images_ND, texts_TD = encoder.embed_images(tiny_images()), encoder.embed_texts(items.relations.texts)
+    recalls = evaluate(images_ND, texts_TD, items.relations, EvaluationConfig(k=(3,)), {}).as_dict()
+    assert min(recalls.values()) > 0.8
+    assert (result.steps, result.samples, result.resumed_from_step) == (150, 150 * 16, 0)
+    assert seen[0].step == 1
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "lr", "logit_scale", "samples_per_second"} == set(log[0])
+
+
+def test_a_step_budget_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    config = STEPS.model_copy(update={"max_steps": 8})
+    assert weights(run(tmp_path, config, "a")) == weights(run(tmp_path, config, "b"))
+    assert weights(run(tmp_path, config, "c")) != weights(run(tmp_path, config.model_copy(update={"seed": 1}), "d"))
+
+
+def test_a_killed_training_ends_bit_identical(tmp_path: Path) -> None:
+    expected = weights(run(tmp_path, STEPS, "whole"))
+    program = """if True:
+        import sys, pathlib, test_trainer
+        test_trainer.run(pathlib.Path(sys.argv[1]), test_trainer.STEPS, "cut")"""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths})
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    result = run(tmp_path, STEPS, "cut")
+    assert result.resumed_from_step > 0
+    assert result.steps == 60
+    assert weights(result) == expected
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = STEPS.model_copy(update={"max_steps": 5})
+    expected = weights(run(tmp_path, config, "run"))
+    (state,) = (tmp_path / "run" / "checkpoints").glob("step-*/state.safetensors")
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    result = run(tmp_path, config, "run")
+    assert "digest" in caplog.text
+    assert result.resumed_from_step == 0
+    assert weights(result) == expected
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    config = STEPS.model_copy(update={"max_steps": 5})
+    first, again = run(tmp_path, config, "run"), run(tmp_path, config, "run")
+    assert again.resumed_from_step == again.steps == 5
+    assert (again.loss, weights(again)) == (first.loss, weights(first))
+
+
+def test_other_settings_start_anew(tmp_path: Path) -> None:
+    run(tmp_path, STEPS.model_copy(update={"max_steps": 5}), "run")
+    assert run(tmp_path, STEPS.model_copy(update={"max_steps": 6}), "run").resumed_from_step == 0
+
+
+def test_a_time_budget_counts_the_time_before_a_kill(tmp_path: Path) -> None:
+    config = TrainingConfig(max_minutes=0.01, batch_size=16, threads=1)
+    first = run(tmp_path, config, "run")
+    began = time.monotonic()
+    again = run(tmp_path, config, "run")
+    assert again.steps == first.steps
+    assert 0.6 <= first.seconds < 5
+    assert time.monotonic() - began < 5
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    start = tiny_encoder(tmp_path)
+    with torch.no_grad():
+        start.network.get_parameter("visual.proj").fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="loss became nan at step 0"):
+        train(start, tiny_items(tmp_path, start), None, STEPS, [ObjectiveConfig()], workdir=tmp_path / "run")
+
+
+def test_training_without_a_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_minutes or max_steps"):
+        TrainingConfig(max_minutes=None)
+
+
+def test_batches_bring_hard_negatives_and_cover_every_item() -> None:
+    negatives_NK = ((np.arange(40)[:, None] + np.array([[20, 1]])) % 40).astype(np.int32)
+    plan = BatchPlan(tuple(np.array([n]) for n in range(40)), negatives_NK, batch_size=10, hard_fraction=0.5, seed=3)
+    for step in range(8):
+        items_B = plan.batch(step).items_B
+        anchors, hard = items_B[:5], items_B[5:]
+        assert len(set(items_B.tolist())) == 10
+        assert set(hard.tolist()) <= set(negatives_NK[anchors].ravel().tolist())
+    assert sorted(item for step in range(8) for item in plan.batch(step).items_B[:5].tolist()) == list(range(40))

@@ -1,0 +1,78 @@
+"""A very small architecture and collection that train in a moment."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.pixels import open_pixels, write_pixels
+from models.relations import Relations
+from models.towers import DualEncoder, ModelConfig, create
+from models.trainer import TrainingItems
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
+SHAPES = ("square", "bar", "corner", "frame")
+
+
+def tiny_architecture(folder: Path) -> str:
+    """Path of a config file: 16 pixel images, 8 tokens, 16 dimensions."""
+    path = folder / "tiny-16.json"
+    path.write_text(
+        json.dumps(
+            {
+                "model_cfg": {
+                    "embed_dim": 16,
+                    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+                    "text_cfg": {
+                        "context_length": 8,
+                        "vocab_size": 300,
+                        "width": 32,
+                        "heads": 2,
+                        "layers": 1,
+                        "pool_type": "eos",
+                        "hf_tokenizer_name": "fitted",
+                    },
+                },
+                "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "longest", "fill_color": 255},
+            }
+        )
+    )
+    return str(path)
+
+
+def tiny_encoder(folder: Path, *, seed: int = 0) -> DualEncoder:
+    """An untrained encoder with a vocabulary fitted to the collection's texts."""
+    texts = [text for own in tiny_texts() for text in own]
+    return create(ModelConfig(architecture=tiny_architecture(folder)), texts, seed=seed)
+
+
+def tiny_texts() -> list[list[str]]:
+    """Texts of 32 items: two of every colour and shape."""
+    return [[f"{colour} {shape}", f"a {shape} in {colour}"] for colour in COLOURS for shape in SHAPES for _ in range(2)]
+
+
+def tiny_images() -> list[Image.Image]:
+    """The pictures that `tiny_texts` describe, 20 × 12 pixels."""
+    images = []
+    for colour in COLOURS.values():
+        for shape in SHAPES:
+            for copy in range(2):
+                canvas = np.full((12, 20, 3), 255 - 10 * copy, dtype=np.uint8)
+                canvas[
+                    {"square": np.s_[2:10, 6:14], "bar": np.s_[4:7, :], "corner": np.s_[:6, :8], "frame": np.s_[:2, :]}[
+                        shape
+                    ]
+                ] = colour
+                images.append(Image.fromarray(canvas))
+    return images
+
+
+def tiny_items(folder: Path, encoder: DualEncoder) -> TrainingItems:
+    """The collection, ready for training with this encoder."""
+    texts, path = tiny_texts(), folder / "pixels.npy"
+    if not path.exists():
+        write_pixels(tiny_images(), len(texts), encoder.preprocess_cfg, path)
+    ids = [str(number) for number in range(len(texts))]
+    relations = Relations.build(ids, [own[0] for own in texts], texts, [None] * len(texts))
+    return TrainingItems(ids, texts, open_pixels(path), relations)

@@ -1,6 +1,7 @@
 """One pipeline's whole configuration: every block is declared beside the code that reads it."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -72,6 +73,11 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """When the night runs by itself; never where it is not given."""
     workers: WorkersConfig = WorkersConfig()
     """Where stages run."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """This pipeline as the parameters of a flow run, in JSON."""
+        return {"pipeline": self.model_dump(mode="json", by_alias=True)}
 
     @property
     def folder(self) -> Path:

@@ -1,14 +1,10 @@
 """Prefect deployments from pipelines.yaml: each pipeline's night with its schedule, and its stages for ad-hoc runs."""
 
 import contextlib
-import logging
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import rich
 from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -16,17 +12,14 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
+from flows.local_server import prefect_server
 from flows.nightly import nightly
 from flows.stages import STAGES
 from tasks.pipeline import Pipeline
-
-logger = logging.getLogger(__name__)
-
-SERVER = "http://127.0.0.1:4200"
-SERVER_START_SECONDS = 180
 
 
 def plan_deployments(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
@@ -44,7 +37,7 @@ def deployments(pipeline: Pipeline, *, pooled: bool = True) -> list[RunnerDeploy
             RunnerDeployment.from_flow(
                 flow,
                 name=pipeline.name,
-                parameters={"pipeline": pipeline.model_dump(mode="json", by_alias=True)},
+                parameters=pipeline.parameters,
                 schedules=[_schedule(pipeline)] if night and pipeline.schedule else [],
                 # Two nights of one pipeline would only race for the same release: the later one is not started.
                 concurrency_limit=ConcurrencyLimitConfig(
@@ -79,39 +72,10 @@ def deploy_pipelines(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
 
 def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
     """Run schedules and runs here until interrupted, beside the configured server or one of our own."""
-    with _server():
-        serve(*(each for pipeline in pipelines for each in deployments(pipeline, pooled=False)))
-
-
-@contextlib.contextmanager
-def _server() -> Iterator[None]:
-    """The configured Prefect server, or a local one for as long as we run."""
-    if PREFECT_API_URL.value():
-        yield
-        return
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4200"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for_server(process)
-        with temporary_settings({PREFECT_API_URL: f"{SERVER}/api"}):
-            yield
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait_for_server(process: "subprocess.Popen[bytes]") -> None:
-    give_up = time.monotonic() + SERVER_START_SECONDS
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            raise RuntimeError(
-                f"the Prefect server ended with status {process.returncode}; where port 4200 is taken, "
-                "set PREFECT_API_URL to the server that is there"
-            )
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{SERVER}/api/health"):
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"the Prefect server did not answer at {SERVER} within {SERVER_START_SECONDS} seconds")
+    served = [deployment for pipeline in pipelines for deployment in deployments(pipeline, pooled=False)]
+    with prefect_server() as address:
+        rich.print(f"Prefect's pages are at {address} · Ctrl-C ends everything", file=sys.stderr)
+        serve(*served)
 
 
 def _schedule(pipeline: Pipeline) -> CronSchedule:
@@ -119,8 +83,10 @@ def _schedule(pipeline: Pipeline) -> CronSchedule:
     assert schedule is not None
     try:
         return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    except ValueError as error:
-        raise ValueError(f"pipeline {pipeline.name!r}: schedule: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key, said = fault["loc"][0], fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"pipeline {pipeline.name!r}: schedule.{key}: {said}") from error
 
 
 def _row(deployment: RunnerDeployment) -> dict[str, str]:

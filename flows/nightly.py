@@ -42,5 +42,4 @@ def nightly(pipeline: Pipeline) -> Night:
         release = publish(pipeline, plan, table, verdict)
 
     night = Night.ended(pipeline, snapshot, plan, verdict, release, seconds)
-    report(pipeline, night)
-    return night
+    return report(pipeline, night)

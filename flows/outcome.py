@@ -2,6 +2,8 @@
 
 from typing import Literal, Self
 
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from tasks.pipeline import Pipeline
@@ -49,6 +51,13 @@ class Night(BaseModel, frozen=True):
             comparisons=verdict.comparisons if verdict else (),
             seconds=seconds,
         )
+
+    @property
+    def state(self) -> State[Self]:
+        """The Prefect state it ends in: of type Completed, and where nothing was released named after that."""
+        name = "Completed" if self.outcome == "released" else self.outcome.capitalize()
+        release = f"release {self.release}: " if self.release else ""
+        return Completed(name=name, message=f"{release}{self.reason}", data=self)
 
     @classmethod
     def failed(cls, pipeline: str | None, reason: str) -> Self:

@@ -1,36 +1,44 @@
 """The night's report: a Markdown artifact on the flow run's page, with counts, metrics and a contact sheet."""
 
-import base64
 import html
+import string
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from flows.outcome import Night
-from search.query import Query, search
+from search.query import Query, SearchResult, search
 from search.release import OpenRelease
-from search.sheet import contact_picture
+from search.sheet import contact_picture, data_uri
 from storage.corpus import Corpus
 from tasks.pipeline import Pipeline
 
 QUERIES = 6
-HITS = 6
+HITS = 8
+SLICES = 40
+DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
-def report(pipeline: Pipeline, night: Night) -> None:
-    """Attach the report to the flow run; without one there is no place for it."""
+def report(pipeline: Pipeline, night: Night) -> Night:
+    """Attach the report to the flow run and end it with the night's state; outside of one there is only the night."""
     if FlowRunContext.get() is None:
-        return
-    picture = contact_sheet(pipeline) if night.outcome == "released" else None
+        return night
+    answers = sample_answers(pipeline) if night.outcome == "released" else []
     create_markdown_artifact(
-        markdown(night, picture), key=f"night-{pipeline.name}", description=f"{night.outcome}: {night.reason}"
+        markdown(night, answers),
+        key=f"night-{pipeline.name}".replace("_", "-"),
+        description=f"{night.outcome}: {night.reason}",
     )
+    # Prefect unwraps a returned state: the flow's caller gets the night either way.
+    return cast(Night, night.state)
 
 
-def contact_sheet(pipeline: Pipeline) -> bytes:
-    """A picture of what the current release answers to a few validation texts."""
+def sample_answers(pipeline: Pipeline) -> list[tuple[str, SearchResult]]:
+    """A few validation texts, each with what the current release answers."""
     release = OpenRelease.open(pipeline.folder)
-    return contact_picture([(text, search(release, Query(text=text), k=HITS)) for text in sample_texts(pipeline)])
+    return [(text, search(release, Query(text=text), k=HITS)) for text in sample_texts(pipeline)]
 
 
 def sample_texts(pipeline: Pipeline) -> list[str]:
@@ -43,32 +51,66 @@ def sample_texts(pipeline: Pipeline) -> list[str]:
     return texts[step // 2 :: step][:QUERIES]
 
 
-def markdown(night: Night, picture: bytes | None) -> str:
+def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]]) -> str:
     """The report as Markdown. Everything that came from outside is escaped."""
     release = f" · release {night.release}" if night.release else ""
-    lines = [f"# {night.outcome} · {_escaped(night.pipeline)}{release}", "", _escaped(night.reason), ""]
-    if night.model_id:
-        lines += [f"Model `{night.model_id}`", ""]
-    if picture:
-        lines += [f"![results](data:image/jpeg;base64,{base64.b64encode(picture).decode()})", ""]
-    lines += _table("rows", {name: f"{count:,}" for name, count in night.rows.items()})
-    lines += _table("metric", {name: f"{value:.4f}" for name, value in night.metrics.items()})
-    lines += _table("seconds", {name: f"{value:,.1f}" for name, value in night.seconds.items()})
+    model = f" · model `{night.model_id}`" if night.model_id else ""
+    lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]
+    lines += _table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
+    lines += _table("recall", *_metrics(night.metrics))
+    if answers:
+        picture = data_uri(contact_picture(answers, columns=HITS))
+        best = [[text, *_best(result)] for text, result in answers]
+        lines += ["## What it finds", "", f"![The nearest images of each text]({picture})", ""]
+        lines += _table("validation text", ["nearest item", "score"], best)
+    lines += _table("recall@10 by slice", *_slices(night.metrics))
+    lines += _table("seconds", *_across({name: f"{value:,.1f}" for name, value in night.seconds.items()}))
     return "\n".join(lines)
 
 
-def _table(title: str, rows: dict[str, str]) -> list[str]:
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: no markup, no link, no HTML."""
+    flat = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{char}" if char in string.punctuation and char not in "&;" else char for char in flat)
+
+
+def _metrics(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Recall of all queries: a row per k, a column per direction."""
+    measured = sorted({int(name.rpartition("@")[2]) for name in metrics if "/" not in name})
+    rows = [[f"@{k}", *(_share(metrics.get(f"{name}_recall@{k}")) for name in DIRECTIONS)] for k in measured]
+    return list(DIRECTIONS.values()), rows
+
+
+def _slices(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Recall at 10 of each slice, the worst first: where there is something to do."""
+    by_slice: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        metric, slash, where = name.partition("/")
+        direction, _, at = metric.partition("_recall@")
+        if slash and at == "10":
+            by_slice.setdefault(where, {})[direction] = value
+    worst = sorted(by_slice.items(), key=lambda each: min(each[1].values()))[:SLICES]
+    rows = [[where, *(_share(values.get(name)) for name in DIRECTIONS)] for where, values in worst]
+    return list(DIRECTIONS.values()), rows
+
+
+def _best(result: SearchResult) -> list[str]:
+    hit = result.hits[0] if result.hits else None
+    return [hit.texts[0] if hit.texts else hit.item_id, f"{hit.score:.3f}"] if hit else ["–", "–"]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    """One row of named values."""
+    return list(values), [["", *values.values()]] if values else []
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
-    return [
-        f"| {title} | |",
-        "| --- | ---: |",
-        *(f"| {_escaped(name)} | {value} |" for name, value in rows.items()),
-        "",
-    ]
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    flat = html.escape(" ".join(text.split()))
-    return "".join(f"\\{char}" if char in "\\`*_[]()#|!<>~" else char for char in flat)
+    lines = [[title, *columns], *rows]
+    head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in lines]
+    return [head, "| --- |" + " ---: |" * len(columns), *body, ""]

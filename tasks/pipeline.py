@@ -1,6 +1,7 @@
 """One pipeline's whole configuration: every block is declared beside the code that reads it."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -80,6 +81,11 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
         return sources
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """This pipeline as the parameters of a flow run, in JSON."""
+        return {"pipeline": self.model_dump(mode="json", by_alias=True)}
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,8 @@
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
@@ -11,6 +12,7 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.logging.handlers import APILogHandler
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=No
 _logged: dict[str, float] = {}
 
 LOG_EVERY_SECONDS = 15.0
+PACKAGES = ("flows", "tasks", "models", "storage", "search")
 
 
 def listen(listener: Listener) -> None:
@@ -42,6 +45,16 @@ def clock() -> dict[str, float]:
     return seconds
 
 
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Add the wall seconds of what runs inside to the clock, under `name`."""
+    started = time.monotonic()
+    yield
+    seconds = _seconds.get()
+    if seconds is not None:
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
+
+
 def report_progress(stage: str, done: float, total: float | None = None, note: str = "") -> None:
     """Say how far `stage` is. Without a listener it goes to the log, every few seconds."""
     listener = _listener.get()
@@ -49,8 +62,8 @@ def report_progress(stage: str, done: float, total: float | None = None, note: s
         listener(stage, done, total, note)
     elif time.monotonic() - _logged.get(stage, 0.0) > LOG_EVERY_SECONDS:
         _logged[stage] = time.monotonic()
-        share = f"{done / total:.0%}" if total else f"{done:,.0f}"
-        logger.info("%s: %s %s", stage, share, note)
+        share = f"{done / total:.0%}" if total else f"{done:,.0f}" if done else ""
+        logger.info("%s: %s", stage, " ".join(filter(None, (share, note))))
 
 
 def stage(*, retries: int = 0) -> Callable[[F], F]:
@@ -70,12 +83,11 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.monotonic()
-            result = task(*args, **kwargs) if FlowRunContext.get() else function(*args, **kwargs)
-            seconds = _seconds.get()
-            if seconds is not None:
-                seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
-            return result
+            with timed(name):
+                if FlowRunContext.get() is None:
+                    return function(*args, **kwargs)
+                _log_to_prefect()
+                return task(*args, **kwargs)
 
         return cast(F, call)
 
@@ -91,3 +103,12 @@ def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
     except Exception:
         return False
     return False
+
+
+def _log_to_prefect() -> None:
+    """Have our loggers write to the flow run's page, wherever the run was started: no setting can be forgotten."""
+    for package in PACKAGES:
+        ours = logging.getLogger(package)
+        if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+            ours.addHandler(APILogHandler())
+            ours.setLevel(logging.INFO)

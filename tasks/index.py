@@ -1,5 +1,6 @@
 """Index: a candidate version of a model's vector table, complete, indexed and checked, that no reader sees yet."""
 
+import logging
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from storage.vectors import VectorTable, table_name, thumbnail
 from tasks.pipeline import Pipeline
 from tasks.refs import EmbeddingsRef, TableRef
 from tasks.stage import report_progress, stage
+
+logger = logging.getLogger(__name__)
 
 
 @stage(retries=2)
@@ -32,6 +35,12 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
         table.delete(gone)
     kind = table.build_index(pipeline.index)
     check = table.check(pipeline.index, expected_rows=snapshot.rows)
+    if check.ann_recall < pipeline.index.min_ann_recall:
+        # Slower answers are better than wrong ones, and than none: the night goes on without an index.
+        logger.warning("no index is used: %s", "; ".join(check.problems))
+        exact = pipeline.index.model_copy(update={"kind": "none"})
+        kind = table.build_index(exact)
+        check = table.check(exact, expected_rows=snapshot.rows)
     if check.problems:
         raise RuntimeError(
             f"the vector table of model {vectors.model_id} failed its check: {'; '.join(check.problems)}"

@@ -1,0 +1,256 @@
+"""Whole nights of a small collection, as plain calls; killed ones as the command line runs them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows import stages
+from flows.config import load_pipeline
+from flows.nightly import nightly
+from flows.outcome import Night
+from search.query import Query, search
+from search.release import OpenRelease
+from storage.corpus import Corpus
+from storage.embeddings import EmbeddingStore
+from storage.modelstore import ModelStore, model_digest
+from storage.pairs import PairStore
+from storage.releases import release_log, roll_back
+from tasks.pipeline import Pipeline
+
+WritePipelines = Callable[..., Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> Path:
+    """pipelines.yaml over a collection that a test may change."""
+    shutil.copytree(shapes, tmp_path / "shapes")
+    return write_pipelines(tmp_path, tmp_path / "shapes")
+
+
+def night(file: Path, *overrides: str) -> Night:
+    return nightly.fn(load_pipeline(file, overrides=overrides))
+
+
+def add_rows(file: Path, count: int) -> None:
+    """Append rows with pictures of their own to the captions."""
+    folder = file.parent / "shapes"
+    with (folder / "captions.jsonl").open("a", encoding="utf-8") as captions:
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"noise-{number}.png")
+            row = {"id": f"noise-{number}", "image": f"noise-{number}.png", "text": f"noise number {number}"}
+            captions.write(json.dumps({**row, "group": None, "colour": "grey", "size": 64}) + "\n")
+
+
+def served_ids(pipeline: Pipeline) -> list[str]:
+    release = OpenRelease.open(pipeline.folder)
+    ids: list[str] = release.dataset.to_table(columns=["item_id"])["item_id"].to_pylist()
+    return sorted(ids)
+
+
+def test_a_first_night_releases_and_a_second_one_finds_nothing_to_do(file: Path) -> None:
+    first = night(file)
+    assert (first.outcome, first.release, first.reason) == ("released", 1, "first release")
+    assert first.rows == {
+        "seen": 60, "new": 60, "duplicate": 0, "filtered": 0, "quarantined": 0, "removed": 0, "served": 60
+    }  # fmt: skip
+    assert {"text_to_image_recall@10", "image_to_text_recall@10"} <= set(first.metrics)
+    assert {"ingest", "mine", "train", "evaluate", "embed", "index", "publish"} <= set(first.seconds)
+    before = sorted(path for path in file.parent.rglob("*") if path.is_file())
+    second = night(file)
+    assert (second.outcome, second.release, second.rows["new"], second.rows["served"]) == ("unchanged", 1, 0, 60)
+    assert sorted(path for path in file.parent.rglob("*") if path.is_file()) == before
+    pipeline = load_pipeline(file)
+    assert len(set(served_ids(pipeline))) == 60
+    assert not list((pipeline.folder / "runs").glob("*"))
+
+
+def test_a_few_new_rows_are_embedded_by_the_champion(file: Path) -> None:
+    first = night(file, "retrain.min_new_fraction=0.5")
+    champion_part = next((load_pipeline(file).folder / "embeddings").rglob("part-*.parquet"))
+    written = champion_part.stat().st_mtime_ns
+    add_rows(file, 3)
+    second = night(file, "retrain.min_new_fraction=0.5")
+    assert (second.outcome, second.release, second.rows["new"], second.rows["served"]) == ("released", 2, 3, 63)
+    assert second.model_id == first.model_id
+    assert "train" not in second.seconds
+    assert champion_part.stat().st_mtime_ns == written
+    assert "noise-2" in served_ids(load_pipeline(file))
+
+
+def test_many_new_rows_bring_a_challenger_with_negatives_from_the_champion(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    second = night(file, "gate.max_regression=1")
+    assert second.outcome == "released"
+    assert second.model_id != first.model_id
+    pipeline = load_pipeline(file)
+    audits = [json.loads(path.read_bytes()) for path in (pipeline.folder / "pairs").glob("*/audit.json")]
+    assert {audit["negatives_from"] for audit in audits} == {"texts", first.model_id}
+    lineage = json.loads((pipeline.folder / "models" / str(second.model_id) / "pairloom.json").read_bytes())
+    assert lineage["parent"] == first.model_id
+
+
+def test_mined_negatives_are_never_known_positives(file: Path) -> None:
+    night(file)
+    pipeline = load_pipeline(file)
+    store = PairStore(pipeline.folder)
+    pairs = store.read(next((pipeline.folder / "pairs").iterdir()).name).to_pylist()
+    groups = {
+        row["item_id"]: row["group"]
+        for row in Corpus(pipeline.folder).table(Corpus(pipeline.folder).current(), ["item_id", "group"]).to_pylist()
+    }
+    negatives = [pair for pair in pairs if pair["relation"] == "negative"]
+    positives = [pair for pair in pairs if pair["relation"] == "positive"]
+    assert negatives
+    assert all(groups[pair["anchor"]] != groups[pair["other"]] for pair in negatives)
+    assert positives
+    assert all(pair["kind"] == "group" and groups[pair["anchor"]] == groups[pair["other"]] for pair in positives)
+
+
+def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    held = night(file, "gate.min.text_to_image_recall@1=1.0")
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "below its floor of 1.0000" in held.reason
+    again = night(file, "gate.min.text_to_image_recall@1=1.0")
+    assert (again.outcome, again.release) == ("unchanged", 2)
+
+
+def test_a_held_first_challenger_releases_nothing_and_another_gate_judges_it_anew(file: Path) -> None:
+    held = night(file, "gate.min.text_to_image_recall@1=1.0")
+    assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
+    pipeline = load_pipeline(file)
+    with pytest.raises(ValueError, match="no release yet"):
+        OpenRelease.open(pipeline.folder)
+    released = night(file, "gate.min.text_to_image_recall@1=0.0")
+    assert released.outcome == "released"
+    assert released.seconds["train"] < 1
+
+
+def test_the_same_inputs_and_seed_give_the_same_pairs_weights_and_vectors(
+    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
+) -> None:
+    nights, vectors, pairs = [], [], []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        file = write_pipelines(tmp_path / name, shapes)
+        nights.append(night(file))
+        folder = load_pipeline(file).folder
+        snapshot = Corpus(folder).current()
+        ids = Corpus(folder).table(snapshot, ["item_id"])["item_id"].to_pylist()
+        vectors.append(EmbeddingStore(folder, str(nights[-1].model_id)).matrices(snapshot, ids))
+        pairs.append(PairStore(folder).read(next((folder / "pairs").iterdir()).name))
+    assert nights[0].model_id == nights[1].model_id
+    assert nights[0].metrics == nights[1].metrics
+    assert pairs[0] == pairs[1]
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+
+
+def test_the_stages_one_by_one_make_the_same_release_as_a_night(
+    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
+) -> None:
+    for name in ("night", "stages"):
+        (tmp_path / name).mkdir()
+    whole = night(write_pipelines(tmp_path / "night", shapes))
+    pipeline = load_pipeline(write_pipelines(tmp_path / "stages", shapes))
+    for stage in stages.STAGES:
+        stage.fn(pipeline)
+    release = release_log(pipeline.folder).current()
+    assert release is not None
+    assert (release.model_id, release.rows, release.metrics) == (whole.model_id, 60, whole.metrics)
+
+
+def test_a_stage_before_its_turn_says_what_to_run_first(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    stages.ingest.fn(pipeline)
+    for stage, first in ((stages.train, "mine"), (stages.evaluate, "train"), (stages.embed, "evaluate")):
+        with pytest.raises(ValueError, match=f"run `pairloom {first}`"):
+            stage.fn(pipeline)
+
+
+def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:
+    (file.parent / "shapes" / "captions.jsonl").write_text(
+        '{"id": "1", "image": "x", "text": "", "group": 1}\nno json\n'
+    )
+    with pytest.raises(RuntimeError, match="of 2 rows seen none was ingested"):
+        night(file, "columns.keep={}")
+
+
+def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) -> None:
+    night(file, "retrain.min_new_fraction=0.9")
+    add_rows(file, 3)
+    night(file, "retrain.min_new_fraction=0.9")
+    pipeline = load_pipeline(file)
+    back = roll_back(pipeline.folder, 1)
+    assert (back.number, back.rolled_back_to) == (3, 1)
+    assert len(served_ids(pipeline)) == 60
+    again = night(file, "retrain.min_new_fraction=0.9")
+    assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
+
+
+def test_a_model_is_named_by_what_it_is(file: Path) -> None:
+    released = night(file)
+    folder = ModelStore(load_pipeline(file).folder).path(str(released.model_id))
+    assert model_digest(folder) == released.model_id
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "text_to_image_recall@10" in card
+
+
+def test_plain_lancedb_with_open_clip_gives_the_same_hits(file: Path) -> None:
+    night(file)
+    pipeline = load_pipeline(file)
+    release = OpenRelease.open(pipeline.folder)
+    ours = [hit.item_id for hit in search(release, Query(text="a large red circle"), k=10).hits]
+    table = lancedb.connect(pipeline.folder / "vectors").open_table(release.record.model_id)
+    table.checkout(release.record.table_version)
+    theirs = table.search("a large red circle").distance_type("cosine").limit(10).to_list()
+    assert [row["item_id"] for row in theirs] == ours
+
+
+def run_and_kill(file: Path, when: Callable[[], bool]) -> None:
+    """`pairloom run`, killed the moment that `when` holds."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", "--file", str(file), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        give_up = time.monotonic() + 120
+        while not when():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < give_up
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def test_nights_killed_in_training_and_embedding_end_as_undisturbed_ones(
+    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
+) -> None:
+    training = {"max_minutes": None, "max_steps": 40, "batch_size": 16, "threads": 1, "checkpoint_seconds": 0.05}
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+    calm = night(write_pipelines(tmp_path / "calm", shapes, training=training))
+    file = write_pipelines(tmp_path / "killed", shapes, training=training, ingest={"max_side": 64, "part_rows": 4})
+    folder = load_pipeline(file).folder
+    run_and_kill(file, lambda: len(list(folder.glob("runs/*/training/checkpoints/*"))) > 0)
+    run_and_kill(file, lambda: len(list(folder.glob("embeddings/*/part-*.parquet"))) > 3)
+    assert len(list(folder.glob("embeddings/*/part-*.parquet"))) < 15
+    assert release_log(folder).current() is None
+    ended = night(file)
+    assert (ended.outcome, ended.rows["new"], ended.rows["served"]) == ("released", 0, 60)
+    assert len(set(served_ids(load_pipeline(file)))) == 60
+    assert ended.metrics == calm.metrics
+    weights = [
+        (load_pipeline(each).folder / "models" / str(model) / "open_clip_model.safetensors").read_bytes()
+        for each, model in ((tmp_path / "calm" / "pipelines.yaml", calm.model_id), (file, ended.model_id))
+    ]
+    assert weights[0] == weights[1]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tasks.pipeline import Pipeline
 
 app = typer.Typer(
-    help="Image–text pairs to cross-modal search, every night, unattended.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -39,8 +38,13 @@ HELD = 3
 
 def main() -> None:
     """Run the command line; bad usage or configuration exits 2, a failure 1, each with one clear line."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     app()
+
+
+@app.callback()
+def start() -> None:
+    """Image–text pairs to cross-modal search, every night, unattended."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
 
 
 @app.command()

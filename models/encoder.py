@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from models import towers
@@ -24,7 +23,10 @@ class Encoder:
 
     def __init__(self, dual_encoder: towers.DualEncoder) -> None:
         self._dual_encoder = dual_encoder
-        self._dual_encoder.network.eval()
+        self._dual_encoder.network.to(towers.best_device()).eval()
+        # As late as `towers` does it.
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
         self._preprocess = image_transform_v2(PreprocessCfg(**dual_encoder.preprocess_cfg), is_train=False)
 
     @classmethod
@@ -44,7 +46,7 @@ class Encoder:
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
                 image_BCHW = torch.stack([self._preprocess(image) for image in batch])
-                embedding_ND[start : start + len(batch)] = self._dual_encoder.encode_images(image_BCHW).numpy()
+                embedding_ND[start : start + len(batch)] = self._dual_encoder.encode_images(image_BCHW).cpu().numpy()
         return embedding_ND
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -53,7 +55,7 @@ class Encoder:
         with torch.inference_mode():
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self._dual_encoder.trim(self._dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
-                embedding_ND[start : start + len(token_BL)] = self._dual_encoder.encode_texts(token_BL).numpy()
+                embedding_ND[start : start + len(token_BL)] = self._dual_encoder.encode_texts(token_BL).cpu().numpy()
         return embedding_ND
 
 

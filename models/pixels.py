@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -35,6 +34,9 @@ class AugmentationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_d
 
 def write_pixels(images: Iterable[Image.Image], count: int, preprocess_cfg: Mapping[str, Any], path: Path) -> None:
     """Writes `count` images as uint8 (N, H, W, 3), through the geometry of the evaluation preprocessing."""
+    # As late as `towers` does it.
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
     cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)))
     # Pixels stay uint8: the last two steps of the transform only turn them into normalised floats.
     *geometry, _to_tensor, _normalize = image_transform_v2(cfg, is_train=False).transforms
@@ -59,8 +61,7 @@ def open_pixels(path: Path) -> Pixels:
 
 def normalize_pixels(pixels_BHWC: Pixels, preprocess_cfg: Mapping[str, Any]) -> torch.Tensor:
     """What the image tower takes: float32 (B, 3, H, W) with the model's mean and standard deviation."""
-    cfg = merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg))
-    mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(preprocess_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     # permute alone keeps the colours last in memory, which is also the fastest layout for convolutions.
     image_BCHW = torch.from_numpy(np.array(pixels_BHWC)).permute(0, 3, 1, 2)
     return image_BCHW.float().div_(255).sub_(mean).div_(std)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from pydantic import BaseModel
 from safetensors.torch import save
@@ -50,6 +49,11 @@ class DualEncoder:
     """Files that the tokenizer is loaded from, kept as they came; none for open_clip's built-in tokenizer."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so where inputs are moved to."""
+        return next(self.network.parameters()).device
+
+    @property
     def context_length(self) -> int:
         """Tokens a text is cut or padded to."""
         return int(self.tokenizer.context_length)
@@ -62,12 +66,14 @@ class DualEncoder:
 
     def encode_images(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """L2-normalised embeddings (B, D) of normalised pixels."""
+        image_BCHW = image_BCHW.to(self.device)
         embedding_BD: torch.Tensor = self.network.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
         return embedding_BD
 
     def encode_texts(self, token_BL: torch.Tensor) -> torch.Tensor:
         """L2-normalised embeddings (B, D) of token ids, which may be trimmed by `trim`."""
         # open_clip's text tower adds all positions and the whole causal mask; give it as many as there are tokens.
+        token_BL = token_BL.to(self.device)
         shorter = {}
         for name in ("", "text."):
             module = self.network if not name else getattr(self.network, "text", None)
@@ -120,6 +126,11 @@ class DualEncoder:
             (directory / name).write_bytes(content)
 
 
+def best_device() -> torch.device:
+    """The first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncoder:
     """A dual encoder to start training from: pretrained, or initialised at random from `seed`.
 
@@ -147,7 +158,7 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
             (Path(folder) / CONFIG_NAME).write_text(json.dumps(architecture), encoding="utf-8")
             encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
-            open_clip.load_checkpoint(encoder.network, config.pretrained)
+            _open_clip().load_checkpoint(encoder.network, config.pretrained)
         return encoder
 
 
@@ -162,6 +173,7 @@ def load(directory: Path) -> DualEncoder:
 
 
 def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
+    open_clip = _open_clip()
     source = f"local-dir:{directory.resolve()}"
     return DualEncoder(
         network=open_clip.create_model(source),
@@ -172,7 +184,7 @@ def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
 
 
 def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
-    name = config.architecture
+    open_clip, name = _open_clip(), config.architecture
     tags = open_clip.list_pretrained_tags_by_model(name)
     tagged = name.startswith("hf-hub:") or config.pretrained in (None, *tags)
     if not tagged and not Path(str(config.pretrained)).is_file():
@@ -199,7 +211,7 @@ def _architecture_file(name: str) -> Path | None:
         if Path(name).is_file():
             return Path(name)
         raise ValueError(f"model.architecture: there is no file {name}; our own architectures are {', '.join(ours)}")
-    theirs = open_clip.list_models()
+    theirs = _open_clip().list_models()
     if name.startswith("hf-hub:") or name.replace("/", "-") in theirs:
         return None
     near = difflib.get_close_matches(name, [*ours, *theirs], n=3, cutoff=0.3)
@@ -207,6 +219,13 @@ def _architecture_file(name: str) -> Path | None:
         f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
         f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
     )
+
+
+def _open_clip() -> Any:
+    # Seconds to import: a night that finds nothing to do, and every form of a deployment, go without.
+    import open_clip
+
+    return open_clip
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from models.checkpoint import Position, resume_checkpoint, save_checkpoint
 from models.objectives import ObjectiveConfig, clip_loss
 from models.pixels import AugmentationConfig, Pixels, augment, normalize_pixels
 from models.relations import Relations
-from models.towers import DualEncoder
+from models.towers import DualEncoder, best_device
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021, section 2.5
 
@@ -117,7 +117,7 @@ def train(
         torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
-    network = start.network.train()
+    network = start.network.to(best_device()).train()
     optimizer = _optimizer(network, config)
     token_TL = start.tokenize(items.relations.texts)
     plan = BatchPlan(items.relations.item_texts, negatives_NK, config.batch_size, config.hard_fraction, config.seed)
@@ -145,7 +145,7 @@ def train(
             # Items that share a text need it encoded once only.
             own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
             text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]
-            positives_BB = torch.from_numpy(items.relations.text_mask(batch.items_B, batch.texts_B))
+            positives_BB = torch.from_numpy(items.relations.text_mask(batch.items_B, batch.texts_B)).to(start.device)
             scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
             loss = torch.stack(
                 [term.weight * clip_loss(image_BD, text_BD, positives_BB, scale) for term in objectives]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.encoder import Encoder
+from models.encoder import Encoder, mean_text_embeddings
 from storage.corpus import Corpus, Part, Snapshot
 from storage.embeddings import EmbeddingStore
 from storage.images import open_stored
@@ -37,18 +37,15 @@ def embed_part(
     image_vectors, text_vectors = [np.empty((0, encoder.dimension), np.float32)], []
     for batch in corpus.read(snapshot, part, ["item_id", "image", "texts"]):
         rows = batch.to_pylist()
-        item_ids += [row["item_id"] for row in rows]
-        image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows]))
-        text_vectors.append(mean_texts(encoder, [row["texts"] for row in rows]))
+        if rows:
+            item_ids += [row["item_id"] for row in rows]
+            image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows]))
+            text_vectors.append(embed_item_texts(encoder, [row["texts"] for row in rows]))
     return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors])
 
 
-def mean_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:
-    """The mean of each item's text embeddings, renormalised: (N, D)."""
-    text_MD = encoder.embed_texts([text for each in texts for text in each])
-    starts = np.cumsum([0, *(len(each) for each in texts[:-1])])
-    mean_ND = np.add.reduceat(text_MD, starts, axis=0)
-    # Opposite texts may cancel; such an item keeps its first text's vector.
-    length_N1 = np.linalg.norm(mean_ND, axis=1, keepdims=True)
-    unit_ND: np.ndarray = np.where(length_N1 > 1e-6, mean_ND / np.maximum(length_N1, 1e-6), text_MD[starts])
-    return unit_ND.astype(np.float32)
+def embed_item_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:
+    """One text vector (N, D) an item; a text that several items share is embedded once."""
+    row = {text: number for number, text in enumerate(dict.fromkeys(text for own in texts for text in own))}
+    item_texts = [np.array([row[text] for text in own]) for own in texts]
+    return mean_text_embeddings(encoder.embed_texts(list(row)), item_texts)

@@ -1,0 +1,224 @@
+"""The command line as a person meets it: documents on standard output, one clear line on standard error, exit status."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+WritePipelines = Callable[..., Path]
+
+
+def invoke(*arguments: str) -> Result:
+    # The terminal's width: what a person sees must not be folded in the middle of a word the tests look for.
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def document(*arguments: str) -> Any:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def error(status: int, *arguments: str) -> str:
+    """The one line on standard error of a command that must fail."""
+    result = invoke(*arguments)
+    assert result.exit_code == status, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: WritePipelines) -> tuple[str, ...]:
+    """Options that name a pipeline with a release; tests only read it."""
+    folder = tmp_path_factory.mktemp("released")
+    file = write_pipelines(folder, shapes)
+    assert document("run", "--file", str(file))["outcome"] == "released"
+    return ("--file", str(file))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> tuple[str, ...]:
+    """Options that name a pipeline that never ran, over a collection that a test may change."""
+    shutil.copytree(shapes, tmp_path / "shapes")
+    return ("--file", str(write_pipelines(tmp_path, tmp_path / "shapes")))
+
+
+def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
+    night = document("run", *released)
+    assert list(night) == ["pipeline", "outcome", "release", "model_id", "reason", "rows", "metrics", "seconds"]
+    assert list(night["rows"]) == ["seen", "new", "duplicate", "filtered", "quarantined", "removed", "served"]
+    assert (night["pipeline"], night["outcome"], night["release"]) == ("shapes", "unchanged", 1)
+
+
+def test_search_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
+    found = document("search", "a large red circle", "-k", "3", "--where", "colour = 'red' AND size > 20", *released)
+    assert list(found) == ["release", "model_id", "hits"]
+    assert len(found["hits"]) == 3
+    assert list(found["hits"][0]) == ["item_id", "score", "texts", "path", "colour", "size"]
+    assert {hit["colour"] for hit in found["hits"]} == {"red"}
+
+
+def test_search_by_image_by_item_and_by_sums_of_texts(released: tuple[str, ...], shapes: Path) -> None:
+    image = shapes / "large-red-circle.png"
+    assert document("search", "--image", str(image), *released)["hits"][0]["item_id"] == "large-red-circle"
+    like = document("search", "--like", "large-red-circle", "-k", "60", *released)["hits"]
+    assert len(like) == 59
+    assert "large-red-circle" not in [hit["item_id"] for hit in like]
+    assert document("search", "red", "--plus", "circle", "--minus", "square", *released)["hits"]
+
+
+def test_search_writes_a_page_with_the_pictures(released: tuple[str, ...], tmp_path: Path) -> None:
+    page = tmp_path / "hits.html"
+    assert invoke("search", "<b>red</b>", "--html", str(page), *released).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/webp;base64," in text
+    assert "&lt;b&gt;red&lt;/b&gt;" in text
+    assert "<b>red</b>" not in text
+
+
+def test_sql_lists_row_objects(released: tuple[str, ...]) -> None:
+    counted = document("sql", "SELECT colour, count(*) AS n FROM items GROUP BY colour ORDER BY colour", *released)
+    assert counted[0] == {"colour": "black", "n": 10}
+    nearest = "SELECT item_id FROM search('red', k := 5) ORDER BY similarity(image_vector, 'red') DESC"
+    found = document("search", "red", "-k", "5", *released)["hits"]
+    assert [row["item_id"] for row in document("sql", nearest, *released)] == [hit["item_id"] for hit in found]
+
+
+def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
+    (state,) = document("status", *released)
+    (listed,) = document("releases", *released)
+    shown = document("show", "1", *released)
+    assert state["release"] == listed["release"] == shown["number"] == 1
+    assert state["model_id"] == listed["model_id"] == shown["model_id"]
+    assert (state["items"], state["served"], state["up_to_date"]) == (60, 60, True)
+
+
+@pytest.mark.parametrize("command", [["status"], ["releases"], ["show", "1"], ["search", "red"], ["sql", "SELECT 1 AS a"]])
+def test_what_is_shown_to_people_fits_the_terminal(
+    released: tuple[str, ...], command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.console.out.width", 80)
+    result = invoke(*command, *released)
+    assert result.exit_code == 0
+    folder = released[1].removesuffix("/pipelines.yaml")
+    assert max(len(line) for line in result.stdout.splitlines() if folder not in line) <= 80
+
+
+def test_stages_one_by_one_end_in_a_release_that_can_be_rolled_back_to(fresh: tuple[str, ...]) -> None:
+    for stage in ("ingest", "mine", "train", "evaluate", "embed"):
+        assert isinstance(document(stage, *fresh), dict)
+    assert document("publish", *fresh)["number"] == 1
+    assert document("rollback", "1", *fresh)["rolled_back_to"] == 1
+    assert [row["release"] for row in document("releases", *fresh)] == [2, 1]
+
+
+def test_a_held_night_exits_3(fresh: tuple[str, ...]) -> None:
+    result = invoke("run", "--set", "gate.min.text_to_image_recall@1=1.0", "--json", *fresh)
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["outcome"] == "held"
+
+
+def test_a_failed_night_says_so_in_its_document_and_exits_1(fresh: tuple[str, ...]) -> None:
+    captions = Path(fresh[1]).parent / "shapes" / "captions.jsonl"
+    captions.write_text('{"id": "1", "image": "a.png", "text": "a", "group": "a", "colour": "a", "size": 1}\n')
+    result = invoke("run", "--json", *fresh)
+    assert result.exit_code == 1
+    night = json.loads(result.stdout)
+    assert night["outcome"] == "failed"
+    assert "of 1 rows seen none was ingested" in night["reason"]
+
+
+def test_a_bad_row_or_image_costs_only_itself(fresh: tuple[str, ...]) -> None:
+    folder = Path(fresh[1]).parent / "shapes"
+    rows = ['{"id": "no image", "text": "a", "group": "a", "colour": "a", "size": 1}', "{", '"text"']
+    rows += [
+        json.dumps({"id": text, "image": image, "text": text, "group": None, "colour": "a", "size": 1})
+        for text, image in (("", "small-red-circle.png"), ("broken", "broken.png"), ("outside", "../../secret.png"))
+    ]
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no picture")
+    with (folder / "captions.jsonl").open("a") as captions:
+        captions.write("\n".join(rows))
+    night = document("run", *fresh)
+    assert night["rows"]["seen"] == 66
+    assert (night["rows"]["new"], night["rows"]["quarantined"], night["rows"]["served"]) == (60, 6, 60)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "arguments"),
+    [
+        (2, "no pipeline 'shaeps'; did you mean 'shapes'?", ["run", "-p", "shaeps"]),
+        (2, "unknown key 'training.max_stepz'; did you mean 'max_steps'?", ["run", "--set", "training.max_stepz=1"]),
+        (2, "training.max_steps: Input should be a valid integer", ["run", "--set", "training.max_steps=soon"]),
+        (2, "column grup that `columns.group` names: did you mean group?", ["run", "--set", "columns.group=grup"]),
+        (2, "absent.jsonl", ["run", "--set", "sources.0.path=absent.jsonl"]),
+        (2, "skin_tone", ["run", "--set", "sources.0.where=skin_tone = 'none'"]),
+        (2, "nothing is called 'tiny-65'; nearest: tiny-64", ["run", "--set", "model.architecture=tiny-65"]),
+        (2, "gate.min: recall@10 isn't measured", ["run", "--set", "gate.min.recall@10=0.5"]),
+        (2, "no release yet: run `pairloom run -p shapes`", ["search", "red"]),
+        (2, "no release yet: run `pairloom run -p shapes`", ["sql", "SELECT 1"]),
+        (2, "no release 4: there are none", ["show", "4"]),
+        (2, "no release 4: there are none", ["rollback", "4"]),
+        (2, "has not run on this snapshot: run `pairloom mine`", ["train"]),
+    ],
+)
+def test_bad_input_to_a_fresh_pipeline(fresh: tuple[str, ...], status: int, said: str, arguments: list[str]) -> None:
+    if arguments[0] == "train":
+        document("ingest", *fresh)
+    assert said in error(status, *arguments, *fresh)
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ("'colour =' is not a filter", ["search", "red", "--where", "colour ="]),
+        ("columns are item_id", ["search", "red", "--where", "weight > 3"]),
+        ("nothing to search for", ["search"]),
+        ("no item 'nobody'", ["search", "--like", "nobody"]),
+        ("absent.png", ["search", "--image", "absent.png"]),
+        ("SELEC", ["sql", "SELEC 1"]),
+        ("weight", ["sql", "SELECT weight FROM items"]),
+        ("SELECT", ["sql", "COPY items TO 'stolen.csv'"]),
+        ("disabled", ["sql", "SELECT * FROM read_text('/etc/hostname')"]),
+    ],
+)
+def test_a_bad_query_is_one_clear_line(released: tuple[str, ...], said: str, arguments: list[str]) -> None:
+    assert said in error(2, *arguments, *released)
+
+
+def test_a_query_image_that_is_none_is_named(released: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png" in error(2, "search", "--image", str(tmp_path / "text.png"), *released)
+    Image.new("RGBA", (300, 200), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert document("search", "--image", str(tmp_path / "clear.png"), *released)["hits"]
+
+
+def test_a_root_that_cannot_be_written_is_named(fresh: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = error(2, "run", "--root", str(tmp_path / "file"), *fresh)
+    assert f"can't write below {tmp_path / 'file' / 'shapes'}" in said
+
+
+def test_a_missing_file_of_pipelines_is_named(tmp_path: Path) -> None:
+    assert "no file" in error(2, "run", "--file", str(tmp_path / "absent.yaml"))
+
+
+def test_an_unknown_option_is_bad_usage() -> None:
+    assert invoke("run", "--fiel", "x").exit_code == 2
+
+
+def test_every_command_has_help() -> None:
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        result = invoke(name, "--help")
+        assert result.exit_code == 0
+        assert len(result.stdout.splitlines()) > 5

@@ -31,6 +31,12 @@ def page() -> str:
     return "\n".join(blocks) + "\n"
 
 
+def fields(path: str) -> set[str]:
+    """The keys of the block at a key path, of every kind it may be."""
+    found = [model for title, model in _models("", Pipeline) if title.partition(" ")[0] == path]
+    return {field.alias or name for model in found for name, field in model.model_fields.items()}
+
+
 def _models(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every model below `model`, with the key path it stands at."""
     for name, field in model.model_fields.items():

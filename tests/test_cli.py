@@ -1,4 +1,4 @@
-"""The command line as a person meets it: documents on standard output, one clear line on standard error, exit status."""
+"""The command line as a person meets it: documents on standard output, one clear line on errors, exit statuses."""
 
 import json
 import shutil
@@ -38,7 +38,9 @@ def error(status: int, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: WritePipelines) -> tuple[str, ...]:
+def released(
+    tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: WritePipelines
+) -> tuple[str, ...]:
     """Options that name a pipeline with a release; tests only read it."""
     folder = tmp_path_factory.mktemp("released")
     file = write_pipelines(folder, shapes)
@@ -103,7 +105,9 @@ def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
     assert (state["items"], state["served"], state["up_to_date"]) == (60, 60, True)
 
 
-@pytest.mark.parametrize("command", [["status"], ["releases"], ["show", "1"], ["search", "red"], ["sql", "SELECT 1 AS a"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["releases"], ["show", "1"], ["search", "red"], ["sql", "SELECT 1 AS a"]]
+)
 def test_what_is_shown_to_people_fits_the_terminal(
     released: tuple[str, ...], command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

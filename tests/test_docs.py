@@ -1,0 +1,77 @@
+"""The docs are tested: what they name exists."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from flows.cli import app
+from tasks.pipeline import Pipeline
+
+PROJECT = Path(__file__).parents[1]
+PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")])
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]  # Typer's command is a group: it holds several
+
+
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_configuration", PROJECT / "docs" / "make_configuration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_page_is_fresh() -> None:
+    page = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == maker().page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"pairloom ([a-z-]+)", text):
+        assert name in COMMANDS, name
+    for name, rest in re.findall(r"pairloom ([a-z-]+)([^`\n]*)", text):
+        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest.split("#")[0])) <= options, name
+
+
+def test_the_readme_lists_every_command() -> None:
+    table = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert {name for name in COMMANDS if f"`{name}" not in table and f"`pairloom {name}" not in table} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_yaml_example_is_valid(page: Path) -> None:
+    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for name, block in yaml.safe_load(example)["pipelines"].items():
+            assert Pipeline.model_validate({**block, "name": name, "root": "stored"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_key_that_a_page_names_exists(page: Path) -> None:
+    blocks = set(Pipeline.model_fields)
+    known = set(re.findall(r"^## `([\w.]+)", (PROJECT / "docs" / "configuration.md").read_text("utf-8"), re.MULTILINE))
+    for key in re.findall(r"`([a-z]+\.[a-z_.]+)(?:=[^`]*)?`", page.read_text(encoding="utf-8")):
+        block, _, field = key.rpartition(".")
+        if key.partition(".")[0] in blocks and not key.endswith((".md", ".py", ".yaml")):
+            assert key in known or field in maker().fields(block), key
+
+
+def test_the_tree_in_the_readme_names_modules_that_exist() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"## Read the code.*?```\n(.*?)```", readme, re.DOTALL)
+    assert tree is not None
+    for folder, names in re.findall(r"^(\w+)/\s+\d\s+[^:\n]*: ([a-z ]+)$", tree.group(1), re.MULTILINE):
+        assert [name for name in names.split() if not (PROJECT / folder / f"{name}.py").is_file()] == [], folder

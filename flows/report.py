@@ -105,7 +105,7 @@ def _share(value: float | None) -> str:
 
 def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     """One row of named values."""
-    return list(values), [["", *values.values()]] if values else []
+    return list(values), [["tonight", *values.values()]] if values else []
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

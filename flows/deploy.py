@@ -81,24 +81,16 @@ def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
         for deployment in served:
             runner.add_deployment(deployment)
         rich.print(f"Serving {', '.join(each.name for each in pipelines)}: {address} · Ctrl-C ends it", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-            asyncio.run(runner.run())
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
 
 
 class _Runner(Runner):
-    """Prefect's runner, made to end on SIGTERM as on Ctrl-C: its own handler leaves the event loop in the middle."""
-
-    _main: "asyncio.Task[None] | None" = None
-
-    async def run(self) -> None:
-        """Run until interrupted."""
-        self._main = asyncio.current_task()
-        await self.start()
+    """Prefect's runner, made to end on SIGTERM: its own handler leaves the event loop and its runs in the middle."""
 
     def handle_sigterm(self, *_args: object, **_kwargs: object) -> None:
-        """Unwind everything that `run` started."""
-        assert self._main is not None
-        self._main.get_loop().call_soon_threadsafe(self._main.cancel)
+        """Cancel the runs and stop."""
+        asyncio.run_coroutine_threadsafe(self.astop(), asyncio.get_running_loop())
 
 
 def _schedule(pipeline: Pipeline) -> CronSchedule:

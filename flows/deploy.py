@@ -1,17 +1,18 @@
 """Prefect deployments from pipelines.yaml: each pipeline's night with its schedule, and its stages for ad-hoc runs."""
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Sequence
 
 import rich
-from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from flows.local_server import prefect_server
 from flows.nightly import nightly
 from flows.stages import STAGES
-from tasks.pipeline import Pipeline
+from tasks.pipeline import Pipeline, WorkersConfig
 
 
 def plan_deployments(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
@@ -72,10 +73,24 @@ def deploy_pipelines(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
 
 def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
     """Run schedules and runs here until interrupted, beside the configured server or one of our own."""
-    served = [deployment for pipeline in pipelines for deployment in deployments(pipeline, pooled=False)]
+    # Here are no work pools: a night that waited for one would wait for ever.
+    here = [pipeline.model_copy(update={"workers": WorkersConfig()}) for pipeline in pipelines]
+    served = [deployment for pipeline in here for deployment in deployments(pipeline, pooled=False)]
     with prefect_server() as address:
-        rich.print(f"Prefect's pages are at {address} · Ctrl-C ends everything", file=sys.stderr)
-        serve(*served)
+        runner = _Runner()
+        for deployment in served:
+            runner.add_deployment(deployment)
+        rich.print(f"Serving {', '.join(each.name for each in pipelines)}: {address} · Ctrl-C ends it", file=sys.stderr)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
+
+
+class _Runner(Runner):
+    """Prefect's runner, made to end on SIGTERM: its own handler leaves the event loop and its runs in the middle."""
+
+    def handle_sigterm(self, *_args: object, **_kwargs: object) -> None:
+        """Cancel the runs and stop."""
+        asyncio.run_coroutine_threadsafe(self.astop(), asyncio.get_running_loop())
 
 
 def _schedule(pipeline: Pipeline) -> CronSchedule:

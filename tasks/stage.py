@@ -62,7 +62,7 @@ def report_progress(stage: str, done: float, total: float | None = None, note: s
         listener(stage, done, total, note)
     elif time.monotonic() - _logged.get(stage, 0.0) > LOG_EVERY_SECONDS:
         _logged[stage] = time.monotonic()
-        share = f"{done / total:.0%}" if total else f"{done:,.0f}" if done else ""
+        share = f"{done / total:.0%}" if total else f"{done:,.0f} done" if done else ""
         logger.info("%s: %s", stage, " ".join(filter(None, (share, note))))
 
 

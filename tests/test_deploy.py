@@ -1,0 +1,340 @@
+"""Deployments, workers, `serve` and `run`, against a real Prefect server and real worker processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import free_port, prefect_environment, running, wait_for_server
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
+
+from flows.config import load_pipeline
+from flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
+from flows.nightly import nightly
+from flows.outcome import Night
+from flows.report import escaped, markdown
+from storage.releases import release_log
+from tasks.pipeline import Pipeline
+
+SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
+CLI = "import sys; from flows.cli import main; sys.argv[0] = 'pairloom'; main()"
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]) -> Pipeline:
+    """A pipeline with a schedule, whose training belongs on another work pool."""
+    return load_pipeline(
+        write_pipelines(tmp_path, shapes, schedule=SCHEDULE, workers={"default": "cpu", "train": "gpu"})
+    )
+
+
+@pytest.fixture(scope="module")
+def server(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
+    """A client of the real server, which is also the configured one."""
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_api, PREFECT_HOME: tmp_path_factory.mktemp("home")}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A night that process workers ran."""
+
+    pipeline: Pipeline
+    night: FlowRun
+    runs: list[FlowRun]
+    logs: list[str]
+    report: str
+
+
+@pytest.fixture(scope="module")
+def worked(
+    server: SyncPrefectClient,
+    prefect_api: str,
+    shapes: Path,
+    write_pipelines: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Worked:
+    """One night over hostile captions, started through the API, with training on the pool `gpu`."""
+    folder = tmp_path_factory.mktemp("worked")
+    collection = shutil.copytree(shapes, folder / "shapes")
+    captions = collection / "captions.jsonl"
+    rows = [json.loads(line) for line in captions.read_text().splitlines()]
+    captions.write_text("".join(json.dumps(row | {"text": f"{row['text']} {HOSTILE}"}) + "\n" for row in rows))
+    pipeline = load_pipeline(write_pipelines(folder, collection, workers={"default": "cpu", "train": "gpu"}))
+    deploy_pipelines([pipeline])
+
+    environment = prefect_environment(folder, PREFECT_API_URL=prefect_api, PREFECT_WORKER_QUERY_SECONDS="1")
+    with contextlib.ExitStack() as workers:
+        for pool in ("cpu", "gpu"):
+            command = ("prefect", "worker", "start", "--pool", pool, "--type", "process")
+            workers.enter_context(running(*command, environment=environment, log=folder / f"{pool}.log"))
+        # What a person edits in the form goes back as JSON.
+        parameters = json.loads(json.dumps(pipeline.parameters))
+        parameters["pipeline"]["training"]["max_steps"] = 5
+        night = ended(server, start(server, "nightly/shapes", parameters))
+
+    runs = server.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["shapes"])))
+    logs = server.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs])), limit=200)
+    reports = [each for each in server.read_artifacts() if each.flow_run_id == night.id and each.type == "markdown"]
+    runs = [run for run in runs if run.start_time]
+    return Worked(
+        Pipeline.model_validate(parameters["pipeline"]),
+        night,
+        runs,
+        [each.message for each in logs],
+        str(reports[0].data) if reports else "",
+    )
+
+
+def start(server: SyncPrefectClient, deployment: str, parameters: dict[str, Any] | None = None) -> FlowRun:
+    """Start a run as the API's users do."""
+    found = server.read_deployment_by_name(deployment)
+    return server.create_flow_run_from_deployment(found.id, parameters=parameters)
+
+
+def ended(server: SyncPrefectClient, run: FlowRun, *, seconds: float = 200) -> FlowRun:
+    """The run, once it is in a final state."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        run = server.read_flow_run(run.id)
+        if run.state and run.state.is_final():
+            return run
+        time.sleep(0.5)
+    raise TimeoutError(f"{run.name} is still {run.state}")
+
+
+def state_of(run: FlowRun) -> State[Any]:
+    assert run.state is not None
+    return run.state
+
+
+def deployed(server: SyncPrefectClient, name: str) -> DeploymentResponse:
+    return server.read_deployment_by_name(name)
+
+
+def test_deploy_registers_the_night_with_its_schedule_and_each_stage_on_its_pool(
+    server: SyncPrefectClient, pipeline: Pipeline
+) -> None:
+    rows = deploy_pipelines([pipeline])
+    assert rows == plan_deployments([pipeline])
+
+    night = deployed(server, "nightly/shapes")
+    (schedule,) = night.schedules
+    assert schedule.active
+    assert (schedule.schedule.cron, schedule.schedule.timezone) == tuple(SCHEDULE.values())  # type: ignore[union-attr]  # it is a cron
+    pools = {row["deployment"]: deployed(server, row["deployment"]).work_pool_name for row in rows}
+    stages = ("nightly", "ingest", "mine", "train", "evaluate", "embed", "publish")
+    assert pools == {f"{name}/shapes": "gpu" if name == "train" else "cpu" for name in stages}
+    assert all(not deployed(server, f"{stage}/shapes").schedules for stage in stages[1:])
+
+
+def test_the_form_is_typed_bounded_documented_and_filled_from_the_file(
+    server: SyncPrefectClient, pipeline: Pipeline
+) -> None:
+    deploy_pipelines([pipeline])
+    night = deployed(server, "nightly/shapes")
+
+    assert night.parameter_openapi_schema is not None
+    definitions = night.parameter_openapi_schema["definitions"]
+    for name in Pipeline.model_fields:
+        assert name in definitions["Pipeline"]["properties"]
+    batch_size = definitions["TrainingConfig"]["properties"]["batch_size"]
+    assert batch_size["type"] == "integer"
+    assert batch_size["minimum"] == 2
+    assert batch_size["description"]
+    assert definitions["IndexConfig"]["properties"]["min_ann_recall@10"]["maximum"] == 1
+    undocumented = [
+        f"{block}.{name}"
+        for block, definition in definitions.items()
+        for name, field in definition["properties"].items()
+        if "description" not in field and "$ref" not in field and "const" not in field
+    ]
+    assert not undocumented
+    assert night.parameters["pipeline"]["training"]["max_steps"] == 6
+    assert Pipeline.model_validate(night.parameters["pipeline"]) == pipeline
+
+
+def test_deploying_again_changes_nothing_but_what_the_file_says(server: SyncPrefectClient, pipeline: Pipeline) -> None:
+    deploy_pipelines([pipeline])
+    first = deployed(server, "nightly/shapes")
+    deploy_pipelines([pipeline])
+    again = deployed(server, "nightly/shapes")
+    assert again.id == first.id
+    assert len(again.schedules) == 1
+
+    deploy_pipelines([pipeline.model_copy(update={"schedule": None})])
+    assert deployed(server, "nightly/shapes").schedules == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("cron", "61 2 * * *"), ("cron", "nightly"), ("timezone", "Europe/Belin")])
+def test_a_schedule_that_means_nothing_is_one_clear_line(
+    key: str, value: str, tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    pipeline = load_pipeline(write_pipelines(tmp_path, shapes, schedule=SCHEDULE | {key: value}))
+    with pytest.raises(ValueError, match=key) as raised:
+        plan_deployments([pipeline])
+    said = str(raised.value)
+    assert "'shapes'" in said
+    assert value in said
+    assert "\n" not in said
+
+
+def test_deploy_without_a_server_says_what_to_set(pipeline: Pipeline) -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(ValueError, match="PREFECT_API_URL"):
+        deploy_pipelines([pipeline])
+
+
+def test_a_night_started_through_the_api_ends_completed_and_released(worked: Worked) -> None:
+    release = release_log(worked.pipeline.folder).current()
+    assert release is not None
+    assert release.rows == 60
+    assert state_of(worked.night).is_completed()
+    assert state_of(worked.night).name == "Completed"
+    assert state_of(worked.night).message == "release 1: first release"
+
+
+def test_training_placed_on_another_pool_is_a_run_of_its_own(worked: Worked) -> None:
+    pools = {run.name: run.work_pool_name for run in worked.runs}
+    assert pools == {"nightly-shapes": "cpu", "train-shapes": "gpu"}
+    assert all(state_of(run).is_completed() for run in worked.runs)
+    release = release_log(worked.pipeline.folder).current()
+    assert release is not None
+    model = worked.pipeline.folder / "models" / release.model_id / "pairloom.json"
+    assert json.loads(model.read_bytes())["training"]["max_steps"] == 5, "the form's edit reached the other pool"
+
+
+def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:
+    assert "train: waiting for work pool 'gpu'" in worked.logs
+    assert any("samples/s" in message for message in worked.logs)
+
+
+def test_the_report_is_an_artifact_whose_captions_are_escaped(worked: Worked) -> None:
+    assert "data:image/webp;base64," in worked.report
+    assert escaped(HOSTILE) in worked.report
+    assert "<script" not in worked.report
+    assert "](http" not in worked.report
+
+
+def test_a_night_without_news_ends_completed_as_unchanged(worked: Worked) -> None:
+    state = nightly(worked.pipeline, return_state=True)
+    assert state.is_completed()
+    assert (state.name, state.message) == ("Unchanged", "release 1: nothing new")
+
+
+def test_a_night_held_by_the_gate_ends_completed_as_held(server: SyncPrefectClient, pipeline: Pipeline) -> None:
+    gate = pipeline.gate.model_copy(update={"min": {"text_to_image_recall@1": 1.01}})
+    state = nightly(pipeline.model_copy(update={"gate": gate}), return_state=True)
+    assert state.is_completed()
+    assert state.name == "Held"
+    assert "below its floor" in str(state.message)
+    run = server.read_flow_run(state.state_details.flow_run_id)  # type: ignore[arg-type]  # a run's state has one
+    assert state_of(run).name == "Held"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_night_that_fails_says_why_in_one_line(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    source = {"kind": "jsonl", "path": str(shapes / "captions.jsonl"), "where": "1 = 0"}
+    state = nightly(load_pipeline(write_pipelines(tmp_path, shapes, sources=[source])), return_state=True)
+    assert state.is_failed()
+    assert "has no items" in str(state.message)
+    assert "\n" not in str(state.message)
+
+
+def test_the_report_escapes_whatever_markdown_understands() -> None:
+    night = Night.failed(HOSTILE, HOSTILE)
+    said = markdown(night, [])
+    assert "<" not in said
+    assert escaped("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
+
+
+def test_run_needs_and_starts_no_server(tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]) -> None:
+    file, home = write_pipelines(tmp_path, shapes), tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "run", "--file", str(file), "--json"],
+        env=prefect_environment(home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["outcome"] == "released"
+    assert not (home / "prefect.db").exists()
+    assert "prefect" not in done.stderr.lower()
+
+
+def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    file, home, port = write_pipelines(tmp_path, shapes, schedule=SCHEDULE), tmp_path / "home", free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    environment = prefect_environment(home, PREFECT_SERVER_API_PORT=str(port), PREFECT_RUNNER_POLL_FREQUENCY="1")
+    log = tmp_path / "serve.log"
+    with log.open("wb") as output:
+        serving = subprocess.Popen(
+            [sys.executable, "-c", CLI, "serve", "--file", str(file)], env=environment, stdout=output, stderr=output
+        )
+    try:
+        wait_for_server(api)
+        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+            wait_for_deployment(client, "publish/shapes")
+            assert state_of(ended(client, start(client, "ingest/shapes"))).is_completed()
+        assert len(processes_with(home)) > 1
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(timeout=60) == 0, log.read_text()
+        assert not processes_with(home)
+    finally:
+        for process in processes_with(home):
+            os.kill(process, signal.SIGKILL)
+    assert f"http://127.0.0.1:{port}" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_serve_on_a_port_that_is_taken_says_so(pipeline: Pipeline) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            temporary_settings({PREFECT_SERVER_API_PORT: port}, restore_defaults={PREFECT_API_URL}),
+            pytest.raises(RuntimeError, match=f"{port}.*PREFECT_API_URL"),
+        ):
+            serve_pipelines([pipeline])
+
+
+def wait_for_deployment(client: SyncPrefectClient, name: str, *, seconds: float = 60) -> None:
+    """Return once a deployment is registered."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        with contextlib.suppress(ObjectNotFound):
+            client.read_deployment_by_name(name)
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"{name} was not deployed within {seconds} seconds")
+
+
+def processes_with(home: Path) -> list[int]:
+    """Processes that were started, however indirectly, with this PREFECT_HOME."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"PREFECT_HOME={home}".encode() in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return found

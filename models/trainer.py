@@ -42,8 +42,8 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Share of the budget over which the learning rate rises."""
     hard_fraction: float = Field(default=0.25, ge=0, lt=1)
     """Share of a batch that is there as a mined hard negative of another item."""
-    augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes to the images."""
+    augmentation: AugmentationConfig | None = AugmentationConfig()
+    """Random changes to the images; `null` for none, which suits icons and drawings (benchmarks/towers.md)."""
     seed: int = Field(default=0, ge=0)
     """Of initial weights, batches, text choice and augmentation."""
     threads: int | None = Field(default=None, ge=1)
@@ -141,7 +141,9 @@ def train(
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
             torch.manual_seed(config.seed * 1_000_003 + step)  # for towers with dropout
             image_BCHW = normalize_pixels(items.pixels[batch.items_B], start.preprocess_cfg)
-            image_BD = start.encode_images(augment(image_BCHW, config.augmentation, generator))
+            if config.augmentation:
+                image_BCHW = augment(image_BCHW, config.augmentation, generator)
+            image_BD = start.encode_images(image_BCHW)
             # Items that share a text need it encoded once only.
             own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
             text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]

@@ -5,9 +5,11 @@
 import copy
 import difflib
 import json
+import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,8 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
             (Path(folder) / CONFIG_NAME).write_text(json.dumps(architecture), encoding="utf-8")
-            encoder = _open(Path(folder), architecture)
+            with _without_warnings():
+                encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
             _open_clip().load_checkpoint(encoder.network, config.pretrained)
         return encoder
@@ -219,6 +222,16 @@ def _architecture_file(name: str) -> Path | None:
         f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
         f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
     )
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For a start from nothing: open_clip warns, through the root logger, that it finds no weights."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _open_clip() -> Any:

@@ -85,9 +85,13 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
         def call(*args: Any, **kwargs: Any) -> Any:
             with timed(name):
                 if FlowRunContext.get() is None:
-                    return function(*args, **kwargs)
-                _log_to_prefect()
-                return task(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                else:
+                    _log_to_prefect()
+                    result = task(*args, **kwargs)
+            if listener := _listener.get():
+                listener(name, 1, 1, "")
+            return result
 
         return cast(F, call)
 

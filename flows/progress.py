@@ -50,10 +50,10 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
             if stage not in bars:
                 bars[stage] = progress.add_task(stage, total=total, note=note)
             counted = f"{done:,.0f}" if total is None else f"{done / total if total else 1:.0%}"
-            ended = done == total and not note
+            progress.update(bars[stage], completed=done, total=total)
             # The last word of a stage stays on its line.
-            fields = {} if ended else {"note": note or counted}
-            progress.update(bars[stage], completed=done, total=total, **fields)
+            if note or done != total:
+                progress.update(bars[stage], note=note or counted)
 
         listen(hear)
         return call(pipeline)

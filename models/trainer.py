@@ -43,7 +43,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     hard_fraction: float = Field(default=0.25, ge=0, lt=1)
     """Share of a batch that is there as a mined hard negative of another item."""
     augmentation: AugmentationConfig | None = AugmentationConfig()
-    """Random changes to the images; `null` for none. Drawings want less of it than photographs: benchmarks/towers.md."""
+    """Random changes to the images; `null` for none. Drawings want less than photographs: benchmarks/towers.md."""
     seed: int = Field(default=0, ge=0)
     """Of initial weights, batches, text choice and augmentation."""
     threads: int | None = Field(default=None, ge=1)

@@ -19,12 +19,12 @@ from storage.files import make_writable
 FILE = Path(flows.__file__).parents[1] / "pipelines.yaml"
 QUERIES = (
     Query(text="trash"),
-    Query(text="arrow pointing left"),
-    Query(text="weather cloud with rain"),
+    Query(text="arrow left"),
+    Query(text="cloud rain"),
     Query(text="shopping cart"),
-    Query(text="speech bubble"),
-    Query(text="musical note"),
-    Query(text="heart", minus=("broken",)),
+    Query(text="music note"),
+    Query(text="chat bubble"),
+    Query(text="bell", minus=("off",)),
 )
 
 

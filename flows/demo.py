@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 from rich.text import Text
-from storage.icons import render_icons
 
 import flows
 from flows.config import load_pipeline
@@ -15,6 +14,7 @@ from search.query import Query, SearchResult, search
 from search.release import OpenRelease
 from search.sheet import contact_sheet
 from storage.files import make_writable
+from storage.icons import render_icons
 
 FILE = Path(flows.__file__).parents[1] / "pipelines.yaml"
 QUERIES = (

@@ -114,5 +114,8 @@ def _log_to_prefect() -> None:
     for package in PACKAGES:
         ours = logging.getLogger(package)
         if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
-            ours.addHandler(APILogHandler())
+            handler = APILogHandler()
+            # It outlives the run, and would warn about whatever is logged after it.
+            handler.addFilter(lambda _record: FlowRunContext.get() is not None)
+            ours.addHandler(handler)
             ours.setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 # This module stays light: decoding starts child processes, and each imports it again as its main module.
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def main() -> None:
 @app.callback()
 def start() -> None:
     """Image–text pairs to cross-modal search, every night, unattended."""
+    # Prefect would send usage data from here; who wants that can say DO_NOT_TRACK=0.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
 
 

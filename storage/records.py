@@ -1,5 +1,6 @@
 """Immutable, numbered JSON records created with put-if-absent: the one primitive under snapshots and releases."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -37,16 +38,19 @@ class RecordLog(Generic[R]):
         self.model = model
 
     def current(self) -> R | None:
-        """The highest valid record, or None where there is none. Damaged ones are skipped with a warning."""
-        return next(self.newest_first(), None)
+        """The highest valid record, or None where there is none. Damaged ones above it are skipped with a warning."""
+        for number in sorted(self.numbers(), reverse=True):
+            try:
+                return self.read(number)
+            except DamagedError as error:
+                logger.warning("%s", error)
+        return None
 
     def newest_first(self) -> Iterator[R]:
         """All valid records, newest first."""
         for number in sorted(self.numbers(), reverse=True):
-            try:
+            with contextlib.suppress(DamagedError):
                 yield self.read(number)
-            except DamagedError as error:
-                logger.warning("%s", error)
 
     def read(self, number: int) -> R:
         """One record. Raises ValueError where there is none, DamagedError where it or a file it names is not whole."""

@@ -15,7 +15,7 @@ class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """What is kept."""
 
     releases: int = Field(default=7, ge=1)
-    """Releases whose table version is held against clean-up, the current one included."""
+    """Releases that can be served again, the current one included; the table versions of older ones are cleaned up."""
 
 
 class Training(BaseModel, frozen=True, extra="forbid"):

@@ -77,11 +77,13 @@ def last_training(pipeline: Pipeline, items: int, champion: Release | None, verd
 
 
 def let_go(pipeline: Pipeline, number: int) -> None:
-    """Stop holding the table version of the release that falls out of retention tonight, if there is one."""
+    """Let clean-up take the table version of the release that falls out of retention tonight, if there is one."""
     log = release_log(pipeline.folder)
     if number in log.numbers():
         try:
             old = log.read(number)
         except DamagedError:
             return
-        VectorTable(pipeline.folder / old.table).untag(number)
+        table = VectorTable(pipeline.folder / old.table)
+        table.untag(number)
+        table.clean_up()

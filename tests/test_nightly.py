@@ -42,11 +42,11 @@ def night(file: Path, *overrides: str) -> Night:
     return nightly.fn(load_pipeline(file, overrides=overrides))
 
 
-def add_rows(file: Path, count: int) -> None:
+def add_rows(file: Path, count: int, *, first: int = 0) -> None:
     """Append rows with pictures of their own to the captions."""
     folder = file.parent / "shapes"
     with (folder / "captions.jsonl").open("a", encoding="utf-8") as captions:
-        for number in range(count):
+        for number in range(first, first + count):
             pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"noise-{number}.png")
             row = {"id": f"noise-{number}", "image": f"noise-{number}.png", "text": f"noise number {number}"}
@@ -199,6 +199,18 @@ def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) 
     assert len(served_ids(pipeline)) == 60
     again = night(file, "retrain.min_new_fraction=0.9")
     assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
+
+
+def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path) -> None:
+    overrides = ("retrain.min_new_fraction=0.9", "retention.releases=2")
+    for first in (0, 3, 6):
+        night(file, *overrides)
+        add_rows(file, 3, first=first)
+    pipeline = load_pipeline(file)
+    assert [release.number for release in release_log(pipeline.folder).newest_first()] == [3, 2]
+    with pytest.raises(RuntimeError, match="release 1 is not whole"):
+        roll_back(pipeline.folder, 1)
+    assert roll_back(pipeline.folder, 2).number == 4
 
 
 def test_a_model_is_named_by_what_it_is(file: Path) -> None:

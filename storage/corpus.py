@@ -75,11 +75,13 @@ class Corpus:
 
         `number` is the next one as it was before `base` was read: where another run was first, StaleWriterError.
         """
-        all_parts, all_quarantine = (*base.parts, *parts), (*base.quarantine, *quarantine)
         dead = {
             each: (*base.tombstones.get(each, ()), *tombstones.get(each, ()))
             for each in sorted({*base.tombstones, *tombstones})
         }
+        # A part without a living item leaves the corpus, and with it the columns that only it lacks.
+        all_parts = tuple(part for part in (*base.parts, *parts) if len(dead.get(part.digest, ())) < part.rows)
+        all_quarantine = (*base.quarantine, *quarantine)
         files = [_path(self.folder, "corpus", part) for part in all_parts]
         files += [_path(self.folder, "quarantine", part) for part in all_quarantine]
         snapshot = Snapshot(
@@ -87,7 +89,7 @@ class Corpus:
             files=digest_files(self.folder, iter(files), base.files),
             parts=all_parts,
             quarantine=all_quarantine,
-            tombstones=dead,
+            tombstones={part.digest: dead[part.digest] for part in all_parts if part.digest in dead},
         )
         self.log.publish(snapshot)
         return snapshot

@@ -201,6 +201,19 @@ def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) 
     assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
 
 
+def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> None:
+    night(file, "columns.keep={colour: string}", "evaluation.slices=[]")
+    second = night(file, "evaluation.slices=[size]", "training.seed=1", "gate.max_regression=1")
+    assert (second.outcome, second.rows["new"], second.rows["removed"], second.rows["served"]) == (
+        "released",
+        60,
+        60,
+        60,
+    )
+    assert {name.partition("/")[2] for name in second.metrics} >= {"size=20", "size=40"}
+    assert "size" in OpenRelease.open(load_pipeline(file).folder).columns
+
+
 def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path) -> None:
     overrides = ("retrain.min_new_fraction=0.9", "retention.releases=2")
     for first in (0, 3, 6):

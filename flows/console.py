@@ -1,6 +1,7 @@
 """What the command line shows a person: tables, in the terminal's width."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -40,7 +41,9 @@ def show_hits(result: "SearchResult") -> None:
     for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
         table.add_column(title, **options)
     for hit in result.hits:
-        table.add_row(f"{hit.score:.3f}", Text(hit.item_id), Text(" · ".join(hit.texts)))
+        table.add_row(
+            f"{hit.score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+        )
     out.print(table)
     out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
 

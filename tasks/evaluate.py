@@ -3,7 +3,6 @@
 import logging
 
 import numpy as np
-import pyarrow.compute as pc
 
 from models.encoder import Encoder
 from models.gate import Comparison
@@ -11,12 +10,11 @@ from models.gate import decide as gate
 from models.metrics import RetrievalMetrics
 from models.metrics import evaluate as measure
 from storage.corpus import Corpus, Snapshot
-from storage.images import open_stored
 from storage.modelstore import ModelStore
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
-from tasks.items import Items, read_items
+from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, Plan, Verdict
 from tasks.stage import report_progress, stage
@@ -62,14 +60,9 @@ def measure_encoder(
     pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder
 ) -> RetrievalMetrics:
     """Retrieval metrics of one model on the validation items."""
-    vectors = [np.empty((0, encoder.dimension), np.float32)]
-    for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["image", "split"]):
-            images = batch.filter(pc.equal(batch["split"], "val"))["image"].to_pylist()
-            if images:
-                vectors.append(encoder.embed_images([open_stored(image["bytes"]) for image in images]))
+    image_ND = np.concatenate([encoder.embed_images(images) for images in split_images(corpus, snapshot, "val")])
     text_TD = encoder.embed_texts(items.relations.texts)
-    return measure(np.concatenate(vectors), text_TD, items.relations, pipeline.evaluation, items.slices)
+    return measure(image_ND, text_TD, items.relations, pipeline.evaluation, items.slices)
 
 
 def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:

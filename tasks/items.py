@@ -1,9 +1,14 @@
 """The items of one split as the learning code wants them: columns in memory, relations between them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import pyarrow.compute as pc
+from PIL import Image
 
 from models.relations import Relations
 from storage.corpus import Corpus, Snapshot
+from storage.images import open_stored
 
 COLUMNS = ["item_id", "texts", "group", "pixel_hash", "split"]
 
@@ -38,3 +43,12 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
         relations=Relations.build(item_ids, [row["group"] for row in rows], texts, [row["pixel_hash"] for row in rows]),
         slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
     )
+
+
+def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Image.Image]]:
+    """The images of `split`, a batch at a time, in the order of `read_items`."""
+    for part in snapshot.parts:
+        for batch in corpus.read(snapshot, part, ["image", "split"]):
+            images = batch.filter(pc.equal(batch["split"], split))["image"].to_pylist()
+            if images:
+                yield [open_stored(image["bytes"]) for image in images]

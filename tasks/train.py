@@ -1,23 +1,21 @@
 """Train: tonight's challenger, warm-started from the champion, from the mined pairs."""
 
 import json
-from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import pyarrow.compute as pc
-from PIL import Image
 
 from models import towers
 from models.pixels import open_pixels, write_pixels
 from models.trainer import TrainingItems, TrainingProgress
 from models.trainer import train as train_encoder
-from storage.corpus import Corpus, Snapshot
+from storage.corpus import Corpus
 from storage.files import written_aside
-from storage.images import open_stored
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
 from storage.runs import Run
-from tasks.items import Items, read_items
+from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
 from tasks.stage import report_progress, stage
@@ -36,7 +34,8 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
     pixels = run.folder / "pixels.npy"
     if not pixels.exists():
         with written_aside(pixels) as aside:
-            write_pixels(stored_images(corpus, snapshot), len(items.item_ids), start.preprocess_cfg, aside)
+            images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+            write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
     result = train_encoder(
         start,
         TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),
@@ -68,14 +67,6 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
             return towers.load(champion)
     texts = [text for texts in items.texts for text in texts]
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
-
-
-def stored_images(corpus: Corpus, snapshot: Snapshot) -> Iterator[Image.Image]:
-    """The training items' images, in the order of `read_items`."""
-    for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["image", "split"]):
-            for image in batch.filter(pc.equal(batch["split"], "train"))["image"].to_pylist():
-                yield open_stored(image["bytes"])
 
 
 def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from benchmarks.bundle import Collection, read_collection
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining import MiningConfig, mine_lexical_negatives
+from models.mining.negatives import MiningConfig, mine_lexical_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import open_pixels, write_pixels
 from models.towers import ModelConfig, create

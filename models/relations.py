@@ -94,6 +94,16 @@ class Relations:
         """
         return _dense(self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T)
 
+    def text_targets(self, rows_R: Indices, texts_C: Indices) -> sparse.csr_matrix:
+        """Float32 (R, C): how much text c weighs among the positives of the image of item r; nothing stored for none.
+
+        The sparse form of `text_mask`.
+        """
+        shared_RC = (self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T).astype(np.float32)
+        shared_RC.data[:] = 1
+        shared_RC.sort_indices()
+        return shared_RC
+
     def positive_pairs(self, *, max_per_anchor: int) -> PositivePairs:
         """Pairs (anchor, positive), sorted, without self pairs, at most `max_per_anchor` of each kind an anchor.
 

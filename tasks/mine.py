@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from models.mining import Negatives, mine_lexical_negatives, mine_negatives
+from models.mining.negatives import Negatives, mine_lexical_negatives, mine_negatives
 from models.relations import KINDS, Relations
 from storage.corpus import Corpus
 from storage.digest import digest

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from models.gate import GateConfig
 from models.metrics import EvaluationConfig
-from models.mining import MiningConfig
+from models.mining.negatives import MiningConfig
 from models.objectives import ObjectiveConfig
 from models.towers import ModelConfig
 from models.trainer import TrainingConfig

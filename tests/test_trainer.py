@@ -14,7 +14,7 @@ from tiny import tiny_encoder, tiny_images, tiny_items
 from models.batches import BatchPlan
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining import MiningConfig, mine_lexical_negatives
+from models.mining.negatives import MiningConfig, mine_lexical_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
 from models.trainer import TrainingConfig, TrainingProgress, TrainingResult, train

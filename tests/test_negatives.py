@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from models import mining
-from models.mining import Embeddings, MiningConfig, mine_lexical_negatives, mine_negatives
+from models.mining import negatives
+from models.mining.negatives import Embeddings, MiningConfig, mine_lexical_negatives, mine_negatives
 from models.relations import Relations
 
 COUNT, DIMENSION = 60, 8
@@ -22,8 +22,8 @@ def embeddings(seed: int) -> Embeddings:
 
 
 def test_blocked_mining_matches_nested_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mining, "ROWS", 7)
-    monkeypatch.setattr(mining, "COLUMNS", 11)
+    monkeypatch.setattr(negatives, "ROWS", 7)
+    monkeypatch.setattr(negatives, "COLUMNS", 11)
     image_ND, text_ND, config = embeddings(0), embeddings(1), MiningConfig(num_negatives=5, relative_margin=0.1)
     found = mine_negatives(image_ND, text_ND, relations(), config, seed=0)
     suspects = 0

@@ -1,12 +1,13 @@
 """Training objectives: small functions of a batch's embeddings and relations."""
 
-# B = batch, D = embedding
+# B = batch, D = embedding, P = positive pairs
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, Field
+
+from models.contrastive import Targets, log_sum_exps, weighted_products
 
 
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -19,19 +20,15 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
 
 
 def clip_loss(
-    image_BD: torch.Tensor, text_BD: torch.Tensor, positives_BB: torch.Tensor, logit_scale: torch.Tensor
+    image_BD: torch.Tensor, text_BD: torch.Tensor, targets: Targets, logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric InfoNCE with several positives: each anchor's target is spread evenly over its known positives.
+    """Symmetric InfoNCE with several positives: each anchor's target is spread over its known positives by weight.
 
-    `positives_BB` (bool, image × text) has a true diagonal; `logit_scale` is the factor itself, not its logarithm.
-    With the diagonal alone this is CLIP's loss (Radford et al. 2021); several targets follow SupCon's L_out
-    (Khosla et al. 2020), so that a known positive is never an in-batch negative.
+    `logit_scale` is the factor itself, not its logarithm. With the diagonal alone this is CLIP's loss (Radford et al.
+    2021); several targets follow SupCon's L_out (Khosla et al. 2020), so that a known positive is never an in-batch
+    negative. Memory grows with the batch, not with its square.
     """
-    logits_BB = logit_scale * image_BD @ text_BD.T
-    return (_multi_target_nce(logits_BB, positives_BB) + _multi_target_nce(logits_BB.T, positives_BB.T)) / 2
-
-
-def _multi_target_nce(logits_BB: torch.Tensor, positives_BB: torch.Tensor) -> torch.Tensor:
-    target_BB = positives_BB.to(logits_BB.dtype)
-    target_BB = target_BB / target_BB.sum(dim=1, keepdim=True)
-    return F.cross_entropy(logits_BB, target_BB)
+    image_B, text_B = log_sum_exps(image_BD, text_BD, logit_scale)
+    weights_P = targets.row_weights_P / len(image_BD) + targets.column_weights_P / len(text_BD)
+    positive = logit_scale * weighted_products(image_BD, text_BD, targets, weights_P)
+    return (image_B.mean() + text_B.mean() - positive) / 2

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from models.batches import BatchPlan
 from models.checkpoint import Position, resume_checkpoint, save_checkpoint
+from models.contrastive import Targets
 from models.objectives import ObjectiveConfig, clip_loss
 from models.pixels import AugmentationConfig, Pixels, augment, normalize_pixels
 from models.relations import Relations
@@ -147,10 +148,10 @@ def train(
             # Items that share a text need it encoded once only.
             own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
             text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]
-            positives_BB = torch.from_numpy(items.relations.text_mask(batch.items_B, batch.texts_B)).to(start.device)
+            targets = Targets.from_sparse(items.relations.text_targets(batch.items_B, batch.texts_B), start.device)
             scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
             loss = torch.stack(
-                [term.weight * clip_loss(image_BD, text_BD, positives_BB, scale) for term in objectives]
+                [term.weight * clip_loss(image_BD, text_BD, targets, scale) for term in objectives]
             ).sum()
             loss_value = loss.item()
             if not math.isfinite(loss_value):

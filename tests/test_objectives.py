@@ -3,7 +3,9 @@ import math
 import open_clip
 import torch
 import torch.nn.functional as F
+from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 
+from models.contrastive import Targets
 from models.objectives import clip_loss
 
 torch.set_num_threads(1)
@@ -16,7 +18,7 @@ def embeddings(seed: int) -> torch.Tensor:
 def test_one_positive_each_gives_open_clips_loss() -> None:
     image_BD, text_BD, scale = embeddings(0), embeddings(1), torch.tensor(7.0)
     torch.testing.assert_close(
-        clip_loss(image_BD, text_BD, torch.eye(6, dtype=torch.bool), scale),
+        clip_loss(image_BD, text_BD, Targets.from_sparse(sparse.eye(6, format="csr")), scale),
         open_clip.ClipLoss()(image_BD, text_BD, scale),
     )
 
@@ -32,4 +34,5 @@ def test_several_positives_match_nested_loops() -> None:
             normaliser = math.log(sum(math.exp(logit) for logit in logits))
             own = [j for j in range(6) if mask[i, j]]
             total += sum(normaliser - logits[j] for j in own) / len(own) / 12
-    torch.testing.assert_close(clip_loss(image_BD, text_BD, positives_BB, torch.tensor(scale)), torch.tensor(total))
+    targets = Targets.from_sparse(sparse.csr_matrix(positives_BB.numpy()))
+    torch.testing.assert_close(clip_loss(image_BD, text_BD, targets, torch.tensor(scale)), torch.tensor(total))

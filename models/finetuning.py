@@ -82,6 +82,18 @@ def parameter_groups(
     ]
 
 
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Gives the state that an optimizer was loaded with the memory layout of its parameters.
+
+    Needed with `channels_last`: a checkpoint's tensors are contiguous, and fused AdamW, which walks through parameter
+    and state as flat memory, would silently pair the wrong numbers.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
 def _lock(tower: str, lock: Callable[..., None], groups: int) -> None:
     try:
         # open_clip's Hugging Face towers print.

@@ -53,9 +53,10 @@ class SelfAttention(nn.Module):
 
     def original(self) -> nn.Module:
         """torch's own layer with these weights."""
-        weight = self.in_proj.weight
-        attention = nn.MultiheadAttention(weight.shape[1], self.num_heads, batch_first=True, device="meta")
-        attention.in_proj_weight, attention.in_proj_bias = weight, self.in_proj.bias
+        width = self.out_proj.in_features
+        attention = nn.MultiheadAttention(width, self.num_heads, batch_first=True, device="meta")
+        attention.register_parameter("in_proj_weight", self.in_proj.get_parameter("weight"))
+        attention.register_parameter("in_proj_bias", self.in_proj.get_parameter("bias"))
         attention.out_proj.weight, attention.out_proj.bias = self.out_proj.weight, self.out_proj.bias
         return attention
 

@@ -276,7 +276,7 @@ def _explained(config: ModelConfig) -> Iterator[None]:
     """ValueError, in one line with the way out, for what open_clip and the hub raise about missing or other weights."""
     try:
         yield
-    except (RuntimeError, OSError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         if config.pretrained is not None and Path(config.pretrained).is_file():
             raise ValueError(

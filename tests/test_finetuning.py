@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from tiny import tiny_architecture, tiny_texts
 from transformers import RobertaConfig, RobertaModel
 
-from models.finetuning import finish, parameter_groups, prepare, training_mode
+from models.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
 from models.lora import LoraConfig
 from models.towers import DualEncoder, ModelConfig, create, load
 
@@ -189,6 +190,30 @@ def test_adapters_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(embeddings(first), embeddings(second))
 
 
+def test_fused_adamw_goes_on_with_channels_last_from_contiguous_state() -> None:
+    start = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def stepped(parameter: torch.nn.Parameter, optimizer: torch.optim.AdamW, factor: float) -> torch.Tensor:
+        parameter.grad = (factor * start + 1).to(memory_format=torch.channels_last)
+        optimizer.step()
+        return parameter.detach()
+
+    ends = []
+    for resumed in (False, True):
+        parameter = torch.nn.Parameter(start.clone().to(memory_format=torch.channels_last))
+        optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+        stepped(parameter, optimizer, 1)
+        if resumed:
+            state = optimizer.state_dict()
+            for key in ("exp_avg", "exp_avg_sq"):
+                state["state"][0][key] = state["state"][0][key].contiguous()
+            optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+            optimizer.load_state_dict(state)
+            match_layout(optimizer)
+        ends.append(stepped(parameter, optimizer, -2))
+    assert torch.equal(ends[0], ends[1])
+
+
 @pytest.mark.parametrize("vision", [None, TIMM_VIT])
 def test_patches_are_left_out_in_training_only(vision: dict[str, Any] | None, tmp_path: Path) -> None:
     config = ModelConfig(architecture=architecture(tmp_path, vision=vision), patch_dropout=0.5)
@@ -275,7 +300,8 @@ def test_weights_that_are_missing_or_others_are_explained(tmp_path: Path, monkey
     torch.save({"visual.proj": torch.zeros(2)}, tmp_path / "other.pt")
     torch.save({"state_dict": Path("pickled")}, tmp_path / "object.pt")
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
-    for file in ("bad.pt", "other.pt", "object.pt", "bad.safetensors"):
+    (tmp_path / "empty.pt").touch()
+    for file in ("bad.pt", "empty.pt", "other.pt", "object.pt", "bad.safetensors"):
         with pytest.raises(ValueError, match=r"doesn't hold plain weights of"):
             create(ModelConfig(architecture=name, pretrained=str(tmp_path / file)), TEXTS, seed=0)
 
@@ -311,7 +337,15 @@ def test_what_an_architecture_cannot_do_is_explained(tmp_path: Path, monkeypatch
     config = ModelConfig(architecture=name, layer_decay=0.5)
     with pytest.raises(ValueError, match=r"layer_decay: a ModifiedResNet has no order of layers"):
         parameter_groups(create(config, TEXTS, seed=0), config, learning_rate=1, weight_decay=0)
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     config = ModelConfig(architecture=name, lora=LoraConfig())
     with pytest.raises(ValueError, match=r"pip install 'pairloom\[lora\]'"):
+        prepare(create(config, TEXTS, seed=0), config, seed=0)
+
+
+def test_a_missing_compiler_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "missing")))
+    config = ModelConfig(architecture=architecture(tmp_path), compile=True)
+    with pytest.raises(ValueError, match=r"model.compile: .*No working C\+\+ compiler.*compile: false"):
         prepare(create(config, TEXTS, seed=0), config, seed=0)

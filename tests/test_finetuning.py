@@ -349,3 +349,18 @@ def test_a_missing_compiler_is_explained(tmp_path: Path, monkeypatch: pytest.Mon
     config = ModelConfig(architecture=architecture(tmp_path), compile=True)
     with pytest.raises(ValueError, match=r"model.compile: .*No working C\+\+ compiler.*compile: false"):
         prepare(create(config, TEXTS, seed=0), config, seed=0)
+
+
+@pytest.mark.parametrize("name", ["ViT-S-32-alt", "MobileCLIP-S1"])
+def test_open_clips_own_architectures_take_a_step(name: str) -> None:
+    config = ModelConfig(architecture=name, lock_image=True, unlocked_image_groups=1, layer_decay=0.7)
+    encoder = create(config, [], seed=0)
+    prepare(encoder, config, seed=0)
+    optimizer = torch.optim.AdamW(parameter_groups(encoder, config, learning_rate=1e-3, weight_decay=0.1))
+    image_BD = encoder.encode_images(images(encoder)[:2])
+    text_BD = encoder.encode_texts(encoder.trim(encoder.tokenize(["a cat", "a black dog"])))
+    (image_BD @ text_BD.T).sum().backward()  # type: ignore[no-untyped-call]
+    before = [parameter.detach().clone() for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.step()
+    after = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert sum(not torch.equal(old, new) for old, new in zip(before, after, strict=True)) > len(after) / 2

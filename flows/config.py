@@ -120,10 +120,14 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
             for source in sources
         ]
     model = block.get("model")
-    if isinstance(model, dict) and isinstance(name := model.get("architecture"), str):
-        prefix, path = ("local-dir:", name[10:]) if name.startswith("local-dir:") else ("", name)
-        if prefix or path.endswith(".json"):
-            resolved["model"] = {**model, "architecture": f"{prefix}{(folder / path).resolve()}"}
+    if isinstance(model, dict):
+        resolved["model"] = model = dict(model)
+        if isinstance(name := model.get("architecture"), str):
+            prefix, path = ("local-dir:", name[10:]) if name.startswith("local-dir:") else ("", name)
+            if prefix or path.endswith(".json"):
+                model["architecture"] = f"{prefix}{(folder / path).resolve()}"
+        if isinstance(weights := model.get("pretrained"), str) and (folder / weights).is_file():
+            model["pretrained"] = str((folder / weights).resolve())
     return resolved
 
 

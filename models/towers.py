@@ -6,6 +6,7 @@ import copy
 import difflib
 import json
 import logging
+import pickle
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import save
 
+from models.lora import LoraConfig
 from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+WEIGHTS_PATTERNS = ("*.safetensors", "*.bin", "*.pth")  # all that open_clip takes from a directory
 FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
 TOKENIZER_FILES = re.compile(r"tokenizer.*\.json|special_tokens_map\.json|vocab\..+|merges\.txt|.*\.(model|spm)")
 
@@ -34,7 +38,43 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """One of our small architectures, any open_clip model name, a config file (`.json`), `local-dir:DIR` or
     `hf-hub:ORG/NAME`."""
     pretrained: str | None = None
-    """open_clip's tag of pretrained weights, or a weights file; none trains from nothing."""
+    """open_clip's tag of pretrained weights, or a weights file; none trains from nothing. `local-dir:` and `hf-hub:`
+    bring their own."""
+    lock_image: bool = False
+    """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
+    lock_text: bool = False
+    """Whether the text tower's weights stay as they are. A Hugging Face tower's projection is trained all the same."""
+    unlocked_image_groups: int = Field(default=0, ge=0)
+    """Groups of layers, counted from the output, that a locked image tower trains nevertheless: the projection is the
+    first one, the last block the second."""
+    unlocked_text_groups: int = Field(default=0, ge=0)
+    """The same for the text tower."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Each layer's learning rate as a share of the next one's, counted from the output (BEiT); none for equal rates."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of the towers' weights; they are merged into the weights that are saved."""
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a vision transformer's patches left out of each training step; the saved model sees all of them."""
+    channels_last: bool = False
+    """Whether the image tower keeps its channels last in memory, which is faster for many convolutional towers."""
+    compile: bool = False
+    """Whether towers are compiled by `torch.compile`: the first steps take minutes, the others less time."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelConfig":
+        for tower in ("image", "text"):
+            groups = getattr(self, f"unlocked_{tower}_groups")
+            if groups and not getattr(self, f"lock_{tower}"):
+                raise ValueError(f"unlocked_{tower}_groups: {groups} needs lock_{tower}: true")
+            if groups and self.lora:
+                raise ValueError(f"unlocked_{tower}_groups: {groups} and lora exclude each other: adapters or weights")
+        if self.lock_image and self.lock_text and not self.unlocked_image_groups + self.unlocked_text_groups:
+            raise ValueError("lock_image and lock_text leave nothing to train; unlock one, or some of its groups")
+        if self.pretrained and self.architecture.startswith(("local-dir:", "hf-hub:")):
+            raise ValueError(
+                f"pretrained: {self.pretrained!r}: {self.architecture!r} brings its own weights; leave pretrained out"
+            )
+        return self
 
 
 @dataclass
@@ -140,7 +180,8 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
     """
     name = config.architecture
     if name.startswith("local-dir:"):
-        return load(Path(name.removeprefix("local-dir:")))
+        with _explained(config):
+            return load(Path(name.removeprefix("local-dir:")))
     file = _architecture_file(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -161,14 +202,15 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
             with _without_warnings():
                 encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
-            _open_clip().load_checkpoint(encoder.network, config.pretrained)
+            with _explained(config):
+                _open_clip().load_checkpoint(encoder.network, config.pretrained)
         return encoder
 
 
 def load(directory: Path) -> DualEncoder:
     """The dual encoder of an OpenCLIP directory. ValueError where a file is missing."""
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (directory / name).is_file():
+    for name, names in ((CONFIG_NAME, (CONFIG_NAME,)), (WEIGHTS_NAME, WEIGHTS_PATTERNS)):
+        if not any(file.is_file() for pattern in names for file in directory.glob(pattern)):
             raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     encoder = _open(directory, _read_config(directory / CONFIG_NAME))
     encoder.network.eval()
@@ -188,15 +230,20 @@ def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
 
 def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
     open_clip, name = _open_clip(), config.architecture
+    on_hub = name.startswith("hf-hub:")
+    name = name if on_hub else name.replace("/", "-")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    tagged = name.startswith("hf-hub:") or config.pretrained in (None, *tags)
-    if not tagged and not Path(str(config.pretrained)).is_file():
+    if config.pretrained not in (None, *tags) and not Path(str(config.pretrained)).is_file():
         raise ValueError(
             f"model.pretrained: {config.pretrained!r} is neither a file nor one of {name}'s tags: {', '.join(tags)}"
         )
-    network = open_clip.create_model(name, pretrained=config.pretrained)
-    tokenizer = open_clip.get_tokenizer(name)
-    model_cfg = copy.deepcopy(open_clip.get_model_config(name))
+    with _explained(config):
+        # Without `require_pretrained`, open_clip only warns where a hub's weights are missing, and starts from nothing.
+        network = open_clip.create_model(
+            name, pretrained=config.pretrained, require_pretrained=on_hub or config.pretrained is not None
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+        model_cfg = copy.deepcopy(open_clip.get_model_config(name))
     with tempfile.TemporaryDirectory() as folder:
         if "hf_tokenizer_name" in model_cfg["text_cfg"]:
             tokenizer.save_pretrained(folder)
@@ -222,6 +269,27 @@ def _architecture_file(name: str) -> Path | None:
         f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
         f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
     )
+
+
+@contextmanager
+def _explained(config: ModelConfig) -> Iterator[None]:
+    """ValueError, in one line with the way out, for what open_clip and the hub raise about missing or other weights."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if config.pretrained is not None and Path(config.pretrained).is_file():
+            raise ValueError(
+                f"model.pretrained: {config.pretrained} doesn't hold plain weights of {config.architecture!r}: {reason}"
+            ) from error
+        if config.architecture.startswith("local-dir:"):
+            raise ValueError(f"model.architecture: {config.architecture!r} can't be loaded: {reason}") from error
+        of = f" with the weights {config.pretrained!r}" if config.pretrained else ""
+        raise ValueError(
+            f"model: {config.architecture!r}{of} needs files that aren't on this machine and couldn't be downloaded. "
+            "Fetch them where the hub can be reached and copy its cache (HF_HOME), or give a weights file as "
+            f"pretrained, or an OpenCLIP directory as architecture: local-dir:DIR. The reason: {reason}"
+        ) from error
 
 
 @contextmanager

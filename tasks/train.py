@@ -63,7 +63,9 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
     if plan.champion_model:
         champion = ModelStore(pipeline.folder).path(plan.champion_model)
         lineage = json.loads((champion / "pairloom.json").read_bytes())
-        if lineage["model"] == pipeline.model.model_dump(mode="json"):
+        # Locks, adapters and rates may change from night to night.
+        wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained"})
+        if wanted.items() <= lineage["model"].items():
             return towers.load(champion)
     texts = [text for texts in items.texts for text in texts]
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)

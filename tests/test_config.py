@@ -51,6 +51,14 @@ def test_the_designed_example_is_valid_and_its_paths_are_relative_to_the_file(tm
     assert pipeline.workers.train == "gpu"
 
 
+def test_a_weights_file_is_relative_to_the_file_and_a_tag_stays_a_tag(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    text = "pipelines: {{a: {{sources: [{{kind: folder, path: b}}], model: {{pretrained: {}}}}}}}"
+    assert load_pipeline(write(tmp_path, text.format("openai"))).model.pretrained == "openai"
+    loaded = load_pipeline(write(tmp_path, text.format("weights.safetensors")))
+    assert loaded.model.pretrained == str(tmp_path / "weights.safetensors")
+
+
 def test_a_pipeline_survives_the_way_through_json(tmp_path: Path) -> None:
     pipeline = load_pipeline(write(tmp_path, DESIGNED))
     assert Pipeline.model_validate_json(pipeline.model_dump_json(by_alias=True)) == pipeline

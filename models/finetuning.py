@@ -1,0 +1,209 @@
+"""Prepares a dual encoder for training: what is frozen, adapted, dropped and at which learning rate; and undoes it."""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.lora import add_adapters, merge_adapters
+from models.towers import DualEncoder, ModelConfig
+
+
+def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:
+    """Makes the encoder, in place, the one to train: locks, adapters, patch dropout, memory layout, compilation.
+
+    Leaves it in training mode. Names of the state are the same for the same `config`; without `lora` they are those of
+    the saved model. ValueError where the architecture can't do what is asked for.
+    """
+    network: Any = encoder.network
+    if config.lock_image:
+        _lock("image", network.lock_image_tower, config.unlocked_image_groups)
+    if config.lock_text:
+        _lock("text", network.lock_text_tower, config.unlocked_text_groups)
+    if config.lora is not None:
+        add_adapters(network, config.lora, seed=seed)
+        _scale_parameters(network, requires_grad=True)
+    if config.patch_dropout:
+        _set_patch_dropout(network.visual, config.patch_dropout)
+    if config.channels_last:
+        network.visual.to(memory_format=torch.channels_last)
+    training_mode(encoder)
+    if config.compile:
+        _compile(network)
+
+
+def training_mode(encoder: DualEncoder) -> None:
+    """Training mode, except for frozen batch normalisation: it keeps its statistics as it keeps its weights."""
+    encoder.network.train()
+    for module in encoder.network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+            module.train(module.weight.requires_grad)
+
+
+def finish(encoder: DualEncoder, config: ModelConfig) -> None:
+    """Makes the encoder, in place, a plain open_clip network again, in evaluation mode, with nothing frozen."""
+    network: Any = encoder.network
+    for module in _compiled_parts(network) if config.compile else []:
+        module._compiled_call_impl = None
+    if config.lora is not None:
+        merge_adapters(network)
+    if config.patch_dropout:
+        _set_patch_dropout(network.visual, 0)
+    if config.channels_last:
+        network.visual.to(memory_format=torch.contiguous_format)
+    network.requires_grad_(True).eval()
+
+
+def parameter_groups(
+    encoder: DualEncoder, config: ModelConfig, *, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """AdamW's parameter groups of what is trained, in the network's order.
+
+    A group has `lr_scale`, its share of the learning rate (`config.layer_decay`; else 1), and `lr`, the learning rate
+    times it. Gains, biases and the logit scale (fewer than two dimensions) aren't decayed.
+    """
+    scales = _layer_scales(encoder.network, config.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in encoder.network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((scales.get(name, 1.0), parameter.ndim >= 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * scale,
+            "lr_scale": scale,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (scale, decayed), parameters in groups.items()
+    ]
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Gives the state that an optimizer was loaded with the memory layout of its parameters.
+
+    Needed with `channels_last`: a checkpoint's tensors are contiguous, and fused AdamW, which walks through parameter
+    and state as flat memory, would silently pair the wrong numbers.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _lock(tower: str, lock: Callable[..., None], groups: int) -> None:
+    try:
+        # open_clip's Hugging Face towers print.
+        with contextlib.redirect_stdout(io.StringIO()):
+            if tower == "image" and groups and isinstance(_trunk(lock), nn.Module):
+                _lock_timm(_trunk(lock), groups)
+            else:
+                lock(groups)
+    except (AssertionError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"model.unlocked_{tower}_groups: {groups}: open_clip can't lock a part of this {tower} tower ({error}); "
+            f"leave it at 0 to lock all of it, or lock_{tower}: false"
+        ) from error
+
+
+def _trunk(lock: Any) -> Any:
+    return getattr(lock.__self__.visual, "trunk", None)
+
+
+def _lock_timm(trunk: Any, groups: int) -> None:
+    """open_clip's partial lock of a timm tower, which imports by a path that timm is to drop."""
+    from timm.models import group_parameters
+
+    grouped = group_parameters(trunk, trunk.group_matcher())
+    for number in range(max(grouped) - groups + 1):
+        for name in grouped[number]:
+            trunk.get_parameter(name).requires_grad_(False)
+
+
+def _scale_parameters(network: Any, *, requires_grad: bool) -> None:
+    """The loss's own parameters, which belong to no tower."""
+    for parameter in (network.logit_scale, network.logit_bias):
+        if parameter is not None:
+            parameter.requires_grad_(requires_grad)
+
+
+def _set_patch_dropout(visual: Any, share: float) -> None:
+    """Patches are left out in training only (Li et al. 2022, Scaling Language-Image Pre-training via Masking)."""
+    import timm
+    from open_clip.transformer import PatchDropout, VisionTransformer
+
+    trunk = getattr(visual, "trunk", None)
+    if isinstance(visual, VisionTransformer):
+        visual.patch_dropout = PatchDropout(share) if share else nn.Identity()
+    elif isinstance(trunk, timm.models.VisionTransformer):
+        dropout = timm.layers.PatchDropout(share, num_prefix_tokens=trunk.num_prefix_tokens)
+        trunk.patch_drop = dropout if share else nn.Identity()
+    else:
+        raise ValueError(
+            f"model.patch_dropout: {share}: a {type(trunk or visual).__name__} has no patches to leave out; use 0"
+        )
+
+
+def _compiled_parts(network: Any) -> list[nn.Module]:
+    """The image tower, and the text tower's layers: CLIP's text tower isn't a module of its own."""
+    return [network.visual, getattr(network, "text", network).transformer]
+
+
+def _compile(network: Any) -> None:
+    try:
+        # Compiling happens at the first call, deep in the training: find out now whether it works here.
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=network.logit_scale.device))
+    except Exception as error:
+        raise ValueError(
+            f"model.compile: torch.compile doesn't work here ({str(error).splitlines()[0]}); on a CPU it needs a C++ "
+            "compiler such as g++. Install one, or set compile: false"
+        ) from error
+    for module in _compiled_parts(network):
+        module.compile()  # in place: names of the state stay as they are
+
+
+def _layer_scales(network: Any, decay: float | None) -> dict[str, float]:
+    """Each tower parameter's share of the learning rate (BEiT, Bao et al. 2021): `decay` to the power of its distance
+    from the tower's head; embeddings are farthest."""
+    if decay is None:
+        return {}
+    towers: dict[str, dict[str, int]] = {"visual.": {}, "": {}}
+    if hasattr(network.visual, "trunk"):
+        towers["visual."] = _timm_layers(network.visual)
+    elif not hasattr(network.visual, "transformer"):
+        raise ValueError(f"model.layer_decay: a {type(network.visual).__name__} has no order of layers; leave it out")
+    for name, _ in network.named_parameters():
+        if name in ("logit_scale", "logit_bias") or name in towers["visual."]:
+            continue
+        towers["visual." if name.startswith("visual.") else ""][name] = _transformer_layer(name)
+    scales: dict[str, float] = {}
+    for layers in towers.values():
+        head = max(max(layers.values(), default=0), 0)
+        # -1 stands for what follows the blocks.
+        head += 1 if -1 in layers.values() else 0
+        scales |= {name: decay ** (head - (head if layer == -1 else layer)) for name, layer in layers.items()}
+    return scales
+
+
+def _timm_layers(visual: Any) -> dict[str, int]:
+    """timm's own order of its layers; open_clip's projection is as far as timm's head."""
+    from timm.models import group_parameters
+
+    trunk = visual.trunk
+    if not hasattr(trunk, "group_matcher"):
+        raise ValueError(f"model.layer_decay: timm doesn't order the layers of {type(trunk).__name__}; leave it out")
+    layers = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
+    head = max(layers.values())
+    return {f"visual.trunk.{name}": layer for name, layer in layers.items()} | {
+        f"visual.head.{name}": head for name, _ in visual.head.named_parameters()
+    }
+
+
+def _transformer_layer(name: str) -> int:
+    """0 for embeddings, 1 and up for blocks, -1 for what follows them; open_clip's and Hugging Face's names."""
+    if block := re.search(r"transformer\.(?:\w+\.)*?(\d+)\.", name):
+        return int(block[1]) + 1
+    return 0 if re.search(r"emb|conv1\.|ln_pre", name) else -1

@@ -1,4 +1,4 @@
-"""Which items and texts are known positives of one another: by group, by equal text, by equal pixels.
+"""Which items and texts are known positives of one another: by group, text, pixels, or because a pair says so.
 
 Every item and every text gets a set of integer keys, and two things are positives when their sets meet. Being positive
 isn't handed on: a shop's "no photo" picture under many texts doesn't merge the items that carry those texts.
@@ -8,7 +8,7 @@ isn't handed on: a shop's "no photo" picture under many texts doesn't merge the 
 
 import unicodedata
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no t
 
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
 
-KINDS = ("group", "text", "pixels")
+KINDS = ("group", "text", "pixels", "near_duplicate", "given")
 
 
 def normalize_text(text: str) -> str:
@@ -32,6 +33,20 @@ class PositivePairs:
     anchors_M: Indices
     positives_M: Indices
     kinds_M: npt.NDArray[np.int8]
+    weights_M: Weights
+    """1, unless a given pair weighs differently."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Positive pairs of items beyond what they share, in either order; the same pair may come several times."""
+
+    firsts_M: Indices
+    seconds_M: Indices
+    kinds_M: npt.NDArray[np.int8]
+    """Indices into `KINDS`."""
+    weights_M: Weights
+    """Above 0; the largest counts where a pair comes several times."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,12 @@ class Relations:
     """Keys of each item: its group, its pixels, its texts."""
     text_keys_TF: sparse.csr_matrix
     """Keys of each text: itself, and the groups and pixels of the items that carry it."""
+    edges: Edges | None = None
+    """Pairs added by `with_edges`."""
+    edge_weights_NN: sparse.csr_matrix | None = None
+    """Weight of each added pair, both ways round."""
+    edge_weights_NT: sparse.csr_matrix | None = None
+    """For each item, the texts of the items it is paired with, with the pair's weight."""
 
     @classmethod
     def build(
@@ -80,34 +101,63 @@ class Relations:
             tuple(item_ids), tuple(spelling.values()), tuple(item_texts), group_N, pixels_N, item_keys_NF, text_keys_TF
         )
 
+    def with_edges(self, edges: Edges) -> "Relations":
+        """These relations and the pairs of `edges`, in place of any added before.
+
+        A text of either item becomes a target of the other's image, with the pair's weight.
+        """
+        firsts_M, seconds_M = edges.firsts_M, edges.seconds_M
+        if (edges.weights_M <= 0).any() or (firsts_M == seconds_M).any():
+            raise ValueError("a pair needs two different items and a weight above 0")
+        rows = np.concatenate([firsts_M, seconds_M])
+        others = np.concatenate([seconds_M, firsts_M])
+        weights = np.tile(edges.weights_M, 2)
+        counts_N = np.array([len(own) for own in self.item_texts], dtype=np.int64)
+        carried = np.concatenate([*(self.item_texts[other] for other in others), np.array([], dtype=np.int64)])
+        repeats = counts_N[others]
+        return replace(
+            self,
+            edges=edges,
+            edge_weights_NN=_largest(rows, others, weights, (len(self), len(self))),
+            edge_weights_NT=_largest(
+                np.repeat(rows, repeats), carried, np.repeat(weights, repeats), (len(self), len(self.texts))
+            ),
+        )
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def positive_mask(self, rows_R: Indices, columns_C: Indices) -> Mask:
         """(R, C): is item r a positive of item c? An item is one of itself."""
-        return _dense(self.item_keys_NF[rows_R] @ self.item_keys_NF[columns_C].T)
+        mask_RC = _dense(self.item_keys_NF[rows_R] @ self.item_keys_NF[columns_C].T)
+        if self.edge_weights_NN is not None:
+            mask_RC |= _dense(self.edge_weights_NN[rows_R][:, columns_C])
+        return mask_RC
 
     def text_mask(self, rows_R: Indices, texts_C: Indices) -> Mask:
         """(R, C): is text c (an index into `texts`) a positive of the image of item r?
 
-        It is where the item carries the text, or shares group or pixels with an item that does.
+        It is where the item carries the text, or shares group or pixels or is paired with an item that does.
         """
-        return _dense(self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T)
+        return _dense(self.text_targets(rows_R, texts_C))
 
     def text_targets(self, rows_R: Indices, texts_C: Indices) -> sparse.csr_matrix:
         """Float32 (R, C): how much text c weighs among the positives of the image of item r; nothing stored for none.
 
-        The sparse form of `text_mask`.
+        The sparse form of `text_mask`: 1, or an added pair's weight where that is larger or all there is.
         """
         shared_RC = (self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T).astype(np.float32)
         shared_RC.data[:] = 1
+        if self.edge_weights_NT is not None:
+            shared_RC = shared_RC.maximum(self.edge_weights_NT[rows_R][:, texts_C])
         shared_RC.sort_indices()
         return shared_RC
 
     def positive_pairs(self, *, max_per_anchor: int) -> PositivePairs:
         """Pairs (anchor, positive), sorted, without self pairs, at most `max_per_anchor` of each kind an anchor.
 
-        A pair that is related in several ways is listed once, under the first of `KINDS`.
+        Pairs added by `with_edges` are all listed. A pair that is related in several ways is listed once, under the
+        first of `KINDS`.
         """
         items_N = np.arange(len(self))
         carriers = np.repeat(items_N, [len(own) for own in self.item_texts])
@@ -117,14 +167,26 @@ class Relations:
             (self.pixels_N, items_N),
         ]
         parts = [_neighbours(keys, items, max_per_anchor) for keys, items in by_kind]
+        kinds = np.repeat(np.arange(len(parts), dtype=np.int8), [len(anchor) for anchor, _ in parts])
+        if self.edges is not None:
+            parts += [(self.edges.firsts_M, self.edges.seconds_M), (self.edges.seconds_M, self.edges.firsts_M)]
+            kinds = np.concatenate([kinds, self.edges.kinds_M, self.edges.kinds_M])
         anchors = np.concatenate([anchor for anchor, _ in parts])
         positives = np.concatenate([positive for _, positive in parts])
-        kinds = np.repeat(np.arange(len(parts), dtype=np.int8), [len(anchor) for anchor, _ in parts])
         order = np.lexsort((kinds, positives, anchors))
         anchors, positives, kinds = anchors[order], positives[order], kinds[order]
         first = np.ones(len(order), dtype=bool)
         first[1:] = (np.diff(anchors) != 0) | (np.diff(positives) != 0)
-        return PositivePairs(anchors[first], positives[first], kinds[first])
+        anchors, positives, kinds = anchors[first], positives[first], kinds[first]
+        return PositivePairs(anchors, positives, kinds, self._weights(anchors, positives, kinds))
+
+    def _weights(self, anchors_M: Indices, positives_M: Indices, kinds_M: npt.NDArray[np.int8]) -> Weights:
+        """1, the weight of the added pair where that is larger, or that weight alone where nothing else relates."""
+        shared_M = np.where(kinds_M < KINDS.index("near_duplicate"), 1, 0).astype(np.float32)
+        if self.edge_weights_NN is None:
+            return shared_M
+        added_M = np.asarray(self.edge_weights_NN[anchors_M, positives_M], dtype=np.float32).ravel()
+        return np.maximum(shared_M, added_M)
 
 
 def _integers(values: Sequence[Hashable]) -> Indices:
@@ -162,6 +224,15 @@ def _keys(
         text_count,
     )
     return item_keys_NF, text_keys_TF
+
+
+def _largest(rows: Indices, columns: Indices, weights: Weights, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """A float32 matrix of weights, of which the largest stands where several meet."""
+    order = np.lexsort((-weights, columns, rows))
+    rows, columns, weights = rows[order], columns[order], weights[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(rows) != 0) | (np.diff(columns) != 0)
+    return sparse.csr_matrix((weights[first], (rows[first], columns[first])), shape=shape, dtype=np.float32)
 
 
 def _dense(product: sparse.csr_matrix) -> Mask:

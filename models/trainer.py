@@ -226,6 +226,9 @@ def _fingerprint(
     digest.update(json.dumps([objective.model_dump() for objective in objectives]).encode())
     digest.update(json.dumps([list(items.item_ids), [list(own) for own in items.texts]]).encode())
     digest.update(items.relations.group_N.tobytes() + items.relations.pixels_N.tobytes())
+    if (edges := items.relations.edges) is not None:
+        for column in (edges.firsts_M, edges.seconds_M, edges.weights_M):
+            digest.update(column.tobytes())
     digest.update(b"" if negatives_NK is None else negatives_NK.tobytes())
     for name, tensor in start.network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

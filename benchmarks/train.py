@@ -16,8 +16,8 @@ open_clip's). It comes in two forms:
 Our loop draws one text an item, masks known positives and mines nothing. `--captions` says what the texts are: the
 first name, the first name followed by the keywords, or all names and keywords as separate texts (the peer, whose data
 has one caption a row, then gets a random one of them a step). The time is that between two steps in mid-run: neither
-start-up nor checkpoints count. It is taken as wall time with two threads and as CPU time with one; the latter without worker
-processes, whose time would be missing.
+start-up nor checkpoints count. It is taken as wall time with two threads and as CPU time with one; the latter without
+worker processes, whose time would be missing.
 
 `--check-loss` runs both loops for 50 steps over the same batches with the same learning rates, no augmentation and no
 known positives but an item's own text, and prints the largest difference of their losses.
@@ -95,7 +95,7 @@ def peer_seconds(work: Work, batches: Iterable[Batch], clock: Clock) -> float:
             arrived.append(clock())
             yield batch
 
-    train_open_clip(copy.deepcopy(work.start.network), timed(), lambda step: 1e-3)
+    train_open_clip(copy.deepcopy(work.start.network), timed(), lambda _step: 1e-3)
     return (arrived[-1] - arrived[0]) / (len(arrived) - 1)
 
 
@@ -235,9 +235,8 @@ def main() -> None:
         if options.check_loss:
             torch.set_num_threads(1)
             difference, last = largest_difference(work)
-            sys.stdout.write(
-                f"{what}: largest difference of the losses over {work.steps} steps {difference:.2g} (last loss {last:.3f})\n"
-            )
+            found = f"largest difference of the losses {difference:.2g}, last loss {last:.3f}"
+            sys.stdout.write(f"{what}, {work.steps} steps: {found}\n")
             return
         if "wall" in options.clocks:
             torch.set_num_threads(2)

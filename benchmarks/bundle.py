@@ -1,10 +1,14 @@
 """The development collections as training and validation items, with pictures as ingest leaves them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
+from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from models.relations import Relations
 
@@ -24,11 +28,39 @@ class Collection:
 
 def read_collection(name: str, split: str) -> Collection:
     """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `MAX_SIDE`."""
-    lines = (DATA / name / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["split"] == split and row.get("skin_tone", "none") == "none"]
+    rows = [row for row in read_rows(name) if row["split"] == split]
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
-    return Collection(ids, texts, relations, [_picture(DATA / row["image"], MAX_SIDE[name]) for row in rows])
+    return Collection(ids, texts, relations, read_pictures(name, rows))
+
+
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """Lines of a collection's `captions.jsonl`, without skin tones; the columns are those of the bundle's README."""
+    lines = (DATA / name / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row.get("skin_tone", "none") == "none"]
+
+
+def read_pictures(name: str, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
+    """Upright RGB on white, shrunk to `MAX_SIDE`."""
+    return [_picture(DATA / row["image"], MAX_SIDE[name]) for row in rows]
+
+
+def unrelated(item_ids: Sequence[str], texts: Sequence[Sequence[str]]) -> Relations:
+    """Relations in which an item is the positive of its own texts alone, even where others carry the same text.
+
+    This is what CLIP's plain loss assumes. Equal texts are listed once for each item that carries them.
+    """
+    owner = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
+    keys = (np.ones(len(owner), dtype=np.int32), (np.arange(len(owner)), owner))
+    return Relations(
+        item_ids=tuple(item_ids),
+        texts=tuple(text for own in texts for text in own),
+        item_texts=tuple(np.flatnonzero(owner == item) for item in range(len(texts))),
+        group_N=np.arange(len(texts)),
+        pixels_N=np.arange(len(texts)),
+        item_keys_NF=sparse.identity(len(texts), dtype=np.int32, format="csr"),
+        text_keys_TF=sparse.csr_matrix(keys, shape=(len(owner), len(texts))),
+    )
 
 
 def _picture(path: Path, max_side: int) -> Image.Image:

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_encoder, tiny_images, tiny_items, tiny_texts
+
+from benchmarks import quality
+from benchmarks.bundle import unrelated
+from benchmarks.peer import train_open_clip
+from models.batches import BatchPlan
+from models.objectives import ObjectiveConfig
+from models.pixels import normalize_pixels
+from models.trainer import TrainingConfig, TrainingItems, train
+
+torch.set_num_threads(1)
+IDS = [str(number) for number in range(32)]
+OURS = [row for row in quality.ROWS if isinstance(row, quality.Ours)]
+
+
+def test_unrelated_items_are_positives_of_their_own_texts_alone() -> None:
+    relations = unrelated(IDS, tiny_texts())
+    expected = np.array([[text in own for text in range(64)] for own in relations.item_texts])
+    assert (relations.text_mask(np.arange(32), np.arange(64)) == expected).all()
+    assert expected.sum() == 64
+
+
+@pytest.mark.parametrize("row", OURS, ids=lambda row: row.name)
+def test_a_row_of_the_ablation_has_valid_settings_and_items(row: quality.Ours, tmp_path: Path) -> None:
+    items = tiny_items(tmp_path, tiny_encoder(tmp_path))
+    names = [own[:1] for own in tiny_texts()]
+    keywords = [own[1:] for own in tiny_texts()]
+    concepts = [own[0] for own in tiny_texts()]
+    artist = quality.Artist(IDS, concepts, names, keywords, IDS, tiny_images())
+    built = quality.our_items(row, artist, items.pixels)
+    assert quality.our_config(row, quality.Trial(row.name, 3, 0.5, "tiny-32")).seed == 3
+    # The two copies of a colour and shape are positives of one another where relations are known.
+    assert built.relations.positive_mask(np.array([0]), np.array([1])).item() == row.related
+
+
+def test_the_peer_takes_the_same_steps_as_our_loop(tmp_path: Path) -> None:
+    start = tiny_encoder(tmp_path)
+    stored = tiny_items(tmp_path, start)
+    items = TrainingItems(IDS, stored.texts, stored.pixels, unrelated(IDS, stored.texts))
+    config = TrainingConfig(max_minutes=None, max_steps=6, batch_size=16, warmup_fraction=0.5, hard_fraction=0)
+    config = config.model_copy(update={"augmentation": None})
+    plan = BatchPlan(items.relations.item_texts, None, 16, 0, config.seed)
+    tokens = start.tokenize(items.relations.texts)
+    batches = [plan.batch(step) for step in range(6)]
+    same = [(normalize_pixels(items.pixels[own.items_B], start.preprocess_cfg), tokens[own.texts_B]) for own in batches]
+    rates = [0, 1e-3 / 3, 2e-3 / 3, 1e-3, 0.75e-3, 0.25e-3]
+    losses = train_open_clip(tiny_encoder(tmp_path).network, same, lambda step: rates[step])
+    result = train(start, items, None, config, [ObjectiveConfig()], workdir=tmp_path / "run")
+    assert losses[-1] == pytest.approx(result.loss, abs=1e-5)
+    assert losses[-1] < losses[0]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,21 @@ class Position:
 
 
 def save_checkpoint(
-    directory: Path, position: Position, fingerprint: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+    directory: Path,
+    position: Position,
+    fingerprint: str,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: Sequence[torch.Tensor] = (),
 ) -> None:
-    """Writes `directory/step-N` and deletes the older ones. A kill at any moment leaves the previous one valid."""
+    """Writes `directory/step-N` and deletes the older ones. A kill at any moment leaves the previous one valid.
+
+    `averages` are the moving averages of the trained weights, where there are any.
+    """
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"average.{number}": tensor for number, tensor in enumerate(averages)}
     content = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
     record = {
         "position": vars(position),
@@ -58,9 +68,13 @@ def save_checkpoint(
 
 
 def resume_checkpoint(
-    directory: Path, fingerprint: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+    directory: Path,
+    fingerprint: str,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: Sequence[torch.Tensor] = (),
 ) -> Position | None:
-    """Loads the newest valid checkpoint with this fingerprint into both; none where there is none.
+    """Loads the newest valid checkpoint with this fingerprint into them; none where there is none.
 
     One that is damaged, or that other inputs or settings made, is skipped with a warning.
     """
@@ -76,7 +90,10 @@ def resume_checkpoint(
         elif record["fingerprint"] != fingerprint:
             logger.warning("skipping checkpoint %s: made from other inputs or settings", folder)
         else:
-            _restore(load(content), network, optimizer)
+            tensors = load(content)
+            _restore(tensors, network, optimizer)
+            for number, average in enumerate(averages):
+                average.copy_(tensors[f"average.{number}"])
             return Position(**record["position"])
     return None
 

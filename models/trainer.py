@@ -18,10 +18,11 @@ from pydantic import BaseModel, Field, model_validator
 from models.batches import BatchPlan
 from models.checkpoint import Position, resume_checkpoint, save_checkpoint
 from models.contrastive import Targets
+from models.finetuning import finish, match_layout, parameter_groups, prepare
 from models.objectives import ObjectiveConfig, clip_loss
 from models.pixels import AugmentationConfig, Pixels, augment, normalize_pixels
 from models.relations import Relations
-from models.towers import DualEncoder, best_device
+from models.towers import DualEncoder, ModelConfig, best_device
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021, section 2.5
 
@@ -39,6 +40,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Highest learning rate, reached after the warm-up; a cosine brings it to 0."""
     weight_decay: float = Field(default=0.2, ge=0)
     """AdamW's decay of all weights of two or more dimensions."""
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """Longest gradient, over all weights; a longer one is scaled down to it. None scales nothing."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Where given, the weights that are kept are a moving average of the trained ones, with at most this decay a step:
+    0.99 averages about 100 steps. Early steps weigh less, so that a short training doesn't keep its start."""
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the budget over which the learning rate rises."""
     hard_fraction: float = Field(default=0.25, ge=0, lt=1)
@@ -102,9 +108,12 @@ def train(
     objectives: Sequence[ObjectiveConfig],
     *,
     workdir: Path,
+    model: ModelConfig | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingResult:
     """Trains `start` in place until the budget is used up, and returns it.
+
+    `model` says what of it is trained, and how: locks, adapters, rates by layer. None trains all of it.
 
     Called again with the same inputs and `workdir` after a kill, it goes on from the newest checkpoint. RuntimeError
     where the loss is no longer a number.
@@ -118,13 +127,18 @@ def train(
         torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
-    network = start.network.to(best_device()).train()
-    optimizer = _optimizer(network, config)
+    model = model or ModelConfig()
+    network = start.network.to(best_device())
+    prepare(start, model, seed=config.seed)
+    optimizer = _optimizer(start, model, config)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    averages = [parameter.detach().clone() for parameter in trained] if config.ema_decay else []
     token_TL = start.tokenize(items.relations.texts)
     plan = BatchPlan(items.relations.item_texts, negatives_NK, config.batch_size, config.hard_fraction, config.seed)
-    fingerprint = _fingerprint(start, items, negatives_NK, config, objectives)
+    fingerprint = _fingerprint(start, items, negatives_NK, [config, model, *objectives])
     checkpoints = workdir / "checkpoints"
-    resumed = resume_checkpoint(checkpoints, fingerprint, network, optimizer)
+    resumed = resume_checkpoint(checkpoints, fingerprint, network, optimizer, averages)
+    match_layout(optimizer)
     position = resumed or Position(step=0, elapsed=0.0, samples=0, loss=math.nan)
     step, samples, loss_value = position.step, position.samples, position.loss
     began = time.perf_counter() - position.elapsed
@@ -136,7 +150,7 @@ def train(
         while (fraction := _fraction(config, step, time.perf_counter() - began)) < 1:
             learning_rate = _learning_rate(config, fraction)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["lr_scale"]
 
             batch = plan.batch(step)
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -161,17 +175,21 @@ def train(
 
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm or math.inf)
             optimizer.step()
+            step, samples = step + 1, samples + len(batch.items_B)
             with torch.no_grad():
                 network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator]  # torch types modules' attributes loosely
-            step, samples = step + 1, samples + len(batch.items_B)
+                if config.ema_decay:
+                    torch._foreach_lerp_(averages, trained, 1 - min(config.ema_decay, step / (step + 9)))
 
             elapsed = time.perf_counter() - began
             if elapsed - reported_at >= 1 or step == 1:
                 reported_at = elapsed
                 rate = (samples - position.samples) / (elapsed - position.elapsed)
                 line = {"step": step, "loss": loss_value, "lr": learning_rate, "logit_scale": scale.item()}
-                log.write(json.dumps(line | {"samples_per_second": rate}) + "\n")
+                line |= {"grad_norm": grad_norm.item(), "samples_per_second": rate}
+                log.write(json.dumps(line) + "\n")
                 log.flush()
                 if progress is not None:
                     done = _fraction(config, step, elapsed)
@@ -180,23 +198,22 @@ def train(
             if elapsed - saved_at >= config.checkpoint_seconds:
                 saved_at, saved_step = elapsed, step
                 now = Position(step, elapsed, samples, loss_value)
-                save_checkpoint(checkpoints, now, fingerprint, network, optimizer)
+                save_checkpoint(checkpoints, now, fingerprint, network, optimizer, averages)
     seconds = time.perf_counter() - began
     if step > saved_step:
         # A kill after this line costs no training time.
         end = Position(step, seconds, samples, loss_value)
-        save_checkpoint(checkpoints, end, fingerprint, network, optimizer)
-    network.eval()
+        save_checkpoint(checkpoints, end, fingerprint, network, optimizer, averages)
+    with torch.no_grad():
+        for parameter, average in zip(trained if averages else (), averages, strict=True):
+            parameter.copy_(average)
+    finish(start, model)
     return TrainingResult(start, step, samples, seconds, position.step, loss_value)
 
 
-def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """CLIP's AdamW; gains, biases and the logit scale aren't decayed."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def _optimizer(encoder: DualEncoder, model: ModelConfig, config: TrainingConfig) -> torch.optim.AdamW:
+    """CLIP's AdamW (Radford et al. 2021)."""
+    groups = parameter_groups(encoder, model, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
@@ -218,12 +235,11 @@ def _fingerprint(
     start: DualEncoder,
     items: TrainingItems,
     negatives_NK: npt.NDArray[np.int32] | None,
-    config: TrainingConfig,
-    objectives: Sequence[ObjectiveConfig],
+    configs: Sequence[BaseModel],
 ) -> str:
     """Digest of all that a checkpoint depends on; pixels are represented by their items."""
-    digest = hashlib.sha256(json.dumps([config.model_dump(), start.config], sort_keys=True).encode())
-    digest.update(json.dumps([objective.model_dump() for objective in objectives]).encode())
+    settings = [config.model_dump() for config in configs]
+    digest = hashlib.sha256(json.dumps([settings, start.config], sort_keys=True).encode())
     digest.update(json.dumps([list(items.item_ids), [list(own) for own in items.texts]]).encode())
     digest.update(items.relations.group_N.tobytes() + items.relations.pixels_N.tobytes())
     if (edges := items.relations.edges) is not None:

@@ -43,6 +43,7 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
         pipeline.training,
         pipeline.objective,
         workdir=run.folder / "training",
+        model=pipeline.model,
         progress=show,
     )
     built = run.folder / "model"

@@ -17,10 +17,11 @@ from models.metrics import EvaluationConfig, evaluate
 from models.mining.negatives import MiningConfig, mine_lexical_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
+from models.towers import ModelConfig
 from models.trainer import TrainingConfig, TrainingProgress, TrainingResult, train
 
 torch.set_num_threads(1)
-STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6)
+STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6, ema_decay=0.9)
 STILL = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
 
 
@@ -48,7 +49,7 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     assert (result.steps, result.samples, result.resumed_from_step) == (150, 150 * 16, 0)
     assert seen[0].step == 1
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert {"step", "loss", "lr", "logit_scale", "samples_per_second"} == set(log[0])
+    assert {"step", "loss", "lr", "logit_scale", "grad_norm", "samples_per_second"} == set(log[0])
 
 
 def test_a_step_budget_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
@@ -115,6 +116,41 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
         start.network.get_parameter("visual.proj").fill_(torch.nan)
     with pytest.raises(RuntimeError, match="loss became nan at step 0"):
         train(start, tiny_items(tmp_path, start), None, STEPS, [ObjectiveConfig()], workdir=tmp_path / "run")
+
+
+def test_the_average_of_the_first_steps_is_kept(tmp_path: Path) -> None:
+    def end(steps: int, **changes: object) -> dict[str, torch.Tensor]:
+        config = STEPS.model_copy(update={"max_steps": steps, "warmup_fraction": 0.0, "ema_decay": None, **changes})
+        result = run(tmp_path, config, f"{steps}-{changes}")
+        return {name: value.detach().double() for name, value in result.encoder.network.named_parameters()}
+
+    begin = {name: value.double() for name, value in tiny_encoder(tmp_path).network.named_parameters()}
+    stepped, averaged = end(1), end(1, ema_decay=0.9)
+    for name, value in averaged.items():
+        torch.testing.assert_close(value, 0.1 * begin[name] + 0.9 * stepped[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_long_gradient_is_cut(tmp_path: Path) -> None:
+    config = STEPS.model_copy(update={"max_steps": 1, "warmup_fraction": 0.0, "ema_decay": None})
+    free = weights(run(tmp_path, config, "free"))
+    assert weights(run(tmp_path, config.model_copy(update={"max_grad_norm": 1e6}), "wide")) == free
+    # AdamW divides by the gradient's size plus 1e-6: only a gradient as small as that moves weights less.
+    assert weights(run(tmp_path, config.model_copy(update={"max_grad_norm": 1e-9}), "tight")) != free
+
+
+def test_a_locked_tower_stays(tmp_path: Path) -> None:
+    start = tiny_encoder(tmp_path)
+    before = {name: value.clone() for name, value in start.network.state_dict().items()}
+    model = ModelConfig(lock_image=True, layer_decay=0.5)
+    config = STEPS.model_copy(update={"max_steps": 3})
+    result = train(
+        start, tiny_items(tmp_path, start), None, config, [ObjectiveConfig()], workdir=tmp_path / "run", model=model
+    )
+    after = result.encoder.network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any(name.startswith("visual.") for name in moved)
+    assert all(parameter.requires_grad for parameter in result.encoder.network.parameters())
 
 
 def test_training_without_a_budget_is_refused() -> None:

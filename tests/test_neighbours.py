@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
+from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from models.mining import neighbours
 from models.mining.neighbours import Exclusion, Neighbours, extend, merge, nearest

@@ -20,7 +20,11 @@ class _Data:
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
-        self.dataloader = self
+
+    @property
+    def dataloader(self) -> "_Data":
+        """Itself; kept in no attribute, or the cycle would keep a data loader's worker processes alive."""
+        return self
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)

@@ -27,6 +27,7 @@ known positives but an item's own text, and prints the largest difference of the
 
 import argparse
 import copy
+import gc
 import itertools
 import json
 import os
@@ -207,6 +208,7 @@ def compare(work: Work, rounds: int, clock: Clock, workers: list[int]) -> str:
     loops["open_clip, cached pixels"] = lambda: peer_seconds(work, cached_batches(work), clock)
     taken: dict[str, list[float]] = {name: [] for name in loops}
     for number, name in itertools.product(range(rounds), loops):
+        gc.collect()  # ends the last loop's worker processes
         taken[name].append(1e3 * loops[name]())
         sys.stderr.write(f"round {number + 1}: {name}: {taken[name][-1]:.1f} ms\n")
     median = {name: float(np.median(own)) for name, own in taken.items()}

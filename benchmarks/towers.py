@@ -51,6 +51,7 @@ def recalls(encoder: Encoder, check: Collection) -> dict[str, float]:
     return {
         key.replace("text_to_image_recall", "t→i").replace("image_to_text_recall", "i→t"): value
         for key, value in metrics.items()
+        if key.startswith(("text_to_image_recall", "image_to_text_recall"))
     }
 
 

@@ -76,7 +76,7 @@ def escaped(text: str) -> str:
 
 def _metrics(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
     """Recall of all queries: a row per k, a column per direction."""
-    measured = sorted({int(name.rpartition("@")[2]) for name in metrics if "/" not in name})
+    measured = sorted({int(name.rpartition("@")[2]) for name in metrics if "_recall@" in name and "/" not in name})
     rows = [[f"@{k}", *(_share(metrics.get(f"{name}_recall@{k}")) for name in DIRECTIONS)] for k in measured]
     return list(DIRECTIONS.values()), rows
 

@@ -23,12 +23,16 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "samples": challenger.samples,
         "seconds": round(challenger.seconds, 1),
         "metrics": verdict.metrics,
+        "intervals": verdict.intervals,
     }
 
 
 def model_card(pipeline: Pipeline, facts: dict[str, Any]) -> str:
     """The model card, in Hugging Face's Markdown layout."""
-    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(facts["metrics"].items()))
+    metrics = "\n".join(
+        f"| {name} | {value:.4f} | {_ends(facts['intervals'], name)} |"
+        for name, value in sorted(facts["metrics"].items())
+    )
     return f"""---
 library_name: open_clip
 pipeline_tag: zero-shot-image-classification
@@ -46,7 +50,11 @@ model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOL
 tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
 ```
 
-| metric on the validation items | value |
-| --- | --- |
+| metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |
+| --- | --- | --- |
 {metrics}
 """
+
+
+def _ends(intervals: dict[str, tuple[float, float]], name: str) -> str:
+    return "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else "–"

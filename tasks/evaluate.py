@@ -14,7 +14,7 @@ from storage.modelstore import ModelStore
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
-from tasks.items import Items, read_items, split_images
+from tasks.items import Items, read_items, split_images, split_slices
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, Plan, Verdict
 from tasks.stage import report_progress, stage
@@ -62,7 +62,7 @@ def measure_encoder(
     """Retrieval metrics of one model on the validation items."""
     image_ND = np.concatenate([encoder.embed_images(images) for images in split_images(corpus, snapshot, "val")])
     text_TD = encoder.embed_texts(items.relations.texts)
-    return measure(image_ND, text_TD, items.relations, pipeline.evaluation, items.slices)
+    return measure(image_ND, text_TD, items.relations, pipeline.evaluation, split_slices(corpus, snapshot, items))
 
 
 def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:
@@ -73,6 +73,7 @@ def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetr
         passed=said.passed,
         model_id=challenger.model_id,
         metrics=measured[0].as_dict(),
+        intervals=measured[0].intervals(pipeline.evaluation),
         champion_metrics=champion.as_dict() if champion else {},
         reasons=said.reasons,
         comparisons=tuple(sentence(each, pipeline.gate.confidence) for each in said.comparisons),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from PIL import Image
 
-from models.relations import Relations
+from models.metrics import Slice, column_slices, novelty_slices
+from models.relations import Relations, normalize_text
 from storage.corpus import Corpus, Snapshot
 from storage.images import open_stored
 
@@ -19,6 +20,7 @@ class Items:
 
     item_ids: list[str]
     texts: list[list[str]]
+    groups: list[str | None]
     relations: Relations
     slices: dict[str, list[str | None]]
     """Values of the columns that metrics are broken down by, as text, by column."""
@@ -37,12 +39,23 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
         if row["split"] == split
     ]
     item_ids, texts = [row["item_id"] for row in rows], [row["texts"] for row in rows]
+    groups = [row["group"] for row in rows]
     return Items(
         item_ids=item_ids,
         texts=texts,
-        relations=Relations.build(item_ids, [row["group"] for row in rows], texts, [row["pixel_hash"] for row in rows]),
+        groups=groups,
+        relations=Relations.build(item_ids, groups, texts, [row["pixel_hash"] for row in rows]),
         slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
     )
+
+
+def split_slices(corpus: Corpus, snapshot: Snapshot, items: Items) -> dict[str, Slice]:
+    """The slices of evaluation items: by the values of their columns, and by what the training split has shown."""
+    rows = corpus.table(snapshot, ["texts", "group", "split"])
+    shown = rows.filter(pc.equal(rows["split"], "train"))
+    texts = {normalize_text(text) for own in shown["texts"].to_pylist() for text in own}
+    novelty = novelty_slices(items.relations, items.groups, texts, set(shown["group"].to_pylist()))
+    return column_slices(items.relations, items.slices) | novelty
 
 
 def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Image.Image]]:

@@ -60,6 +60,8 @@ class Verdict(Ref):
     model_id: str
     """The challenger."""
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
+    """Low and high end of each of `metrics`, at `evaluation.confidence`."""
     champion_metrics: dict[str, float]
     """Of the champion on the same validation items; empty where there is none."""
     reasons: tuple[str, ...]

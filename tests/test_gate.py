@@ -2,13 +2,18 @@ import numpy as np
 import pytest
 
 from models.gate import GateConfig, decide
-from models.metrics import RetrievalMetrics
+from models.metrics import DIRECTIONS, Answers, RetrievalMetrics
 
 
 def metrics(text_hits: int, image_hits: int, count: int = 100) -> RetrievalMetrics:
     names = tuple(str(number) for number in range(count))
     ranks = [np.where(np.arange(count) < hits, 0, 50) for hits in (text_hits, image_hits)]
-    return RetrievalMetrics((1, 10), names, names, ranks[0], ranks[1], {})
+    every_Q, share_Q = np.arange(count), np.zeros(count)
+    answers = {
+        direction: Answers(every_Q, rank_Q, share_Q, share_Q)
+        for direction, rank_Q in zip(DIRECTIONS, ranks, strict=True)
+    }
+    return RetrievalMetrics((1, 10), names, names, answers, {})
 
 
 def test_a_first_model_passes_without_a_champion() -> None:
@@ -34,14 +39,14 @@ def test_interval_matches_resampling_the_queries() -> None:
     new, old = metrics(60, 50), metrics(50, 50)
     comparison = decide(new, old, GateConfig()).comparisons[0]
     random = np.random.default_rng(1)
-    difference_Q = (new.text_to_image_ranks_T < 10).astype(float) - (old.text_to_image_ranks_T < 10)
+    difference_Q = (new.ranks("text_to_image") < 10).astype(float) - (old.ranks("text_to_image") < 10)
     means = [random.choice(difference_Q, len(difference_Q)).mean() for _ in range(4000)]
     assert (comparison.low, comparison.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
     assert comparison == decide(new, old, GateConfig()).comparisons[0]
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"recall_at_10 isn't measured; measured are image_to_text_recall@1,"):
+    with pytest.raises(ValueError, match=r"recall_at_10 isn't measured; measured are image_to_text_map@r,"):
         decide(metrics(1, 1), None, GateConfig(min={"recall_at_10": 0.5}))
 
 

@@ -11,7 +11,7 @@ from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK = 1 << 20
-"""Logits held at a time; benchmarks/loss.md. A batch of 1,024 is one block."""
+"""Logits held at a time. A batch of 1,024 is one block."""
 MIN_ROWS = 64
 """Rows of a block at least, however many columns there are: thinner matrix products are slow."""
 
@@ -92,9 +92,7 @@ class _LogSumExps(torch.autograd.Function):
         for own, logits_QC, scratch_QC in _blocks(row_RD * scale, column_CD, rows):
             row_R[own] = _log_sum_exp(logits_QC, 1, scratch_QC)
             column_C = torch.logaddexp(column_C, _log_sum_exp(logits_QC, 0, scratch_QC))
-        kept_RC = (
-            logits_QC if rows >= len(row_RD) else None
-        )  # one block is worth keeping: a batch of 256 is trained sooner
+        kept_RC = logits_QC if rows >= len(row_RD) else None  # one block is kept: no second product
         ctx.save_for_backward(row_RD, column_CD, scale, row_R, column_C, kept_RC)  # type: ignore[arg-type]  # None is allowed, torch's type isn't complete
         ctx.rows = rows  # type: ignore[attr-defined]  # torch's way to keep what is no tensor
         return row_R, column_C

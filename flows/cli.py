@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -72,27 +72,74 @@ def _stage_command(stage: str, about: str) -> None:
     def command(
         name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False
     ) -> None:
-        from flows import stages
-        from flows.console import show_ref
-        from flows.progress import run_flow
-
-        with _errors():
-            ref = run_flow(getattr(stages, stage), _writable(_pipeline(name, file, root, set_)), quiet=json_)
-        _show(json_, ref.model_dump(), lambda: show_ref(stage, ref))
-        raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
+        _run_stage(stage, lambda: _writable(_pipeline(name, file, root, set_)), json_)
 
     app.command(stage, help=about)(command)
+
+
+def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> None:
+    from flows import stages
+    from flows.console import show_ref
+    from flows.progress import run_flow
+
+    with _errors():
+        ref = run_flow(getattr(stages, stage), pipeline(), quiet=json_)
+    _show(json_, ref.model_dump(), lambda: show_ref(stage, ref))
+    raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
 
 
 for _stage, _about in {
     "ingest": "Read the sources' new rows into the corpus.",
     "mine": "Mine positive and negative pairs of the current snapshot.",
     "train": "Train a challenger from the mined pairs.",
-    "evaluate": "Measure the challenger beside the champion; the gate decides.",
     "embed": "Embed what the serving model has not embedded yet.",
     "publish": "Build, check and release the vector table.",
 }.items():
     _stage_command(_stage, _about)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Score this instead: an OpenCLIP folder, a name open_clip knows, `hf-hub:…`, with -p a model_id."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Score on these: a folder of images, or a .jsonl, .csv or .tsv of captions.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of weights, or a weights file.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Where image paths in the caption file start.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=COLUMN", help="A column of the data: id, image, texts, group or split. Repeatable."),
+    ] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this holds.")] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Only items of this split.")] = None,
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="Recall at this many. Repeatable.")] = None,
+    slices: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Break down by it. Repeatable.")] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure the challenger beside the champion; the gate decides.
+
+    With `--model` and `--data`: score any open_clip model on any images with texts; needs no pipeline.
+    """
+    if model is None and data is None and not any((pretrained, base, column, where, split, k, slices)):
+        return _run_stage("evaluate", lambda: _writable(_pipeline(name, file, root, set_)), json_)
+    from flows.console import show_scores
+    from flows.scoring import Owner, Question, score_question
+
+    with _errors():
+        if model is None or data is None:
+            raise ValueError("scoring a model on a source takes both --model and --data")
+        question = Question(model, pretrained, data, base, where, column or (), split, k=k or (), slices=slices or ())
+        scores = score_question(question, Owner(file, name, root) if name else None, set_ or (), quiet=json_)
+    return _show(json_, scores.model_dump(), lambda: show_scores(scores))
 
 
 @app.command()

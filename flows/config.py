@@ -30,25 +30,40 @@ def load_pipeline(
 
     `overrides` are `key.path=value` with YAML values. Raises ValueError with one line for every fault.
     """
-    # Imported here: who only reads a release need not wait seconds for torch.
-    from tasks.pipeline import Pipeline
-
     name, block, stored = _chosen(file, name, root)
-    if not isinstance(block, dict):
-        raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {block!r}")
     for override in overrides:
         _override(block, override)
     taken = sorted({"name", "root"} & set(block))
     if taken:
         raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: it stands outside of the pipelines")
+    block = {**_resolved(block, file.parent.resolve()), "name": name, "root": stored}
+    return _checked(block, f"{file}: pipeline {name!r}: ")
+
+
+def pipeline_block(file: Path, name: str) -> dict[str, Any]:
+    """What a file says of the pipeline `name`, unchecked and with its paths as they are written."""
+    return _chosen(file, name, None)[1]
+
+
+def block_pipeline(block: dict[str, Any], overrides: Sequence[str]) -> "Pipeline":
+    """A pipeline that stands in no file; paths are relative to the working directory."""
+    for override in overrides:
+        _override(block, override)
+    return _checked(_resolved(block, Path.cwd()), "")
+
+
+def _checked(block: dict[str, Any], where: str) -> "Pipeline":
+    # Imported here: who only reads a release need not wait seconds for torch.
+    from tasks.pipeline import Pipeline
+
     try:
-        return Pipeline.model_validate({**_resolved(block, file.parent.resolve()), "name": name, "root": stored})
+        return Pipeline.model_validate(block)
     except ValidationError as error:
         faults = [_fault(dict(fault), Pipeline) for fault in error.errors(include_url=False)]
-        raise ValueError("\n".join(f"{file}: pipeline {name!r}: {fault}" for fault in faults)) from error
+        raise ValueError("\n".join(where + fault for fault in faults)) from error
 
 
-def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, Any, Path]:
+def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, dict[str, Any], Path]:
     """Name and raw block of one pipeline, and the root it is stored under."""
     document = _read(file)
     blocks = _blocks(file, document)
@@ -57,6 +72,8 @@ def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, Any, 
     name = name if name is not None else next(iter(blocks))
     if name not in blocks:
         raise ValueError(f"{file} has no pipeline {name!r}{_nearest(name, blocks)}: it holds {', '.join(blocks)}")
+    if not isinstance(blocks[name], dict):
+        raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {blocks[name]!r}")
     stored = root if root else file.parent / str(document.get("root", ".pairloom"))
     return name, blocks[name], stored.resolve()
 

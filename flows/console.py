@@ -9,10 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.metrics_table import Grid, Intervals, metrics_grid, slices_grid
+
 if TYPE_CHECKING:
     from flows.outcome import Night
     from search.query import SearchResult
     from storage.releases import Release
+    from tasks.scoring import Scores
+
+SLICES = 12
 
 out = Console()
 
@@ -23,7 +28,7 @@ def show_night(night: "Night") -> None:
     release = f" · release {night.release}" if night.release else ""
     out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
     out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
-    _show_metrics(night.metrics)
+    show_metrics(night.metrics, {})
     for comparison in night.comparisons:
         out.print(Text(f"         {comparison}"))
     out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
@@ -33,6 +38,20 @@ def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
     facts = {name: value for name, value in ref.model_dump().items() if value not in ({}, (), None)}
     out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+
+
+def show_scores(scores: "Scores") -> None:
+    """How good a model is on a source."""
+    asked = f" · {scores.split} items" if scores.split else ""
+    out.print(Text.assemble((scores.model, "bold"), f" on {scores.data}{asked}"), overflow="fold")
+    counted = (f"{count:,} {name}" for name, count in scores.rows.items() if count or name in ("seen", "scored"))
+    out.print(Text(f"rows     {' · '.join(counted)}"))
+    if scores.rejected:
+        out.print(Text("rejected " + " · ".join(f"{count:,} {reason}" for reason, count in scores.rejected.items())))
+    show_metrics(scores.metrics, scores.intervals)
+    if (slices := slices_grid(scores.metrics, limit=SLICES)).rows:
+        show_grid(slices)
+    out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in scores.seconds.items())))
 
 
 def show_hits(result: "SearchResult") -> None:
@@ -83,13 +102,23 @@ def show_release(release: "Release") -> None:
         if value is not None:
             out.print(Text(f"  {name:<16} {_short(value)}"))
     out.print(Text(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
-    _show_metrics(release.metrics)
+    show_metrics(release.metrics, {})
 
 
-def _show_metrics(metrics: Mapping[str, float]) -> None:
-    whole = {name: value for name, value in metrics.items() if "/" not in name}
-    if whole:
-        out.print(Text("metrics  " + " · ".join(f"{name} {value:.3f}" for name, value in whole.items())))
+def show_metrics(metrics: Mapping[str, float], intervals: Intervals) -> None:
+    """What all queries got, as a table."""
+    if (grid := metrics_grid(metrics, intervals)).rows:
+        show_grid(grid)
+
+
+def show_grid(grid: Grid) -> None:
+    """A table of text, numbers to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, title in enumerate(grid.columns):
+        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    out.print(table)
 
 
 def _short(value: Any) -> str:

@@ -40,9 +40,17 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
     Shows progress on standard error; `quiet` only keeps the bars away.
     """
     call = flow if PREFECT_API_URL.value() else flow.fn
+    with stage_bars(quiet=quiet):
+        return call(pipeline)
+
+
+@contextmanager
+def stage_bars(*, quiet: bool) -> Iterator[None]:
+    """A bar for every stage that runs inside; where `quiet`, or where there is no terminal, lines in the log."""
     if quiet or not err.is_terminal:
         logging.getLogger("tasks").setLevel(logging.INFO)
-        return call(pipeline)
+        yield
+        return
     with Progress(*COLUMNS, console=err) as progress:
         bars: dict[str, TaskID] = {}
 
@@ -56,4 +64,4 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
                 progress.update(bars[stage], note=note or counted)
 
         listen(hear)
-        return call(pipeline)
+        yield

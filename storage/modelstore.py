@@ -26,6 +26,10 @@ class ModelStore:
             raise ValueError(f"no model {model_id} below {self.folder}")
         return path
 
+    def ids(self) -> list[str]:
+        """The model_ids of all models."""
+        return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+
     def adopt(self, built: Path) -> str:
         """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id."""
         model_id = model_digest(built)

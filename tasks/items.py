@@ -1,8 +1,9 @@
 """The items of one split as the learning code wants them: columns in memory, relations between them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -12,11 +13,12 @@ from storage.corpus import Corpus, Snapshot
 from storage.images import open_stored
 
 COLUMNS = ["item_id", "texts", "group", "pixel_hash", "split"]
+IMAGES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Items:
-    """One split of a snapshot, in the corpus' order."""
+    """Items of a snapshot, in the corpus' order."""
 
     item_ids: list[str]
     texts: list[list[str]]
@@ -26,8 +28,8 @@ class Items:
     """Values of the columns that metrics are broken down by, as text, by column."""
 
 
-def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str, ...] = ()) -> Items:
-    """The items of `split`. Raises ValueError where a slice column is not kept."""
+def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tuple[str, ...] = ()) -> Items:
+    """The items of `split`, of all of them for None. Raises ValueError where a slice column is not kept."""
     unknown = sorted(set(slices) - set(corpus.columns(snapshot)))
     if unknown:
         raise ValueError(
@@ -36,7 +38,7 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str, slices: tuple[str
     rows = [
         row
         for row in corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)]).to_pylist()
-        if row["split"] == split
+        if split in (None, row["split"])
     ]
     item_ids, texts = [row["item_id"] for row in rows], [row["texts"] for row in rows]
     groups = [row["group"] for row in rows]
@@ -65,3 +67,13 @@ def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[lis
             images = batch.filter(pc.equal(batch["split"], split))["image"].to_pylist()
             if images:
                 yield [open_stored(image["bytes"]) for image in images]
+
+
+def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Iterator[list[Image.Image]]:
+    """The images of some items, a few at a time, in the corpus' order."""
+    wanted = pa.array(item_ids, pa.string())
+    for part in snapshot.parts:
+        for batch in corpus.read(snapshot, part, ["item_id", "image"]):
+            images = batch.filter(pc.is_in(batch["item_id"], value_set=wanted))["image"].to_pylist()
+            for start in range(0, len(images), IMAGES_AT_ONCE):
+                yield [open_stored(image["bytes"]) for image in images[start : start + IMAGES_AT_ONCE]]

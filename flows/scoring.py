@@ -1,0 +1,119 @@
+"""What `pairloom evaluate --model … --data …` asks for, as a pipeline that stores nothing for longer than it runs."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.config import block_pipeline, pipeline_block, pipeline_folder
+from flows.progress import stage_bars
+from storage.modelstore import ModelStore
+from tasks.scoring import Scores, score
+
+NAME = "evaluate"
+MAX_SIDE = 512  # no smaller than what open_clip's models look at, so that nothing is lost before their preprocessing
+KINDS: dict[str, dict[str, Any]] = {
+    ".jsonl": {"kind": "jsonl"},
+    ".ndjson": {"kind": "jsonl"},
+    ".csv": {"kind": "csv"},
+    ".tsv": {"kind": "csv", "delimiter": "\t"},
+}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The pipeline whose columns, image limits and measures are taken over, and whose models can be named."""
+
+    file: Path
+    name: str
+    root: Path | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One model, one source, and what to ask."""
+
+    model: str
+    """An OpenCLIP folder, a model_id of the owner, or what `model.architecture` takes."""
+    pretrained: str | None
+    data: Path
+    """A caption file or a folder of images."""
+    base: Path | None = None
+    where: str | None = None
+    columns: Sequence[str] = ()
+    """`KEY=COLUMN`, with the keys of a pipeline's `columns` and, for several texts, commas."""
+    split: str | None = None
+    k: Sequence[int] = ()
+    slices: Sequence[str] = ()
+
+
+def score_question(question: Question, owner: Owner | None, overrides: Sequence[str], *, quiet: bool) -> Scores:
+    """Ask, in a temporary folder. Raises ValueError for what cannot be asked."""
+    with tempfile.TemporaryDirectory(prefix="pairloom-") as folder, stage_bars(quiet=quiet):
+        pipeline = block_pipeline({**block_of(question, owner), "root": folder}, overrides)
+        return score(pipeline, question.split)
+
+
+def block_of(question: Question, owner: Owner | None) -> dict[str, Any]:
+    """The raw block of a pipeline over `question.data` alone."""
+    owned = pipeline_block(owner.file, owner.name) if owner else {"ingest": {"max_side": MAX_SIDE}}
+    columns = _mapping(owned, "columns") | _columns(question.columns)
+    evaluation = _mapping(owned, "evaluation")
+    if question.k:
+        evaluation["k"] = sorted(set(question.k))
+    if question.slices or not owner:
+        evaluation["slices"] = list(question.slices)
+    kept = columns["keep"] = _mapping(columns, "keep")
+    for name in evaluation.get("slices", ()):
+        if name not in ("group", "split"):
+            kept.setdefault(name, "string")
+    return {
+        "name": NAME,
+        "sources": [_source(question)],
+        "columns": columns,
+        "ingest": _mapping(owned, "ingest"),
+        "model": {"architecture": _architecture(question.model, owner), "pretrained": question.pretrained},
+        "evaluation": evaluation,
+    }
+
+
+def _source(question: Question) -> dict[str, Any]:
+    data = question.data
+    if not data.exists():
+        raise ValueError(f"--data: there is no file or folder {data}")
+    kind = {"kind": "folder"} if data.is_dir() else KINDS.get(data.suffix.lower())
+    if kind is None:
+        raise ValueError(f"--data: {data} is neither a folder nor one of {', '.join(KINDS)}")
+    if question.base and kind["kind"] == "folder":
+        raise ValueError("--base is where a caption file's image paths start; a folder has none")
+    named = {"path": data, "base": question.base, "where": question.where}
+    return {**kind, **{key: str(value) for key, value in named.items() if value is not None}}
+
+
+def _architecture(model: str, owner: Owner | None) -> str:
+    if Path(model).is_dir():
+        return f"local-dir:{model}"
+    if owner:
+        models = ModelStore(pipeline_folder(owner.file, owner.name, root=owner.root))
+        if model in models.ids():
+            return f"local-dir:{models.path(model)}"
+    return model
+
+
+def _columns(pairs: Sequence[str]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, column = pair.partition("=")
+        if not equals or not key or not column:
+            raise ValueError(f"--column {pair!r} is not of the form KEY=COLUMN, like texts=caption")
+        named[key] = column.split(",") if key == "texts" else column
+    return named
+
+
+def _mapping(block: dict[str, Any], key: str) -> dict[str, Any]:
+    """A copy of the mapping at `key`, empty where there is none."""
+    found = block.get(key) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} must be a mapping of keys, not {found!r}")
+    return dict(found)

@@ -1,0 +1,113 @@
+"""Scoring: what any open_clip model is worth on any source, in a corpus that lasts as long as the measuring."""
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+from pydantic import BaseModel
+
+from models.encoder import Embeddings, Encoder
+from models.metrics import column_slices
+from models.metrics import evaluate as measure
+from models.towers import create
+from storage.corpus import Corpus, Snapshot
+from storage.ingest import Ingest, RowCounts
+from storage.sources import SourceRow, read_source
+from tasks.items import Items, images_of, read_items, split_slices
+from tasks.pipeline import Pipeline
+from tasks.stage import clock, report_progress, timed
+
+logger = logging.getLogger(__name__)
+
+
+class Scores(BaseModel, frozen=True):
+    """How good one model is on one source."""
+
+    model: str
+    data: str
+    split: str | None
+    """The split whose items were asked; None for all."""
+    rows: dict[str, int]
+    """What became of the source's rows, and `scored`: the items that were asked."""
+    rejected: dict[str, int]
+    """Rows that did not become items, by reason; those that `where` filters are in `rows` only."""
+    queries: dict[str, int]
+    """By direction."""
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """Low and high end of each of `metrics`."""
+    seconds: dict[str, float]
+
+
+def score(pipeline: Pipeline, split: str | None) -> Scores:
+    """Measure `pipeline.model`, as it is, on the only source of a pipeline that stores where nothing is yet.
+
+    Raises ValueError where no row becomes an item, or none of `split`.
+    """
+    seconds, source = clock(), pipeline.sources[0]
+    with timed("load"):
+        encoder = named_encoder(pipeline)
+    with timed("ingest"):
+        corpus = Corpus(pipeline.folder)
+        run = Ingest(corpus, pipeline.columns.types, pipeline.ingest)
+        snapshot, counts = run.run(pipeline.sources, pipeline.columns, lambda seen: report_progress("ingest", seen))
+        report_progress("ingest", counts.seen, counts.seen, f"{counts.new:,} items of {counts.seen:,} rows")
+    rejected = rejections(corpus, snapshot)
+    items = scored_items(pipeline, corpus, snapshot, split, counts)
+    with timed("embed"):
+        image_ND, text_TD = embed_items(corpus, snapshot, items, encoder)
+    with timed("measure"):
+        seen = split_slices(corpus, snapshot, items) if split else column_slices(items.relations, items.slices)
+        measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, seen)
+        metrics, intervals = measured.as_dict(), measured.intervals(pipeline.evaluation)
+    return Scores(
+        model=" ".join(filter(None, (pipeline.model.architecture, pipeline.model.pretrained))),
+        data=str(source.path),
+        split=split,
+        rows={**asdict(counts), "scored": len(items.item_ids)},
+        rejected=rejected,
+        queries={direction: len(answers.queries_Q) for direction, answers in measured.answers.items()},
+        metrics=metrics,
+        intervals=intervals,
+        seconds=seconds,
+    )
+
+
+def named_encoder(pipeline: Pipeline) -> Encoder:
+    """The model, before any image is decoded: a name that is wrong costs nobody minutes."""
+    name = pipeline.model.architecture
+    if pipeline.model.pretrained is None and not name.startswith(("local-dir:", "hf-hub:")):
+        logger.warning("%s starts from nothing, so this is what chance gives: name weights with --pretrained", name)
+    rows = read_source(pipeline.sources[0], pipeline.columns)
+    texts = [text for row in rows if isinstance(row, SourceRow) for text in row.texts]
+    return Encoder(create(pipeline.model, texts, seed=pipeline.training.seed))
+
+
+def rejections(corpus: Corpus, snapshot: Snapshot) -> dict[str, int]:
+    """Rejected rows by reason, the most frequent first."""
+    found = Counter(row["reason"] for batch in corpus.rejected(snapshot, ["reason"]) for row in batch.to_pylist())
+    return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
+
+
+def scored_items(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, split: str | None, counts: RowCounts) -> Items:
+    """The items to ask for. Raises ValueError, with the reasons, where there are none."""
+    source = pipeline.sources[0].path
+    if snapshot.rows == 0:
+        reasons = [f"{count} {reason}" for reason, count in rejections(corpus, snapshot).items()]
+        reasons += [f"{counts.filtered} filtered by where"] if counts.filtered else []
+        raise ValueError(f"{source}: none of {counts.seen} rows became an item: {', '.join(reasons) or 'it is empty'}")
+    items = read_items(corpus, snapshot, split, pipeline.evaluation.slices)
+    if not items.item_ids:
+        raise ValueError(f"{source}: none of {snapshot.rows} items is in the split {split!r}; leave it out for all")
+    return items
+
+
+def embed_items(corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder) -> tuple[Embeddings, Embeddings]:
+    """Image embeddings (N, D) of the items and text embeddings (T, D) of their unique texts."""
+    vectors, done = [], 0
+    for images in images_of(corpus, snapshot, items.item_ids):
+        vectors.append(encoder.embed_images(images))
+        done += len(images)
+        report_progress("embed", done, len(items.item_ids))
+    return np.concatenate(vectors), encoder.embed_texts(items.relations.texts)

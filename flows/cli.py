@@ -119,6 +119,9 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Only items of this split.")] = None,
     k: Annotated[list[int] | None, typer.Option("--k", min=1, help="Recall at this many. Repeatable.")] = None,
     slices: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Break down by it. Repeatable.")] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Classify it from the image embeddings. Repeatable.")
+    ] = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -129,7 +132,7 @@ def evaluate(
 
     With `--model` and `--data`: score any open_clip model on any images with texts; needs no pipeline.
     """
-    if model is None and data is None and not any((pretrained, base, column, where, split, k, slices)):
+    if model is None and data is None and not any((pretrained, base, column, where, split, k, slices, probe)):
         return _run_stage("evaluate", lambda: _writable(_pipeline(name, file, root, set_)), json_)
     from flows.console import show_scores
     from flows.scoring import Owner, Question, score_question
@@ -137,8 +140,10 @@ def evaluate(
     with _errors():
         if model is None or data is None:
             raise ValueError("scoring a model on a source takes both --model and --data")
-        question = Question(model, pretrained, data, base, where, column or (), split, k=k or (), slices=slices or ())
-        scores = score_question(question, Owner(file, name, root) if name else None, set_ or (), quiet=json_)
+        columns, measured = tuple(column or ()), (tuple(k or ()), tuple(slices or ()), tuple(probe or ()))
+        question = Question(model, pretrained, data, base, where, columns, split, *measured)
+        owner = Owner(file, name, root) if name else None
+        scores = score_question(question, owner, set_ or (), quiet=json_)
     return _show(json_, scores.model_dump(), lambda: show_scores(scores))
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.metrics_table import Grid, Intervals, metrics_grid, slices_grid
+from flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
 
 if TYPE_CHECKING:
     from flows.outcome import Night
@@ -48,7 +48,7 @@ def show_scores(scores: "Scores") -> None:
     out.print(Text(f"rows     {' · '.join(counted)}"))
     if scores.rejected:
         out.print(Text("rejected " + " · ".join(f"{count:,} {reason}" for reason, count in scores.rejected.items())))
-    show_metrics(scores.metrics, scores.intervals)
+    show_metrics({**scores.metrics, **scores.probes}, scores.intervals)
     if (slices := slices_grid(scores.metrics, limit=SLICES)).rows:
         show_grid(slices)
     out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in scores.seconds.items())))
@@ -106,9 +106,10 @@ def show_release(release: "Release") -> None:
 
 
 def show_metrics(metrics: Mapping[str, float], intervals: Intervals) -> None:
-    """What all queries got, as a table."""
-    if (grid := metrics_grid(metrics, intervals)).rows:
-        show_grid(grid)
+    """What all queries and probes got, as tables."""
+    for grid in (metrics_grid(metrics, intervals), probes_grid(metrics, intervals)):
+        if grid.rows:
+            show_grid(grid)
 
 
 def show_grid(grid: Grid) -> None:

@@ -7,6 +7,8 @@ Intervals = Mapping[str, Sequence[float]]
 
 DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text", "image_to_image": "image → image"}
 
+CLASSIFIERS = {"logistic": "logistic regression", "svm": "linear SVM", "knn": "5 nearest"}
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -30,6 +32,17 @@ def metrics_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
         for measure in sorted(cells, key=_place)
     )
     return Grid(("", *(DIRECTIONS[direction] for direction in found)), rows)
+
+
+def probes_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
+    """Accuracy of each classifier (columns) on each column of the items (rows)."""
+    cells: dict[str, dict[str, str]] = {}
+    for name in metrics:
+        column, _, classifier = name.removeprefix("probe_").rpartition("_")
+        if name.startswith("probe_") and classifier in CLASSIFIERS:
+            cells.setdefault(column, {})[classifier] = value_text(name, metrics, intervals)
+    rows = tuple((f"probe of {column}", *(own.get(each, "–") for each in CLASSIFIERS)) for column, own in cells.items())
+    return Grid(("", *CLASSIFIERS.values()), rows)
 
 
 def slices_grid(metrics: Mapping[str, float], *, limit: int) -> Grid:

@@ -46,6 +46,7 @@ class Question:
     split: str | None = None
     k: Sequence[int] = ()
     slices: Sequence[str] = ()
+    probes: Sequence[str] = ()
 
 
 def score_question(question: Question, owner: Owner | None, overrides: Sequence[str], *, quiet: bool) -> Scores:
@@ -62,10 +63,11 @@ def block_of(question: Question, owner: Owner | None) -> dict[str, Any]:
     evaluation = _mapping(owned, "evaluation")
     if question.k:
         evaluation["k"] = sorted(set(question.k))
-    if question.slices or not owner:
-        evaluation["slices"] = list(question.slices)
+    evaluation |= {
+        key: list(asked) for key, asked in (("slices", question.slices), ("probes", question.probes)) if asked
+    }
     kept = columns["keep"] = _mapping(columns, "keep")
-    for name in evaluation.get("slices", ()):
+    for name in (*question.slices, *question.probes):
         if name not in ("group", "split"):
             kept.setdefault(name, "string")
     return {

@@ -5,21 +5,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.bootstrap import mean_intervals, median, median_interval
+from models.bootstrap import Values, mean_intervals, median, median_interval
 from models.relations import Indices, Mask, Relations, normalize_text
 
 Embeddings = npt.NDArray[np.float32]
 Shares = npt.NDArray[np.float64]
 
 DIRECTIONS = ("text_to_image", "image_to_text")
+NOVELTY = ("novel_text", "novel_group")
 NDCG_DEPTH = 10
 BLOCK = 1 << 24  # scores held at once
 
@@ -31,10 +32,24 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_doc
     """Recall is reported among this many best candidates."""
     slices: tuple[str, ...] = ()
     """Columns by whose values every metric is reported, too."""
+    probes: tuple[str, ...] = ()
+    """Columns (`group`, `split` or a kept one) whose values are read off the image embeddings by logistic regression, a
+    linear SVM and nearest neighbours, learned from at most 5,000 training items of the 200 most frequent values."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of every metric's interval (bootstrap over queries)."""
     seed: int = Field(default=0, ge=0)
-    """Of the bootstrap."""
+    """Of the bootstrap, and of the training items that probes learn from."""
+
+    @field_validator("slices")
+    @classmethod
+    def _names_are_free(cls, slices: tuple[str, ...]) -> tuple[str, ...]:
+        for name in slices:
+            if name in NOVELTY:
+                raise ValueError(
+                    f"{name} is a slice of Pairloom's own; keep your column under another name: "
+                    f"keep: {{my_{name}: {{column: {name}, type: string}}}}, slices: [my_{name}]"
+                )
+        return slices
 
 
 @dataclass(frozen=True)
@@ -70,13 +85,16 @@ class RetrievalMetrics:
     """By direction: `DIRECTIONS`, and image_to_image where an image has a positive besides itself."""
     slices: Mapping[str, Slice]
     """Keyed `column=value`."""
+    probes: Mapping[str, Values] = field(default_factory=dict)
+    """By `probe_<column>_<classifier>`: 1 or 0 for every item asked, the classifier's answer being right or not."""
 
     def as_dict(self) -> dict[str, float]:
-        """By direction: `_recall@k`, `_map@r`, `_ndcg@10`, each from 0 to 1, and `_median_rank` from 1 up.
+        """By direction: `_recall@k`, `_map@r`, `_ndcg@10`, each from 0 to 1, and `_median_rank` from 1 up;
+        and the accuracy of each of `probes`.
 
         For a slice, `/column=value` follows the name; slices without a query in a direction are left out.
         """
-        metrics = {}
+        metrics = {name: float(right_Q.mean()) for name, right_Q in self.probes.items()}
         for direction, answers in self.answers.items():
             columns = self._columns(answers)
             for suffix, member_Q in self._members(direction):
@@ -100,6 +118,11 @@ class RetrievalMetrics:
             for suffix, member_Q in members:
                 rank_Q = 1 + answers.rank_Q[member_Q].astype(np.float64)
                 ends[f"{direction}_median_rank{suffix}"] = median_interval(rank_Q, confidence=config.confidence)
+        for name, right_Q in self.probes.items():
+            ((low, high),) = mean_intervals(
+                right_Q[:, None], np.ones((len(right_Q), 1), bool), confidence=config.confidence, seed=config.seed
+            )
+            ends[name] = (float(low), float(high))
         return ends
 
     def ranks(self, direction: str) -> Indices:

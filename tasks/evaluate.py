@@ -1,6 +1,7 @@
 """Evaluate: challenger and champion on the same validation queries, and the gate's verdict."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from storage.modelstore import ModelStore
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
-from tasks.items import Items, read_items, split_images, split_slices
+from tasks.items import Items, images_of, read_items, split_images, split_slices
 from tasks.pipeline import Pipeline
+from tasks.probing import probe_encoder, read_probe_items
 from tasks.refs import ModelRef, Plan, Verdict
 from tasks.stage import report_progress, stage
 
@@ -59,10 +61,14 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
 def measure_encoder(
     pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder
 ) -> RetrievalMetrics:
-    """Retrieval metrics of one model on the validation items."""
+    """Retrieval metrics of one model on the validation items, and what probes read off its embeddings."""
     image_ND = np.concatenate([encoder.embed_images(images) for images in split_images(corpus, snapshot, "val")])
     text_TD = encoder.embed_texts(items.relations.texts)
-    return measure(image_ND, text_TD, items.relations, pipeline.evaluation, split_slices(corpus, snapshot, items))
+    slices = split_slices(corpus, snapshot, items)
+    measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, slices)
+    asked = read_probe_items(corpus, snapshot, items.item_ids, pipeline.evaluation)
+    train_images = images_of(corpus, snapshot, asked.train_ids)
+    return replace(measured, probes=probe_encoder(encoder, asked, train_images, image_ND, pipeline.evaluation.seed))
 
 
 def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:

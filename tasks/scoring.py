@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from pydantic import BaseModel
@@ -16,6 +16,7 @@ from storage.ingest import Ingest, RowCounts
 from storage.sources import SourceRow, read_source
 from tasks.items import Items, images_of, read_items, split_slices
 from tasks.pipeline import Pipeline
+from tasks.probing import probe_encoder, read_probe_items
 from tasks.stage import clock, report_progress, timed
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,11 @@ class Scores(BaseModel, frozen=True):
     queries: dict[str, int]
     """By direction."""
     metrics: dict[str, float]
+    probes: dict[str, float]
+    """Accuracy of classifiers of the image embeddings, by `probe_<column>_<classifier>`; learned on the train split."""
     intervals: dict[str, tuple[float, float]]
-    """Low and high end of each of `metrics`."""
+    """Low and high end of each of `metrics` and `probes`, at the level `confidence`."""
+    confidence: float
     seconds: dict[str, float]
 
 
@@ -45,7 +49,7 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
 
     Raises ValueError where no row becomes an item, or none of `split`.
     """
-    seconds, source = clock(), pipeline.sources[0]
+    seconds, config = clock(), pipeline.evaluation
     with timed("load"):
         encoder = named_encoder(pipeline)
     with timed("ingest"):
@@ -59,17 +63,24 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         image_ND, text_TD = embed_items(corpus, snapshot, items, encoder)
     with timed("measure"):
         seen = split_slices(corpus, snapshot, items) if split else column_slices(items.relations, items.slices)
-        measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, seen)
-        metrics, intervals = measured.as_dict(), measured.intervals(pipeline.evaluation)
+        measured = measure(image_ND, text_TD, items.relations, config, seen)
+    with timed("probe"):
+        asked = read_probe_items(corpus, snapshot, items.item_ids, config)
+        images = images_of(corpus, snapshot, asked.train_ids)
+        measured = replace(measured, probes=probe_encoder(encoder, asked, images, image_ND, config.seed))
+    with timed("measure"):
+        metrics, intervals = measured.as_dict(), measured.intervals(config)
     return Scores(
         model=" ".join(filter(None, (pipeline.model.architecture, pipeline.model.pretrained))),
-        data=str(source.path),
+        data=str(pipeline.sources[0].path),
         split=split,
         rows={**asdict(counts), "scored": len(items.item_ids)},
         rejected=rejected,
         queries={direction: len(answers.queries_Q) for direction, answers in measured.answers.items()},
-        metrics=metrics,
+        metrics={name: value for name, value in metrics.items() if name not in measured.probes},
+        probes={name: metrics[name] for name in measured.probes},
         intervals=intervals,
+        confidence=config.confidence,
         seconds=seconds,
     )
 

@@ -119,6 +119,16 @@ def test_mined_negatives_are_never_known_positives(file: Path) -> None:
     assert all(pair["kind"] == "group" and groups[pair["anchor"]] == groups[pair["other"]] for pair in positives)
 
 
+def test_probes_are_measured_written_down_and_can_be_floors(file: Path) -> None:
+    probed = ("evaluation.probes=[colour]", "gate.min.probe_colour_svm=0.0")
+    first = night(file, *probed)
+    assert (first.outcome, 0 < first.metrics["probe_colour_svm"] <= 1) == ("released", True)
+    folder = load_pipeline(file).folder / "models" / str(first.model_id)
+    low, high = json.loads((folder / "pairloom.json").read_bytes())["intervals"]["probe_colour_svm"]
+    assert low <= first.metrics["probe_colour_svm"] <= high
+    assert "| probe_colour_svm |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: Path) -> None:
     first = night(file)
     add_rows(file, 30)

@@ -29,7 +29,8 @@ def test_a_model_folder_is_scored_on_a_captions_file(shapes: Path, model: str) -
     asked = ("--model", model, "--data", str(shapes / "captions.jsonl"), "--column", "group=group")
     scores = document("evaluate", *asked, "--k", "3", "--slices", "colour")
     assert list(scores) == [
-        "model", "data", "split", "rows", "rejected", "queries", "metrics", "intervals", "seconds"
+        "model", "data", "split", "rows", "rejected", "queries",
+        "metrics", "probes", "intervals", "confidence", "seconds",
     ]  # fmt: skip
     assert scores["rows"] | {"seen": 60, "new": 60, "quarantined": 0, "scored": 60} == scores["rows"]
     assert scores["queries"] == {"text_to_image": 60, "image_to_text": 60, "image_to_image": 60}
@@ -71,6 +72,23 @@ def test_the_champion_scores_as_in_its_night(
     assert document("status", *of)[0]["release"] == 1
 
 
+def test_labels_are_read_off_the_embeddings(shapes: Path, model: str) -> None:
+    asked = ("evaluate", "--model", model, "--data", str(shapes / "captions.jsonl"), "--probe", "colour")
+    scores = document(*asked, "--split", "val")
+    assert list(scores["probes"]) == ["probe_colour_logistic", "probe_colour_svm", "probe_colour_knn"]
+    assert scores["probes"].keys() | scores["metrics"].keys() == scores["intervals"].keys()
+    scores = document(*asked)
+    assert scores["probes"]["probe_colour_logistic"] > 0.9
+    assert any(line.startswith("probe of colour") for line in invoke(*asked).stdout.splitlines())
+
+
+def test_a_column_without_common_labels_is_not_probed_and_that_is_said(shapes: Path, model: str) -> None:
+    data = ("--data", str(shapes / "captions.jsonl"), "--column", "group=group", "--probe", "group")
+    result = invoke("evaluate", "--model", model, *data)
+    assert result.exit_code == 0
+    assert "column 'group' can't be probed" in result.stderr
+
+
 def test_rows_that_are_lost_are_counted_with_their_reasons(shapes: Path, model: str, tmp_path: Path) -> None:
     rows = captions(shapes)
     file = tmp_path / "some.jsonl"
@@ -106,6 +124,8 @@ def test_a_person_reads_tables_that_fit_the_terminal(shapes: Path, model: str, m
         ("not of the form KEY=COLUMN", ["--model", "MODEL", "--data", "CAPTIONS", "--column", "caption"]),
         ("unknown key 'columns.grup'; did you mean 'group'?", [
             "--model", "MODEL", "--data", "CAPTIONS", "--column", "grup=group"]),
+        ("novel_text is a slice of Pairloom's own", [
+            "--model", "MODEL", "--data", "CAPTIONS", "--slices", "novel_text"]),
         ("no row of source shapes", ["--model", "MODEL", "--data", "CAPTIONS", "--slices", "shade"]),
         ("none of 60 rows became an item: 60 filtered", [
             "--model", "MODEL", "--data", "CAPTIONS", "--where", "colour = 'pink'"]),

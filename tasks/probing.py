@@ -1,0 +1,97 @@
+"""Probing: labels of items read off a model's image embeddings, learned on the training split."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from models.bootstrap import Values
+from models.encoder import Embeddings, Encoder
+from models.metrics import EvaluationConfig
+from models.probes import probe, training_rows
+from models.relations import Indices
+from storage.corpus import Corpus, Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One column's values."""
+
+    train_rows: Indices
+    """Rows of `ProbeItems.train_ids` that are learned from."""
+    train: list[str]
+    test: list[str | None]
+    """Of `ProbeItems.test_rows`."""
+
+
+@dataclass(frozen=True)
+class ProbeItems:
+    """What probes learn from and are asked, by column; the same for every model."""
+
+    train_ids: list[str]
+    """Training items that any column is learned from, in the corpus' order."""
+    test_rows: Indices
+    """Rows of the evaluated items that are no training items."""
+    columns: dict[str, Labels]
+
+
+def read_probe_items(
+    corpus: Corpus, snapshot: Snapshot, evaluated: Sequence[str], config: EvaluationConfig
+) -> ProbeItems:
+    """Labels for `config.probes`, asked of the `evaluated` items. Raises ValueError where a column is not kept."""
+    unknown = sorted(set(config.probes) - set(corpus.columns(snapshot)))
+    if unknown:
+        raise ValueError(
+            f"evaluation.probes names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep"
+        )
+    if not config.probes:
+        return ProbeItems([], np.array([], np.int64), {})
+    rows = corpus.table(snapshot, list(dict.fromkeys(["item_id", "split", *config.probes]))).to_pylist()
+    train, by_id = [row for row in rows if row["split"] == "train"], {row["item_id"]: row for row in rows}
+    test_rows = np.array([n for n, item in enumerate(evaluated) if by_id[item]["split"] != "train"], np.int64)
+    learned = {name: training_rows([_label(row[name]) for row in train], seed=config.seed) for name in config.probes}
+    chosen = np.unique(np.concatenate([*learned.values()]))
+    return ProbeItems(
+        train_ids=[train[row]["item_id"] for row in chosen],
+        test_rows=test_rows,
+        columns={
+            name: Labels(
+                train_rows=np.searchsorted(chosen, rows_N),
+                train=[str(_label(train[row][name])) for row in rows_N],
+                test=[_label(by_id[evaluated[row]][name]) for row in test_rows],
+            )
+            for name, rows_N in learned.items()
+        },
+    )
+
+
+def probe_encoder(
+    encoder: Encoder, items: ProbeItems, images: Iterable[list[Image.Image]], image_ND: Embeddings, seed: int
+) -> dict[str, Values]:
+    """`probe_<column>_<classifier>`: 1 or 0 for every item asked (`models.probes`).
+
+    `images` are those of `items.train_ids`; `image_ND` holds the embeddings of the evaluated items.
+    """
+    found: dict[str, Values] = {}
+    if not items.columns:
+        return found
+    embedded = [encoder.embed_images(batch) for batch in images]
+    train_ND = np.concatenate(embedded) if embedded else image_ND[:0]
+    for name, labels in items.columns.items():
+        told = probe(train_ND[labels.train_rows], labels.train, image_ND[items.test_rows], labels.test, seed)
+        if not told:
+            logger.warning(
+                "column %r can't be probed: the training items need two labels or more, and one that another item has "
+                "(without columns.split, a group is never in two splits)",
+                name,
+            )
+        found |= {f"probe_{name}_{classifier}": right_M for classifier, right_M in told.items()}
+    return found
+
+
+def _label(value: object) -> str | None:
+    return None if value is None else str(value)

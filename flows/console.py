@@ -28,7 +28,7 @@ def show_night(night: "Night") -> None:
     release = f" · release {night.release}" if night.release else ""
     out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
     out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
-    show_metrics(night.metrics, {})
+    show_metrics(night.metrics, night.intervals)
     for comparison in night.comparisons:
         out.print(Text(f"         {comparison}"))
     out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
@@ -85,8 +85,9 @@ def show_status(states: Sequence[Mapping[str, Any]]) -> None:
     for state in states:
         out.print(Text.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
         for name, value in state.items():
-            if name not in ("pipeline", "folder"):
+            if name not in ("pipeline", "folder", "metrics"):
                 out.print(Text(f"  {name:<12} {_short(value)}"))
+        show_metrics(state["metrics"], {})
 
 
 def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -96,13 +97,13 @@ def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def show_release(release: "Release") -> None:
     """One release."""
-    facts = release.model_dump(mode="json", exclude={"files", "metrics"})
+    facts = release.model_dump(mode="json", exclude={"files", "metrics", "intervals"})
     out.print(Text.assemble((f"release {release.number}", "bold")))
     for name, value in facts.items():
         if value is not None:
             out.print(Text(f"  {name:<16} {_short(value)}"))
     out.print(Text(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
-    show_metrics(release.metrics, {})
+    show_metrics(release.metrics, release.intervals)
 
 
 def show_metrics(metrics: Mapping[str, float], intervals: Intervals) -> None:
@@ -116,7 +117,7 @@ def show_grid(grid: Grid) -> None:
     """A table of text, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, title in enumerate(grid.columns):
-        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(title), justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
     for row in grid.rows:
         table.add_row(*map(Text, row))
     out.print(table)

@@ -7,7 +7,7 @@ Intervals = Mapping[str, Sequence[float]]
 
 DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text", "image_to_image": "image → image"}
 
-CLASSIFIERS = {"logistic": "logistic regression", "svm": "linear SVM", "knn": "5 nearest"}
+CLASSIFIERS = {"logistic": "logistic", "svm": "linear SVM", "knn": "5 nearest"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def metrics_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
         (measure.replace("_", " "), *(cells[measure].get(direction, "–") for direction in found))
         for measure in sorted(cells, key=_place)
     )
-    return Grid(("", *(DIRECTIONS[direction] for direction in found)), rows)
+    return Grid(("metric", *(DIRECTIONS[direction] for direction in found)), rows)
 
 
 def probes_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
@@ -41,8 +41,8 @@ def probes_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
         column, _, classifier = name.removeprefix("probe_").rpartition("_")
         if name.startswith("probe_") and classifier in CLASSIFIERS:
             cells.setdefault(column, {})[classifier] = value_text(name, metrics, intervals)
-    rows = tuple((f"probe of {column}", *(own.get(each, "–") for each in CLASSIFIERS)) for column, own in cells.items())
-    return Grid(("", *CLASSIFIERS.values()), rows)
+    rows = tuple((column, *(own.get(each, "–") for each in CLASSIFIERS)) for column, own in cells.items())
+    return Grid(("accuracy of probes", *CLASSIFIERS.values()), rows)
 
 
 def slices_grid(metrics: Mapping[str, float], *, limit: int) -> Grid:

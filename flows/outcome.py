@@ -22,6 +22,8 @@ class Night(BaseModel, frozen=True):
     rows: dict[str, int]
     metrics: dict[str, float]
     """Of tonight's challenger; without one, of the champion."""
+    intervals: dict[str, tuple[float, float]] = Field(default={}, exclude=True)
+    """Low and high end of `metrics`."""
     comparisons: tuple[str, ...] = Field(default=(), exclude=True)
     """Challenger and champion in words; for the report."""
     seconds: dict[str, float]
@@ -48,6 +50,7 @@ class Night(BaseModel, frozen=True):
             reason="; ".join(verdict.reasons) if verdict and held else plan.reason,
             rows={**{name: snapshot.rows_seen[name] for name in counted}, "served": served},
             metrics=verdict.metrics if verdict else plan.champion_metrics,
+            intervals=verdict.intervals if verdict else plan.champion_intervals,
             comparisons=verdict.comparisons if verdict else (),
             seconds=seconds,
         )

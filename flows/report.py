@@ -8,6 +8,7 @@ from typing import cast
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from flows.metrics_table import metrics_grid, probes_grid, slices_grid
 from flows.outcome import Night
 from search.query import Query, SearchResult, search
 from search.release import OpenRelease
@@ -18,7 +19,6 @@ from tasks.pipeline import Pipeline
 QUERIES = 6
 HITS = 8
 SLICES = 10
-DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
 def report(pipeline: Pipeline, night: Night) -> Night:
@@ -57,13 +57,15 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]]) -> str:
     model = f" · model `{night.model_id}`" if night.model_id else ""
     lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]
     lines += _table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
-    lines += _table("recall", *_metrics(night.metrics))
+    for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
+        lines += _table(grid.columns[0], grid.columns[1:], grid.rows)
     if answers:
         picture = data_uri(contact_picture(answers, columns=HITS))
         best = [[text, *_best(result)] for text, result in answers]
         lines += ["## What it finds", "", f"![The nearest images of each text]({picture})", ""]
         lines += _table("validation text", ["nearest item", "score"], best)
-    lines += _table("recall@10, lowest slices", *_slices(night.metrics))
+    slices = slices_grid(night.metrics, limit=SLICES)
+    lines += _table(slices.columns[0], slices.columns[1:], slices.rows)
     lines += _table("seconds", *_across({name: f"{value:,.1f}" for name, value in night.seconds.items()}))
     return "\n".join(lines)
 
@@ -74,33 +76,9 @@ def escaped(text: str) -> str:
     return "".join(f"\\{char}" if char in string.punctuation and char not in "&;" else char for char in flat)
 
 
-def _metrics(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
-    """Recall of all queries: a row per k, a column per direction."""
-    measured = sorted({int(name.rpartition("@")[2]) for name in metrics if "_recall@" in name and "/" not in name})
-    rows = [[f"@{k}", *(_share(metrics.get(f"{name}_recall@{k}")) for name in DIRECTIONS)] for k in measured]
-    return list(DIRECTIONS.values()), rows
-
-
-def _slices(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
-    """Recall at 10 of the slices where there is most to do, the lowest mean of both directions first."""
-    by_slice: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
-        metric, slash, where = name.partition("/")
-        direction, _, at = metric.partition("_recall@")
-        if slash and at == "10":
-            by_slice.setdefault(where, {})[direction] = value
-    lowest = sorted(by_slice.items(), key=lambda each: sum(each[1].values()))[:SLICES]
-    rows = [[where, *(_share(values.get(name)) for name in DIRECTIONS)] for where, values in lowest]
-    return list(DIRECTIONS.values()), rows
-
-
 def _best(result: SearchResult) -> list[str]:
     hit = result.hits[0] if result.hits else None
     return [hit.texts[0] if hit.texts else hit.item_id, f"{hit.score:.3f}"] if hit else ["–", "–"]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.3f}"
 
 
 def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

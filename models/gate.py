@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from models.metrics import DIRECTIONS, RetrievalMetrics
 
@@ -15,7 +15,8 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """What a challenger must reach to be released."""
 
     min: dict[str, float] = {}
-    """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`."""
+    """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`; not of a median rank, where lower is
+    better."""
     max_regression: float = Field(default=0.01, ge=0, le=1)
     """How far a headline metric may fall below the champion's."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -24,6 +25,17 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """Whether a person has to agree."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
+
+    @field_validator("min")
+    @classmethod
+    def _higher_is_better(cls, floors: dict[str, float]) -> dict[str, float]:
+        for metric in floors:
+            if metric.partition("/")[0].endswith("_median_rank"):
+                raise ValueError(
+                    f"{metric}: lower is better, so a floor would hold the good models; set one for a recall@k, "
+                    "map@r or ndcg@10 instead"
+                )
+        return floors
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -61,10 +61,11 @@ class RecordLog(Generic[R]):
         try:
             document = json.loads(path.read_bytes())
             sha256 = document.pop("sha256")
+            found = _digest(document)
             record = self.model.model_validate(document)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
-        if _digest(record) != sha256 or record.number != number:
+        if found != sha256 or record.number != number:
             raise DamagedError(
                 f"{self.kind} record {path} is damaged: its content does not match its digest and number"
             )
@@ -81,8 +82,9 @@ class RecordLog(Generic[R]):
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
         path = self._path(record.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = {**record.model_dump(mode="json"), "sha256": _digest(record)}
-        if not put_if_absent(path, json.dumps(document, indent=1, ensure_ascii=False).encode()):
+        document = record.model_dump(mode="json")
+        content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
+        if not put_if_absent(path, content.encode()):
             raise StaleWriterError(
                 f"{self.kind} {record.number} was published by another run in the meantime; "
                 "run again to build on top of it"
@@ -97,5 +99,6 @@ class RecordLog(Generic[R]):
         return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
 
 
-def _digest(record: Record) -> str:
-    return hashlib.sha256(json.dumps(record.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+def _digest(document: dict[str, Any]) -> str:
+    """Of what is written, not of the record made from it, so that a field added later leaves older records valid."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -48,6 +48,8 @@ class Release(Record, frozen=True):
     index: str | None
     """Kind of the vector index; None where every query is answered exactly."""
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = Field(default={})
+    """Low and high end of `metrics`; empty in records older than this field."""
     training: Training
     reason: str
     """Why this release was made, in words."""

@@ -51,6 +51,7 @@ def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
         champion_model=release.model_id if release else None,
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
+        champion_intervals=release.intervals if release else {},
         brings_rows=release is not None and not served,
     )
 

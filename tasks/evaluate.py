@@ -81,6 +81,7 @@ def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetr
         metrics=measured[0].as_dict(),
         intervals=measured[0].intervals(pipeline.evaluation),
         champion_metrics=champion.as_dict() if champion else {},
+        champion_intervals=champion.intervals(pipeline.evaluation) if champion else {},
         reasons=said.reasons,
         comparisons=tuple(sentence(each, pipeline.gate.confidence) for each in said.comparisons),
     )

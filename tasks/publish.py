@@ -31,6 +31,7 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
         raise StaleWriterError(f"the vector table of model {table.model_id} changed since it was checked: run again")
     vectors.sync(known)
     snapshot = Corpus(folder).log.read(table.snapshot)
+    metrics, intervals = served_metrics(champion, verdict)
     release = Release(
         number=number,
         files=digest_files(folder, chain(ModelStore(folder).files(table.model_id), vectors.files()), known),
@@ -45,7 +46,8 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
         max_side=pipeline.ingest.max_side,
         keep=pipeline.columns.types,
         index=table.index,
-        metrics=served_metrics(champion, verdict),
+        metrics=metrics,
+        intervals=intervals,
         training=last_training(pipeline, snapshot.rows, champion, verdict),
         reason=plan.reason,
     )
@@ -56,11 +58,15 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
 
 
-def served_metrics(champion: Release | None, verdict: Verdict | None) -> dict[str, float]:
-    """Metrics of the model that serves from here on, measured tonight where there was a challenger."""
+def served_metrics(
+    champion: Release | None, verdict: Verdict | None
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Metrics of the model that serves from here on and their intervals, of tonight where there was a challenger."""
+    if verdict and verdict.passed:
+        return verdict.metrics, verdict.intervals
     if verdict:
-        return verdict.metrics if verdict.passed else verdict.champion_metrics
-    return champion.metrics if champion else {}
+        return verdict.champion_metrics, verdict.champion_intervals
+    return (champion.metrics, champion.intervals) if champion else ({}, {})
 
 
 def last_training(pipeline: Pipeline, items: int, champion: Release | None, verdict: Verdict | None) -> Training:

@@ -31,6 +31,7 @@ class Plan(Ref):
     champion_rows: int
     """Items that the current release serves."""
     champion_metrics: dict[str, float]
+    champion_intervals: dict[str, tuple[float, float]] = {}
     brings_rows: bool
     """Whether a release stands that does not serve this snapshot."""
 
@@ -64,6 +65,7 @@ class Verdict(Ref):
     """Low and high end of each of `metrics`, at `evaluation.confidence`."""
     champion_metrics: dict[str, float]
     """Of the champion on the same validation items; empty where there is none."""
+    champion_intervals: dict[str, tuple[float, float]] = {}
     reasons: tuple[str, ...]
     """Why the challenger was held."""
     comparisons: tuple[str, ...]

@@ -101,6 +101,8 @@ def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
     shown = document("show", "1", *released)
     assert state["release"] == listed["release"] == shown["number"] == 1
     assert state["model_id"] == listed["model_id"] == shown["model_id"]
+    low, high = shown["intervals"]["text_to_image_recall@10"]
+    assert low <= shown["metrics"]["text_to_image_recall@10"] <= high
     assert (state["items"], state["served"], state["up_to_date"]) == (60, 60, True)
 
 
@@ -167,6 +169,8 @@ def test_a_bad_row_or_image_costs_only_itself(fresh: tuple[str, ...]) -> None:
         (2, "skin_tone", ["run", "--set", "sources.0.where=skin_tone = 'none'"]),
         (2, "nothing is called 'tiny-65'; nearest: tiny-64", ["run", "--set", "model.architecture=tiny-65"]),
         (2, "gate.min: recall@10 isn't measured", ["run", "--set", "gate.min.recall@10=0.5"]),
+        (2, "lower is better", ["run", "--set", "gate.min.text_to_image_median_rank=5"]),
+        (2, "novel_group is a slice of Pairloom's own", ["run", "--set", "evaluation.slices=[novel_group]"]),
         (2, "no release yet: run `pairloom run -p shapes`", ["search", "red"]),
         (2, "no release yet: run `pairloom run -p shapes`", ["sql", "SELECT 1"]),
         (2, "no release 4: there are none", ["show", "4"]),

@@ -85,6 +85,18 @@ def test_a_record_that_names_a_missing_or_cut_file_is_not_whole(tmp_path: Path) 
     assert notes.current() is None
 
 
+def test_a_record_outlives_a_field_that_is_added_to_its_kind(tmp_path: Path) -> None:
+    log(tmp_path).publish(note(1))
+
+    class LongerNote(Note, frozen=True):
+        author: str = "nobody"
+
+    longer = RecordLog(tmp_path, "note", LongerNote)
+    assert longer.read(1).author == "nobody"
+    longer.publish(LongerNote(number=2, files={}, text="", author="somebody"))
+    assert longer.read(2).author == "somebody"
+
+
 def test_reading_an_unknown_number_names_those_there_are(tmp_path: Path) -> None:
     notes = log(tmp_path)
     notes.publish(note(1))

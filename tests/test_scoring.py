@@ -79,7 +79,7 @@ def test_labels_are_read_off_the_embeddings(shapes: Path, model: str) -> None:
     assert scores["probes"].keys() | scores["metrics"].keys() == scores["intervals"].keys()
     scores = document(*asked)
     assert scores["probes"]["probe_colour_logistic"] > 0.9
-    assert any(line.startswith("probe of colour") for line in invoke(*asked).stdout.splitlines())
+    assert any(line.startswith("accuracy of probes") for line in invoke(*asked).stdout.splitlines())
 
 
 def test_a_column_without_common_labels_is_not_probed_and_that_is_said(shapes: Path, model: str) -> None:
@@ -142,7 +142,7 @@ def test_what_cannot_be_scored_is_one_clear_line(
 def test_a_table_holds_every_measure_of_all_queries_by_rising_k() -> None:
     metrics = {"text_to_image_recall@10": 0.5, "text_to_image_recall@5": 0.25, "image_to_text_median_rank": 7.0}
     grid = metrics_grid({**metrics, "text_to_image_recall@5/a=b": 1.0}, {"image_to_text_median_rank": (6.0, 9.0)})
-    assert grid.columns == ("", "text → image", "image → text")
+    assert grid.columns == ("metric", "text → image", "image → text")
     assert grid.rows == (("recall@5", "0.250", "–"), ("recall@10", "0.500", "–"), ("median rank", "–", "7 (6–9)"))
 
 

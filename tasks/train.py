@@ -2,14 +2,19 @@
 
 import json
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
 from models import towers
+from models.distributed import joined
+from models.feed import TrainingItems
+from models.launcher import launch, processes_wanted
 from models.pixels import open_pixels, write_pixels
-from models.trainer import TrainingItems, TrainingProgress
+from models.trainer import Recipe
 from models.trainer import train as train_encoder
+from models.training_log import TrainingProgress, read_log
 from storage.corpus import Corpus
 from storage.files import written_aside
 from storage.modelstore import ModelStore
@@ -27,36 +32,52 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
     run = Run(pipeline.folder, plan.run_id)
     if done := run.read("train", ModelRef):
         return done
+    processes = processes_wanted(pipeline.training)
+    if processes > 1:
+        launch(train_together, (pipeline, plan, pairs), processes, watch=lambda: show_log(run.folder / "training"))
+    else:
+        train_together(pipeline, plan, pairs)
+    ref = run.read("train", ModelRef)
+    assert ref is not None, "the first rank leaves it before it ends"
+    return ref
+
+
+def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
+    """Train as one rank of several, or alone. The first rank writes what all read, and the model."""
+    run = Run(pipeline.folder, plan.run_id)
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "train")
     start = starting_point(pipeline, plan, items)
     pixels = run.folder / "pixels.npy"
-    if not pixels.exists():
-        with written_aside(pixels) as aside:
-            images = chain.from_iterable(split_images(corpus, snapshot, "train"))
-            write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
-    result = train_encoder(
-        start,
-        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),
-        read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids),
-        pipeline.training,
-        pipeline.objective,
-        workdir=run.folder / "training",
-        model=pipeline.model,
-        progress=show,
-    )
-    built = run.folder / "model"
-    result.encoder.save(built)
-    ref = ModelRef(
-        model_id=ModelStore(pipeline.folder).adopt(built),
-        steps=result.steps,
-        samples=result.samples,
-        seconds=result.seconds,
-        loss=result.loss,
-    )
-    run.write("train", ref)
-    return ref
+    with joined(pipeline.training.rank_timeout_minutes) as ranks:
+        if ranks.leads and not pixels.exists():
+            with written_aside(pixels) as aside:
+                images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+                write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+        ranks.wait()
+        negatives_NK = read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids)
+        result = train_encoder(
+            start,
+            TrainingItems(tuple(items.item_ids), open_pixels(pixels), items.relations, negatives_NK),
+            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining),
+            workdir=run.folder / "training",
+            ranks=ranks,
+            progress=show,
+        )
+        if ranks.leads:
+            built = run.folder / "model"
+            result.encoder.save(built)
+            curve = read_log(run.folder / "training")
+            ref = ModelRef(
+                model_id=ModelStore(pipeline.folder).adopt(built, curve),
+                steps=result.steps,
+                samples=result.samples,
+                seconds=result.seconds,
+                loss=result.loss,
+            )
+            run.write("train", ref)
+        ranks.wait()
 
 
 def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualEncoder:
@@ -87,5 +108,18 @@ def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.n
 
 def show(progress: TrainingProgress) -> None:
     """Pass the trainer's progress on."""
-    note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s"
+    left = (
+        f"{progress.eta_seconds / 60:.0f} min left"
+        if progress.eta_seconds >= 90
+        else f"{progress.eta_seconds:.0f} s left"
+    )
+    note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s · {left}"
     report_progress("train", progress.fraction, 1.0, note)
+
+
+def show_log(folder: Path) -> None:
+    """Pass on the progress of a training in other processes."""
+    if lines := read_log(folder):
+        last = lines[-1]
+        names = ("step", "fraction", "loss", "samples_per_second", "eta_seconds")
+        show(TrainingProgress(**{name: last[name] for name in names}))

@@ -26,6 +26,8 @@ class MiningConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     relative_margin: float = Field(default=0.05, ge=0, lt=1)
     """A negative may score at most (1 - margin) times its anchor's positive: what scores higher may well be a positive
     nobody marked (NV-Retriever, Moreira et al. 2024)."""
+    refresh_every: int | None = Field(default=None, ge=1)
+    """Steps."""
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,7 @@ def _tf_idf(relations: Relations) -> sparse.csr_matrix:
     weighted_NV = counts_NV.multiply(weight_V[None, :]).tocsr().astype(np.float32)
     norm_N = np.sqrt(np.asarray(weighted_NV.multiply(weighted_NV).sum(axis=1)).ravel())
     return sparse.diags(1 / np.maximum(norm_N, 1e-12)).astype(np.float32) @ weighted_NV
+
+
+def batch_negatives(negatives: Negatives) -> npt.NDArray[np.int32]:
+    return negatives.indices_NK

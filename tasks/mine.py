@@ -3,7 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from models.mining.negatives import Negatives, mine_lexical_negatives, mine_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import Negatives, mine_negatives
 from models.relations import KINDS, Relations
 from storage.corpus import Corpus
 from storage.digest import digest
@@ -39,16 +40,16 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
         negatives = mine_negatives(image_ND, text_ND, items.relations, pipeline.mining, seed=seed)
     else:
         negatives = mine_lexical_negatives(items.relations, pipeline.mining, seed=seed)
-    kind = "embedding" if plan.champion_model else "lexical"
     positives = positive_pairs(items.relations, items.item_ids)
-    pairs = [positives, negative_pairs(negatives, items.item_ids, kind)]
+    mined = [negative_pairs(each, items.item_ids, direction) for direction, each in negatives.items()]
+    pairs = [positives, pa.concat_tables(mined)]
     pairs_id = digest([snapshot.digest, plan.champion_model, pipeline.mining.model_dump(mode="json"), seed])
     audit = {
         "anchors": len(items.item_ids),
         "positives": pairs[0].num_rows,
         "negatives": pairs[1].num_rows,
         "negatives_from": plan.champion_model or "texts",
-        "skipped": negatives.skipped,
+        "skipped": {direction: each.skipped for direction, each in negatives.items()},
     }
     PairStore(pipeline.folder).write(pairs_id, pairs, audit)
     ref = PairsRef(pairs_id=pairs_id, positives=pairs[0].num_rows, negatives=pairs[1].num_rows)

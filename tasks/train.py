@@ -4,9 +4,11 @@ import json
 from itertools import chain
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from models import towers
+from models.mining.negatives import Negatives, batch_negatives
 from models.pixels import open_pixels, write_pixels
 from models.trainer import TrainingItems, TrainingProgress
 from models.trainer import train as train_encoder
@@ -74,15 +76,15 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
 
 def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:
     """The mined negatives as row numbers (N, K), -1 where an anchor has fewer than K."""
-    row = {item_id: number for number, item_id in enumerate(item_ids)}
-    negatives: list[list[int]] = [[] for _ in item_ids]
     pairs = store.read(pairs_id)
-    for pair in pairs.filter(pc.equal(pairs["relation"], "negative")).select(["anchor", "other"]).to_pylist():
-        negatives[row[pair["anchor"]]].append(row[pair["other"]])
-    indices_NK = np.full((len(item_ids), max(map(len, negatives), default=0)), -1, np.int32)
-    for anchor, others in enumerate(negatives):
-        indices_NK[anchor, : len(others)] = others
-    return indices_NK
+    mined = pairs.filter(pc.equal(pairs["relation"], "negative"))
+    rows = pa.array(item_ids, pa.string())
+    negatives = {}
+    for direction in mined["kind"].unique().to_pylist():
+        own = mined.filter(pc.equal(mined["kind"], direction))
+        anchors_M, others_M = (pc.index_in(own[side], rows).to_numpy() for side in ("anchor", "other"))
+        negatives[direction] = Negatives.of_pairs(anchors_M, others_M, own["score"].to_numpy(), len(item_ids))
+    return batch_negatives(negatives) if negatives else np.empty((len(item_ids), 0), dtype=np.int32)
 
 
 def show(progress: TrainingProgress) -> None:

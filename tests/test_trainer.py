@@ -14,7 +14,8 @@ from tiny import tiny_encoder, tiny_images, tiny_items
 from models.batches import BatchPlan
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
 from models.towers import ModelConfig
@@ -28,7 +29,7 @@ STILL = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
 def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
     start = tiny_encoder(folder)
     items = tiny_items(folder, start)
-    negatives_NK = mine_lexical_negatives(items.relations, MiningConfig(), seed=0).indices_NK
+    negatives_NK = batch_negatives(mine_lexical_negatives(items.relations, MiningConfig(), seed=0))
     return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=folder / name)
 
 

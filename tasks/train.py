@@ -17,6 +17,7 @@ from storage.files import written_aside
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
 from storage.runs import Run
+from tasks.edges import stored_edges
 from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
@@ -38,10 +39,12 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
         with written_aside(pixels) as aside:
             images = chain.from_iterable(split_images(corpus, snapshot, "train"))
             write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+    mined = PairStore(pipeline.folder).read(pairs.pairs_id)
+    relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     result = train_encoder(
         start,
-        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),
-        read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids),
+        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), relations),
+        stored_negatives(mined, items.item_ids),
         pipeline.training,
         pipeline.objective,
         workdir=run.folder / "training",
@@ -74,9 +77,8 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
 
 
-def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:
+def stored_negatives(pairs: pa.Table, item_ids: list[str]) -> np.ndarray:
     """The mined negatives as row numbers (N, K), -1 where an anchor has fewer than K."""
-    pairs = store.read(pairs_id)
     mined = pairs.filter(pc.equal(pairs["relation"], "negative"))
     rows = pa.array(item_ids, pa.string())
     negatives = {}

@@ -5,12 +5,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from models import towers
-from models.distributed import joined
-from models.feed import TrainingItems
-from models.launcher import launch, processes_wanted
+from models.mining.negatives import Negatives, batch_negatives
 from models.pixels import open_pixels, write_pixels
 from models.trainer import Recipe
 from models.trainer import train as train_encoder
@@ -20,6 +19,7 @@ from storage.files import written_aside
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
 from storage.runs import Run
+from tasks.edges import stored_edges
 from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
@@ -50,34 +50,33 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     items = read_items(corpus, snapshot, "train")
     start = starting_point(pipeline, plan, items)
     pixels = run.folder / "pixels.npy"
-    with joined(pipeline.training.rank_timeout_minutes) as ranks:
-        if ranks.leads and not pixels.exists():
-            with written_aside(pixels) as aside:
-                images = chain.from_iterable(split_images(corpus, snapshot, "train"))
-                write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
-        ranks.wait()
-        negatives_NK = read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids)
-        result = train_encoder(
-            start,
-            TrainingItems(tuple(items.item_ids), open_pixels(pixels), items.relations, negatives_NK),
-            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining),
-            workdir=run.folder / "training",
-            ranks=ranks,
-            progress=show,
-        )
-        if ranks.leads:
-            built = run.folder / "model"
-            result.encoder.save(built)
-            curve = read_log(run.folder / "training")
-            ref = ModelRef(
-                model_id=ModelStore(pipeline.folder).adopt(built, curve),
-                steps=result.steps,
-                samples=result.samples,
-                seconds=result.seconds,
-                loss=result.loss,
-            )
-            run.write("train", ref)
-        ranks.wait()
+    if not pixels.exists():
+        with written_aside(pixels) as aside:
+            images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+            write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+    mined = PairStore(pipeline.folder).read(pairs.pairs_id)
+    relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
+    result = train_encoder(
+        start,
+        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), relations),
+        stored_negatives(mined, items.item_ids),
+        pipeline.training,
+        pipeline.objective,
+        workdir=run.folder / "training",
+        model=pipeline.model,
+        progress=show,
+    )
+    built = run.folder / "model"
+    result.encoder.save(built)
+    ref = ModelRef(
+        model_id=ModelStore(pipeline.folder).adopt(built),
+        steps=result.steps,
+        samples=result.samples,
+        seconds=result.seconds,
+        loss=result.loss,
+    )
+    run.write("train", ref)
+    return ref
 
 
 def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualEncoder:
@@ -93,17 +92,16 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
 
 
-def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:
+def stored_negatives(pairs: pa.Table, item_ids: list[str]) -> np.ndarray:
     """The mined negatives as row numbers (N, K), -1 where an anchor has fewer than K."""
-    row = {item_id: number for number, item_id in enumerate(item_ids)}
-    negatives: list[list[int]] = [[] for _ in item_ids]
-    pairs = store.read(pairs_id)
-    for pair in pairs.filter(pc.equal(pairs["relation"], "negative")).select(["anchor", "other"]).to_pylist():
-        negatives[row[pair["anchor"]]].append(row[pair["other"]])
-    indices_NK = np.full((len(item_ids), max(map(len, negatives), default=0)), -1, np.int32)
-    for anchor, others in enumerate(negatives):
-        indices_NK[anchor, : len(others)] = others
-    return indices_NK
+    mined = pairs.filter(pc.equal(pairs["relation"], "negative"))
+    rows = pa.array(item_ids, pa.string())
+    negatives = {}
+    for direction in mined["kind"].unique().to_pylist():
+        own = mined.filter(pc.equal(mined["kind"], direction))
+        anchors_M, others_M = (pc.index_in(own[side], rows).to_numpy() for side in ("anchor", "other"))
+        negatives[direction] = Negatives.of_pairs(anchors_M, others_M, own["score"].to_numpy(), len(item_ids))
+    return batch_negatives(negatives) if negatives else np.empty((len(item_ids), 0), dtype=np.int32)
 
 
 def show(progress: TrainingProgress) -> None:

@@ -14,7 +14,9 @@ from tiny import tiny_encoder, tiny_images, tiny_items
 from models.batches import BatchPlan
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
+from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
 from models.towers import ModelConfig
 from models.trainer import Recipe, TrainingConfig, TrainingResult, train
@@ -28,8 +30,8 @@ STILL = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
 def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
     start = tiny_encoder(folder)
     items = tiny_items(folder, start)
-    negatives_NK = mine_lexical_negatives(items.relations, MiningConfig(), seed=0).indices_NK
-    return train(start, replace(items, negatives_NK=negatives_NK), Recipe(config), workdir=folder / name)
+    negatives_NK = batch_negatives(mine_lexical_negatives(items.relations, MiningConfig(), seed=0))
+    return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=folder / name)
 
 
 def weights(result: TrainingResult) -> dict[str, bytes]:

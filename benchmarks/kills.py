@@ -34,7 +34,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.bundle import read_pictures, read_rows
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import open_pixels, write_pixels
 from models.relations import Relations
@@ -82,7 +83,7 @@ def prepare(steps: int, folder: Path) -> Training:
     start = create(ModelConfig(architecture="tiny-32"), [text for own in texts for text in own], seed=0)
     write_pixels(read_pictures("emoji", rows), len(rows), start.preprocess_cfg, folder / "pixels.npy")
     items = TrainingItems(ids, texts, open_pixels(folder / "pixels.npy"), relations)
-    negatives_NK = mine_lexical_negatives(relations, MiningConfig(), seed=0).indices_NK
+    negatives_NK = batch_negatives(mine_lexical_negatives(relations, MiningConfig(), seed=0))
     config = TrainingConfig(max_minutes=None, max_steps=steps, batch_size=BATCH, threads=1, checkpoint_seconds=0.1)
     return Training(start, items, negatives_NK, config)
 

@@ -45,7 +45,8 @@ from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
 from models.relations import Relations
@@ -176,7 +177,7 @@ def train_ours(row: Ours, trial: Trial, start: DualEncoder, workdir: Path) -> in
     negatives_NK = None
     if config.hard_fraction:
         mined = artist.relations(items.texts)
-        negatives_NK = mine_lexical_negatives(mined, MiningConfig(), seed=trial.seed).indices_NK
+        negatives_NK = batch_negatives(mine_lexical_negatives(mined, MiningConfig(), seed=trial.seed))
     return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=workdir).steps
 
 

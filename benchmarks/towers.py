@@ -16,7 +16,8 @@ import torch
 from benchmarks.bundle import Collection, read_collection
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import open_pixels, write_pixels
 from models.towers import ModelConfig, create
@@ -29,7 +30,7 @@ def measure(shape: str, name: str, config: TrainingConfig, workdir: Path) -> dic
     start = create(ModelConfig(architecture=shape), [text for own in learn.texts for text in own], seed=config.seed)
     write_pixels(learn.images, len(learn.images), start.preprocess_cfg, workdir / "pixels.npy")
     items = TrainingItems(learn.item_ids, learn.texts, open_pixels(workdir / "pixels.npy"), learn.relations)
-    negatives_NK = mine_lexical_negatives(learn.relations, MiningConfig(), seed=0).indices_NK
+    negatives_NK = batch_negatives(mine_lexical_negatives(learn.relations, MiningConfig(), seed=0))
     cpu = time.process_time()
     result = train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=workdir)
     cpu = time.process_time() - cpu

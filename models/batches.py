@@ -2,6 +2,7 @@
 
 # N = items, B = batch, K = hard negatives an anchor
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,8 @@ class BatchPlan:
             mined = self.negatives_NK[random.permutation(anchors)].astype(np.int64)
             # One column after another: every anchor gets its first negative before any gets a second.
             mined = random.permuted(mined, axis=1).T.ravel()
-            others = random.permutation(count)
+            # Where too few were mined; of a large collection, enough of them.
+            others = random.permutation(count) if count < 8 * size else random.integers(count, size=4 * hard)
             candidates = np.concatenate([mined[mined >= 0], others])
             _, first = np.unique(candidates, return_index=True)
             candidates = candidates[np.sort(first)]
@@ -54,4 +56,10 @@ class BatchPlan:
     def _anchors(self, step: int, size: int) -> Indices:
         count = len(self.item_texts)
         epoch, position = divmod(step, max(count // size, 1))
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(count)[position * size :][:size]
+        return _order(self.seed, epoch, count)[position * size :][:size]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> Indices:
+    """The anchors of an epoch; drawn once, not once a step."""
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)

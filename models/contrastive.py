@@ -45,6 +45,13 @@ class Targets:
         indices = [torch.from_numpy(index_P.astype(np.int64)).to(device) for index_P in (row_P, column_P)]
         return cls(*indices, *(torch.from_numpy(share_P.astype(np.float32)).to(device) for share_P in shares))
 
+    def of_rows(self, rows: slice, count: int) -> "Targets":
+        """The pairs of some of `count` rows, with the weights that they have among all."""
+        first, last, _ = rows.indices(count)
+        kept_P = (self.rows_P >= first) & (self.rows_P < last)
+        columns = (self.rows_P, self.columns_P, self.row_weights_P, self.column_weights_P)
+        return Targets(*(each_P[kept_P] for each_P in columns))
+
 
 def log_sum_exps(
     row_RD: torch.Tensor, column_CD: torch.Tensor, scale: torch.Tensor, *, block: int = BLOCK

@@ -20,15 +20,27 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
 
 
 def clip_loss(
-    image_BD: torch.Tensor, text_BD: torch.Tensor, targets: Targets, logit_scale: torch.Tensor
+    image_BD: torch.Tensor,
+    text_BD: torch.Tensor,
+    targets: Targets,
+    logit_scale: torch.Tensor,
+    own: slice | None = None,
 ) -> torch.Tensor:
     """Symmetric InfoNCE with several positives: each anchor's target is spread over its known positives by weight.
 
     `logit_scale` is the factor itself, not its logarithm. With the diagonal alone this is CLIP's loss (Radford et al.
     2021); several targets follow SupCon's L_out (Khosla et al. 2020), so that a known positive is never an in-batch
     negative. Memory grows with the batch, not with its square.
+
+    `own` are the rows that one of several ranks answers for: its share of the loss, which the ranks' sum makes whole.
     """
-    image_B, text_B = log_sum_exps(image_BD, text_BD, logit_scale)
-    weights_P = targets.row_weights_P / len(image_BD) + targets.column_weights_P / len(text_BD)
+    if own is None:
+        image_B, text_B = log_sum_exps(image_BD, text_BD, logit_scale)
+    else:
+        image_B, _ = log_sum_exps(image_BD[own], text_BD, logit_scale)
+        text_B, _ = log_sum_exps(text_BD[own], image_BD, logit_scale)
+        targets = targets.of_rows(own, len(image_BD))
+    count = len(image_BD)
+    weights_P = (targets.row_weights_P + targets.column_weights_P) / count
     positive = logit_scale * weighted_products(image_BD, text_BD, targets, weights_P)
-    return (image_B.mean() + text_B.mean() - positive) / 2
+    return ((image_B.sum() + text_B.sum()) / count - positive) / 2

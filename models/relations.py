@@ -183,7 +183,7 @@ class Relations:
     def _weights(self, anchors_M: Indices, positives_M: Indices, kinds_M: npt.NDArray[np.int8]) -> Weights:
         """1, the weight of the added pair where that is larger, or that weight alone where nothing else relates."""
         shared_M = np.where(kinds_M < KINDS.index("near_duplicate"), 1, 0).astype(np.float32)
-        if self.edge_weights_NN is None:
+        if self.edge_weights_NN is None or not len(anchors_M):
             return shared_M
         added_M = np.asarray(self.edge_weights_NN[anchors_M, positives_M], dtype=np.float32).ravel()
         return np.maximum(shared_M, added_M)

@@ -1,28 +1,36 @@
-"""The training loop: one page, top to bottom, resumable at any checkpoint."""
+"""The training loop: one page, top to bottom, resumable at any checkpoint, on one rank or many."""
 
-# N = items, T = unique texts, B = batch, K = hard negatives an anchor, L = tokens, D = embedding
+# N = items, T = unique texts, B = batch, b = a rank's share of it, U = its unique texts, K = hard negatives an anchor,
+# L = tokens, D = embedding
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, Field, model_validator
 
 from models.batches import BatchPlan
-from models.checkpoint import Position, resume_checkpoint, save_checkpoint
-from models.contrastive import Targets
+from models.checkpoint import Checkpoints, Position
+from models.distributed import Ranks
+from models.feed import BatchSource, Feed, TrainingItems
 from models.finetuning import finish, match_layout, parameter_groups, prepare
+from models.micro_batches import MicroBatches
+from models.mining.negatives import MiningConfig
 from models.objectives import ObjectiveConfig, clip_loss
-from models.pixels import AugmentationConfig, Pixels, augment, normalize_pixels
-from models.relations import Relations
+from models.pixels import AugmentationConfig
+from models.refresh import mine_again
+from models.stability import COLLAPSED, PATIENCE, LossGuard, spread
 from models.towers import DualEncoder, ModelConfig, best_device
+from models.training_log import TrainingLog, TrainingProgress
+
+logger = logging.getLogger(__name__)
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021, section 2.5
 
@@ -53,8 +61,19 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Random changes to the images; `null` for none. Drawings want less than photographs: benchmarks/towers.md."""
     seed: int = Field(default=0, ge=0)
     """Of initial weights, batches, text choice and augmentation."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Images, or texts, that pass through a tower at once; a batch of more takes two passes and little more memory than
+    one of these (GradCache). None passes all at once."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the towers. `auto` is bfloat16 on a GPU and float32 on a CPU, where bfloat16 gains nothing for small towers."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; none leaves torch's own choice."""
+    processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Processes on this machine that share every batch; `auto` is one for each GPU, and one without any."""
+    rank_timeout_minutes: float = Field(default=10, gt=0)
+    """How long processes wait for one of them before the training is started again from its last checkpoint."""
+    tensorboard: Path | None = None
+    """Folder for TensorBoard to read; none writes nothing for it."""
     checkpoint_seconds: float = Field(default=20, gt=0)
     """Training time between two checkpoints."""
 
@@ -64,28 +83,23 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
             raise ValueError("training needs max_minutes or max_steps")
         return self
 
-
-@dataclass(frozen=True)
-class TrainingItems:
-    """What is trained on: N items in one order."""
-
-    item_ids: Sequence[str]
-    texts: Sequence[Sequence[str]]
-    """Texts of each item, best first."""
-    pixels: Pixels
-    """Uint8 (N, H, W, 3), of the size that the model takes."""
-    relations: Relations
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What of this decides how the model comes out; the rest is where and how it is made."""
+        elsewhere = {"processes", "rank_timeout_minutes", "tensorboard", "checkpoint_seconds"}
+        return self.model_dump(mode="json", exclude=elsewhere)
 
 
 @dataclass(frozen=True)
-class TrainingProgress:
-    """A sign of life, once a second or so."""
+class Recipe:
+    """How items become a model."""
 
-    step: int
-    fraction: float
-    loss: float
-    samples_per_second: float
-    eta_seconds: float
+    training: TrainingConfig
+    objectives: Sequence[ObjectiveConfig] = (ObjectiveConfig(),)
+    model: ModelConfig = ModelConfig()
+    """What of the network is trained, and how: locks, adapters, rates by layer."""
+    mining: MiningConfig = MiningConfig()
+    """How negatives are mined again during the training."""
 
 
 @dataclass(frozen=True)
@@ -103,112 +117,154 @@ class TrainingResult:
 def train(
     start: DualEncoder,
     items: TrainingItems,
-    negatives_NK: npt.NDArray[np.int32] | None,
-    config: TrainingConfig,
-    objectives: Sequence[ObjectiveConfig],
+    recipe: Recipe,
     *,
     workdir: Path,
-    model: ModelConfig | None = None,
+    ranks: Ranks = Ranks(),
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingResult:
     """Trains `start` in place until the budget is used up, and returns it.
 
-    `model` says what of it is trained, and how: locks, adapters, rates by layer. None trains all of it.
-
-    Called again with the same inputs and `workdir` after a kill, it goes on from the newest checkpoint. RuntimeError
-    where the loss is no longer a number.
+    Called again with the same inputs and `workdir` after a kill, it goes on from the newest checkpoint. All `ranks`
+    call it alike, and end with the same weights. RuntimeError where the loss is no number, or explodes, once more after
+    the last checkpoint was reloaded.
     """
-    if len(items.item_ids) < 2:
-        raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
-    silent = [item for item, own in zip(items.item_ids, items.texts, strict=True) if not own]
-    if silent:
-        raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
+    _check(items)
+    config, model = recipe.training, recipe.model
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
-    model = model or ModelConfig()
     network = start.network.to(best_device())
+    fingerprint = _fingerprint(start, items, recipe)
     prepare(start, model, seed=config.seed)
     optimizer = _optimizer(start, model, config)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = [parameter.detach().clone() for parameter in trained] if config.ema_decay else []
-    token_TL = start.tokenize(items.relations.texts)
-    plan = BatchPlan(items.relations.item_texts, negatives_NK, config.batch_size, config.hard_fraction, config.seed)
-    fingerprint = _fingerprint(start, items, negatives_NK, [config, model, *objectives])
-    checkpoints = workdir / "checkpoints"
-    resumed = resume_checkpoint(checkpoints, fingerprint, network, optimizer, averages)
-    match_layout(optimizer)
-    position = resumed or Position(step=0, elapsed=0.0, samples=0, loss=math.nan)
-    step, samples, loss_value = position.step, position.samples, position.loss
-    began = time.perf_counter() - position.elapsed
-    saved_at = reported_at = position.elapsed
-    saved_step = step
+    half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
+    towers = MicroBatches(start, config.micro_batch, half=half, seed=(config.seed, 2, ranks.rank))
     workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir / "checkpoints", fingerprint, network, optimizer, averages)
+    resumed, mined_NK = checkpoints.resume() or (Position(), None)
+    match_layout(optimizer)
+    negatives_NK = items.negatives_NK if mined_NK is None else mined_NK
+    plan = BatchPlan(items.relations.item_texts, negatives_NK, config.batch_size, config.hard_fraction, config.seed)
+    source = BatchSource(items, plan, start, start.tokenize(items.relations.texts), config.augmentation, ranks)
+    guard = LossGuard(resumed.usual_loss)
+    step, samples, loss_value, rate_factor = resumed.step, resumed.samples, resumed.loss, resumed.rate_factor
+    saved_step, mined_step, save_seconds = step, -1, 0.0
+    began, saved_at = time.perf_counter() - resumed.elapsed, resumed.elapsed
 
-    with (workdir / "log.jsonl").open("a", encoding="utf-8") as log:
-        while (fraction := _fraction(config, step, time.perf_counter() - began)) < 1:
-            learning_rate = _learning_rate(config, fraction)
+    with (
+        TrainingLog(workdir if ranks.leads else None, config.tensorboard, start.device) as log,
+        Feed(source.batch, step) as batches,
+    ):
+        log.begin(step, samples, 0.0)
+        while (fraction := _fraction(config, step, elapsed := ranks.first(time.perf_counter() - began))) < 1:
+            if _is_refresh(recipe, step, fraction) and mined_step != step:
+                mined_NK = ranks.share_array(mine_again(start, items, recipe.mining, config.seed, ranks))
+                source, mined_step = replace(source, plan=replace(plan, negatives_NK=mined_NK)), step
+                batches.restart(source.batch, step)
+            learning_rate = rate_factor * _learning_rate(config, fraction)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group["lr_scale"]
 
-            batch = plan.batch(step)
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            torch.manual_seed(config.seed * 1_000_003 + step)  # for towers with dropout
-            image_BCHW = normalize_pixels(items.pixels[batch.items_B], start.preprocess_cfg)
-            if config.augmentation:
-                image_BCHW = augment(image_BCHW, config.augmentation, generator)
-            image_BD = start.encode_images(image_BCHW)
-            # Items that share a text need it encoded once only.
-            own, inverse_B = np.unique(batch.texts_B, return_inverse=True)
-            text_BD = start.encode_texts(start.trim(token_TL[own]))[inverse_B]
-            targets = Targets.from_sparse(items.relations.text_targets(batch.items_B, batch.texts_B), start.device)
-            scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
-            loss = torch.stack(
-                [term.weight * clip_loss(image_BD, text_BD, targets, scale) for term in objectives]
-            ).sum()
-            loss_value = loss.item()
-            if not math.isfinite(loss_value):
-                raise RuntimeError(
-                    f"the loss became {loss_value} at step {step}; lower training.learning_rate, {config.learning_rate}"
-                )
-
+            batch = batches.next()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm or math.inf)
+            with log.counting():
+                image_bD, text_UD = towers.embed(batch)
+                image_BD = ranks.gather(image_bD, batch.count)
+                text_BD = ranks.gather(text_UD[batch.text_b], batch.count)
+                scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
+                own = ranks.own(batch.count) if ranks.size > 1 else None
+                terms = [
+                    term.weight * clip_loss(image_BD, text_BD, batch.targets, scale, own) for term in recipe.objectives
+                ]
+                loss = torch.stack(terms).sum()
+                towers.backward(loss)
+            ranks.sum_gradients(trained)
+            grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm or math.inf).item()
+            (loss_value,) = ranks.sum(loss.item())
+
+            if trouble := guard.trouble(loss_value, grad_norm):
+                logger.warning("step %d is skipped: %s", step, trouble)
+                step += 1
+                if guard.bad_steps == PATIENCE:
+                    step, rate_factor = _go_back(checkpoints, ranks, rate_factor, trouble, learning_rate), 0.5
+                    match_layout(optimizer)
+                    guard = LossGuard()
+                    batches.restart(source.batch, step)
+                continue
             optimizer.step()
-            step, samples = step + 1, samples + len(batch.items_B)
+            step, samples = step + 1, samples + batch.count
             with torch.no_grad():
                 network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator]  # torch types modules' attributes loosely
                 if config.ema_decay:
                     torch._foreach_lerp_(averages, trained, 1 - min(config.ema_decay, step / (step + 9)))
 
             elapsed = time.perf_counter() - began
-            if elapsed - reported_at >= 1 or step == 1:
-                reported_at = elapsed
-                rate = (samples - position.samples) / (elapsed - position.elapsed)
-                line = {"step": step, "loss": loss_value, "lr": learning_rate, "logit_scale": scale.item()}
-                line |= {"grad_norm": grad_norm.item(), "samples_per_second": rate}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
+            if ranks.leads and (log.due or step == 1):
+                values = {"loss": loss_value, "lr": learning_rate, "logit_scale": scale.item(), "grad_norm": grad_norm}
+                values |= _spreads(image_BD, text_BD)
+                done = log.write(step, samples, batches.waited, values, (_fraction(config, step, elapsed), elapsed))
                 if progress is not None:
-                    done = _fraction(config, step, elapsed)
-                    eta = elapsed * (1 - done) / done
-                    progress(TrainingProgress(step, done, loss_value, rate, eta))
-            if elapsed - saved_at >= config.checkpoint_seconds:
+                    progress(done)
+            # Writing takes a tenth of the time at most, however large the model is.
+            if ranks.leads and elapsed - saved_at >= max(config.checkpoint_seconds, 10 * save_seconds):
+                checkpoints.save(Position(step, elapsed, samples, loss_value, guard.usual, rate_factor), mined_NK)
                 saved_at, saved_step = elapsed, step
-                now = Position(step, elapsed, samples, loss_value)
-                save_checkpoint(checkpoints, now, fingerprint, network, optimizer, averages)
-    seconds = time.perf_counter() - began
-    if step > saved_step:
+                save_seconds = time.perf_counter() - began - elapsed
+    seconds = ranks.first(time.perf_counter() - began)
+    if ranks.leads and step > saved_step:
         # A kill after this line costs no training time.
-        end = Position(step, seconds, samples, loss_value)
-        save_checkpoint(checkpoints, end, fingerprint, network, optimizer, averages)
+        checkpoints.save(Position(step, seconds, samples, loss_value, guard.usual, rate_factor), mined_NK)
     with torch.no_grad():
         for parameter, average in zip(trained if averages else (), averages, strict=True):
             parameter.copy_(average)
     finish(start, model)
-    return TrainingResult(start, step, samples, seconds, position.step, loss_value)
+    return TrainingResult(start, step, samples, seconds, resumed.step, loss_value)
+
+
+def _check(items: TrainingItems) -> None:
+    if len(items.item_ids) < 2:
+        raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
+    own_texts = zip(items.item_ids, items.relations.item_texts, strict=True)
+    silent = [item for item, own in own_texts if not len(own)]
+    if silent:
+        raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
+
+
+def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
+    """Reloads the last checkpoint, to go on at half the learning rate; its step. RuntimeError the second time."""
+    way_out = f"lower training.learning_rate (it was {learning_rate:.3g} there)"
+    failure = f"{PATIENCE} training steps in a row went wrong, {trouble}"
+    if rate_factor < 1:
+        raise RuntimeError(f"{failure}, at half the learning rate too; {way_out}")
+    if (found := checkpoints.resume()) is None:
+        raise RuntimeError(f"{failure}, before there was a checkpoint to go back to; {way_out}")
+    position, mined_NK = found
+    logger.warning("%s: going back to step %d, at half the learning rate", failure, position.step)
+    ranks.wait()  # until all have read it
+    if ranks.leads:
+        checkpoints.save(replace(position, usual_loss=math.nan, rate_factor=0.5), mined_NK)
+    return position.step
+
+
+def _is_refresh(recipe: Recipe, step: int, fraction: float) -> bool:
+    """Whether the negatives are mined again before this step."""
+    every = recipe.mining.refresh_every
+    return every is not None and step > 0 and step % every == 0 and fraction >= recipe.training.warmup_fraction
+
+
+def _spreads(image_BD: torch.Tensor, text_BD: torch.Tensor) -> dict[str, float]:
+    """Variance and uniformity of both sides; a warning where one has collapsed."""
+    values = {}
+    for side, embedding_BD in (("image", image_BD), ("text", text_BD)):
+        variance, uniformity = spread(embedding_BD)
+        values |= {f"{side}_variance": variance, f"{side}_uniformity": uniformity}
+        if variance < COLLAPSED:
+            logger.warning("the %s embeddings have collapsed: their variance is %.2g", side, variance)
+    return values
 
 
 def _optimizer(encoder: DualEncoder, model: ModelConfig, config: TrainingConfig) -> torch.optim.AdamW:
@@ -231,21 +287,19 @@ def _learning_rate(config: TrainingConfig, fraction: float) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def _fingerprint(
-    start: DualEncoder,
-    items: TrainingItems,
-    negatives_NK: npt.NDArray[np.int32] | None,
-    configs: Sequence[BaseModel],
-) -> str:
+def _fingerprint(start: DualEncoder, items: TrainingItems, recipe: Recipe) -> str:
     """Digest of all that a checkpoint depends on; pixels are represented by their items."""
-    settings = [config.model_dump() for config in configs]
-    digest = hashlib.sha256(json.dumps([settings, start.config], sort_keys=True).encode())
-    digest.update(json.dumps([list(items.item_ids), [list(own) for own in items.texts]]).encode())
-    digest.update(items.relations.group_N.tobytes() + items.relations.pixels_N.tobytes())
-    if (edges := items.relations.edges) is not None:
+    settings = [config.model_dump(mode="json") for config in (recipe.model, recipe.mining, *recipe.objectives)]
+    digest = hashlib.sha256(json.dumps([recipe.training.shape, settings, start.config], sort_keys=True).encode())
+    relations = items.relations
+    digest.update(
+        json.dumps([items.item_ids, relations.texts, [own.tolist() for own in relations.item_texts]]).encode()
+    )
+    digest.update(relations.group_N.tobytes() + relations.pixels_N.tobytes())
+    if (edges := relations.edges) is not None:
         for column in (edges.firsts_M, edges.seconds_M, edges.weights_M):
             digest.update(column.tobytes())
-    digest.update(b"" if negatives_NK is None else negatives_NK.tobytes())
+    digest.update(b"" if items.negatives_NK is None else items.negatives_NK.tobytes())
     for name, tensor in start.network.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

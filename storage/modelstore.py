@@ -3,13 +3,14 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from storage.files import sync, written_aside
 
-CARD_FILES = ("README.md", "pairloom.json")
+CURVE = "training.jsonl"
+CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
 
 
@@ -30,9 +31,14 @@ class ModelStore:
         """The model_ids of all models."""
         return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
 
-    def adopt(self, built: Path) -> str:
-        """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id."""
+    def adopt(self, built: Path, curve: Iterable[Mapping[str, float]] = ()) -> str:
+        """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id.
+
+        `curve` is the log of its training, kept beside it.
+        """
         model_id = model_digest(built)
+        lines = [json.dumps(line) + "\n" for line in curve]
+        (built / CURVE).write_text("".join(lines), encoding="utf-8")
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / model_id).exists():
             shutil.rmtree(built)
@@ -49,6 +55,11 @@ class ModelStore:
         for name, text in (("pairloom.json", json.dumps(lineage, indent=1, sort_keys=True)), ("README.md", card)):
             with written_aside(folder / name) as aside:
                 aside.write_text(text, encoding="utf-8")
+
+    def curve(self, model_id: str) -> list[dict[str, float]]:
+        """The log of a model's training."""
+        file = self.path(model_id) / CURVE
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
 
     def files(self, model_id: str) -> Iterator[Path]:
         """Every file of a model, for a release to name."""

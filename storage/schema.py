@@ -1,7 +1,7 @@
 """Column names and Arrow schemas of everything Pairloom stores: the one place that knows them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -60,6 +60,21 @@ PAIRS = pa.schema(
         pa.field("score", pa.float32()),
     ]
 )
+
+
+def neighbour_schema(directions: Sequence[str], width: int) -> pa.Schema:
+    """Schema of neighbour lists, an item a row: `width` row numbers and scores of each direction, nearest first.
+
+    `vectors` and `positives` are digests of what an item's lists were computed from.
+    """
+    digests = [pa.field(name, pa.uint64(), nullable=False) for name in ("vectors", "positives")]
+    lists = [
+        pa.field(f"{direction}_{name}", pa.list_(kind, width), nullable=False)
+        for direction in directions
+        for name, kind in (("rows", pa.int32()), ("scores", pa.float32()))
+    ]
+    return pa.schema([pa.field("item_id", pa.string(), nullable=False), *digests, *lists])
+
 
 VECTOR_FIELDS: list[pa.Field] = [
     pa.field("item_id", pa.string(), nullable=False),

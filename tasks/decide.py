@@ -73,8 +73,8 @@ def retrain_reason(pipeline: "Pipeline", snapshot: SnapshotRef, release: Release
 
 def training_digest(pipeline: "Pipeline") -> str:
     """Digest of the configuration that shapes a model."""
-    blocks = (pipeline.model, pipeline.mining, pipeline.training, *pipeline.objective)
-    return digest([block.model_dump(mode="json") for block in blocks])
+    blocks = (pipeline.model, pipeline.mining, *pipeline.objective)
+    return digest([pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)])
 
 
 def verdict_name(pipeline: "Pipeline") -> str:

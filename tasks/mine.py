@@ -1,17 +1,23 @@
-"""Mine: positives from what items share, hard negatives from what the champion confuses."""
+"""Mine: positives from what items share or nearly share, hard negatives from what the champion confuses."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from models.mining.negatives import Negatives, mine_lexical_negatives, mine_negatives
-from models.relations import KINDS, Relations
-from storage.corpus import Corpus
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import Negatives, mine_negatives
+from models.relations import KINDS, Edges, Indices, Relations
+from storage.corpus import Corpus, Snapshot
 from storage.digest import digest
 from storage.embeddings import EmbeddingStore
 from storage.pairs import PairStore
 from storage.runs import Run
 from storage.schema import PAIRS
+from tasks.audit import audit
+from tasks.edges import near_duplicate_edges
 from tasks.items import read_items
+from tasks.neighbours import followed_lists
 from tasks.pipeline import Pipeline
 from tasks.refs import PairsRef, Plan
 from tasks.stage import report_progress, stage
@@ -31,56 +37,63 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     items = read_items(corpus, snapshot, "train")
     if not items.item_ids:
         raise ValueError(f"pipeline {pipeline.name!r} has no training items: every item is in another split")
-    report_progress("mine", 0, None, f"{len(items.item_ids):,} items")
-    seed = pipeline.training.seed
-    if plan.champion_model:
-        store = EmbeddingStore(pipeline.folder, plan.champion_model)
-        image_ND, text_ND = store.matrices(snapshot, items.item_ids)
-        negatives = mine_negatives(image_ND, text_ND, items.relations, pipeline.mining, seed=seed)
-    else:
-        negatives = mine_lexical_negatives(items.relations, pipeline.mining, seed=seed)
-    kind = "embedding" if plan.champion_model else "lexical"
-    positives = positive_pairs(items.relations, items.item_ids)
-    pairs = [positives, negative_pairs(negatives, items.item_ids, kind)]
-    pairs_id = digest([snapshot.digest, plan.champion_model, pipeline.mining.model_dump(mode="json"), seed])
-    audit = {
-        "anchors": len(items.item_ids),
-        "positives": pairs[0].num_rows,
-        "negatives": pairs[1].num_rows,
-        "negatives_from": plan.champion_model or "texts",
-        "skipped": negatives.skipped,
-    }
-    PairStore(pipeline.folder).write(pairs_id, pairs, audit)
-    ref = PairsRef(pairs_id=pairs_id, positives=pairs[0].num_rows, negatives=pairs[1].num_rows)
+    report_progress("mine", 0, 1, f"{len(items.item_ids):,} items")
+    edges = near_duplicate_edges(corpus, snapshot, "train", pipeline.mining.near_duplicate_bits)
+    negatives = hard_negatives(pipeline, plan.champion_model, snapshot, items.relations.with_edges(edges))
+    tables = [positive_pairs(items.relations, edges), negative_pairs(negatives, items.item_ids)]
+    found = audit(pa.concat_tables(tables), items, negatives) | {"negatives_from": plan.champion_model or "texts"}
+    mining = pipeline.mining.model_dump(mode="json")
+    pairs_id = digest([snapshot.digest, plan.champion_model, mining, pipeline.training.seed])
+    PairStore(pipeline.folder).write(pairs_id, tables, found)
+    ref = PairsRef(pairs_id=pairs_id, positives=tables[0].num_rows, negatives=tables[1].num_rows)
     run.write("mine", ref)
     return ref
 
 
-def positive_pairs(relations: Relations, item_ids: list[str]) -> pa.Table:
-    """Known positives with their kind, at most POSITIVES_PER_ANCHOR per item and kind."""
+def hard_negatives(
+    pipeline: Pipeline, model_id: str | None, snapshot: Snapshot, relations: Relations
+) -> dict[str, Negatives]:
+    """By direction, from the champion's embeddings, or lexical ones where there is none."""
+    seed = pipeline.training.seed
+    if model_id is None:
+        return mine_lexical_negatives(relations, pipeline.mining, seed=seed)
+    vectors = EmbeddingStore(pipeline.folder, model_id).matrices(snapshot, relations.item_ids)
+    note = f"neighbours of {len(relations):,} items"
+    lists = followed_lists(
+        pipeline, model_id, snapshot, vectors, relations, lambda share: report_progress("mine", share, 1, note)
+    )
+    return mine_negatives(*vectors, relations, pipeline.mining, seed=seed, lists=lists)
+
+
+def positive_pairs(relations: Relations, edges: Edges) -> pa.Table:
+    """Known positives with their kind: of what items share at most POSITIVES_PER_ANCHOR an item and kind, then `edges`
+    both ways."""
     found = relations.positive_pairs(max_per_anchor=POSITIVES_PER_ANCHOR)
-    ids = pa.array(item_ids, pa.string())
-    kinds = pa.array(KINDS, pa.string()).take(pa.array(found.kinds_M))
-    return _pairs(ids.take(pa.array(found.anchors_M)), ids.take(pa.array(found.positives_M)), "positive", kinds)
+    anchors = np.concatenate([found.anchors_M, edges.firsts_M, edges.seconds_M])
+    others = np.concatenate([found.positives_M, edges.seconds_M, edges.firsts_M])
+    kinds = pa.array(KINDS, pa.string()).take(pa.array(np.concatenate([found.kinds_M, edges.kinds_M, edges.kinds_M])))
+    scores = pa.nulls(len(anchors), pa.float32())
+    return _pairs(relations.item_ids, (anchors, others), "positive", kinds, scores)
 
 
-def negative_pairs(negatives: Negatives, item_ids: list[str], kind: str) -> pa.Table:
-    """Hard negatives, hardest first per anchor."""
-    anchors, ranks = np.nonzero(negatives.indices_NK >= 0)
-    ids, others = pa.array(item_ids, pa.string()), negatives.indices_NK[anchors, ranks]
-    scores = negatives.scores_NK[anchors, ranks]
-    kinds = pa.repeat(kind, len(anchors))
-    return _pairs(ids.take(pa.array(anchors)), ids.take(pa.array(others)), "negative", kinds, scores)
+def negative_pairs(negatives: Mapping[str, Negatives], item_ids: list[str]) -> pa.Table:
+    """Hard negatives under their direction, hardest first per anchor."""
+    tables = []
+    for direction, each in negatives.items():
+        anchors, places = np.nonzero(each.indices_NK >= 0)
+        ends = anchors, each.indices_NK[anchors, places]
+        scores = pa.array(each.scores_NK[anchors, places])
+        tables.append(_pairs(item_ids, ends, "negative", pa.repeat(direction, len(anchors)), scores))
+    return pa.concat_tables(tables)
 
 
 def _pairs(
-    anchors: pa.Array, others: pa.Array, relation: str, kinds: pa.Array, scores: np.ndarray | None = None
+    item_ids: tuple[str, ...] | list[str],
+    ends: tuple[Indices, np.ndarray],
+    relation: str,
+    kinds: pa.Array,
+    scores: pa.Array,
 ) -> pa.Table:
-    columns = [
-        anchors,
-        others,
-        pa.repeat(relation, len(anchors)),
-        kinds,
-        pa.nulls(len(anchors), pa.float32()) if scores is None else pa.array(scores, pa.float32()),
-    ]
-    return pa.table(columns, schema=PAIRS)
+    ids = pa.array(item_ids, pa.string())
+    anchors, others = (ids.take(pa.array(rows)) for rows in ends)
+    return pa.table([anchors, others, pa.repeat(relation, len(anchors)), kinds, scores], schema=PAIRS)

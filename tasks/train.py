@@ -2,19 +2,24 @@
 
 import json
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from models import towers
+from models.mining.negatives import Negatives, batch_negatives
 from models.pixels import open_pixels, write_pixels
-from models.trainer import TrainingItems, TrainingProgress
+from models.trainer import Recipe
 from models.trainer import train as train_encoder
+from models.training_log import TrainingProgress, read_log
 from storage.corpus import Corpus
 from storage.files import written_aside
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
 from storage.runs import Run
+from tasks.edges import stored_edges
 from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
@@ -27,6 +32,19 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
     run = Run(pipeline.folder, plan.run_id)
     if done := run.read("train", ModelRef):
         return done
+    processes = processes_wanted(pipeline.training)
+    if processes > 1:
+        launch(train_together, (pipeline, plan, pairs), processes, watch=lambda: show_log(run.folder / "training"))
+    else:
+        train_together(pipeline, plan, pairs)
+    ref = run.read("train", ModelRef)
+    assert ref is not None, "the first rank leaves it before it ends"
+    return ref
+
+
+def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
+    """Train as one rank of several, or alone. The first rank writes what all read, and the model."""
+    run = Run(pipeline.folder, plan.run_id)
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "train")
@@ -36,10 +54,12 @@ def train(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> ModelRef:
         with written_aside(pixels) as aside:
             images = chain.from_iterable(split_images(corpus, snapshot, "train"))
             write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+    mined = PairStore(pipeline.folder).read(pairs.pairs_id)
+    relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     result = train_encoder(
         start,
-        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), items.relations),
-        read_negatives(PairStore(pipeline.folder), pairs.pairs_id, items.item_ids),
+        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), relations),
+        stored_negatives(mined, items.item_ids),
         pipeline.training,
         pipeline.objective,
         workdir=run.folder / "training",
@@ -72,20 +92,32 @@ def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualE
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
 
 
-def read_negatives(store: PairStore, pairs_id: str, item_ids: list[str]) -> np.ndarray:
+def stored_negatives(pairs: pa.Table, item_ids: list[str]) -> np.ndarray:
     """The mined negatives as row numbers (N, K), -1 where an anchor has fewer than K."""
-    row = {item_id: number for number, item_id in enumerate(item_ids)}
-    negatives: list[list[int]] = [[] for _ in item_ids]
-    pairs = store.read(pairs_id)
-    for pair in pairs.filter(pc.equal(pairs["relation"], "negative")).select(["anchor", "other"]).to_pylist():
-        negatives[row[pair["anchor"]]].append(row[pair["other"]])
-    indices_NK = np.full((len(item_ids), max(map(len, negatives), default=0)), -1, np.int32)
-    for anchor, others in enumerate(negatives):
-        indices_NK[anchor, : len(others)] = others
-    return indices_NK
+    mined = pairs.filter(pc.equal(pairs["relation"], "negative"))
+    rows = pa.array(item_ids, pa.string())
+    negatives = {}
+    for direction in mined["kind"].unique().to_pylist():
+        own = mined.filter(pc.equal(mined["kind"], direction))
+        anchors_M, others_M = (pc.index_in(own[side], rows).to_numpy() for side in ("anchor", "other"))
+        negatives[direction] = Negatives.of_pairs(anchors_M, others_M, own["score"].to_numpy(), len(item_ids))
+    return batch_negatives(negatives) if negatives else np.empty((len(item_ids), 0), dtype=np.int32)
 
 
 def show(progress: TrainingProgress) -> None:
     """Pass the trainer's progress on."""
-    note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s"
+    left = (
+        f"{progress.eta_seconds / 60:.0f} min left"
+        if progress.eta_seconds >= 90
+        else f"{progress.eta_seconds:.0f} s left"
+    )
+    note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s · {left}"
     report_progress("train", progress.fraction, 1.0, note)
+
+
+def show_log(folder: Path) -> None:
+    """Pass on the progress of a training in other processes."""
+    if lines := read_log(folder):
+        last = lines[-1]
+        names = ("step", "fraction", "loss", "samples_per_second", "eta_seconds")
+        show(TrainingProgress(**{name: last[name] for name in names}))

@@ -11,7 +11,7 @@ import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from models.mining import neighbours
-from models.mining.neighbours import Exclusion, Neighbours, extend, merge, nearest
+from models.mining.neighbours import Exclusion, Neighbours, nearest
 
 
 @pytest.fixture(autouse=True)
@@ -135,25 +135,6 @@ def test_vectors_that_nearly_collapsed_still_give_exact_neighbours() -> None:
     assert same(found, Neighbours(everyone.indices_QK[:, :4], everyone.scores_QK[:, :4]))
 
 
-def test_merging_keeps_the_best_of_both() -> None:
-    query, candidate = vectors(30), vectors(200, seed=5)
-    first, second = nearest(query, candidate[:120], 6), nearest(query, candidate[120:], 6)
-    moved = Neighbours(second.indices_QK + np.int32(120), second.scores_QK)
-    assert same(merge(first, moved, 6), nearest(query, candidate, 6))
-
-
-@pytest.mark.parametrize("first_new", [0, 1, 2300, 2999, 3000])
-def test_extending_equals_computing_everything_again_to_the_bit(first_new: int) -> None:
-    image = vectors(3000, centres=100)
-    text = image + np.float32(1e-4) * vectors(3000, seed=6)
-    text[::3] = text[1]  # a caption that a third of the items share
-    text[1::3] += np.float32(1e-7)
-    pairs = some_pairs(3000, 3000) + sparse.eye_array(3000, dtype=bool)
-    exclude = forbidding(sparse.csr_matrix(pairs))
-    old = nearest(image[:first_new], text[:first_new], 8, exclude=lambda rows: exclude(rows)[:, :first_new])
-    assert same(extend(old, image, text, first_new, exclude=exclude), nearest(image, text, 8, exclude=exclude))
-
-
 def test_scratch_stays_below_256_mb() -> None:
     query, candidate = vectors(3000, 512), vectors(40_000, 512, seed=7, centres=300)
     nearest(query[:50], candidate[:50], 32)  # loads the libraries' own memory
@@ -188,5 +169,3 @@ def test_bad_sizes_are_refused() -> None:
         nearest(vectors(4), vectors(4), 0)
     with pytest.raises(ValueError, match="one width"):
         nearest(vectors(4, 8), vectors(4, 9), 1)
-    with pytest.raises(ValueError, match="first 3"):
-        extend(nearest(vectors(4), vectors(4), 1), vectors(4), vectors(4), 3)

@@ -7,7 +7,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny import tiny_encoder, tiny_images
 
-from models.pixels import AugmentationConfig, augment, normalize_pixels, open_pixels, write_pixels
+from models.pixels import AugmentationConfig, augment, draw_changes, normalize_pixels, open_pixels, write_pixels
 
 torch.set_num_threads(1)
 
@@ -29,13 +29,16 @@ def test_a_wrong_count_is_refused(tmp_path: Path) -> None:
 def test_augmentation_of_size_zero_changes_nothing() -> None:
     image_BCHW = torch.rand(3, 3, 16, 16)
     still = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
-    torch.testing.assert_close(augment(image_BCHW, still, torch.Generator()), image_BCHW, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        augment(image_BCHW, draw_changes(len(image_BCHW), still, torch.Generator())), image_BCHW, atol=1e-5, rtol=0
+    )
 
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
     image_BCHW = torch.rand(3, 3, 16, 16)
     first, again, other = (
-        augment(image_BCHW, AugmentationConfig(flip=True), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+        augment(image_BCHW, draw_changes(3, AugmentationConfig(flip=True), torch.Generator().manual_seed(seed)))
+        for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -1,9 +1,9 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from tiny import tiny_encoder, tiny_images, tiny_items
 from models.batches import BatchPlan
 from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
-from models.mining.negatives import MiningConfig, mine_lexical_negatives
+from models.mining.lexical import mine_lexical_negatives
+from models.mining.negatives import MiningConfig, batch_negatives
 from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
 from models.towers import ModelConfig
-from models.trainer import TrainingConfig, TrainingProgress, TrainingResult, train
+from models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from models.training_log import TrainingProgress, read_log
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6, ema_decay=0.9)
@@ -28,7 +30,7 @@ STILL = AugmentationConfig(shift=0, scale=0, rotation=0, colour=0)
 def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
     start = tiny_encoder(folder)
     items = tiny_items(folder, start)
-    negatives_NK = mine_lexical_negatives(items.relations, MiningConfig(), seed=0).indices_NK
+    negatives_NK = batch_negatives(mine_lexical_negatives(items.relations, MiningConfig(), seed=0))
     return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=folder / name)
 
 
@@ -41,15 +43,16 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     items = tiny_items(tmp_path, start)
     seen: list[TrainingProgress] = []
     config = STEPS.model_copy(update={"max_steps": 150, "checkpoint_seconds": 60, "augmentation": STILL})
-    result = train(start, items, None, config, [ObjectiveConfig()], workdir=tmp_path / "run", progress=seen.append)
+    result = train(start, items, Recipe(config), workdir=tmp_path / "run", progress=seen.append)
     encoder = Encoder(result.encoder)
     images_ND, texts_TD = encoder.embed_images(tiny_images()), encoder.embed_texts(items.relations.texts)
     recalls = evaluate(images_ND, texts_TD, items.relations, EvaluationConfig(k=(3,)), {}).as_dict()
     assert min(recalls.values()) > 0.8
     assert (result.steps, result.samples, result.resumed_from_step) == (150, 150 * 16, 0)
     assert seen[0].step == 1
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert {"step", "loss", "lr", "logit_scale", "grad_norm", "samples_per_second"} == set(log[0])
+    names = {"step", "fraction", "loss", "lr", "logit_scale", "grad_norm", "samples_per_second", "data_wait"}
+    spreads = {f"{side}_{name}" for side in ("image", "text") for name in ("variance", "uniformity")}
+    assert set(read_log(tmp_path / "run")[0]) == names | spreads | {"eta_seconds"}
 
 
 def test_a_step_budget_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
@@ -114,8 +117,10 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     start = tiny_encoder(tmp_path)
     with torch.no_grad():
         start.network.get_parameter("visual.proj").fill_(torch.nan)
-    with pytest.raises(RuntimeError, match="loss became nan at step 0"):
-        train(start, tiny_items(tmp_path, start), None, STEPS, [ObjectiveConfig()], workdir=tmp_path / "run")
+    with pytest.raises(
+        RuntimeError, match="3 training steps in a row went wrong, the loss is nan, before there was a checkpoint"
+    ):
+        train(start, tiny_items(tmp_path, start), Recipe(STEPS), workdir=tmp_path / "run")
 
 
 def test_the_average_of_the_first_steps_is_kept(tmp_path: Path) -> None:
@@ -143,9 +148,7 @@ def test_a_locked_tower_stays(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in start.network.state_dict().items()}
     model = ModelConfig(lock_image=True, layer_decay=0.5)
     config = STEPS.model_copy(update={"max_steps": 3})
-    result = train(
-        start, tiny_items(tmp_path, start), None, config, [ObjectiveConfig()], workdir=tmp_path / "run", model=model
-    )
+    result = train(start, tiny_items(tmp_path, start), Recipe(config, model=model), workdir=tmp_path / "run")
     after = result.encoder.network.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved

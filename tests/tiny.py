@@ -9,7 +9,7 @@ from PIL import Image
 from models.pixels import open_pixels, write_pixels
 from models.relations import Relations
 from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import TrainingItems
+from models.feed import TrainingItems
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
 SHAPES = ("square", "bar", "corner", "frame")
@@ -75,4 +75,4 @@ def tiny_items(folder: Path, encoder: DualEncoder) -> TrainingItems:
         write_pixels(tiny_images(), len(texts), encoder.preprocess_cfg, path)
     ids = [str(number) for number in range(len(texts))]
     relations = Relations.build(ids, [own[0] for own in texts], texts, [None] * len(texts))
-    return TrainingItems(ids, texts, open_pixels(path), relations)
+    return TrainingItems(tuple(ids), open_pixels(path), relations)

@@ -1,132 +1,190 @@
-"""Hard negatives: for each item, the items whose texts come closest to its image without being known positives."""
+"""Hard negatives: the items that the embeddings put close to an item without their being known positives of it."""
 
-# N = items, D = embedding, K = negatives an anchor, R = rows of a block, C = columns of a block, V = words
+# N = items, D = embedding, C = candidates an anchor, K = negatives an anchor, M = pairs
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field
-from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
+from pydantic import BaseModel, Field, model_validator
 
-from models.relations import Indices, Mask, Relations, normalize_text
+from models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
+from models.mining.neighbours import Embeddings, Neighbours
+from models.relations import Indices, Mask, Relations
 
-Embeddings = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
-ROWS, COLUMNS = 512, 8192  # a block's scratch is a few arrays of 4 million numbers
+TEMPERATURE = 0.07  # CLIP's first one (Radford et al. 2021)
+_PAIRS_AT_ONCE = 8192
+_POSITIVE_IMAGES = 8
 
 
 class MiningConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """How hard negatives are chosen."""
+    """How hard negatives are chosen. An anchor's candidates are ranked by similarity, known positives left out; margins
+    and ranges mean what they mean to `mine_hard_negatives` of sentence-transformers."""
 
     num_negatives: int = Field(default=4, ge=1, le=64)
-    """Hard negatives kept per anchor."""
-    relative_margin: float = Field(default=0.05, ge=0, lt=1)
+    """Hard negatives kept per anchor and direction."""
+    range_min: int = Field(default=0, ge=0)
+    """How many of the hardest candidates are skipped, of those that the margins leave."""
+    range_max: int = Field(default=64, ge=1, le=1024)
+    """How many of the nearest candidates are looked at."""
+    relative_margin: float | None = Field(default=0.05, ge=0, lt=1)
     """A negative may score at most (1 - margin) times its anchor's positive: what scores higher may well be a positive
-    nobody marked (NV-Retriever, Moreira et al. 2024)."""
+    nobody marked (NV-Retriever, Moreira et al. 2024). None for no such limit."""
+    absolute_margin: float | None = Field(default=None, ge=0, le=2)
+    """A negative scores at least this much less than its anchor's positive. None for no such limit."""
+    sampling: Literal["top", "random", "softmax"] = "top"
+    """Which of the candidates are kept: the hardest, any, or any with odds of exp(score / 0.07)."""
+    refresh_every: int | None = Field(default=None, ge=1)
+    """Steps between minings with the challenger's own embeddings, after the warm-up. None for none."""
+    near_duplicate_bits: int | None = Field(default=4, ge=0, le=16)
+    """Bits, of 64, in which the perceptual hashes of near-duplicates may differ. Near-duplicates are positives of one
+    another where their thumbnails agree, too. None looks for none."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "MiningConfig":
+        if self.range_max - self.range_min < self.num_negatives:
+            raise ValueError(
+                f"between range_min={self.range_min} and range_max={self.range_max} there is no room for "
+                f"num_negatives={self.num_negatives}: raise range_max"
+            )
+        return self
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """K hard negatives for each of N items, hardest first."""
+    """Up to K hard negatives for each of N items, hardest first."""
 
     indices_NK: npt.NDArray[np.int32]
     """Item indices; -1 for none."""
     scores_NK: Scores
     """Similarity of anchor and negative; 0 for none."""
+    positive_N: Scores
+    """What each anchor's positive scores; NaN where that is not known."""
     skipped: dict[str, int]
-    """Pairs left out, by rule."""
+    """Candidates left out, by rule."""
+
+    @classmethod
+    def of_pairs(
+        cls, anchors_M: Indices, others_M: npt.NDArray[np.integer], scores_M: Scores, count: int
+    ) -> "Negatives":
+        """Negatives of `count` items from pairs, an anchor's hardest first; the scores of positives aren't known."""
+        order_M = np.argsort(anchors_M, kind="stable")
+        anchors_M, sizes_N = anchors_M[order_M], np.bincount(anchors_M, minlength=count)
+        places_M = np.arange(len(anchors_M)) - (np.cumsum(sizes_N) - sizes_N)[anchors_M]
+        indices_NK = np.full((count, int(sizes_N.max(initial=0))), -1, dtype=np.int32)
+        scores_NK = np.zeros(indices_NK.shape, dtype=np.float32)
+        indices_NK[anchors_M, places_M], scores_NK[anchors_M, places_M] = others_M[order_M], scores_M[order_M]
+        return cls(indices_NK, scores_NK, np.full(count, np.nan, dtype=np.float32), {})
 
 
 def mine_negatives(
-    image_ND: Embeddings, text_ND: Embeddings, relations: Relations, config: MiningConfig, *, seed: int
-) -> Negatives:
-    """Exact hard negatives from L2-normalised embeddings: by the similarity of an item's image to other items' texts.
-
-    `text_ND` has one row an item, the mean of its texts. `seed` orders equal scores.
-    """
-    positive_N = np.einsum("nd,nd->n", image_ND, text_ND)
-    ceiling_N = positive_N - config.relative_margin * np.abs(positive_N)
-    return _mine(lambda rows, columns: image_ND[rows] @ text_ND[columns].T, ceiling_N, relations, config, seed)
-
-
-def mine_lexical_negatives(relations: Relations, config: MiningConfig, *, seed: int) -> Negatives:
-    """Hard negatives for a night without a champion: by TF-IDF cosine of the items' words, of which one is shared."""
-    words_NV = _tf_idf(relations)
-
-    def scores(rows: Indices, columns: Indices) -> Scores:
-        score_RC: Scores = (words_NV[rows] @ words_NV[columns].T).toarray()
-        # Items without a common word are no harder than a random one.
-        return np.where(score_RC > 0, score_RC, -np.inf)
-
-    ceiling_N = np.full(len(relations), 1 - config.relative_margin, dtype=np.float32)
-    return _mine(scores, ceiling_N, relations, config, seed)
-
-
-def _mine(
-    scores: Callable[[Indices, Indices], Scores],
-    ceiling_N: npt.NDArray[np.float32],
+    image_ND: Embeddings,
+    text_ND: Embeddings,
     relations: Relations,
     config: MiningConfig,
+    *,
     seed: int,
-) -> Negatives:
-    """Blocked top-K over all pairs that are no positives and score no higher than the anchor's ceiling."""
-    count, kept = len(relations), config.num_negatives
-    # Columns come in random order, so that equal scores don't always pick the corpus's first items.
-    shuffled_N = np.random.default_rng(seed).permutation(count)
-    indices_NK = np.full((count, kept), -1, dtype=np.int32)
-    scores_NK = np.zeros((count, kept), dtype=np.float32)
-    skipped = {"known_positive": 0, "relative_margin": 0}
-    for start in range(0, count, ROWS):
-        rows = np.arange(start, min(start + ROWS, count))
-        best_RK = np.full((len(rows), kept), -np.inf, dtype=np.float32)
-        item_RK = np.full((len(rows), kept), -1, dtype=np.int64)
-        for first in range(0, count, COLUMNS):
-            columns = shuffled_N[first : first + COLUMNS]
-            score_RC = scores(rows, columns)
-            positive_RC: Mask = relations.positive_mask(rows, columns)
-            suspect_RC = (score_RC > ceiling_N[rows, None]) & ~positive_RC
-            skipped["known_positive"] += int(positive_RC.sum())
-            skipped["relative_margin"] += int(suspect_RC.sum())
-            score_RC = np.where(positive_RC | suspect_RC, -np.inf, score_RC)
-            best_RK, item_RK = _merge(best_RK, item_RK, score_RC, columns)
-        found_RK = np.isfinite(best_RK)
-        indices_NK[rows] = np.where(found_RK, item_RK, -1)
-        scores_NK[rows] = np.where(found_RK, best_RK, 0)
-    skipped["known_positive"] -= count  # an item is no pair with itself
-    return Negatives(indices_NK, scores_NK, skipped)
+    lists: NeighbourLists | None = None,
+) -> dict[str, Negatives]:
+    """Hard negatives by direction (`DIRECTIONS`), from L2-normalised embeddings; never a known positive.
+
+    `text_ND` has one row an item, the mean of its texts. A positive of an image's or a text's is the item's own other
+    side. Of an image among images it is the least similar known positive (of at most 8 of each kind); items without
+    one take the median of those that have, since similarities of images are of another size than those of image and
+    text. `lists` spares the search: those of `neighbour_lists` with `range_max` neighbours. `seed` decides sampling.
+    """
+    if lists is None:
+        lists = neighbour_lists(image_ND, text_ND, relations, config.range_max)
+    own_N = np.einsum("nd,nd->n", image_ND, text_ND)
+    positive = dict.fromkeys(DIRECTIONS, own_N) | {"image_to_image": _image_positives(image_ND, relations, own_N)}
+    return {
+        direction: choose_negatives(lists.by_direction[direction], positive[direction], config, seed=[seed, number])
+        for number, direction in enumerate(DIRECTIONS)
+    }
 
 
-def _merge(best_RK: Scores, item_RK: Indices, score_RC: Scores, columns: Indices) -> tuple[Scores, Indices]:
-    """The K best of what was kept and a block, best first."""
-    kept = best_RK.shape[1]
-    if score_RC.shape[1] > kept:
-        order_RC = np.argpartition(-score_RC, kept - 1, axis=1)[:, :kept]
-        score_RC = np.take_along_axis(score_RC, order_RC, axis=1)
-        items_RC = columns[order_RC]
-    else:
-        items_RC = np.broadcast_to(columns, score_RC.shape)
-    all_scores = np.concatenate([best_RK, score_RC], axis=1)
-    all_items = np.concatenate([item_RK, items_RC], axis=1)
-    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :kept]
-    return np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_items, order, axis=1)
+def choose_negatives(candidates: Neighbours, positive_N: Scores, config: MiningConfig, *, seed: list[int]) -> Negatives:
+    """Of each anchor's candidates (N, C), hardest first, those that margins, ranks and sampling leave."""
+    score_NC, kept = candidates.scores_QK, config.num_negatives
+    left_NC: Mask = candidates.indices_QK >= 0
+    skipped = {}
+    if config.absolute_margin is not None:
+        close_NC = left_NC & (score_NC > (positive_N - config.absolute_margin)[:, None])
+        left_NC, skipped["absolute_margin"] = left_NC & ~close_NC, int(close_NC.sum())
+    if config.relative_margin is not None:
+        close_NC = left_NC & (score_NC > (positive_N - config.relative_margin * np.abs(positive_N))[:, None])
+        left_NC, skipped["relative_margin"] = left_NC & ~close_NC, int(close_NC.sum())
+    hardest_NC = left_NC & (left_NC.cumsum(axis=1) <= config.range_min)
+    left_NC, skipped["range_min"] = left_NC & ~hardest_NC, int(hardest_NC.sum())
+    drawn_NC = np.argsort(-np.where(left_NC, _preference(candidates, config, seed), -np.inf), axis=1, kind="stable")
+    # Those that are drawn come hardest first again.
+    drawn_NK = np.sort(np.where(np.take_along_axis(left_NC, drawn_NC, 1), drawn_NC, left_NC.shape[1])[:, :kept], axis=1)
+    found_NK = drawn_NK < left_NC.shape[1]
+    place_NK = np.where(found_NK, drawn_NK, 0)
+    return Negatives(
+        np.where(found_NK, np.take_along_axis(candidates.indices_QK, place_NK, 1), np.int32(-1)),
+        np.where(found_NK, np.take_along_axis(score_NC, place_NK, 1), np.float32(0)),
+        positive_N,
+        skipped,
+    )
 
 
-def _tf_idf(relations: Relations) -> sparse.csr_matrix:
-    """L2-normalised TF-IDF of each item's words, float32 (N, V)."""
-    number: dict[str, int] = {}
-    words_T = [
-        [number.setdefault(word, len(number)) for word in normalize_text(text).split()] for text in relations.texts
+def batch_negatives(negatives: Mapping[str, Negatives]) -> npt.NDArray[np.int32]:
+    """Each anchor's negatives of all directions, each once, -1 for none: the form that batches take.
+
+    The hardest of every direction come first, then the second of each; (N, sum of K).
+    """
+    widest = max(each.indices_NK.shape[1] for each in negatives.values())
+    padded = [
+        np.pad(each.indices_NK, ((0, 0), (0, widest - each.indices_NK.shape[1])), constant_values=-1)
+        for each in negatives.values()
     ]
-    words = [[word for text in own for word in words_T[text]] for own in relations.item_texts]
-    rows = np.repeat(np.arange(len(words)), [len(own) for own in words])
-    columns = np.array([word for own in words for word in own], dtype=np.int64)
-    shape = (len(words), max(len(number), 1))
-    counts_NV = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
-    document_V = np.bincount(counts_NV.indices, minlength=shape[1])
-    weight_V = np.log((1 + len(words)) / (1 + document_V)) + 1
-    weighted_NV = counts_NV.multiply(weight_V[None, :]).tocsr().astype(np.float32)
-    norm_N = np.sqrt(np.asarray(weighted_NV.multiply(weighted_NV).sum(axis=1)).ravel())
-    return sparse.diags(1 / np.maximum(norm_N, 1e-12)).astype(np.float32) @ weighted_NV
+    all_NM = np.stack(padded, axis=2).reshape(len(padded[0]), -1)
+    order_NM = np.argsort(all_NM, axis=1, kind="stable")
+    sorted_NM = np.take_along_axis(all_NM, order_NM, axis=1)
+    again_NM = np.zeros(all_NM.shape, dtype=bool)
+    again_NM[:, 1:] = sorted_NM[:, 1:] == sorted_NM[:, :-1]
+    np.put_along_axis(all_NM, order_NM, np.where(again_NM, np.int32(-1), sorted_NM), axis=1)
+    first_NM = np.argsort(all_NM < 0, axis=1, kind="stable")
+    width = sum(each.indices_NK.shape[1] for each in negatives.values())
+    return np.take_along_axis(all_NM, first_NM, axis=1)[:, :width]
+
+
+def _preference(candidates: Neighbours, config: MiningConfig, seed: list[int]) -> npt.NDArray[np.float64]:
+    """What sampling goes by: the largest are drawn (N, C)."""
+    if config.sampling == "top":
+        return candidates.scores_QK.astype(np.float64)
+    chance_NC = _chances(candidates.indices_QK, seed)
+    if config.sampling == "random":
+        return chance_NC
+    # Drawing by softmax without replacement is taking the largest of scores with Gumbel noise (Kool et al. 2019).
+    return candidates.scores_QK.astype(np.float64) / TEMPERATURE - np.log(-np.log(chance_NC))
+
+
+def _chances(indices_NC: npt.NDArray[np.int32], seed: list[int]) -> npt.NDArray[np.float64]:
+    """A number between 0 and 1 of each pair's own, by SplitMix64 (Steele et al. 2014): the same in any block."""
+    state_NC = indices_NC.astype(np.uint64) + np.uint64(1)
+    for value in (np.arange(len(indices_NC))[:, None], *map(np.array, seed)):
+        with np.errstate(over="ignore"):
+            state_NC = (state_NC + value.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            state_NC = (state_NC ^ (state_NC >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state_NC = (state_NC ^ (state_NC >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state_NC = state_NC ^ (state_NC >> np.uint64(31))
+    return ((state_NC >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+
+
+def _image_positives(image_ND: Embeddings, relations: Relations, own_N: Scores) -> Scores:
+    """Similarity of each image and its least similar known positive; the median of all where it has none (N,)."""
+    pairs = relations.positive_pairs(max_per_anchor=_POSITIVE_IMAGES)
+    least_N = np.full(len(relations), np.inf, dtype=np.float32)
+    for start in range(0, len(pairs.anchors_M), _PAIRS_AT_ONCE):
+        anchors = pairs.anchors_M[start : start + _PAIRS_AT_ONCE]
+        others = pairs.positives_M[start : start + _PAIRS_AT_ONCE]
+        np.minimum.at(least_N, anchors, np.einsum("md,md->m", image_ND[anchors], image_ND[others]))
+    has_N = np.isfinite(least_N)
+    # Without a single known pair of images there is no measure of them but the texts'.
+    return np.where(has_N, least_N, np.median(least_N[has_N]) if has_N.any() else own_N).astype(np.float32)

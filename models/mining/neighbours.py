@@ -76,48 +76,6 @@ def nearest(
     return Neighbours(indices_QK, scores_QK)
 
 
-def merge(old: Neighbours, new: Neighbours, k: int) -> Neighbours:
-    """The `k` nearest of two lists of each query that share no candidate."""
-    scores = np.concatenate([old.scores_QK, new.scores_QK], axis=1)
-    indices = np.concatenate([old.indices_QK, new.indices_QK], axis=1)
-    order_QK = np.lexsort((indices, -scores), axis=1)[:, :k]
-    return Neighbours(np.take_along_axis(indices, order_QK, axis=1), np.take_along_axis(scores, order_QK, axis=1))
-
-
-def extend(
-    old: Neighbours,
-    query_QD: Embeddings,
-    candidate_CD: Embeddings,
-    first_new: int,
-    *,
-    exclude: Exclusion | None = None,
-) -> Neighbours:
-    """What `nearest` gives for all rows, from `old`, which covers queries and candidates before row `first_new`.
-
-    Computes new queries × all candidates and old queries × new candidates. What `exclude` says of old pairs must not
-    have changed.
-    """
-    k = old.indices_QK.shape[1]
-    if len(old.indices_QK) != first_new:
-        raise ValueError(f"the old lists cover {len(old.indices_QK)} queries, not the first {first_new}")
-
-    def of_old(rows: slice) -> sparse.csr_matrix:
-        assert exclude is not None
-        return exclude(rows)[:, first_new:]
-
-    def of_new(rows: slice) -> sparse.csr_matrix:
-        assert exclude is not None
-        return exclude(slice(rows.start + first_new, rows.stop + first_new))
-
-    late = nearest(query_QD[:first_new], candidate_CD[first_new:], k, exclude=None if exclude is None else of_old)
-    shifted_QK = np.where(late.indices_QK < 0, np.int32(-1), late.indices_QK + np.int32(first_new))
-    grown = merge(old, Neighbours(shifted_QK, late.scores_QK), k)
-    new = nearest(query_QD[first_new:], candidate_CD, k, exclude=None if exclude is None else of_new)
-    return Neighbours(
-        np.concatenate([grown.indices_QK, new.indices_QK]), np.concatenate([grown.scores_QK, new.scores_QK])
-    )
-
-
 @dataclass(frozen=True)
 class _Side:
     """Vectors with what bounds the error of their products."""

@@ -1,0 +1,57 @@
+"""Positive pairs beyond what items share: how a night finds them, and how training gets them back."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from models.mining.near_duplicates import THUMBNAIL, Indices, Thumbnails, near_duplicates
+from models.relations import KINDS, Edges
+from storage.corpus import Corpus, Snapshot
+from storage.images import open_stored
+
+STORED_KINDS = ("near_duplicate", "given")
+"""Kinds of positives that can't be told from the items themselves."""
+
+
+def near_duplicate_edges(corpus: Corpus, snapshot: Snapshot, split: str, bits: int | None) -> Edges:
+    """Pairs of near-duplicates among the items of `split`, in the order of `read_items`; none where `bits` is None."""
+    rows = corpus.table(snapshot, ["item_id", "perceptual_hash", "split"])
+    rows = rows.filter(pc.equal(rows["split"], split))
+    firsts_M, seconds_M = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if bits is not None:
+        firsts_M, seconds_M = near_duplicates(
+            rows["perceptual_hash"].to_pylist(),
+            bits,
+            lambda wanted_U: thumbnails(corpus, snapshot, rows["item_id"].combine_chunks(), wanted_U),
+        )
+    kinds_M = np.full(len(firsts_M), KINDS.index("near_duplicate"), dtype=np.int8)
+    return Edges(firsts_M, seconds_M, kinds_M, np.ones(len(firsts_M), dtype=np.float32))
+
+
+def thumbnails(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray, wanted_U: Indices) -> Thumbnails:
+    """Uint8 (U, side, side, 3) of some items, given by their places in `item_ids`; opens only parts that hold one."""
+    wanted = item_ids.take(pa.array(wanted_U))
+    small_U = np.zeros((len(wanted), THUMBNAIL, THUMBNAIL, 3), dtype=np.uint8)
+    for part in snapshot.parts:
+        if not pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=wanted)).as_py():
+            continue
+        for batch in corpus.read(snapshot, part, ["item_id", "image"]):
+            places = pc.index_in(batch["item_id"], wanted)
+            for row, place in enumerate(places.to_pylist()):
+                if place is not None:
+                    image = open_stored(batch["image"][row]["bytes"].as_py())
+                    small_U[place] = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return small_U
+
+
+def stored_edges(pairs: pa.Table, item_ids: list[str]) -> Edges:
+    """The pairs of `STORED_KINDS` among mined pairs, by row numbers of `item_ids`; each once, sorted."""
+    known = pairs.filter(
+        pc.and_(pc.equal(pairs["relation"], "positive"), pc.is_in(pairs["kind"], pa.array(STORED_KINDS)))
+    )
+    ids = pa.array(item_ids, pa.string())
+    ends_2M = np.stack([pc.index_in(known[side], ids).to_numpy() for side in ("anchor", "other")])
+    kinds_M = pc.index_in(known["kind"], pa.array(KINDS)).to_numpy()
+    found = np.unique(np.stack([ends_2M.min(axis=0), ends_2M.max(axis=0), kinds_M], axis=1).astype(np.int64), axis=0)
+    return Edges(found[:, 0], found[:, 1], found[:, 2].astype(np.int8), np.ones(len(found), dtype=np.float32))

@@ -136,6 +136,8 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
             else source
             for source in sources
         ]
+    if isinstance(pairs := block.get("pairs"), list):
+        resolved["pairs"] = [_pairs_file(each, folder) for each in pairs]
     model = block.get("model")
     if isinstance(model, dict):
         resolved["model"] = model = dict(model)
@@ -146,6 +148,14 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(weights := model.get("pretrained"), str) and (folder / weights).is_file():
             model["pretrained"] = str((folder / weights).resolve())
     return resolved
+
+
+def _pairs_file(pairs: Any, folder: Path) -> Any:
+    if isinstance(pairs, str):
+        return {"path": str((folder / pairs).resolve())}
+    if isinstance(pairs, dict) and isinstance(path := pairs.get("path"), str):
+        return {**pairs, "path": str((folder / path).resolve())}
+    return pairs
 
 
 def _fault(fault: dict[str, Any], model: type[BaseModel]) -> str:

@@ -134,6 +134,14 @@ class Relations:
             mask_RC |= _dense(self.edge_weights_NN[rows_R][:, columns_C])
         return mask_RC
 
+    def are_positives(self, firsts_M: Indices, seconds_M: Indices) -> Mask:
+        """(M,): are the items of each pair positives?"""
+        shared_M = self.item_keys_NF[firsts_M].multiply(self.item_keys_NF[seconds_M]).sum(axis=1)
+        found_M: Mask = np.asarray(shared_M).ravel() > 0
+        if self.edge_weights_NN is not None and len(firsts_M):
+            found_M |= np.asarray(self.edge_weights_NN[firsts_M, seconds_M]).ravel() > 0
+        return found_M
+
     def text_mask(self, rows_R: Indices, texts_C: Indices) -> Mask:
         """(R, C): is text c (an index into `texts`) a positive of the image of item r?
 

@@ -58,8 +58,11 @@ PAIRS = pa.schema(
         pa.field("relation", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
         pa.field("score", pa.float32()),
+        pa.field("target", pa.float32()),
+        pa.field("weight", pa.float32()),
     ]
 )
+"""docs/pairs.md says what they mean."""
 
 
 def neighbour_schema(directions: Sequence[str], width: int) -> pa.Schema:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from tasks.decide import training_digest
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, Plan, Verdict
 
@@ -18,7 +17,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
-        "training_digest": training_digest(pipeline),
+        "training_digest": plan.training_digest,
         "steps": challenger.steps,
         "samples": challenger.samples,
         "seconds": round(challenger.seconds, 1),

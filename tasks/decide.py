@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from storage.corpus import Corpus
 from storage.digest import digest
+from storage.given_pairs import given_digest
 from storage.releases import Release, release_log
 from storage.runs import Run
 from tasks.refs import Plan, SnapshotRef, Verdict
@@ -34,9 +35,10 @@ def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
             f"ingested; the reasons are in {pipeline.folder / 'quarantine'}"
         )
     release = release_log(pipeline.folder).current()
-    run_id = digest([snapshot.digest, release.number if release else None, training_digest(pipeline)])
+    shaped = training_digest(pipeline)
+    run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
-    reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC))
+    reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
     served = release is not None and release.snapshot_digest == snapshot.digest
     if reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
@@ -46,6 +48,7 @@ def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
         action="retrain" if reason else "nothing" if served else "embed",
         reason=reason or (why if served else "new rows, too few to retrain"),
         run_id=run_id,
+        training_digest=shaped,
         snapshot=snapshot.number,
         champion=release.number if release else None,
         champion_model=release.model_id if release else None,
@@ -56,13 +59,19 @@ def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
     )
 
 
-def retrain_reason(pipeline: "Pipeline", snapshot: SnapshotRef, release: Release | None, now: datetime) -> str:
-    """Why tonight trains a challenger; empty where it does not."""
+def retrain_reason(
+    pipeline: "Pipeline", snapshot: SnapshotRef, release: Release | None, now: datetime, shaped: str
+) -> str:
+    """Why tonight trains a challenger; empty where it does not. `shaped` is tonight's `training_digest`."""
     if release is None:
         return "first release"
     last, due = release.training, pipeline.retrain
-    if last.config_digest != training_digest(pipeline):
-        return "the training configuration changed"
+    if last.config_digest != shaped:
+        return (
+            "the training configuration or the given pairs changed"
+            if pipeline.pairs
+            else "the training configuration changed"
+        )
     new = snapshot.rows - last.items
     if new > 0 and new >= due.min_new_fraction * last.items:
         return f"{new} items ({new / last.items:.1%}) are newer than the last training"
@@ -72,9 +81,10 @@ def retrain_reason(pipeline: "Pipeline", snapshot: SnapshotRef, release: Release
 
 
 def training_digest(pipeline: "Pipeline") -> str:
-    """Digest of the configuration that shapes a model."""
+    """Digest of what shapes a model beside the items: the configuration, and what the files of given pairs hold."""
     blocks = (pipeline.model, pipeline.mining, *pipeline.objective)
-    return digest([pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)])
+    shape = [pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)]
+    return digest([*shape, *filter(None, [given_digest(pipeline.pairs)])])
 
 
 def verdict_name(pipeline: "Pipeline") -> str:

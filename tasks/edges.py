@@ -46,12 +46,22 @@ def thumbnails(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray, wan
 
 
 def stored_edges(pairs: pa.Table, item_ids: list[str]) -> Edges:
-    """The pairs of `STORED_KINDS` among mined pairs, by row numbers of `item_ids`; each once, sorted."""
+    """The pairs of `STORED_KINDS` among mined pairs, by row numbers of `item_ids`; each once, sorted, with the largest
+    of its weights."""
     known = pairs.filter(
         pc.and_(pc.equal(pairs["relation"], "positive"), pc.is_in(pairs["kind"], pa.array(STORED_KINDS)))
     )
     ids = pa.array(item_ids, pa.string())
     ends_2M = np.stack([pc.index_in(known[side], ids).to_numpy() for side in ("anchor", "other")])
     kinds_M = pc.index_in(known["kind"], pa.array(KINDS)).to_numpy()
-    found = np.unique(np.stack([ends_2M.min(axis=0), ends_2M.max(axis=0), kinds_M], axis=1).astype(np.int64), axis=0)
-    return Edges(found[:, 0], found[:, 1], found[:, 2].astype(np.int8), np.ones(len(found), dtype=np.float32))
+    weights_M = pc.fill_null(known["weight"], 1).to_numpy()
+    order_M = np.argsort(-weights_M, kind="stable")
+    rows_M3 = np.stack([ends_2M.min(axis=0), ends_2M.max(axis=0), kinds_M], axis=1).astype(np.int64)[order_M]
+    found, first = np.unique(rows_M3, axis=0, return_index=True)
+    return Edges(found[:, 0], found[:, 1], found[:, 2].astype(np.int8), weights_M[order_M][first].astype(np.float32))
+
+
+def joined_edges(*all_edges: Edges) -> Edges:
+    """All of them, one after another."""
+    names = ("firsts_M", "seconds_M", "kinds_M", "weights_M")
+    return Edges(*(np.concatenate([getattr(edges, name) for edges in all_edges]) for name in names))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.mining.lexical import mine_lexical_negatives
 from models.mining.negatives import Negatives, mine_negatives
@@ -11,11 +12,13 @@ from models.relations import KINDS, Edges, Indices, Relations
 from storage.corpus import Corpus, Snapshot
 from storage.digest import digest
 from storage.embeddings import EmbeddingStore
+from storage.given_pairs import given_digest
 from storage.pairs import PairStore
 from storage.runs import Run
 from storage.schema import PAIRS
 from tasks.audit import audit
-from tasks.edges import near_duplicate_edges
+from tasks.edges import joined_edges, near_duplicate_edges
+from tasks.given import given_edges, given_rows, read_given, without_contradictions
 from tasks.items import read_items
 from tasks.neighbours import followed_lists
 from tasks.pipeline import Pipeline
@@ -38,14 +41,23 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     if not items.item_ids:
         raise ValueError(f"pipeline {pipeline.name!r} has no training items: every item is in another split")
     report_progress("mine", 0, 1, f"{len(items.item_ids):,} items")
-    edges = near_duplicate_edges(corpus, snapshot, "train", pipeline.mining.near_duplicate_bits)
-    negatives = hard_negatives(pipeline, plan.champion_model, snapshot, items.relations.with_edges(edges))
-    tables = [positive_pairs(items.relations, edges), negative_pairs(negatives, items.item_ids)]
-    found = audit(pa.concat_tables(tables), items, negatives) | {"negatives_from": plan.champion_model or "texts"}
+    given = read_given(pipeline.pairs, corpus, snapshot)
+    near = near_duplicate_edges(corpus, snapshot, "train", pipeline.mining.near_duplicate_bits)
+    edges = joined_edges(near, given_edges(given, items.item_ids))
+    relations = items.relations.with_edges(edges)
+    given = without_contradictions(given, relations)
+    negatives = hard_negatives(pipeline, plan.champion_model, snapshot, relations)
+    # Given rows come before mined ones: training takes an anchor's negatives in this order.
+    tables = [positive_pairs(items.relations, edges), given_rows(given), negative_pairs(negatives, items.item_ids)]
+    pairs = pa.concat_tables(tables)
+    found = audit(pairs, items, negatives)
+    found |= {"negatives_from": plan.champion_model or "texts", "given": given.report}
     mining = pipeline.mining.model_dump(mode="json")
-    pairs_id = digest([snapshot.digest, plan.champion_model, mining, pipeline.training.seed])
+    identity = [snapshot.digest, plan.champion_model, mining, pipeline.training.seed]
+    pairs_id = digest([*identity, *filter(None, [given_digest(pipeline.pairs)])])
     PairStore(pipeline.folder).write(pairs_id, tables, found)
-    ref = PairsRef(pairs_id=pairs_id, positives=tables[0].num_rows, negatives=tables[1].num_rows)
+    count = {each: pc.sum(pc.equal(pairs["relation"], each)).as_py() or 0 for each in ("positive", "negative")}
+    ref = PairsRef(pairs_id=pairs_id, positives=count["positive"], negatives=count["negative"])
     run.write("mine", ref)
     return ref
 
@@ -72,8 +84,9 @@ def positive_pairs(relations: Relations, edges: Edges) -> pa.Table:
     anchors = np.concatenate([found.anchors_M, edges.firsts_M, edges.seconds_M])
     others = np.concatenate([found.positives_M, edges.seconds_M, edges.firsts_M])
     kinds = pa.array(KINDS, pa.string()).take(pa.array(np.concatenate([found.kinds_M, edges.kinds_M, edges.kinds_M])))
-    scores = pa.nulls(len(anchors), pa.float32())
-    return _pairs(relations.item_ids, (anchors, others), "positive", kinds, scores)
+    weights_M = np.concatenate([found.weights_M, edges.weights_M, edges.weights_M])
+    table = _pairs(relations.item_ids, (anchors, others), "positive", kinds, pa.nulls(len(anchors), pa.float32()))
+    return table.set_column(PAIRS.get_field_index("weight"), PAIRS.field("weight"), pa.array(weights_M))
 
 
 def negative_pairs(negatives: Mapping[str, Negatives], item_ids: list[str]) -> pa.Table:
@@ -96,4 +109,5 @@ def _pairs(
 ) -> pa.Table:
     ids = pa.array(item_ids, pa.string())
     anchors, others = (ids.take(pa.array(rows)) for rows in ends)
-    return pa.table([anchors, others, pa.repeat(relation, len(anchors)), kinds, scores], schema=PAIRS)
+    nulls = pa.nulls(len(anchors), pa.float32())
+    return pa.table([anchors, others, pa.repeat(relation, len(anchors)), kinds, scores, nulls, nulls], schema=PAIRS)

@@ -11,6 +11,7 @@ from models.mining.negatives import MiningConfig
 from models.objectives import ObjectiveConfig
 from models.towers import ModelConfig
 from models.trainer import TrainingConfig
+from storage.given_pairs import GivenPairsConfig
 from storage.images import IngestConfig
 from storage.index import IndexConfig
 from storage.releases import RetentionConfig
@@ -49,6 +50,8 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """Where rows come from."""
     columns: ColumnsConfig = ColumnsConfig()
     """Which column of a row means what."""
+    pairs: tuple[GivenPairsConfig, ...] = ()
+    """Files of pairs of items that you know to be positives, negatives and so on, beside those that are mined."""
     ingest: IngestConfig = IngestConfig()
     """How rows become items."""
     model: ModelConfig = ModelConfig()

@@ -10,7 +10,6 @@ from storage.records import StaleWriterError
 from storage.releases import Release, Training, release_log
 from storage.runs import Run
 from storage.vectors import VectorTable
-from tasks.decide import training_digest
 from tasks.pipeline import Pipeline
 from tasks.refs import Plan, ReleaseRef, TableRef, Verdict
 from tasks.stage import stage
@@ -48,7 +47,7 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
         index=table.index,
         metrics=metrics,
         intervals=intervals,
-        training=last_training(pipeline, snapshot.rows, champion, verdict),
+        training=last_training(plan, snapshot.rows, champion, verdict),
         reason=plan.reason,
     )
     vectors.tag(release.number, release.table_version)
@@ -69,13 +68,13 @@ def served_metrics(
     return (champion.metrics, champion.intervals) if champion else ({}, {})
 
 
-def last_training(pipeline: Pipeline, items: int, champion: Release | None, verdict: Verdict | None) -> Training:
+def last_training(plan: Plan, items: int, champion: Release | None, verdict: Verdict | None) -> Training:
     """Tonight's training where there was one, held or not; else the one that the champion remembers."""
     if verdict is None:
         assert champion is not None, "without a champion there is a challenger"
         return champion.training
     return Training(
-        config_digest=training_digest(pipeline),
+        config_digest=plan.training_digest,
         items=items,
         trained_at=datetime.now(UTC),
         verdict="released" if verdict.passed else "held",

@@ -24,6 +24,8 @@ class Plan(Ref):
     action: Literal["nothing", "embed", "retrain"]
     reason: str
     run_id: str
+    training_digest: str
+    """Of what shapes tonight's challenger beside the items, as it was when the night decided."""
     snapshot: int
     champion: int | None
     """Number of the current release."""

@@ -1,0 +1,186 @@
+"""Given pairs: what people say of pairs of their items, read from files of their own; what can't be used is counted."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, model_validator
+
+from storage.columns import typed
+from storage.raw_rows import RawRow, Values, csv_rows, jsonl_rows
+
+Kind = Literal["parquet", "csv", "jsonl"]
+RELATIONS = ("positive", "negative", "ordered", "target")
+REQUIRED = ("anchor", "other", "relation")
+COLUMNS = (*REQUIRED, "target", "weight")
+
+
+class GivenPairsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """A file of pairs of items, with the columns of docs/pairs.md; its path alone will do."""
+
+    path: Path
+    """The file, relative to pipelines.yaml."""
+    kind: Kind | None = None
+    """How it is written; without it, what its name ends in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _kind_is_known(self) -> "GivenPairsConfig":
+        if self.kind is None and self.path.suffix.removeprefix(".").lower() not in get_args(Kind):
+            raise ValueError(f"{self.path}: say how it is written, kind: {' or '.join(get_args(Kind))}")
+        return self
+
+
+@dataclass(frozen=True)
+class GivenPair:
+    """One row that can be used."""
+
+    file: str
+    row: int
+    """Line of the file, or row of a Parquet file, from 1."""
+    anchor: str
+    other: str
+    relation: str
+    target: float | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class RejectedPair:
+    """One row that can't.
+
+    Reasons: malformed-row, id-missing, self-pair, relation-unknown, weight-bad, target-bad, repeated, item-unknown,
+    other-split; contradiction.
+    """
+
+    file: str
+    row: int
+    reason: str
+    message: str
+
+
+def read_given_pairs(
+    configs: Sequence[GivenPairsConfig], splits: Mapping[str, str]
+) -> Iterator[GivenPair | RejectedPair]:
+    """Every row of every file, in their order, none left out. `splits` holds the split of each item.
+
+    Of rows that say the same of the same items the first counts. Raises ValueError for a file that is not there, can't
+    be read or lacks a column.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    for config in configs:
+        for raw in _raw_rows(config):
+            try:
+                pair = _understood(config.path.name, raw, splits)
+                if (pair.anchor, pair.other, pair.relation) in seen:
+                    raise _RejectedError("repeated", f"{pair.anchor} and {pair.other} are {pair.relation} already")
+            except _RejectedError as rejection:
+                yield RejectedPair(config.path.name, raw.number, rejection.reason, rejection.message[:500])
+            else:
+                seen.add((pair.anchor, pair.other, pair.relation))
+                yield pair
+
+
+def given_digest(configs: Sequence[GivenPairsConfig]) -> str:
+    """Digest of what the files hold, empty without files. Raises ValueError where one can't be read."""
+    found = hashlib.sha256()
+    for config in configs:
+        try:
+            with config.path.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"pairs: {config.path} can't be read: {error.strerror}") from error
+    return found.hexdigest()[:16] if configs else ""
+
+
+class _RejectedError(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def _raw_rows(config: GivenPairsConfig) -> Iterator[RawRow]:
+    """The file's rows. A file of text may lack a required column in some rows, but not in all of them."""
+    path, kind = config.path, config.kind or config.path.suffix.removeprefix(".").lower()
+    found: set[str] = set()
+    any_row = False
+    try:
+        for raw in {"parquet": _parquet_rows, "jsonl": jsonl_rows, "csv": _csv_rows}[kind](path):
+            found.update(raw.values)
+            any_row = any_row or raw.problem is None
+            yield raw
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"pairs: {path} can't be read: {error}") from error
+    if missing := [name for name in REQUIRED if name not in found] if any_row else []:
+        raise ValueError(f"pairs: {path} has no column {missing[0]}; it has {', '.join(sorted(found)) or 'none'}")
+
+
+def _csv_rows(path: Path) -> Iterator[RawRow]:
+    return csv_rows(path, ",")
+
+
+def _parquet_rows(path: Path) -> Iterator[RawRow]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        number, columns = 0, [name for name in COLUMNS if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=10_000, columns=columns):
+            for values in batch.to_pylist():
+                number += 1
+                yield RawRow(number, values, "")
+
+
+def _understood(file: str, raw: RawRow, splits: Mapping[str, str]) -> GivenPair:
+    if raw.problem is not None:
+        raise _RejectedError("malformed-row", raw.problem)
+    anchor, other = (_item(raw.values, side, splits) for side in ("anchor", "other"))
+    if anchor == other:
+        raise _RejectedError("self-pair", f"{anchor} is paired with itself")
+    relation = raw.values.get("relation")
+    if not isinstance(relation, str) or relation.strip().lower() not in RELATIONS:
+        raise _RejectedError("relation-unknown", f"relation {relation!r:.80} is none of {', '.join(RELATIONS)}")
+    relation = relation.strip().lower()
+    weight, target = _number(raw.values, "weight"), _number(raw.values, "target")
+    if weight is not None and weight <= 0:
+        raise _RejectedError("weight-bad", f"weight {weight} is not above 0")
+    if (target is None) == (relation == "target") and relation != "ordered":
+        how = "needs a target" if target is None else "takes no target"
+        raise _RejectedError("target-bad", f"the relation {relation} {how}")
+    return GivenPair(file, raw.number, anchor, other, relation, target, 1.0 if weight is None else weight)
+
+
+def _item(values: Values, side: str, splits: Mapping[str, str]) -> str:
+    try:
+        item = typed(values.get(side), "string")
+    except TypeError as error:
+        raise _RejectedError("malformed-row", f"{side} holds a {type(values[side]).__name__}, not an id") from error
+    item = str(item).strip() if item is not None else ""
+    if not item:
+        raise _RejectedError("id-missing", f"{side} is empty")
+    if item not in splits:
+        raise _RejectedError("item-unknown", f"{side} {item} is no item of the corpus")
+    if splits[item] != "train":
+        raise _RejectedError("other-split", f"{side} {item} is a {splits[item]} item; pairs are for training")
+    return item
+
+
+def _number(values: Values, column: str) -> float | None:
+    """A finite number that float32 can hold, or None where there is none."""
+    try:
+        number = typed(values.get(column), "float64")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _RejectedError(f"{column}-bad", f"{column} {values.get(column)!r:.80} is no number") from error
+    if number is None:
+        return None
+    assert isinstance(number, float)
+    if not math.isfinite(number) or abs(number) > 3e38 or 0 < abs(number) < 1e-30:
+        raise _RejectedError(f"{column}-bad", f"{column} {number} can't be held")
+    return number

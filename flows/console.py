@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tasks.scoring import Scores
 
 SLICES = 12
+MEASURED = ("metrics", "intervals", "champion_metrics", "champion_intervals")
 
 out = Console()
 
@@ -36,8 +37,13 @@ def show_night(night: "Night") -> None:
 
 def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
-    facts = {name: value for name, value in ref.model_dump().items() if value not in ({}, (), None)}
+    found = ref.model_dump()
+    facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None)}
     out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+    for metrics, intervals in zip(MEASURED[::2], MEASURED[1::2], strict=True):
+        if found.get(metrics):
+            out.print(Text(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
+            show_metrics(found[metrics], found[intervals])
 
 
 def show_scores(scores: "Scores") -> None:

@@ -42,7 +42,7 @@ def probes_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
         if name.startswith("probe_") and classifier in CLASSIFIERS:
             cells.setdefault(column, {})[classifier] = value_text(name, metrics, intervals)
     rows = tuple((column, *(own.get(each, "–") for each in CLASSIFIERS)) for column, own in cells.items())
-    return Grid(("accuracy of probes", *CLASSIFIERS.values()), rows)
+    return Grid(("probe", *CLASSIFIERS.values()), rows)
 
 
 def slices_grid(metrics: Mapping[str, float], *, limit: int) -> Grid:

@@ -79,7 +79,7 @@ def test_labels_are_read_off_the_embeddings(shapes: Path, model: str) -> None:
     assert scores["probes"].keys() | scores["metrics"].keys() == scores["intervals"].keys()
     scores = document(*asked)
     assert scores["probes"]["probe_colour_logistic"] > 0.9
-    assert any(line.startswith("accuracy of probes") for line in invoke(*asked).stdout.splitlines())
+    assert any(line.startswith("probe  ") for line in invoke(*asked).stdout.splitlines())
 
 
 def test_a_column_without_common_labels_is_not_probed_and_that_is_said(shapes: Path, model: str) -> None:

@@ -34,13 +34,13 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.bundle import read_pictures, read_rows
+from models.feed import TrainingItems
 from models.mining.lexical import mine_lexical_negatives
 from models.mining.negatives import MiningConfig, batch_negatives
-from models.objectives import ObjectiveConfig
 from models.pixels import open_pixels, write_pixels
 from models.relations import Relations
 from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import TrainingConfig, TrainingItems, train
+from models.trainer import Recipe, TrainingConfig, train
 
 ITEMS, BATCH = 640, 32
 FORK = multiprocessing.get_context("fork")
@@ -52,7 +52,6 @@ class Training:
 
     start: DualEncoder
     items: TrainingItems
-    negatives_NK: Any
     config: TrainingConfig
 
     def run(self, workdir: Path, taken: Any) -> None:
@@ -62,7 +61,7 @@ class Training:
             taken.value += 1
 
         register_optimizer_step_post_hook(count)
-        result = train(self.start, self.items, self.negatives_NK, self.config, [ObjectiveConfig()], workdir=workdir)
+        result = train(self.start, self.items, Recipe(self.config), workdir=workdir)
         digest = hashlib.sha256()
         for name, tensor in result.encoder.network.state_dict().items():
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
@@ -82,10 +81,12 @@ def prepare(steps: int, folder: Path) -> Training:
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
     start = create(ModelConfig(architecture="tiny-32"), [text for own in texts for text in own], seed=0)
     write_pixels(read_pictures("emoji", rows), len(rows), start.preprocess_cfg, folder / "pixels.npy")
-    items = TrainingItems(ids, texts, open_pixels(folder / "pixels.npy"), relations)
     negatives_NK = batch_negatives(mine_lexical_negatives(relations, MiningConfig(), seed=0))
-    config = TrainingConfig(max_minutes=None, max_steps=steps, batch_size=BATCH, threads=1, checkpoint_seconds=0.1)
-    return Training(start, items, negatives_NK, config)
+    items = TrainingItems(tuple(ids), open_pixels(folder / "pixels.npy"), relations, negatives_NK)
+    config = TrainingConfig(
+        max_minutes=None, max_steps=steps, batch_size=BATCH, threads=1, checkpoint_seconds=0.1, ema_decay=0.99
+    )
+    return Training(start, items, config)
 
 
 def half_written(checkpoints: Path) -> set[tuple[str, int]]:

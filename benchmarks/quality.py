@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Literal
@@ -44,14 +44,14 @@ from PIL import Image
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
 from models.encoder import Encoder
+from models.feed import TrainingItems
 from models.metrics import EvaluationConfig, evaluate
 from models.mining.lexical import mine_lexical_negatives
 from models.mining.negatives import MiningConfig, batch_negatives
-from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
 from models.relations import Relations
 from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import TrainingConfig, TrainingItems, train
+from models.trainer import Recipe, TrainingConfig, train
 
 TAUGHT, ASKED = "twemoji", "openmoji"
 RECALLS = {
@@ -167,18 +167,19 @@ def our_items(row: Ours, artist: Artist, pixels: Pixels) -> TrainingItems:
     """The artist's items with the texts and relations of the row."""
     texts = artist.texts(row.texts)
     relations = artist.relations(texts) if row.related else unrelated(artist.item_ids, texts)
-    return TrainingItems(artist.item_ids, texts, pixels, relations)
+    return TrainingItems(tuple(artist.item_ids), pixels, relations)
 
 
 def train_ours(row: Ours, trial: Trial, start: DualEncoder, workdir: Path) -> int:
     """Trains `start` in place by our loop; steps done."""
     config, artist = our_config(row, trial), read_artist(TAUGHT)
     items = our_items(row, artist, open_pixels(workdir / "pixels.npy"))
-    negatives_NK = None
     if config.hard_fraction:
-        mined = artist.relations(items.texts)
-        negatives_NK = batch_negatives(mine_lexical_negatives(mined, MiningConfig(), seed=trial.seed))
-    return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=workdir).steps
+        mined = artist.relations(artist.texts(row.texts))
+        items = replace(
+            items, negatives_NK=batch_negatives(mine_lexical_negatives(mined, MiningConfig(), seed=trial.seed))
+        )
+    return train(start, items, Recipe(config), workdir=workdir).steps
 
 
 def train_peer(row: Peer, trial: Trial, start: DualEncoder, workdir: Path) -> int:

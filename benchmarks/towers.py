@@ -15,13 +15,13 @@ import torch
 
 from benchmarks.bundle import Collection, read_collection
 from models.encoder import Encoder
+from models.feed import TrainingItems
 from models.metrics import EvaluationConfig, evaluate
 from models.mining.lexical import mine_lexical_negatives
 from models.mining.negatives import MiningConfig, batch_negatives
-from models.objectives import ObjectiveConfig
 from models.pixels import open_pixels, write_pixels
 from models.towers import ModelConfig, create
-from models.trainer import TrainingConfig, TrainingItems, train
+from models.trainer import Recipe, TrainingConfig, train
 
 
 def measure(shape: str, name: str, config: TrainingConfig, workdir: Path) -> dict[str, float]:
@@ -29,10 +29,11 @@ def measure(shape: str, name: str, config: TrainingConfig, workdir: Path) -> dic
     learn, check = read_collection(name, "train"), read_collection(name, "val")
     start = create(ModelConfig(architecture=shape), [text for own in learn.texts for text in own], seed=config.seed)
     write_pixels(learn.images, len(learn.images), start.preprocess_cfg, workdir / "pixels.npy")
-    items = TrainingItems(learn.item_ids, learn.texts, open_pixels(workdir / "pixels.npy"), learn.relations)
     negatives_NK = batch_negatives(mine_lexical_negatives(learn.relations, MiningConfig(), seed=0))
+    pixels = open_pixels(workdir / "pixels.npy")
+    items = TrainingItems(tuple(learn.item_ids), pixels, learn.relations, negatives_NK)
     cpu = time.process_time()
-    result = train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=workdir)
+    result = train(start, items, Recipe(config), workdir=workdir)
     cpu = time.process_time() - cpu
     weights = sum(parameter.numel() for parameter in start.network.parameters())
     speed = {

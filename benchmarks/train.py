@@ -49,11 +49,12 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
 from models.batches import BatchPlan
-from models.objectives import ObjectiveConfig
+from models.feed import TrainingItems
 from models.pixels import AugmentationConfig, normalize_pixels, open_pixels, write_pixels
 from models.relations import Relations
 from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import TrainingConfig, TrainingItems, TrainingProgress, train
+from models.trainer import Recipe, TrainingConfig, train
+from models.training_log import TrainingProgress
 
 CAPTIONS = ("names", "joined", "separate")
 Clock = Callable[[], float]
@@ -65,6 +66,7 @@ class Work:
 
     start: DualEncoder
     items: TrainingItems
+    captions: list[list[str]]
     files: list[Path]
     """The pictures as ingest stores them."""
     batch: int
@@ -82,7 +84,7 @@ class Stored(Dataset[Batch]):
         return len(self._work.files)
 
     def __getitem__(self, row: int) -> Batch:
-        own = self._work.items.texts[row]
+        own = self._work.captions[row]
         text = own[int(torch.randint(len(own), ()))]
         return self._transform(Image.open(self._work.files[row])), self._work.start.tokenizer([text])[0]
 
@@ -166,8 +168,8 @@ def _train(
 ) -> list[dict[str, float]]:
     """Trains a copy with our loop; the lines of its log."""
     with tempfile.TemporaryDirectory() as folder:
-        objectives, encoder = [ObjectiveConfig()], copy.deepcopy(work.start)
-        train(encoder, work.items, None, config, objectives, workdir=Path(folder), progress=progress)
+        encoder = copy.deepcopy(work.start)
+        train(encoder, work.items, Recipe(config), workdir=Path(folder), progress=progress)
         return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -186,8 +188,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> Work:
         relations = unrelated(ids, texts)
     else:
         relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [r["pixel_sha1"] for r in rows])
-    items = TrainingItems(ids, texts, open_pixels(folder / "pixels.npy"), relations)
-    return Work(start, items, files, options.batch, options.steps)
+    items = TrainingItems(tuple(ids), open_pixels(folder / "pixels.npy"), relations)
+    return Work(start, items, texts, files, options.batch, options.steps)
 
 
 def _captions(names: list[str], keywords: list[str], kind: str) -> list[str]:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from models.towers import best_device
 
@@ -93,6 +95,9 @@ class Ranks:
             dist.barrier()
 
 
+ALONE = Ranks()
+
+
 @contextmanager
 def joined(timeout_minutes: float) -> Iterator[Ranks]:
     """The ranks that torchrun's environment (RANK, WORLD_SIZE, …) names; alone where there is none.
@@ -100,7 +105,7 @@ def joined(timeout_minutes: float) -> Iterator[Ranks]:
     A rank that waits longer than the timeout for another ends with an error, so that a hung one hangs nobody.
     """
     if not launched():
-        yield Ranks()
+        yield ALONE
         return
     on_gpus = torch.cuda.is_available()
     if on_gpus:
@@ -108,9 +113,14 @@ def joined(timeout_minutes: float) -> Iterator[Ranks]:
     else:
         # Processes that each take all cores wait for one another at every product.
         torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
-    dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(minutes=timeout_minutes))
+    timeout = timedelta(minutes=timeout_minutes)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    # After a restart the store still holds the addresses of the processes before.
+    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=timeout)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Ranks(rank, size)
     finally:
         dist.destroy_process_group()
 
@@ -144,7 +154,7 @@ def _all_reduce(grads: Sequence[torch.Tensor]) -> None:
     if grads:
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
-        for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        for grad, summed in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(summed.view_as(grad))
 
 

@@ -16,7 +16,7 @@ import torch
 
 from models.batches import BatchPlan, Indices
 from models.contrastive import Targets
-from models.distributed import Ranks
+from models.distributed import ALONE, Ranks
 from models.pixels import AugmentationConfig, Pixels, augment, draw_changes, normalize_pixels
 from models.relations import Relations
 from models.towers import DualEncoder
@@ -64,7 +64,7 @@ class BatchSource:
     encoder: DualEncoder
     token_TL: torch.Tensor
     augmentation: AugmentationConfig | None
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
 
     def batch(self, step: int) -> ReadyBatch:
         """A pure function of the plan's seed and the step."""

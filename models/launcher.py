@@ -40,7 +40,7 @@ def launch(
         rdzv_endpoint="localhost:0",
         max_restarts=RESTARTS,
         monitor_interval=0.5,
-        shutdown_timeout=10,
+        shutdown_timeout=5,
     )
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(watch, over), daemon=True)
@@ -48,9 +48,11 @@ def launch(
     try:
         elastic_launch(config, function)(*arguments)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
+        # What a process wrote of its end is a document, what the agent saw of it a sentence.
+        reason = failure.message["message"] if isinstance(failure.message, dict) else failure.message
         raise RuntimeError(
-            f"training in {processes} processes failed {RESTARTS + 1} times; rank {failure.global_rank} said: {failure.message}"
+            f"training in {processes} processes failed {RESTARTS + 1} times; rank {rank} said: {reason}"
         ) from error
     finally:
         over.set()

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from models.batches import BatchPlan
 from models.checkpoint import Checkpoints, Position
-from models.distributed import Ranks
+from models.distributed import ALONE, Ranks
 from models.feed import BatchSource, Feed, TrainingItems
 from models.finetuning import finish, match_layout, parameter_groups, prepare
 from models.micro_batches import MicroBatches
@@ -65,7 +65,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Images, or texts, that pass through a tower at once; a batch of more takes two passes and little more memory than
     one of these (GradCache). None passes all at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the towers. `auto` is bfloat16 on a GPU and float32 on a CPU, where bfloat16 gains nothing for small towers."""
+    """Of the towers. `auto` is bfloat16 on a GPU and float32 on a CPU, where small towers gain nothing."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; none leaves torch's own choice."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
@@ -95,10 +95,10 @@ class Recipe:
     """How items become a model."""
 
     training: TrainingConfig
-    objectives: Sequence[ObjectiveConfig] = (ObjectiveConfig(),)
-    model: ModelConfig = ModelConfig()
+    objectives: Sequence[ObjectiveConfig] = field(default_factory=lambda: [ObjectiveConfig()])
+    model: ModelConfig = field(default_factory=ModelConfig)
     """What of the network is trained, and how: locks, adapters, rates by layer."""
-    mining: MiningConfig = MiningConfig()
+    mining: MiningConfig = field(default_factory=MiningConfig)
     """How negatives are mined again during the training."""
 
 
@@ -120,7 +120,7 @@ def train(
     recipe: Recipe,
     *,
     workdir: Path,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingResult:
     """Trains `start` in place until the budget is used up, and returns it.
@@ -258,7 +258,7 @@ def _is_refresh(recipe: Recipe, step: int, fraction: float) -> bool:
 
 def _spreads(image_BD: torch.Tensor, text_BD: torch.Tensor) -> dict[str, float]:
     """Variance and uniformity of both sides; a warning where one has collapsed."""
-    values = {}
+    values: dict[str, float] = {}
     for side, embedding_BD in (("image", image_BD), ("text", text_BD)):
         variance, uniformity = spread(embedding_BD)
         values |= {f"{side}_variance": variance, f"{side}_uniformity": uniformity}

@@ -110,9 +110,9 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            f"training.tensorboard: {folder}: TensorBoard isn't installed; install pairloom[tensorboard], or leave it out"
+            f"training.tensorboard: {folder}: TensorBoard is missing; install pairloom[tensorboard] or leave it out"
         ) from error
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def _peak_flops(device: torch.device) -> float | None:

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models import towers
+from models.distributed import joined
+from models.feed import TrainingItems
+from models.launcher import launch, processes_wanted
 from models.mining.negatives import Negatives, batch_negatives
 from models.pixels import open_pixels, write_pixels
-from models.trainer import Recipe
+from models.trainer import Recipe, TrainingResult
 from models.trainer import train as train_encoder
 from models.training_log import TrainingProgress, read_log
 from storage.corpus import Corpus
@@ -49,34 +52,38 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "train")
     start = starting_point(pipeline, plan, items)
-    pixels = run.folder / "pixels.npy"
-    if not pixels.exists():
-        with written_aside(pixels) as aside:
-            images = chain.from_iterable(split_images(corpus, snapshot, "train"))
-            write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
-    result = train_encoder(
-        start,
-        TrainingItems(items.item_ids, items.texts, open_pixels(pixels), relations),
-        stored_negatives(mined, items.item_ids),
-        pipeline.training,
-        pipeline.objective,
-        workdir=run.folder / "training",
-        model=pipeline.model,
-        progress=show,
-    )
+    pixels = run.folder / "pixels.npy"
+    with joined(pipeline.training.rank_timeout_minutes) as ranks:
+        if ranks.leads and not pixels.exists():
+            with written_aside(pixels) as aside:
+                images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+                write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+        ranks.wait()
+        negatives_NK = stored_negatives(mined, items.item_ids)
+        result = train_encoder(
+            start,
+            TrainingItems(tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK),
+            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining),
+            workdir=run.folder / "training",
+            ranks=ranks,
+            progress=show,
+        )
+        if ranks.leads:
+            adopt(run, ModelStore(pipeline.folder), result)
+        ranks.wait()
+
+
+def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
+    """Put the trained model into the store, and leave word of it."""
     built = run.folder / "model"
     result.encoder.save(built)
+    model_id = models.adopt(built, read_log(run.folder / "training"))
     ref = ModelRef(
-        model_id=ModelStore(pipeline.folder).adopt(built),
-        steps=result.steps,
-        samples=result.samples,
-        seconds=result.seconds,
-        loss=result.loss,
+        model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss
     )
     run.write("train", ref)
-    return ref
 
 
 def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualEncoder:
@@ -119,5 +126,5 @@ def show_log(folder: Path) -> None:
     """Pass on the progress of a training in other processes."""
     if lines := read_log(folder):
         last = lines[-1]
-        names = ("step", "fraction", "loss", "samples_per_second", "eta_seconds")
-        show(TrainingProgress(**{name: last[name] for name in names}))
+        rates = (last["loss"], last["samples_per_second"], last["eta_seconds"])
+        show(TrainingProgress(int(last["step"]), last["fraction"], *rates))

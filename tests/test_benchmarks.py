@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,8 @@ from benchmarks import quality
 from benchmarks.bundle import unrelated
 from benchmarks.peer import train_open_clip
 from models.batches import BatchPlan
-from models.objectives import ObjectiveConfig
 from models.pixels import normalize_pixels
-from models.trainer import TrainingConfig, TrainingItems, train
+from models.trainer import Recipe, TrainingConfig, train
 
 torch.set_num_threads(1)
 IDS = [str(number) for number in range(32)]
@@ -41,7 +41,7 @@ def test_a_row_of_the_ablation_has_valid_settings_and_items(row: quality.Ours, t
 def test_the_peer_takes_the_same_steps_as_our_loop(tmp_path: Path) -> None:
     start = tiny_encoder(tmp_path)
     stored = tiny_items(tmp_path, start)
-    items = TrainingItems(IDS, stored.texts, stored.pixels, unrelated(IDS, stored.texts))
+    items = replace(stored, relations=unrelated(IDS, tiny_texts()))
     config = TrainingConfig(max_minutes=None, max_steps=6, batch_size=16, warmup_fraction=0.5, hard_fraction=0)
     config = config.model_copy(update={"augmentation": None})
     plan = BatchPlan(items.relations.item_texts, None, 16, 0, config.seed)
@@ -50,6 +50,6 @@ def test_the_peer_takes_the_same_steps_as_our_loop(tmp_path: Path) -> None:
     same = [(normalize_pixels(items.pixels[own.items_B], start.preprocess_cfg), tokens[own.texts_B]) for own in batches]
     rates = [0, 1e-3 / 3, 2e-3 / 3, 1e-3, 0.75e-3, 0.25e-3]
     losses = train_open_clip(tiny_encoder(tmp_path).network, same, lambda step: rates[step])
-    result = train(start, items, None, config, [ObjectiveConfig()], workdir=tmp_path / "run")
+    result = train(start, items, Recipe(config), workdir=tmp_path / "run")
     assert losses[-1] == pytest.approx(result.loss, abs=1e-5)
     assert losses[-1] < losses[0]

@@ -1,3 +1,5 @@
+import itertools
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_images, tiny_items
 
 from models.batches import BatchPlan
@@ -16,8 +19,8 @@ from models.encoder import Encoder
 from models.metrics import EvaluationConfig, evaluate
 from models.mining.lexical import mine_lexical_negatives
 from models.mining.negatives import MiningConfig, batch_negatives
-from models.objectives import ObjectiveConfig
 from models.pixels import AugmentationConfig
+from models.stability import LossGuard, spread
 from models.towers import ModelConfig
 from models.trainer import Recipe, TrainingConfig, TrainingResult, train
 from models.training_log import TrainingProgress, read_log
@@ -31,7 +34,7 @@ def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
     start = tiny_encoder(folder)
     items = tiny_items(folder, start)
     negatives_NK = batch_negatives(mine_lexical_negatives(items.relations, MiningConfig(), seed=0))
-    return train(start, items, negatives_NK, config, [ObjectiveConfig()], workdir=folder / name)
+    return train(start, replace(items, negatives_NK=negatives_NK), Recipe(config), workdir=folder / name)
 
 
 def weights(result: TrainingResult) -> dict[str, bytes]:
@@ -170,3 +173,102 @@ def test_batches_bring_hard_negatives_and_cover_every_item() -> None:
         assert len(set(items_B.tolist())) == 10
         assert set(hard.tolist()) <= set(negatives_NK[anchors].ravel().tolist())
     assert sorted(item for step in range(8) for item in plan.batch(step).items_B[:5].tolist()) == list(range(40))
+
+
+class Spoiler:
+    """Makes the images' embeddings NaN on some of its calls."""
+
+    def __init__(self, calls: range) -> None:
+        self.calls, self.seen = calls, 0
+
+    def __call__(self, _module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return output * torch.nan if self.seen in self.calls else output
+
+
+def spoiled(folder: Path, calls: range, **changes: object) -> TrainingResult:
+    start = tiny_encoder(folder)
+    start.network.get_submodule("visual").register_forward_hook(Spoiler(calls))
+    config = STEPS.model_copy(update={"max_steps": 30, "augmentation": STILL, **changes})
+    return train(start, tiny_items(folder, start), Recipe(config), workdir=folder / "run")
+
+
+def test_two_bad_steps_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = spoiled(tmp_path, range(10, 12))
+    assert (result.steps, result.samples) == (30, 28 * 16)
+    assert caplog.text.count("is skipped: the loss is nan") == 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in result.encoder.network.state_dict().values())
+
+
+def test_after_three_bad_steps_the_last_checkpoint_is_reloaded_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = spoiled(tmp_path, range(20, 23))
+    assert "going back to step" in caplog.text
+    assert result.steps == 30
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in result.encoder.network.state_dict().values())
+    assert read_log(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="the loss is nan, at half the learning rate too; lower"):
+        spoiled(tmp_path, range(20, 10_000), seed=1)
+
+
+def test_an_exploding_loss_is_told_from_a_noisy_one() -> None:
+    guard = LossGuard()
+    assert [guard.trouble(loss, 1.0) for loss in (5.0, 4.0, 9.0, 0.5)] == ["", "", "", ""]
+    assert guard.trouble(40.0, 1.0) == "the loss is 40 where 4.969 was usual"
+    assert guard.trouble(math.inf, 1.0) == "the loss is inf"
+    assert guard.trouble(4.0, math.nan) == "the gradient's norm is nan"
+    assert guard.bad_steps == 3
+    assert guard.trouble(4.0, 1.0) == ""
+    assert guard.bad_steps == 0
+
+
+def test_spread_matches_pairs_one_by_one() -> None:
+    embedding_BD = torch.nn.functional.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    variance, uniformity = spread(embedding_BD)
+    kernel = [math.exp(-2 * float((a - b).square().sum())) for a, b in itertools.permutations(embedding_BD, 2)]
+    assert uniformity == pytest.approx(math.log(sum(kernel) / len(kernel)), rel=1e-5)
+    assert variance == pytest.approx(1 - float(embedding_BD.mean(dim=0).square().sum()), rel=1e-5)
+    point_BD = embedding_BD[:1].expand(7, -1)
+    assert spread(point_BD) == pytest.approx((0, 0), abs=1e-5)
+
+
+def test_collapsed_embeddings_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start = tiny_encoder(tmp_path)
+    with torch.no_grad():
+        start.network.get_parameter("visual.class_embedding").mul_(0)
+        start.network.get_parameter("visual.conv1.weight").zero_()
+    config = STEPS.model_copy(update={"max_steps": 1})
+    train(start, tiny_items(tmp_path, start), Recipe(config), workdir=tmp_path / "run")
+    assert "the image embeddings have collapsed" in caplog.text
+
+
+def test_negatives_mined_again_survive_a_kill(tmp_path: Path) -> None:
+    recipe = Recipe(
+        STEPS.model_copy(update={"hard_fraction": 0.5}), mining=MiningConfig(refresh_every=7, num_negatives=2)
+    )
+    items = tiny_items(tmp_path, tiny_encoder(tmp_path))
+
+    def run_until(call: int | None, name: str) -> TrainingResult:
+        start, calls = tiny_encoder(tmp_path), itertools.count(1)
+
+        def interrupt(*_: object) -> None:
+            if next(calls) == call:
+                raise KeyboardInterrupt
+
+        start.network.get_submodule("visual").register_forward_pre_hook(interrupt)
+        return train(start, items, recipe, workdir=tmp_path / name)
+
+    expected = weights(run_until(None, "whole"))
+    (folder,) = (tmp_path / "whole" / "checkpoints").glob("step-*")
+    negatives_NK = load_file(folder / "state.safetensors")["negatives"].numpy()
+    anchors, columns = np.nonzero(negatives_NK >= 0)
+    assert len(anchors)
+    everything = np.arange(len(items.item_ids))
+    assert not items.relations.positive_mask(everything, everything)[anchors, negatives_NK[anchors, columns]].any()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_until(50, "cut")
+    resumed = run_until(None, "cut")
+    assert resumed.resumed_from_step > 7
+    assert weights(resumed) == expected

@@ -24,7 +24,7 @@ def nightly(pipeline: Pipeline) -> Night:
 
     snapshot = ingest(pipeline)
     plan = decide(pipeline, snapshot)
-    verdict = release = None
+    pairs = verdict = release = None
     model_id = plan.champion_model
 
     if model_id and plan.action != "nothing":
@@ -41,5 +41,5 @@ def nightly(pipeline: Pipeline) -> Night:
         table = index(pipeline, vectors)
         release = publish(pipeline, plan, table, verdict)
 
-    night = Night.ended(pipeline, snapshot, plan, verdict, release, seconds)
+    night = Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)
     return report(pipeline, night)

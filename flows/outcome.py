@@ -7,7 +7,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from tasks.pipeline import Pipeline
-from tasks.refs import Plan, ReleaseRef, SnapshotRef, Verdict
+from tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
 
 
 class Night(BaseModel, frozen=True):
@@ -26,6 +26,10 @@ class Night(BaseModel, frozen=True):
     """Low and high end of `metrics`."""
     comparisons: tuple[str, ...] = Field(default=(), exclude=True)
     """Challenger and champion in words; for the report."""
+    pairs_id: str | None = Field(default=None, exclude=True)
+    """The pairs mined tonight; for the report."""
+    trained: str | None = Field(default=None, exclude=True)
+    """The model trained tonight, released or not; for the report."""
     seconds: dict[str, float]
 
     @classmethod
@@ -36,6 +40,7 @@ class Night(BaseModel, frozen=True):
         plan: Plan,
         verdict: Verdict | None,
         release: ReleaseRef | None,
+        pairs: PairsRef | None,
         seconds: dict[str, float],
     ) -> Self:
         """A night that came to its end, whatever that was."""
@@ -52,6 +57,8 @@ class Night(BaseModel, frozen=True):
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,
             comparisons=verdict.comparisons if verdict else (),
+            pairs_id=pairs.pairs_id if pairs else None,
+            trained=verdict.model_id if verdict else None,
             seconds=seconds,
         )
 

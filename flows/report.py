@@ -1,14 +1,15 @@
 """The night's report: a Markdown artifact on the flow run's page, with counts, metrics and a contact sheet."""
 
-import html
-import string
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from flows.loss_curve import curve_section
+from flows.markdown import escaped, table
 from flows.metrics_table import metrics_grid, probes_grid, slices_grid
+from flows.mining_report import mining_section
 from flows.outcome import Night
 from search.query import Query, SearchResult, search
 from search.release import OpenRelease
@@ -27,7 +28,7 @@ def report(pipeline: Pipeline, night: Night) -> Night:
         return night
     answers = sample_answers(pipeline) if night.outcome == "released" else []
     create_markdown_artifact(
-        markdown(night, answers),
+        markdown(night, answers, [*mining_section(pipeline, night.pairs_id), *curve_section(pipeline, night.trained)]),
         key=f"night-{pipeline.name}".replace("_", "-"),
         description=f"{night.outcome}: {night.reason}",
     )
@@ -51,29 +52,24 @@ def sample_texts(pipeline: Pipeline) -> list[str]:
     return texts[step // 2 :: step][:QUERIES]
 
 
-def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]]) -> str:
-    """The report as Markdown. Everything that came from outside is escaped."""
+def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning: Sequence[str] = ()) -> str:
+    """The report as Markdown. Everything that came from outside is escaped; `learning` is of mining and training."""
     release = f" · release {night.release}" if night.release else ""
     model = f" · model `{night.model_id}`" if night.model_id else ""
     lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]
-    lines += _table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
+    lines += table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
-        lines += _table(grid.columns[0], grid.columns[1:], grid.rows)
+        lines += table(grid.columns[0], grid.columns[1:], grid.rows)
     if answers:
         picture = data_uri(contact_picture(answers, columns=HITS))
         best = [[text, *_best(result)] for text, result in answers]
         lines += ["## What it finds", "", f"![The nearest images of each text]({picture})", ""]
-        lines += _table("validation text", ["nearest item", "score"], best)
+        lines += table("validation text", ["nearest item", "score"], best)
     slices = slices_grid(night.metrics, limit=SLICES)
-    lines += _table(slices.columns[0], slices.columns[1:], slices.rows)
-    lines += _table("seconds", *_across({name: f"{value:,.1f}" for name, value in night.seconds.items()}))
+    lines += table(slices.columns[0], slices.columns[1:], slices.rows)
+    lines += learning
+    lines += table("seconds", *_across({name: f"{value:,.1f}" for name, value in night.seconds.items()}))
     return "\n".join(lines)
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no markup, no link, no HTML."""
-    flat = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{char}" if char in string.punctuation and char not in "&;" else char for char in flat)
 
 
 def _best(result: SearchResult) -> list[str]:
@@ -84,11 +80,3 @@ def _best(result: SearchResult) -> list[str]:
 def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     """One row of named values."""
     return list(values), [["tonight", *values.values()]] if values else []
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    lines = [[title, *columns], *rows]
-    head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in lines]
-    return [head, "| --- |" + " ---: |" * len(columns), *body, ""]

@@ -4,12 +4,23 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
 from search.query import Hit, SearchResult
 
 Titled = tuple[str, SearchResult]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures to be seen beside one another."""
+
+    title: str
+    pictures: tuple[Image.Image, Image.Image]
+    texts: tuple[str, str]
+
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fafaf8; --card: #fff; --ink: #1c1c1a; --soft: #6b6a63; --line: #e4e2da; }
@@ -71,21 +82,53 @@ def contact_picture(queries: Sequence[Titled], *, columns: int = 8, rows: int = 
         draw.text((gap, top), _fitting(draw, line_title, font, width - 2 * gap), fill="#222", font=font)
         for place, hit in enumerate(hits):
             with Image.open(io.BytesIO(hit.thumbnail)) as opened:
-                small = opened.convert("RGB")
-            small.thumbnail((cell, cell))
-            left = gap + place * (cell + gap) + (cell - small.width) // 2
-            sheet.paste(small, (left, top + heading + (cell - small.height) // 2))
-    for quality in (80, 60, 40, 20):
-        out = io.BytesIO()
-        sheet.save(out, "WEBP", quality=quality, method=4)
-        if out.tell() <= max_bytes:
-            return out.getvalue()
+                _paste(sheet, opened.convert("RGB"), (gap + place * (cell + gap), top + heading), cell)
+    if found := _webp(sheet, max_bytes):
+        return found
     return contact_picture(queries[: max(1, len(shown) // 2)], columns=columns, rows=rows, max_bytes=max_bytes)
+
+
+def pair_picture(pairs: Sequence[Pair], *, columns: int = 4, max_bytes: int = 200_000) -> bytes:
+    """Pairs side by side in a grid as one WebP of at most `max_bytes`; fewer pairs where they don't fit."""
+    cell, gap, line = 96, 8, 16
+    width, height = 2 * cell + 3 * gap, cell + 2 * line + gap
+    down = max(1, -(-len(pairs) // columns))
+    sheet = Image.new("RGB", (columns * width + gap, down * height + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    for place, pair in enumerate(pairs):
+        left, top = gap + place % columns * width, gap + place // columns * height
+        draw.text((left, top), _fitting(draw, pair.title, font, 2 * cell + gap), fill="#777", font=font)
+        for side, (picture, text) in enumerate(zip(pair.pictures, pair.texts, strict=True)):
+            start = left + side * (cell + gap)
+            _paste(sheet, picture, (start, top + line), cell)
+            below = top + line + cell
+            draw.text((start, below), _fitting(draw, text.replace("−", "-"), font, cell), fill="#222", font=font)
+    if found := _webp(sheet, max_bytes):
+        return found
+    return pair_picture(pairs[: len(pairs) // 2], columns=columns, max_bytes=max_bytes)
 
 
 def data_uri(picture: bytes) -> str:
     """`picture` (WebP) as an address that Markdown and HTML can show without a file."""
     return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+
+
+def _paste(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], cell: int) -> None:
+    """Put `picture` into the middle of a square, made smaller where it is larger."""
+    small = picture.copy()
+    small.thumbnail((cell, cell))
+    sheet.paste(small, (corner[0] + (cell - small.width) // 2, corner[1] + (cell - small.height) // 2))
+
+
+def _webp(sheet: Image.Image, max_bytes: int) -> bytes | None:
+    """As good as `max_bytes` allow, or None."""
+    for quality in (80, 60, 40, 20):
+        out = io.BytesIO()
+        sheet.save(out, "WEBP", quality=quality, method=4)
+        if out.tell() <= max_bytes:
+            return out.getvalue()
+    return None
 
 
 def _section(heading: str, result: SearchResult) -> str:

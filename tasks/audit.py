@@ -59,16 +59,17 @@ def false_negatives(positive: pa.Table, negative: pa.Table, items: Items) -> dic
 
 
 def hardest(negatives: Mapping[str, Negatives], items: Items) -> list[dict[str, Any]]:
-    """The pairs that score highest, those of one direction and of the next in turn, each pair of items once."""
-    chosen: dict[frozenset[int], dict[str, Any]] = {}
+    """The pairs that score highest, those of one direction and of the next in turn, each item in one of them."""
+    chosen: list[dict[str, Any]] = []
+    shown: set[int] = set()
     ranked = [_ranked(direction, each) for direction, each in negatives.items()]
     for direction, anchor, place in filter(None, chain.from_iterable(zip_longest(*ranked))):
         found = negatives[direction]
         other = int(found.indices_NK[anchor, place])
-        if len(chosen) == HARDEST:
-            break
-        chosen.setdefault(
-            frozenset((anchor, other)),
+        if not shown.isdisjoint((anchor, other)) or len(chosen) == HARDEST:
+            continue
+        shown |= {anchor, other}
+        chosen.append(
             {
                 "direction": direction,
                 "anchor": items.item_ids[anchor],
@@ -79,13 +80,13 @@ def hardest(negatives: Mapping[str, Negatives], items: Items) -> list[dict[str, 
                 "positive_score": round(float(found.positive_N[anchor]), 4),
             },
         )
-    return list(chosen.values())
+    return chosen
 
 
 def _ranked(direction: str, negatives: Negatives) -> list[tuple[str, int, int]]:
-    """The anchors and places of the highest scores; twice as many as are shown, since each pair may come both ways."""
+    """Anchors and places of the highest scores; more than are shown, since items may come again and again."""
     anchors, places = np.nonzero(negatives.indices_NK >= 0)
-    order = np.argsort(-negatives.scores_NK[anchors, places], kind="stable")[: 2 * HARDEST]
+    order = np.argsort(-negatives.scores_NK[anchors, places], kind="stable")[: 100 * HARDEST]
     return [(direction, int(anchor), int(place)) for anchor, place in zip(anchors[order], places[order], strict=True)]
 
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from models.mining.near_duplicates import THUMBNAIL, Indices, Thumbnails, near_duplicates
+from models.mining.near_duplicates import THUMBNAIL, Thumbnails, near_duplicates
 from models.relations import KINDS, Edges
 from storage.corpus import Corpus, Snapshot
-from storage.images import open_stored
+from tasks.items import images_of
 
 STORED_KINDS = ("near_duplicate", "given")
 """Kinds of positives that can't be told from the items themselves."""
@@ -23,25 +23,17 @@ def near_duplicate_edges(corpus: Corpus, snapshot: Snapshot, split: str, bits: i
         firsts_M, seconds_M = near_duplicates(
             rows["perceptual_hash"].to_pylist(),
             bits,
-            lambda wanted_U: thumbnails(corpus, snapshot, rows["item_id"].combine_chunks(), wanted_U),
+            lambda wanted_U: thumbnails(corpus, snapshot, rows["item_id"].combine_chunks().take(pa.array(wanted_U))),
         )
     kinds_M = np.full(len(firsts_M), KINDS.index("near_duplicate"), dtype=np.int8)
     return Edges(firsts_M, seconds_M, kinds_M, np.ones(len(firsts_M), dtype=np.float32))
 
 
-def thumbnails(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray, wanted_U: Indices) -> Thumbnails:
-    """Uint8 (U, side, side, 3) of some items, given by their places in `item_ids`; opens only parts that hold one."""
-    wanted = item_ids.take(pa.array(wanted_U))
+def thumbnails(corpus: Corpus, snapshot: Snapshot, wanted: pa.StringArray) -> Thumbnails:
+    """Uint8 (U, side, side, 3) of some items, box-averaged."""
     small_U = np.zeros((len(wanted), THUMBNAIL, THUMBNAIL, 3), dtype=np.uint8)
-    for part in snapshot.parts:
-        if not pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=wanted)).as_py():
-            continue
-        for batch in corpus.read(snapshot, part, ["item_id", "image"]):
-            places = pc.index_in(batch["item_id"], wanted)
-            for row, place in enumerate(places.to_pylist()):
-                if place is not None:
-                    image = open_stored(batch["image"][row]["bytes"].as_py())
-                    small_U[place] = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    for place, image in images_of(corpus, snapshot, wanted):
+        small_U[place] = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     return small_U
 
 

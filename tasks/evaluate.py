@@ -15,7 +15,7 @@ from storage.modelstore import ModelStore
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
-from tasks.items import Items, images_of, read_items, split_images, split_slices
+from tasks.items import Items, image_batches, read_items, split_images, split_slices
 from tasks.pipeline import Pipeline
 from tasks.probing import probe_encoder, read_probe_items
 from tasks.refs import ModelRef, Plan, Verdict
@@ -67,7 +67,7 @@ def measure_encoder(
     slices = split_slices(corpus, snapshot, items)
     measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, slices)
     asked = read_probe_items(corpus, snapshot, items.item_ids, pipeline.evaluation)
-    train_images = images_of(corpus, snapshot, asked.train_ids)
+    train_images = image_batches(corpus, snapshot, asked.train_ids)
     return replace(measured, probes=probe_encoder(encoder, asked, train_images, image_ND, pipeline.evaluation.seed))
 
 

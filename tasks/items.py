@@ -1,5 +1,6 @@
 """The items of one split as the learning code wants them: columns in memory, relations between them."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -69,11 +70,18 @@ def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[lis
                 yield [open_stored(image["bytes"]) for image in images]
 
 
-def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Iterator[list[Image.Image]]:
-    """The images of some items, a few at a time, in the corpus' order."""
-    wanted = pa.array(item_ids, pa.string())
+def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray) -> Iterator[tuple[int, Image.Image]]:
+    """The image of each of `item_ids` with its place there, in the corpus' order; opens only parts that hold one."""
     for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["item_id", "image"]):
-            images = batch.filter(pc.is_in(batch["item_id"], value_set=wanted))["image"].to_pylist()
-            for start in range(0, len(images), IMAGES_AT_ONCE):
-                yield [open_stored(image["bytes"]) for image in images[start : start + IMAGES_AT_ONCE]]
+        if pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=item_ids)).as_py():
+            for batch in corpus.read(snapshot, part, ["item_id", "image"]):
+                for row, place in enumerate(pc.index_in(batch["item_id"], item_ids).to_pylist()):
+                    if place is not None:
+                        yield place, open_stored(batch["image"][row]["bytes"].as_py())
+
+
+def image_batches(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Iterator[list[Image.Image]]:
+    """The images of some items, a few at a time, in the corpus' order."""
+    found = (image for _, image in images_of(corpus, snapshot, pa.array(item_ids, pa.string())))
+    while batch := list(itertools.islice(found, IMAGES_AT_ONCE)):
+        yield batch

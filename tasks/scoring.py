@@ -14,7 +14,7 @@ from models.towers import create
 from storage.corpus import Corpus, Snapshot
 from storage.ingest import Ingest, RowCounts
 from storage.sources import SourceRow, read_source
-from tasks.items import Items, images_of, read_items, split_slices
+from tasks.items import Items, image_batches, read_items, split_slices
 from tasks.pipeline import Pipeline
 from tasks.probing import probe_encoder, read_probe_items
 from tasks.stage import clock, report_progress, timed
@@ -66,7 +66,7 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         measured = measure(image_ND, text_TD, items.relations, config, seen)
     with timed("probe"):
         asked = read_probe_items(corpus, snapshot, items.item_ids, config)
-        images = images_of(corpus, snapshot, asked.train_ids)
+        images = image_batches(corpus, snapshot, asked.train_ids)
         measured = replace(measured, probes=probe_encoder(encoder, asked, images, image_ND, config.seed))
     with timed("measure"):
         metrics, intervals = measured.as_dict(), measured.intervals(config)
@@ -117,7 +117,7 @@ def scored_items(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, split: 
 def embed_items(corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder) -> tuple[Embeddings, Embeddings]:
     """Image embeddings (N, D) of the items and text embeddings (T, D) of their unique texts."""
     vectors, done = [], 0
-    for images in images_of(corpus, snapshot, items.item_ids):
+    for images in image_batches(corpus, snapshot, items.item_ids):
         vectors.append(encoder.embed_images(images))
         done += len(images)
         report_progress("embed", done, len(items.item_ids))

@@ -25,9 +25,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_P
 
 from flows.config import load_pipeline
 from flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
+from flows.markdown import escaped
 from flows.nightly import nightly
 from flows.outcome import Night
-from flows.report import escaped, markdown
+from flows.report import markdown
 from storage.releases import release_log
 from tasks.pipeline import Pipeline
 

@@ -1,5 +1,6 @@
 """What a night writes of its pairs, over a small collection with near-duplicates."""
 
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from flows.config import load_pipeline
+from flows.mining_report import hardest_picture, mining_section
 from models.mining.negatives import Negatives
 from models.relations import KINDS, Edges
 from storage.corpus import Corpus
@@ -143,4 +145,17 @@ def test_an_audit_counts_false_negatives_from_the_written_pairs(pipeline: Pipeli
     hardest = found["hardest"]
     assert [pair["score"] for pair in hardest] == sorted((pair["score"] for pair in hardest), reverse=True)
     assert (hardest[0]["anchor"], hardest[0]["other"], hardest[0]["anchor_text"]) == (ids[0], ids[1], "a")
-    assert len(hardest) == 8 <= HARDEST
+    assert len(hardest) == 7 <= HARDEST  # the last would show an item again
+
+
+def test_the_report_shows_the_audit_and_the_hardest_pairs(pipeline: Pipeline) -> None:
+    ref = mine(pipeline, decide(pipeline, snapshot_ref(pipeline)))
+    lines = mining_section(pipeline, ref.pairs_id)
+    text = "\n".join(lines)
+    assert f"| lexical | {ref.negatives:,} |" in text
+    assert "| group | item | known positive | near duplicate | share | text |" in text
+    assert "data:image/webp;base64," in text
+    audit = PairStore(pipeline.folder).audit(ref.pairs_id)
+    with Image.open(io.BytesIO(hardest_picture(pipeline, audit["hardest"]))) as picture:
+        assert picture.size == (4 * 216 + 8, 5 * 136 + 8)
+    assert mining_section(pipeline, None) == []

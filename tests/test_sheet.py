@@ -9,7 +9,7 @@ from PIL import Image
 from released_pipeline import HOSTILE, picture
 
 from search.query import Hit, SearchResult
-from search.sheet import contact_picture, contact_sheet, data_uri
+from search.sheet import Pair, contact_picture, contact_sheet, data_uri, pair_picture
 from storage.vectors import thumbnail
 
 ATTACKS = [*HOSTILE, "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style><b>", "&amp;", "‮evil"]
@@ -92,3 +92,17 @@ def test_picture_is_small_however_much_it_shows() -> None:
 def test_picture_of_nothing_is_a_picture() -> None:
     assert Image.open(io.BytesIO(contact_picture([]))).size[0] > 0
     assert Image.open(io.BytesIO(contact_picture([("q" * 500, result(["x"], 0))]))).size[0] > 0
+
+
+def test_pairs_stand_side_by_side_and_fit_the_size_asked_for() -> None:
+    red, blue = Image.new("RGB", (96, 48), "red"), Image.new("RGB", (40, 96), "blue")
+    with Image.open(io.BytesIO(pair_picture([Pair("title", (red, blue), ("a", "b"))] * 5))) as opened:
+        sheet = opened.convert("RGB")
+    first, second = sheet.getpixel((8 + 48, 8 + 16 + 48)), sheet.getpixel((8 + 104 + 48, 8 + 16 + 48))
+    assert isinstance(first, tuple)
+    assert isinstance(second, tuple)
+    assert first[0] > 200 > first[2]
+    assert second[2] > 200 > second[0]
+    noise = [Image.fromarray(np.random.default_rng(seed).integers(0, 255, (96, 96, 3), np.uint8)) for seed in (0, 1)]
+    many = [Pair(attack, (noise[0], noise[1]), (attack, attack)) for attack in ATTACKS * 4]
+    assert len(pair_picture(many, max_bytes=20_000)) <= 20_000

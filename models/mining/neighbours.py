@@ -115,6 +115,14 @@ class _Best:
     def __init__(self, rows: int, k: int, device: torch.device) -> None:
         self.score_RK = torch.full((rows, k), -torch.inf, device=device)
         self.index_RK = torch.full((rows, k), -1, dtype=torch.int32, device=device)
+        # Taken once: fresh memory for every block would take as long as its products.
+        self._products = torch.empty(rows * COLUMNS, dtype=_cheap(device), device=device)
+
+    def products(self, query: "_Side", candidate: "_Side") -> torch.Tensor:
+        """The cheap products of a block (R, C), which the next ones overwrite."""
+        rows, columns, cheap = len(query.vector_ND), len(candidate.vector_ND), self._products.dtype
+        product_RC = self._products[: rows * columns].view(rows, columns)
+        return torch.mm(query.vector_ND.to(cheap), candidate.vector_ND.to(cheap).T, out=product_RC)
 
     def add(self, row_P: torch.Tensor, index_P: torch.Tensor, score_P: torch.Tensor) -> None:
         """Takes in scored pairs, sorted by row and then index; their indices are above all that came before."""
@@ -147,27 +155,27 @@ def _search(
     best: _Best,
 ) -> None:
     """Adds to `best` what a block of candidates has to offer."""
-    device, k = query.vector_ND.device, best.score_RK.shape[1]
-    cheap = _cheap(device)
-    product_RC = query.vector_ND.to(cheap) @ candidate.vector_ND.to(cheap).T
+    k = best.score_RK.shape[1]
+    product_RC = best.products(query, candidate)
     if blocked is not None:
         product_RC[blocked] = -torch.inf
     # q·c - q̂·ĉ = (q - q̂)·ĉ + q·(c - ĉ); a sum of D products in any order is wrong by at most D roundings.
     norm, error, width = candidate.norm_N.max(), candidate.error_N.max(), query.vector_ND.shape[1]
     slack_R = query.error_N * (norm + error) + query.norm_N * error
     slack_R = 1.01 * (slack_R + (2 * width + 32) * 2.0**-24 * query.norm_N * norm) + TINY
-    grouped_RGG = torch.nn.functional.pad(product_RC, (0, -product_RC.shape[1] % GROUP), value=-torch.inf)
-    grouped_RGG = grouped_RGG.view(len(product_RC), GROUP, -1)
+    missing = -product_RC.shape[1] % GROUP
+    padded_RC = torch.nn.functional.pad(product_RC, (0, missing), value=-torch.inf) if missing else product_RC
+    grouped_RGG = padded_RC.view(len(product_RC), GROUP, -1)
     peak_RG = grouped_RGG.amax(dim=1)
     crowd = max(4 * k, 64) * len(product_RC)
     # Rounding keeps order: what reaches the floor still does when both are rounded to the cheap type.
-    floor_R = _floor(best, slack_R).to(cheap)
+    floor_R = _floor(best, slack_R).to(product_RC.dtype)
     near_RG = peak_RG >= floor_R[:, None]
     if int(near_RG.sum()) > crowd // 4 and peak_RG.shape[1] >= k:
         # The k-th best group maximum stands for k different candidates.
         reached_R = peak_RG.topk(k, dim=1).values[:, -1].float()
         reached_R = reached_R - reached_R.abs() * 2.0**-8 - 2 * slack_R
-        floor_R = torch.maximum(_floor(best, slack_R), reached_R).to(cheap)
+        floor_R = torch.maximum(_floor(best, slack_R), reached_R).to(product_RC.dtype)
         near_RG = peak_RG >= floor_R[:, None]
     if int(near_RG.sum()) > crowd:
         _search_precisely(query, candidate, index_C, blocked, best)

@@ -1,0 +1,252 @@
+"""Mining beside faiss's exact index and sentence-transformers' `mine_hard_negatives`, alternating, as Markdown tables.
+
+    python -m benchmarks.mine --rounds 3
+    python -m benchmarks.mine --rounds 3 --threads 1 --clock cpu
+
+Clustered synthetic embeddings of images and texts, normalised, in float32. All contestants get the same arrays, the
+same queries (the first of the items; the candidates are all of them) and the same number of threads. Every figure comes
+from a process of its own, since OpenMP runtimes in one process disturb one another, after a small call that loads what
+a first call loads.
+
+- *search*: the nearest texts of an image, `nearest` beside `IndexFlatIP`, the adding of the vectors to it included.
+- *mining*: hard negatives of images among texts, the own text being the only positive: `nearest` and
+  `choose_negatives` beside `mine_hard_negatives` with its own search and with faiss's; a wrapper hands it the given
+  embeddings in place of a model. Same num_negatives, range_max and relative_margin.
+- *scratch*: resident memory of `nearest` beyond what stood before it, at its highest, in a process of its own.
+"""
+
+# N = items, D = embedding, Q = queries, K = neighbours
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
+
+from models.mining.negatives import MiningConfig, choose_negatives
+from models.mining.neighbours import Embeddings, nearest
+
+CENTRES, SPREAD, DISTANCE = 2000, 0.7, 0.5
+BLOCK = 20_000
+
+
+def embeddings(count: int, width: int) -> tuple[Embeddings, Embeddings]:
+    """Images around random centres, and texts around their images (N, D)."""
+    random = np.random.default_rng(0)
+    centre_CD = random.standard_normal((CENTRES, width), dtype=np.float32)
+    image_ND, text_ND = (np.empty((count, width), dtype=np.float32) for _ in range(2))
+    for start in range(0, count, BLOCK):
+        image_BD = centre_CD[random.integers(CENTRES, size=min(BLOCK, count - start))]
+        image_BD += SPREAD * random.standard_normal(image_BD.shape, dtype=np.float32)
+        text_BD = image_BD + DISTANCE * random.standard_normal(image_BD.shape, dtype=np.float32)
+        for side_ND, block_BD in ((image_ND, image_BD), (text_ND, text_BD)):
+            side_ND[start : start + BLOCK] = block_BD / np.linalg.norm(block_BD, axis=1, keepdims=True)
+    return image_ND, text_ND
+
+
+class GivenEmbeddings:
+    """What `mine_hard_negatives` asks of a model; texts are the rows' numbers."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, query_ND: Embeddings, candidate_ND: Embeddings) -> None:
+        self._query_ND, self._candidate_ND = query_ND, candidate_ND
+
+    def encode_query(self, texts: list[str], **_: object) -> Embeddings:
+        """Rows of the queries."""
+        return self._query_ND[[int(text[1:]) for text in texts]]
+
+    def encode_document(self, texts: list[str], **_: object) -> Embeddings:
+        """Rows of the candidates."""
+        return self._candidate_ND[[int(text[1:]) for text in texts]]
+
+    def get_embedding_dimension(self) -> int:
+        """D."""
+        return int(self._query_ND.shape[1])
+
+    def similarity(self, query: Embeddings | torch.Tensor, candidate: Embeddings | torch.Tensor) -> torch.Tensor:
+        """Inner products, as cosine similarity of normalised vectors is computed there."""
+        return torch.as_tensor(query) @ torch.as_tensor(candidate).T
+
+    def similarity_pairwise(self, query: Embeddings, candidate: Embeddings | torch.Tensor) -> torch.Tensor:
+        """Inner products of row and row."""
+        return (torch.as_tensor(query) * torch.as_tensor(candidate)).sum(dim=1)
+
+
+def ours_mining(image_ND: Embeddings, text_ND: Embeddings, queries: int, config: MiningConfig) -> np.ndarray:
+    """Our negatives (Q, K), -1 for none."""
+    count = len(text_ND)
+
+    def own(rows: slice) -> sparse.csr_matrix:
+        columns = np.arange(rows.start, rows.stop)
+        ones = np.ones(len(columns), dtype=bool)
+        return sparse.csr_matrix((ones, (columns - rows.start, columns)), shape=(len(columns), count))
+
+    found = nearest(image_ND[:queries], text_ND, config.range_max, exclude=own)
+    positive_Q = np.einsum("qd,qd->q", image_ND[:queries], text_ND[:queries])
+    return choose_negatives(found, positive_Q, config, seed=[0]).indices_NK
+
+
+def theirs_mining(
+    image_ND: Embeddings, text_ND: Embeddings, queries: int, config: MiningConfig, use_faiss: bool
+) -> np.ndarray:
+    """Their negatives (Q, K), -1 for none."""
+    from datasets import Dataset  # here and below: each process loads its own contestant only
+    from sentence_transformers.util import mine_hard_negatives
+
+    pairs = Dataset.from_dict({"anchor": [f"q{n}" for n in range(queries)], "text": [f"t{n}" for n in range(queries)]})
+    with contextlib.redirect_stderr(io.StringIO()):
+        mined = mine_hard_negatives(
+            pairs,
+            GivenEmbeddings(image_ND, text_ND),
+            corpus=[f"t{number}" for number in range(len(text_ND))],
+            range_max=config.range_max,
+            relative_margin=config.relative_margin,
+            num_negatives=config.num_negatives,
+            faiss_batch_size=1024,  # its default's similarity matrix would take 13 GB
+            use_faiss=use_faiss,
+            verbose=False,
+        )
+    found: list[list[int]] = [[] for _ in range(queries)]
+    for anchor, negative in zip(mined["anchor"], mined["negative"], strict=True):
+        found[int(anchor[1:])].append(int(negative[1:]))
+    return np.array([(own + [-1] * config.num_negatives)[: config.num_negatives] for own in found])
+
+
+def faiss_search(query_QD: Embeddings, candidate_ND: Embeddings, k: int) -> np.ndarray:
+    """Indices of the nearest (Q, K)."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatIP(candidate_ND.shape[1])
+    index.add(candidate_ND)
+    found: np.ndarray = index.search(query_QD, k)[1]
+    return found
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of the first's entries that the second has in the same row."""
+    pairs = zip(one.tolist(), other.tolist(), strict=True)
+    shared = sum(len(set(a) & set(b) - {-1}) for a, b in pairs)
+    return shared / max(int((one >= 0).sum()), 1)
+
+
+def contestant(name: str, image_ND: Embeddings, text_ND: Embeddings, k: int) -> Callable[[int], np.ndarray]:
+    """What a contestant does with a number of queries."""
+    config = MiningConfig(num_negatives=4, range_max=k, relative_margin=0.05)
+    known: dict[str, Callable[[int], np.ndarray]] = {
+        "search, ours": lambda queries: nearest(image_ND[:queries], text_ND, k).indices_QK,
+        "search, faiss IndexFlatIP": lambda queries: faiss_search(image_ND[:queries], text_ND, k),
+        "mining, ours": lambda queries: ours_mining(image_ND, text_ND, queries, config),
+        "mining, mine_hard_negatives": lambda queries: theirs_mining(image_ND, text_ND, queries, config, False),
+        "mining, mine_hard_negatives with faiss": lambda queries: theirs_mining(
+            image_ND, text_ND, queries, config, True
+        ),
+    }
+    return known[name]
+
+
+def scratch(image_ND: Embeddings, text_ND: Embeddings, queries: int, k: int) -> float:
+    """MiB at the highest, sampled every 2 ms."""
+    nearest(image_ND[:64], text_ND[:64], k)  # loads the libraries' own memory
+    highest, before, ended = [0], resident(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            highest[0] = max(highest[0], resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    nearest(image_ND[:queries], text_ND, k)
+    ended.set()
+    watcher.join()
+    return (highest[0] - before) / 2**20
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def child(name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Measures one contestant once: prints a figure, leaves what it found."""
+    torch.set_num_threads(options.threads)
+    image_ND, text_ND = (np.load(folder / f"{side}.npy") for side in ("image", "text"))
+    if name == "scratch":
+        sys.stdout.write(f"{scratch(image_ND, text_ND, options.queries, options.neighbours)}")
+        return
+    contestant(name, image_ND[:2000], text_ND[:2000], options.neighbours)(100)
+    run = contestant(name, image_ND, text_ND, options.neighbours)
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    began = clock()
+    found = run(options.queries)
+    sys.stdout.write(f"{clock() - began}")
+    np.save(folder / f"{name}.npy", found)
+
+
+def compete(kind: str, peers: list[str], measure: Callable[[str], float], folder: Path, rounds: int) -> None:
+    """A table: a row a contestant, ours first; medians over rounds in which they take turns."""
+    names = [f"{kind}, {name}" for name in ("ours", *peers)]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            seconds[name].append(measure(name))
+    ours = np.load(folder / f"{names[0]}.npy")
+    sys.stdout.write(f"| contestant | s (median) | rounds | queries/s | times ours | agreement |\n|{' --- |' * 6}\n")
+    for name, own in seconds.items():
+        median, each = statistics.median(own), ", ".join(f"{value:.1f}" for value in own)
+        ratio = statistics.median(b / a for a, b in zip(seconds[names[0]], own, strict=True))
+        same = agreement(np.load(folder / f"{name}.npy"), ours)
+        sys.stdout.write(f"| {name} | {median:.2f} | {each} | {len(ours) / median:,.0f} | {ratio:.2f} | {same:.5f} |\n")
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=8192)
+    parser.add_argument("--neighbours", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child[0], Path(options.child[1]), options)
+        return
+    sys.stdout.write(f"{options.items:,} × {options.width}, {options.queries:,} queries, top {options.neighbours}, ")
+    sys.stdout.write(f"{options.threads} threads, {options.clock} time, load at the start {os.getloadavg()[0]:.1f}\n\n")
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for side, vectors_ND in zip(("image", "text"), embeddings(options.items, options.width), strict=True):
+            np.save(folder / f"{side}.npy", vectors_ND)
+        own = [f"--{name}={getattr(options, name)}" for name in ("queries", "neighbours", "threads", "clock")]
+
+        def measure(name: str) -> float:
+            command = [sys.executable, "-m", "benchmarks.mine", *own, "--child", name, str(folder)]
+            environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+            return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+
+        compete("search", ["faiss IndexFlatIP"], measure, folder, options.rounds)
+        peers = ["mine_hard_negatives", "mine_hard_negatives with faiss"]
+        compete("mining", peers, measure, folder, options.rounds)
+        sys.stdout.write(f"scratch: {measure('scratch'):.0f} MiB; load at the end {os.getloadavg()[0]:.1f}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,8 @@ from tasks.pipeline import Pipeline
 PAGE = Path(__file__).parent / "configuration.md"
 OUTSIDE = ("name", "root")
 """Fields of a pipeline that stand outside of its block in the file."""
+TAGS = ("kind", "loss")
+"""Keys that say which of several blocks one is."""
 
 HEAD = """# Configuration
 
@@ -44,8 +46,8 @@ def _models(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseM
             continue
         below = [kind for kind in _inside(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
         for each in below:
-            kind = each.model_fields.get("kind") if len(below) > 1 else None
-            title = f"{path}{field.alias or name}" + (f" (kind: {kind.default})" if kind else "")
+            tag = next((tag for tag in TAGS if len(below) > 1 and tag in each.model_fields), None)
+            title = f"{path}{field.alias or name}" + (f" ({tag}: {each.model_fields[tag].default})" if tag else "")
             yield title, each
             yield from _models(f"{title}.", each)
 

@@ -160,7 +160,9 @@ def _pairs_file(pairs: Any, folder: Path) -> Any:
 
 def _fault(fault: dict[str, Any], model: type[BaseModel]) -> str:
     """One pydantic error as one line: the key, what is wrong with the value, what is right."""
-    keys = [each for each in fault["loc"] if each not in ("jsonl", "csv", "folder")]
+    keys = list(fault["loc"])
+    if keys[0] in ("sources", "objective") and len(keys) > 3:
+        del keys[2]  # which of several blocks it was taken for
     path = ".".join(str(each) for each in keys)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {path!r}{_nearest(str(fault['loc'][-1]), _names(model, fault['loc'][:-1]))}"

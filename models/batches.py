@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.partners import Partners
+
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Item indices and, for each, one of its texts, drawn at random (an index into the unique texts)."""
+    """Item indices and, for each, two of its texts, drawn at random (indices into the unique texts)."""
 
     items_B: Indices
     texts_B: Indices
+    other_texts_B: Indices
+    """The same where an item has one text only."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,25 @@ class BatchPlan:
     hard_fraction: float
     """Share of a batch that is there as a hard negative of another item."""
     seed: int
+    partners: Partners | None = None
+    """Who anchors must meet."""
+    partner_fraction: float = 0.0
+    """Share of a batch that is there as a partner of an anchor, at most 1/2."""
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: anchors in the epoch's random order, then hard negatives of theirs."""
+        """The batch of a step: anchors in the epoch's random order, then partners and hard negatives of theirs."""
         count = len(self.item_texts)
         size = min(self.batch_size, count)
         hard = 0 if self.negatives_NK is None else int(size * self.hard_fraction)
-        anchors = self._anchors(step, size - hard)
+        invited = 0 if self.partners is None else min(int(size * self.partner_fraction), (size - hard) // 2)
+        anchors = self._anchors(step, size - hard - invited)
         random = np.random.default_rng([self.seed, 1, step])
+        if self.partners is not None and invited:
+            # Shuffled: not always the same anchors of a batch have theirs beside them.
+            drawn = self.partners.draw(random.permutation(anchors), random)
+            _, first = np.unique(drawn, return_index=True)
+            drawn = drawn[np.sort(first)]
+            anchors = np.concatenate([anchors, drawn[~np.isin(drawn, anchors)][:invited]])
         items = anchors
         if self.negatives_NK is not None and hard:
             mined = self.negatives_NK[random.permutation(anchors)].astype(np.int64)
@@ -50,13 +65,21 @@ class BatchPlan:
             _, first = np.unique(candidates, return_index=True)
             candidates = candidates[np.sort(first)]
             items = np.concatenate([anchors, candidates[~np.isin(candidates, anchors)][:hard]])
-        texts = [self.item_texts[item][random.integers(len(self.item_texts[item]))] for item in items]
-        return Batch(items, np.array(texts, dtype=np.int64))
+        texts = [int(self.item_texts[item][random.integers(len(self.item_texts[item]))]) for item in items]
+        random = np.random.default_rng([self.seed, 2, step])
+        second = [_another(self.item_texts[item], text, random) for item, text in zip(items, texts, strict=True)]
+        return Batch(items, np.array(texts, dtype=np.int64), np.array(second, dtype=np.int64))
 
     def _anchors(self, step: int, size: int) -> Indices:
         count = len(self.item_texts)
         epoch, position = divmod(step, max(count // size, 1))
         return _order(self.seed, epoch, count)[position * size :][:size]
+
+
+def _another(own: Indices, text: int, random: np.random.Generator) -> int:
+    """One of an item's texts beside `text`, where it has several."""
+    others = own[own != text] if len(own) > 1 else own
+    return int(others[random.integers(len(others))])
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,9 +6,10 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,13 @@ import torch
 from models.batches import BatchPlan, Indices
 from models.contrastive import Targets
 from models.distributed import ALONE, Ranks
+from models.pairs import BatchPairs, ItemPairs
 from models.pixels import AugmentationConfig, Pixels, augment, draw_changes, normalize_pixels
 from models.relations import Relations
 from models.towers import DualEncoder
+
+Side = Literal["image", "text", "image_view", "text_view"]
+"""What of an item is embedded; a view is a second one: other random changes of the image, another of its texts."""
 
 AHEAD = 1
 """Batches kept ready, beside the one in the making."""
@@ -36,6 +41,8 @@ class TrainingItems:
     """With the items' texts."""
     negatives_NK: npt.NDArray[np.int32] | None = None
     """Mined hard negatives of each item, hardest first, -1 for none."""
+    pairs: Mapping[str, ItemPairs] = field(default_factory=dict)
+    """Given and mined pairs by relation, beside the positives of `relations`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class ReadyBatch:
     step: int
     count: int
     """B, over all ranks."""
+    items_B: torch.Tensor
+    """Row numbers of all B items among the N; int64."""
     image_bCHW: torch.Tensor
     """Normalised and augmented."""
     token_UL: torch.Tensor
@@ -53,6 +62,14 @@ class ReadyBatch:
     """Which of the U texts belongs to each item; int64."""
     targets: Targets
     """Positives among all B items and texts."""
+    view_bCHW: torch.Tensor | None = None
+    """The same images with other random changes; where asked for."""
+    view_text_b: torch.Tensor | None = None
+    """Which of the U texts is another one of each item; where asked for."""
+    item_targets: Targets | None = None
+    """Positives among all B items, each item its own; where asked for."""
+    pairs: Mapping[str, BatchPairs] = field(default_factory=dict)
+    """Pairs among all B items by relation; where asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +82,45 @@ class BatchSource:
     token_TL: torch.Tensor
     augmentation: AugmentationConfig | None
     ranks: Ranks = ALONE
+    wants: AbstractSet[str] = frozenset({"image", "text"})
+    """Sides, `item_targets` and `pairs`, as objectives ask for them."""
 
     def batch(self, step: int) -> ReadyBatch:
         """A pure function of the plan's seed and the step."""
         batch = self.plan.batch(step)
         count, device = len(batch.items_B), self.encoder.device
         own = self.ranks.own(count)
-        image_bCHW = normalize_pixels(self.items.pixels[batch.items_B[own]], self.encoder.preprocess_cfg, device)
-        if self.augmentation:
-            generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step)
-            changes = draw_changes(count, self.augmentation, generator)
-            image_bCHW = augment(image_bCHW, changes.of(own))
-        texts_U, text_b = np.unique(batch.texts_B[own], return_inverse=True)
+        pixels_bCHW = normalize_pixels(self.items.pixels[batch.items_B[own]], self.encoder.preprocess_cfg, device)
+        texts_2b = batch.texts_B[None, own]
+        if "text_view" in self.wants:
+            texts_2b = np.stack([batch.texts_B[own], batch.other_texts_B[own]])
+        texts_U, places = np.unique(texts_2b, return_inverse=True)
+        text_2b = torch.from_numpy(places.reshape(texts_2b.shape)).to(device)
         return ReadyBatch(
             step,
             count,
-            image_bCHW,
+            torch.from_numpy(batch.items_B).to(device),
+            self._changed(pixels_bCHW, count, own, step),
             self.encoder.trim(self.token_TL[texts_U]).to(device),
-            torch.from_numpy(text_b).to(device),
+            text_2b[0],
             self._targets(batch.items_B, batch.texts_B, device),
+            view_bCHW=self._changed(pixels_bCHW, count, own, ~step) if "image_view" in self.wants else None,
+            view_text_b=text_2b[1] if "text_view" in self.wants else None,
+            item_targets=self._item_targets(batch.items_B, device) if "item_targets" in self.wants else None,
+            pairs={relation: pairs.within(batch.items_B).to(device) for relation, pairs in self.items.pairs.items()}
+            if "pairs" in self.wants
+            else {},
         )
+
+    def _changed(self, image_bCHW: torch.Tensor, count: int, own: slice, draw: int) -> torch.Tensor:
+        """The images under the random changes of a draw."""
+        if not self.augmentation:
+            return image_bCHW
+        generator = torch.Generator().manual_seed((self.plan.seed * 1_000_003 + draw) % 2**63)
+        return augment(image_bCHW, draw_changes(count, self.augmentation, generator).of(own))
+
+    def _item_targets(self, items_B: Indices, device: torch.device) -> Targets:
+        return Targets.from_sparse(self.items.relations.item_targets(items_B), device)
 
     def _targets(self, items_B: Indices, texts_B: Indices, device: torch.device) -> Targets:
         return Targets.from_sparse(self.items.relations.text_targets(items_B, texts_B), device)

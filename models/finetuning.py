@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -67,8 +67,19 @@ def parameter_groups(
     times it. Gains, biases and the logit scale (fewer than two dimensions) aren't decayed.
     """
     scales = _layer_scales(encoder.network, config.layer_decay)
+    return _groups(encoder.network, scales, learning_rate, weight_decay)
+
+
+def own_groups(objectives: nn.Module, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """The same of what objectives train of their own, at the full learning rate."""
+    return _groups(objectives, {}, learning_rate, weight_decay)
+
+
+def _groups(
+    module: nn.Module, scales: Mapping[str, float], learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in encoder.network.named_parameters():
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((scales.get(name, 1.0), parameter.ndim >= 2), []).append(parameter)
     return [

@@ -1,27 +1,34 @@
 """Embeds a batch and sends gradients back through the towers, all at once or part by part in bounded memory."""
 
-# B = global batch, b = this rank's share of it, U = unique texts, D = embedding, M = rows of a part
+# B = global batch, b = this rank's share of it, U = unique texts, D = embedding, M = rows of a part,
+# X = axes that a tower takes
 
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from models.contrastive import single
-from models.feed import ReadyBatch
+from models.feed import ReadyBatch, Side
 from models.towers import DualEncoder
+
+SIDES: tuple[Side, ...] = get_args(Side)
+TEXTS: AbstractSet[str] = {"text", "text_view"}
+Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class _Part:
     """Some rows of one side's embeddings."""
 
-    side: int
-    """0 for images, 1 for texts."""
+    side: str
+    """`image`, `image_view`, or `text` for the unique texts of all sides of texts."""
     rows: slice
     encode: Callable[[], torch.Tensor]
 
@@ -39,33 +46,38 @@ class MicroBatches:
         """`rows` of a part, None for all; `half` runs the towers in bfloat16; `seed` is of dropout in the towers."""
         self._encoder, self._rows, self._half, self._seed = encoder, rows, half, seed
         self._parts: list[_Part] = []
-        self._sides: list[torch.Tensor] = []
+        self._whole = True
+        self._sides: dict[str, torch.Tensor] = {}
 
-    def embed(self, batch: ReadyBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings of the images (b, D) and of the unique texts (U, D), to compute a loss of."""
-        sizes = len(batch.image_bCHW), len(batch.token_UL)
-        encoders = (
-            lambda rows: self._encoder.encode_images(batch.image_bCHW[rows]),
-            lambda rows: self._encoder.encode_texts(batch.token_UL[rows]),
-        )
+    def embed(
+        self, batch: ReadyBatch, wanted: AbstractSet[str] = frozenset({"image", "text"})
+    ) -> dict[Side, torch.Tensor]:
+        """Embeddings (b, D) of each wanted side, to compute a loss of."""
+        inputs = self._inputs(batch, wanted)
         self._parts = []
-        for side, (size, encode) in enumerate(zip(sizes, encoders, strict=True)):
+        for side, (input_bX, encode) in inputs.items():
+            size = len(input_bX)
             height = self._rows or size
             for start in range(0, size, height):
                 rows = slice(start, min(start + height, size))
                 seed = (*self._seed, batch.step, len(self._parts))
-                self._parts.append(_Part(side, rows, partial(self._seeded, seed, encode, rows)))
+                self._parts.append(_Part(side, rows, partial(self._seeded, seed, encode, input_bX[rows])))
+        self._whole = len(self._parts) == len(inputs)
         if self._whole:
-            self._sides = [part.encode() for part in self._parts]
+            self._sides = {part.side: part.encode() for part in self._parts}
         else:
             with torch.no_grad(), _statistics_kept(self._encoder.network):
                 found = [(part.side, part.encode()) for part in self._parts]
-            self._sides = [
-                torch.cat([embedding_MD for own, embedding_MD in found if own == side]).requires_grad_()
-                for side in range(len(sizes))
-            ]
-        image_bD, text_UD = self._sides
-        return image_bD, text_UD
+            self._sides = {
+                side: torch.cat([embedding_MD for own, embedding_MD in found if own == side]).requires_grad_()
+                for side in inputs
+            }
+        embedded: dict[Side, torch.Tensor] = {}
+        for side in SIDES:
+            if side in wanted:
+                text_b = batch.view_text_b if side == "text_view" else batch.text_b
+                embedded[side] = self._sides["text"][text_b] if side in TEXTS else self._sides[side]
+        return embedded
 
     def backward(self, loss: torch.Tensor) -> None:
         """Adds the gradients of the towers' weights, and of the loss's own."""
@@ -73,17 +85,25 @@ class MicroBatches:
         if not self._whole:
             for part in self._parts:
                 gradient = self._sides[part.side].grad
-                assert gradient is not None, "a loss depends on images and texts"
-                part.encode().backward(gradient[part.rows])  # type: ignore[no-untyped-call]
+                if gradient is not None:  # a loss may leave a side out of a step
+                    part.encode().backward(gradient[part.rows])  # type: ignore[no-untyped-call]
 
-    @property
-    def _whole(self) -> bool:
-        return len(self._parts) == 2
+    def _inputs(self, batch: ReadyBatch, wanted: AbstractSet[str]) -> dict[str, tuple[torch.Tensor, Encode]]:
+        """What is embedded, and how."""
+        inputs: dict[str, tuple[torch.Tensor, Encode]] = {}
+        if "image" in wanted:
+            inputs["image"] = batch.image_bCHW, self._encoder.encode_images
+        if "image_view" in wanted:
+            assert batch.view_bCHW is not None, "the batch source was asked for views"
+            inputs["image_view"] = batch.view_bCHW, self._encoder.encode_images
+        if wanted & TEXTS:
+            inputs["text"] = batch.token_UL, self._encoder.encode_texts
+        return inputs
 
-    def _seeded(self, seed: tuple[int, ...], encode: Callable[[slice], torch.Tensor], rows: slice) -> torch.Tensor:
+    def _seeded(self, seed: tuple[int, ...], encode: Encode, input_MX: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         with torch.autocast(self._encoder.device.type, torch.bfloat16, enabled=self._half):
-            return single(encode(rows))
+            return single(encode(input_MX))
 
 
 @contextmanager

@@ -161,6 +161,18 @@ class Relations:
         shared_RC.sort_indices()
         return shared_RC
 
+    def item_targets(self, rows_R: Indices) -> sparse.csr_matrix:
+        """Float32 (R, R): how much item c weighs among the positives of item r, each item its own with 1.
+
+        The sparse form of `positive_mask`: 1, or an added pair's weight where that is larger or all there is.
+        """
+        shared_RR = (self.item_keys_NF[rows_R] @ self.item_keys_NF[rows_R].T).astype(np.float32)
+        shared_RR.data[:] = 1
+        if self.edge_weights_NN is not None:
+            shared_RR = shared_RR.maximum(self.edge_weights_NN[rows_R][:, rows_R])
+        shared_RR.sort_indices()
+        return shared_RR
+
     def positive_pairs(self, *, max_per_anchor: int) -> PositivePairs:
         """Pairs (anchor, positive), sorted, without self pairs, at most `max_per_anchor` of each kind an anchor.
 

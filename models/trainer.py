@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +19,14 @@ from pydantic import BaseModel, Field, model_validator
 from models.batches import BatchPlan
 from models.checkpoint import Checkpoints, Position
 from models.distributed import ALONE, Ranks
-from models.feed import BatchSource, Feed, TrainingItems
-from models.finetuning import finish, match_layout, parameter_groups, prepare
+from models.feed import BatchSource, Feed, Side, TrainingItems
+from models.finetuning import finish, match_layout, own_groups, parameter_groups, prepare
 from models.micro_batches import MicroBatches
 from models.mining.negatives import MiningConfig
-from models.objectives import ObjectiveConfig, clip_loss
+from models.objectives.batch import EmbeddedBatch, Objective, Setting
+from models.objectives.clip import ClipConfig
+from models.objectives.terms import Objectives, partners, wants
+from models.partners import Partners
 from models.pixels import AugmentationConfig
 from models.refresh import mine_again
 from models.stability import COLLAPSED, PATIENCE, LossGuard, spread
@@ -57,6 +60,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Share of the budget over which the learning rate rises."""
     hard_fraction: float = Field(default=0.25, ge=0, lt=1)
     """Share of a batch that is there as a mined hard negative of another item."""
+    partner_fraction: float = Field(default=0.5, ge=0, le=0.5)
+    """Share of a batch that is there as a partner of another item, where an objective compares items: a known positive,
+    or the other item of a pair. Objectives of images and texts alone need none, and get none."""
     augmentation: AugmentationConfig | None = AugmentationConfig()
     """Random changes to the images; `null` for none. Drawings want less than photographs: benchmarks/towers.md."""
     seed: int = Field(default=0, ge=0)
@@ -95,11 +101,13 @@ class Recipe:
     """How items become a model."""
 
     training: TrainingConfig
-    objectives: Sequence[ObjectiveConfig] = field(default_factory=lambda: [ObjectiveConfig()])
+    objectives: Sequence[Objective] = field(default_factory=lambda: [ClipConfig()])
     model: ModelConfig = field(default_factory=ModelConfig)
     """What of the network is trained, and how: locks, adapters, rates by layer."""
     mining: MiningConfig = field(default_factory=MiningConfig)
     """How negatives are mined again during the training."""
+    champion: Path | None = None
+    """Model folder that the training starts from, whose objectives may have left something there to go on with."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,8 @@ class TrainingResult:
     """The trained encoder and what it took; counts and seconds include the attempts before a resume."""
 
     encoder: DualEncoder
+    objectives: Objectives
+    """What they keep goes beside the model."""
     steps: int
     samples: int
     seconds: float
@@ -136,20 +146,33 @@ def train(
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
     network = start.network.to(best_device())
-    fingerprint = _fingerprint(start, items, recipe)
+    objectives = Objectives(recipe.objectives, Setting(start, len(items.item_ids), config.seed))
+    if recipe.champion:
+        objectives.load_kept(recipe.champion)
+    fingerprint = _fingerprint(start, objectives, items, recipe)
     prepare(start, model, seed=config.seed)
-    optimizer = _optimizer(start, model, config)
+    optimizer = _optimizer(start, objectives, model, config)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = [parameter.detach().clone() for parameter in trained] if config.ema_decay else []
     half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
     towers = MicroBatches(start, config.micro_batch, half=half, seed=(config.seed, 2, ranks.rank))
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir / "checkpoints", fingerprint, network, optimizer, averages)
+    learning = torch.nn.ModuleDict({"network": network, "objectives": objectives})
+    checkpoints = Checkpoints(workdir / "checkpoints", fingerprint, learning, optimizer, averages)
     resumed, mined_NK = checkpoints.resume() or (Position(), None)
     match_layout(optimizer)
     negatives_NK = items.negatives_NK if mined_NK is None else mined_NK
-    plan = BatchPlan(items.relations.item_texts, negatives_NK, config.batch_size, config.hard_fraction, config.seed)
-    source = BatchSource(items, plan, start, start.tokenize(items.relations.texts), config.augmentation, ranks)
+    wanted, met = wants(recipe.objectives), partners(recipe.objectives)
+    plan = BatchPlan(
+        items.relations.item_texts,
+        negatives_NK,
+        config.batch_size,
+        config.hard_fraction,
+        config.seed,
+        Partners(items.relations, items.pairs, met) if met else None,
+        config.partner_fraction,
+    )
+    source = BatchSource(items, plan, start, start.tokenize(items.relations.texts), config.augmentation, ranks, wanted)
     guard = LossGuard(resumed.usual_loss)
     step, samples, loss_value, rate_factor = resumed.step, resumed.samples, resumed.loss, resumed.rate_factor
     saved_step, mined_step, save_seconds = step, -1, 0.0
@@ -172,19 +195,15 @@ def train(
             batch = batches.next()
             optimizer.zero_grad(set_to_none=True)
             with log.counting():
-                image_bD, text_UD = towers.embed(batch)
-                image_BD = ranks.gather(image_bD, batch.count)
-                text_BD = ranks.gather(text_UD[batch.text_b], batch.count)
+                sides = {side: ranks.gather(own, batch.count) for side, own in towers.embed(batch, wanted).items()}
                 scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
                 own = ranks.own(batch.count) if ranks.size > 1 else None
-                terms = [
-                    term.weight * clip_loss(image_BD, text_BD, batch.targets, scale, own) for term in recipe.objectives
-                ]
-                loss = torch.stack(terms).sum()
+                embedded = EmbeddedBatch(batch, sides, scale, own)
+                loss, terms = objectives(embedded, ranks.size)
                 towers.backward(loss)
             ranks.sum_gradients(trained)
             grad_norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm or math.inf).item()
-            (loss_value,) = ranks.sum(loss.item())
+            loss_value, *term_values = ranks.sum(loss.item(), *terms.tolist())
 
             if trouble := guard.trouble(loss_value, grad_norm):
                 logger.warning("step %d is skipped: %s", step, trouble)
@@ -196,6 +215,7 @@ def train(
                     batches.restart(source.batch, step)
                 continue
             optimizer.step()
+            objectives.after_step(embedded)
             step, samples = step + 1, samples + batch.count
             with torch.no_grad():
                 network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator]  # torch types modules' attributes loosely
@@ -205,7 +225,9 @@ def train(
             elapsed = time.perf_counter() - began
             if ranks.leads and (log.due or step == 1):
                 values = {"loss": loss_value, "lr": learning_rate, "logit_scale": scale.item(), "grad_norm": grad_norm}
-                values |= _spreads(image_BD, text_BD)
+                values |= _spreads(sides)
+                if len(term_values) > 1:
+                    values |= {f"loss_{name}": value for name, value in zip(objectives.names, term_values, strict=True)}
                 done = log.write(step, samples, batches.waited, values, (_fraction(config, step, elapsed), elapsed))
                 if progress is not None:
                     progress(done)
@@ -222,7 +244,7 @@ def train(
         for parameter, average in zip(trained if averages else (), averages, strict=True):
             parameter.copy_(average)
     finish(start, model)
-    return TrainingResult(start, step, samples, seconds, resumed.step, loss_value)
+    return TrainingResult(start, objectives.eval(), step, samples, seconds, resumed.step, loss_value)
 
 
 def _check(items: TrainingItems) -> None:
@@ -256,10 +278,10 @@ def _is_refresh(recipe: Recipe, step: int, fraction: float) -> bool:
     return every is not None and step > 0 and step % every == 0 and fraction >= recipe.training.warmup_fraction
 
 
-def _spreads(image_BD: torch.Tensor, text_BD: torch.Tensor) -> dict[str, float]:
-    """Variance and uniformity of both sides; a warning where one has collapsed."""
+def _spreads(sides: Mapping[Side, torch.Tensor]) -> dict[str, float]:
+    """Variance and uniformity of each side; a warning where one has collapsed."""
     values: dict[str, float] = {}
-    for side, embedding_BD in (("image", image_BD), ("text", text_BD)):
+    for side, embedding_BD in sides.items():
         variance, uniformity = spread(embedding_BD)
         values |= {f"{side}_variance": variance, f"{side}_uniformity": uniformity}
         if variance < COLLAPSED:
@@ -267,9 +289,12 @@ def _spreads(image_BD: torch.Tensor, text_BD: torch.Tensor) -> dict[str, float]:
     return values
 
 
-def _optimizer(encoder: DualEncoder, model: ModelConfig, config: TrainingConfig) -> torch.optim.AdamW:
-    """CLIP's AdamW (Radford et al. 2021)."""
-    groups = parameter_groups(encoder, model, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+def _optimizer(
+    encoder: DualEncoder, objectives: Objectives, model: ModelConfig, config: TrainingConfig
+) -> torch.optim.AdamW:
+    """CLIP's AdamW (Radford et al. 2021), of the towers and of what objectives train of their own."""
+    rates = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
+    groups = parameter_groups(encoder, model, **rates) + own_groups(objectives, **rates)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
@@ -287,7 +312,7 @@ def _learning_rate(config: TrainingConfig, fraction: float) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def _fingerprint(start: DualEncoder, items: TrainingItems, recipe: Recipe) -> str:
+def _fingerprint(start: DualEncoder, objectives: Objectives, items: TrainingItems, recipe: Recipe) -> str:
     """Digest of all that a checkpoint depends on; pixels are represented by their items."""
     settings = [config.model_dump(mode="json") for config in (recipe.model, recipe.mining, *recipe.objectives)]
     digest = hashlib.sha256(json.dumps([recipe.training.shape, settings, start.config], sort_keys=True).encode())
@@ -300,6 +325,9 @@ def _fingerprint(start: DualEncoder, items: TrainingItems, recipe: Recipe) -> st
         for column in (edges.firsts_M, edges.seconds_M, edges.weights_M):
             digest.update(column.tobytes())
     digest.update(b"" if items.negatives_NK is None else items.negatives_NK.tobytes())
-    for name, tensor in start.network.state_dict().items():
+    for relation, pairs in sorted(items.pairs.items()):
+        columns = (pairs.firsts_M, pairs.seconds_M, pairs.targets_M, pairs.weights_M)
+        digest.update(relation.encode() + b"".join(column.tobytes() for column in columns))
+    for name, tensor in [*start.network.state_dict().items(), *objectives.state_dict().items()]:
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, field_validator
 from models.gate import GateConfig
 from models.metrics import EvaluationConfig
 from models.mining.negatives import MiningConfig
-from models.objectives import ObjectiveConfig
+from models.objectives.clip import ClipConfig
+from models.objectives.terms import ObjectiveConfig
 from models.towers import ModelConfig
 from models.trainer import TrainingConfig
 from storage.given_pairs import GivenPairsConfig
@@ -58,7 +59,7 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """The network."""
     mining: MiningConfig = MiningConfig()
     """How hard negatives are found."""
-    objective: tuple[ObjectiveConfig, ...] = Field(default=(ObjectiveConfig(),), min_length=1)
+    objective: tuple[ObjectiveConfig, ...] = Field(default=(ClipConfig(),), min_length=1)
     """Losses, added up with their weights."""
     training: TrainingConfig = TrainingConfig()
     """How the network learns."""

@@ -1,6 +1,7 @@
 """Train: tonight's challenger, warm-started from the champion, from the mined pairs."""
 
 import json
+import math
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from models.distributed import joined
 from models.feed import TrainingItems
 from models.launcher import launch, processes_wanted
 from models.mining.negatives import Negatives, batch_negatives
+from models.pairs import RELATIONS, ItemPairs
 from models.pixels import open_pixels, write_pixels
 from models.trainer import Recipe, TrainingResult
 from models.trainer import train as train_encoder
@@ -27,6 +29,8 @@ from tasks.items import Items, read_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
 from tasks.stage import report_progress, stage
+
+ENDS = ("anchor", "other")
 
 
 @stage()
@@ -51,7 +55,8 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "train")
-    start = starting_point(pipeline, plan, items)
+    champion = fitting_champion(pipeline, plan)
+    start = starting_point(pipeline, champion, items)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     pixels = run.folder / "pixels.npy"
@@ -64,8 +69,8 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
         negatives_NK = stored_negatives(mined, items.item_ids)
         result = train_encoder(
             start,
-            TrainingItems(tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK),
-            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining),
+            TrainingItems(tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_of(mined, items)),
+            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
             workdir=run.folder / "training",
             ranks=ranks,
             progress=show,
@@ -79,6 +84,7 @@ def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
     """Put the trained model into the store, and leave word of it."""
     built = run.folder / "model"
     result.encoder.save(built)
+    result.objectives.save_kept(built)
     model_id = models.adopt(built, read_log(run.folder / "training"))
     ref = ModelRef(
         model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss
@@ -86,17 +92,37 @@ def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
     run.write("train", ref)
 
 
-def starting_point(pipeline: Pipeline, plan: Plan, items: Items) -> towers.DualEncoder:
-    """The champion where it has tonight's architecture, else a network from `model:`."""
-    if plan.champion_model:
-        champion = ModelStore(pipeline.folder).path(plan.champion_model)
-        lineage = json.loads((champion / "pairloom.json").read_bytes())
-        # Locks, adapters and rates may change from night to night.
-        wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained"})
-        if wanted.items() <= lineage["model"].items():
-            return towers.load(champion)
+def fitting_champion(pipeline: Pipeline, plan: Plan) -> Path | None:
+    """The champion's folder where it has tonight's architecture."""
+    if plan.champion_model is None:
+        return None
+    champion = ModelStore(pipeline.folder).path(plan.champion_model)
+    lineage = json.loads((champion / "pairloom.json").read_bytes())
+    # Locks, adapters and rates may change from night to night.
+    wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained"})
+    return champion if wanted.items() <= lineage["model"].items() else None
+
+
+def starting_point(pipeline: Pipeline, champion: Path | None, items: Items) -> towers.DualEncoder:
+    """The champion, or without one a network from `model:`."""
+    if champion:
+        return towers.load(champion)
     texts = [text for texts in items.texts for text in texts]
     return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
+
+
+def pairs_of(stored: pa.Table, items: Items) -> dict[str, ItemPairs]:
+    """Given and mined pairs by relation, but for positives, by row numbers of the items."""
+    rows, count = pa.array(items.item_ids, pa.string()), len(items.item_ids)
+    found: dict[str, ItemPairs] = {}
+    for relation in RELATIONS:
+        own = stored.filter(pc.equal(stored["relation"], relation))
+        if len(own):
+            firsts_M, seconds_M = (pc.index_in(own[side], rows).to_numpy().astype(np.int64) for side in ENDS)
+            targets_M = pc.fill_null(own["target"], math.nan).to_numpy()
+            weights_M = pc.fill_null(own["weight"], 1.0).to_numpy()
+            found[relation] = ItemPairs.once(count, firsts_M, seconds_M, targets_M, weights_M)
+    return found
 
 
 def stored_negatives(pairs: pa.Table, item_ids: list[str]) -> np.ndarray:
@@ -106,7 +132,7 @@ def stored_negatives(pairs: pa.Table, item_ids: list[str]) -> np.ndarray:
     negatives = {}
     for direction in mined["kind"].unique().to_pylist():
         own = mined.filter(pc.equal(mined["kind"], direction))
-        anchors_M, others_M = (pc.index_in(own[side], rows).to_numpy() for side in ("anchor", "other"))
+        anchors_M, others_M = (pc.index_in(own[side], rows).to_numpy() for side in ENDS)
         negatives[direction] = Negatives.of_pairs(anchors_M, others_M, own["score"].to_numpy(), len(item_ids))
     return batch_negatives(negatives) if negatives else np.empty((len(item_ids), 0), dtype=np.int32)
 

@@ -6,7 +6,7 @@ from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.contrastive import Targets, log_sum_exps
-from models.objectives import clip_loss
+from models.objectives.clip import clip_loss
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from models.batches import BatchPlan
 from models.feed import BatchSource, ReadyBatch
 from models.finetuning import prepare
 from models.micro_batches import MicroBatches
-from models.objectives import clip_loss
+from models.objectives.clip import clip_loss
 from models.towers import DualEncoder, ModelConfig
 
 torch.set_num_threads(1)
@@ -25,9 +25,9 @@ def gradients(encoder: DualEncoder, batch: ReadyBatch, rows: int | None) -> dict
     network = encoder.network
     network.zero_grad()
     towers = MicroBatches(encoder, rows, half=False, seed=(0,))
-    image_BD, text_UD = towers.embed(batch)
+    sides = towers.embed(batch)
     scale = network.get_parameter("logit_scale").exp()
-    towers.backward(clip_loss(image_BD, text_UD[batch.text_b], batch.targets, scale))
+    towers.backward(clip_loss(sides["image"], sides["text"], batch.targets, scale))
     return {name: tensor.grad.clone() for name, tensor in network.named_parameters() if tensor.grad is not None}
 
 
@@ -59,7 +59,7 @@ def test_parts_meet_the_same_random_numbers_on_both_passes(tmp_path: Path) -> No
     towers = MicroBatches(encoder, 8, half=False, seed=(0,))
     with torch.no_grad():
         towers.embed(batch)
-    sides = [torch.cat([part.encode() for part in towers._parts if part.side == side]) for side in (0, 1)]
+    sides = [torch.cat([part.encode() for part in towers._parts if part.side == side]) for side in ("image", "text")]
     scale = encoder.network.get_parameter("logit_scale").exp()
     clip_loss(sides[0], sides[1][batch.text_b], batch.targets, scale).backward()  # type: ignore[no-untyped-call]
     for name, parameter in encoder.network.named_parameters():

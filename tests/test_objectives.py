@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 
 from models.contrastive import Targets
-from models.objectives import clip_loss
+from models.objectives.clip import clip_loss
 
 torch.set_num_threads(1)
 

@@ -1,22 +1,39 @@
-"""Training objectives: small functions of a batch's embeddings and relations."""
+"""CLIP's objective: symmetric InfoNCE between images and texts, with several positives."""
 
 # B = batch, D = embedding, P = positive pairs
 
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field
 
 from models.contrastive import Targets, log_sum_exps, weighted_products
+from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 
 
-class ObjectiveConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """One term of the training loss."""
+class ClipConfig(Objective):
+    """Symmetric InfoNCE between images and texts, with a learned temperature and targets by group."""
 
     loss: Literal["clip"] = "clip"
-    """`clip`: symmetric InfoNCE between images and texts."""
-    weight: float = Field(default=1.0, gt=0)
-    """Factor of this term in the sum."""
+
+    @property
+    def wants(self) -> frozenset[Want]:
+        """Both sides."""
+        return frozenset({"image", "text"})
+
+    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
+        """A term without weights: the logit scale is the network's."""
+        return ClipTerm()
+
+
+class ClipTerm(Term):
+    """`clip_loss` of a batch."""
+
+    splits = True
+
+    def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
+        """This rank's share of the loss."""
+        sides, targets = batch.sides, batch.ready.targets
+        return clip_loss(sides["image"], sides["text"], targets, batch.logit_scale, batch.own)
 
 
 def clip_loss(

@@ -1,0 +1,92 @@
+"""What an objective is given of a training step, and what it may ask for."""
+
+# N = items, B = global batch, b = this rank's share of it, D = embedding, M = pairs
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import nn
+
+from models.feed import ReadyBatch, Side
+from models.towers import DualEncoder
+
+Want = Literal[Side, "item_targets", "pairs"]
+"""A side's embeddings, positives among the batch's items, or the given and mined pairs within the batch."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a term is built for."""
+
+    encoder: DualEncoder
+    item_count: int
+    seed: int
+
+    @property
+    def dimension(self) -> int:
+        """Length D of an embedding."""
+        return int(self.encoder.config["model_cfg"]["embed_dim"])
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """One step's batch with its embeddings, L2-normalised, of all ranks."""
+
+    ready: ReadyBatch
+    """Pixels, tokens and relations; its `image_bCHW` and `token_UL` are this rank's alone."""
+    sides: Mapping[Side, torch.Tensor]
+    """(B, D) of each side that an objective asked for."""
+    logit_scale: torch.Tensor
+    """The factor itself, not its logarithm."""
+    own: slice | None = None
+    """The rows that this rank answers for; None where it is alone."""
+
+    @property
+    def own_rows(self) -> slice:
+        """The rows that this rank answers for."""
+        return self.own or slice(0, self.ready.count)
+
+
+class Term(nn.Module):
+    """One objective at work: its value for a batch, and whatever weights or memories of its own it has.
+
+    Parameters are trained with the towers'; parameters and buffers are in the checkpoints. Randomness is drawn from
+    generators seeded with `Setting.seed` and the batch's step, so that a resumed training sees the same.
+    """
+
+    splits = False
+    """Whether `forward` gives this rank's share of the loss; else all ranks compute the whole alike, and it is divided
+    among them."""
+    kept: tuple[str, ...] = ()
+    """Names (or prefixes) of state that is saved beside the model, for search or the next night's warm start."""
+
+    def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
+        """The loss, 0-d."""
+        raise NotImplementedError
+
+    def after_step(self, batch: EmbeddedBatch) -> None:
+        """Called after the optimizer has taken the step, to follow it: momentum towers, queues, memories."""
+
+
+class Objective(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """One entry of `objective:`."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Factor of this term in the sum."""
+
+    @property
+    def wants(self) -> frozenset[Want]:
+        """What the term needs of a batch; nothing else is computed."""
+        raise NotImplementedError
+
+    @property
+    def partners(self) -> frozenset[str]:
+        """By which relations (`positive`, or one of the pairs' Parquet) batches must bring items together."""
+        return frozenset()
+
+    def build(self, setting: Setting) -> Term:
+        """The term, its own weights initialised from `setting.seed`."""
+        raise NotImplementedError

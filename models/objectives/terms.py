@@ -1,0 +1,90 @@
+"""All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from models.objectives.clip import ClipConfig
+
+ObjectiveConfig = ClipConfig
+"""One entry of `objective:`; `loss` says which."""
+
+FOLDER, STATE = "objectives", "state.safetensors"
+
+
+def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
+    """All that the objectives need of a batch."""
+    return frozenset().union(*(each.wants for each in objectives))
+
+
+def partners(objectives: Iterable[Objective]) -> frozenset[str]:
+    """All relations by which batches must bring items together."""
+    return frozenset().union(*(each.partners for each in objectives))
+
+
+class Objectives(nn.Module):
+    """The weighted sum of the terms. Called with a batch, it gives this rank's share of it."""
+
+    def __init__(self, objectives: Sequence[Objective], setting: Setting) -> None:
+        super().__init__()
+        self.weights = [each.weight for each in objectives]
+        names = [str(getattr(each, "loss", "")) for each in objectives]
+        self.names = [
+            f"{name}_{names[:place].count(name) + 1}" if names.count(name) > 1 else name
+            for place, name in enumerate(names)
+        ]
+        """Of the terms, numbered where a loss stands several times."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(setting.seed)
+            self.terms = nn.ModuleDict(
+                {name: each.build(setting) for name, each in zip(self.names, objectives, strict=True)}
+            )
+        self.to(setting.encoder.device)
+
+    def forward(self, batch: EmbeddedBatch, ranks: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum (0-d, with gradients), and each term's own value before its weight (without)."""
+        values = []
+        for term in self._terms():
+            value = term(batch)
+            values.append(value if term.splits else value / ranks)
+        value_T = torch.stack(values)
+        return (value_T * value_T.new_tensor(self.weights)).sum(), value_T.detach()
+
+    def after_step(self, batch: EmbeddedBatch) -> None:
+        """Lets the terms follow a step that the optimizer has taken."""
+        with torch.no_grad():
+            for term in self._terms():
+                term.after_step(batch)
+
+    def save_kept(self, model: Path) -> None:
+        """Writes what terms keep into `objectives/` of a model's folder; nothing where none keeps any."""
+        kept = {
+            f"{name}.{key}": tensor.detach().cpu().contiguous()
+            for name, term in zip(self.names, self._terms(), strict=True)
+            for key, tensor in term.state_dict().items()
+            if key.startswith(term.kept)
+        }
+        if kept:
+            (model / FOLDER).mkdir(parents=True, exist_ok=True)
+            save_file(kept, model / FOLDER / STATE)
+
+    def load_kept(self, model: Path) -> None:
+        """Takes over what the same terms kept in a model's folder, where shapes agree."""
+        kept = read_kept(model)
+        state = self.terms.state_dict()
+        fitting = {key: kept[key] for key in state if key in kept and kept[key].shape == state[key].shape}
+        self.terms.load_state_dict(fitting, strict=False)
+
+    def _terms(self) -> Iterable[Term]:
+        return self.terms.values()  # type: ignore[return-value]  # a ModuleDict of terms
+
+
+def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
+    """What the terms of a model's training kept, by `<term>.<name>`; empty where none did."""
+    file = model / FOLDER / STATE
+    kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
+    return kept

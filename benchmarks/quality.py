@@ -91,6 +91,7 @@ LIGHT = AugmentationConfig(shift=0.04, scale=0.08, rotation=3, colour=0.05)
 PLAIN: dict[str, Any] = {"augmentation": None, "hard_fraction": 0.0}
 AUGMENTED: dict[str, Any] = {"augmentation": LIGHT}
 MINED = AUGMENTED | {"hard_fraction": 0.25}
+AVERAGED = MINED | {"ema_decay": 0.99}
 
 ROWS: tuple[Peer | Ours, ...] = (
     Peer("open_clip plain"),
@@ -102,7 +103,7 @@ ROWS: tuple[Peer | Ours, ...] = (
     Ours("+ several texts", related=False, training=AUGMENTED),
     Ours("+ multi-positive", training=AUGMENTED),
     Ours("+ mined batches", training=MINED),
-    Ours("the same, keywords as texts of their own", texts="any", training=MINED),
+    Ours("+ EMA", training=AVERAGED),
 )
 
 

@@ -308,7 +308,8 @@ def main() -> None:
             file.flush()
             sys.stderr.write(f"{number} of {len(missing)}: {json.dumps(done[-1], ensure_ascii=False)}\n")
     asked = [own for own in done if any(vars(trial).items() <= own.items() for trial in trials)]
-    what = f"{options.architecture}, {options.minutes:g} minutes ({options.clock}) each, one thread each, {len(cores)} at once"
+    budget = f"{options.minutes:g} minutes ({options.clock}) each"
+    what = f"{options.architecture}, {budget}, one thread each, {len(cores)} at once"
     sys.stdout.write(f"{what}\n\n{table(asked)}\n")
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_encoder, tiny_items
 
-from models.feed import TrainingItems
-from models.objectives.batch import Setting
+from models.batches import BatchPlan
+from models.feed import BatchSource, TrainingItems
+from models.objectives.batch import EmbeddedBatch, Setting
 from models.objectives.instance import (
     ClassesTerm,
     InstanceConfig,
@@ -106,3 +108,15 @@ def test_neither_groups_nor_texts_are_read(tmp_path: Path) -> None:
     weights = [result.encoder.network.get_parameter("visual.proj") for result in (first, second)]
     assert torch.equal(*weights)
     assert not torch.equal(weights[0], tiny_encoder(tmp_path).network.get_parameter("visual.proj"))
+
+
+@pytest.mark.parametrize("classes", ["weights", "memory"])
+def test_shares_of_two_ranks_add_up(tmp_path: Path, classes: str) -> None:
+    encoder = tiny_encoder(tmp_path)
+    items = tiny_items(tmp_path, encoder)
+    plan = BatchPlan(items.relations.item_texts, None, 12, 0.0, seed=1)
+    ready = BatchSource(items, plan, encoder, encoder.tokenize(items.relations.texts), None).batch(0)
+    term = InstanceConfig.model_validate({"classes": classes}).build(Setting(encoder, 32, 0))
+    batch = EmbeddedBatch(ready, {"image": encoder.encode_images(ready.image_bCHW)}, torch.tensor(1.0))
+    shares = [term(replace(batch, own=own)) for own in (slice(0, 5), slice(5, 12))]
+    torch.testing.assert_close(shares[0] + shares[1], term(batch))

@@ -135,6 +135,14 @@ def test_a_batch_met_again_in_the_queue_counts_but_for_its_positives(tmp_path: P
     torch.testing.assert_close(found, (losses[0] + losses[1]) / 2)
 
 
+def test_shares_of_two_ranks_add_up(tmp_path: Path) -> None:
+    term, batch = term_and_batch(tmp_path, EVERYTHING)
+    term(batch)
+    term.after_step(batch)
+    shares = [term(replace(batch, own=own)) for own in (slice(0, 5), slice(5, 12))]
+    torch.testing.assert_close(shares[0] + shares[1], term(batch))
+
+
 def test_the_queue_is_a_ring_of_the_newest_keys(tmp_path: Path) -> None:
     term, batch = term_and_batch(tmp_path, MomentumConfig(queue=20))
     seen: list[tuple[int, torch.Tensor]] = []

@@ -45,6 +45,11 @@ class Targets:
         indices = [torch.from_numpy(index_P.astype(np.int64)).to(device) for index_P in (row_P, column_P)]
         return cls(*indices, *(torch.from_numpy(share_P.astype(np.float32)).to(device) for share_P in shares))
 
+    @property
+    def transposed(self) -> "Targets":
+        """The same pairs seen from the columns: rows are what were columns, in the order that the pairs had."""
+        return Targets(self.columns_P, self.rows_P, self.column_weights_P, self.row_weights_P)
+
     def of_rows(self, rows: slice, count: int) -> "Targets":
         """The pairs of some of `count` rows, with the weights that they have among all."""
         first, last, _ = rows.indices(count)

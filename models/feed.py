@@ -70,6 +70,8 @@ class ReadyBatch:
     """Positives among all B items, each item its own; where asked for."""
     pairs: Mapping[str, BatchPairs] = field(default_factory=dict)
     """Pairs among all B items by relation; where asked for."""
+    texts_B: torch.Tensor | None = None
+    """Row numbers of all B items' texts among the T; int64."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class BatchSource:
             pairs={relation: pairs.within(batch.items_B).to(device) for relation, pairs in self.items.pairs.items()}
             if "pairs" in self.wants
             else {},
+            texts_B=torch.from_numpy(batch.texts_B).to(device),
         )
 
     def _changed(self, image_bCHW: torch.Tensor, count: int, own: slice, draw: int) -> torch.Tensor:

@@ -146,7 +146,9 @@ def train(
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
     network = start.network.to(best_device())
-    objectives = Objectives(recipe.objectives, Setting(start, len(items.item_ids), config.seed))
+    half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
+    setting = Setting(start, len(items.item_ids), config.seed, items.relations, ranks, half)
+    objectives = Objectives(recipe.objectives, setting)
     if recipe.champion:
         objectives.load_kept(recipe.champion)
     fingerprint = _fingerprint(start, objectives, items, recipe)
@@ -154,7 +156,6 @@ def train(
     optimizer = _optimizer(start, objectives, model, config)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = [parameter.detach().clone() for parameter in trained] if config.ema_decay else []
-    half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
     towers = MicroBatches(start, config.micro_batch, half=half, seed=(config.seed, 2, ranks.rank))
     workdir.mkdir(parents=True, exist_ok=True)
     learning = torch.nn.ModuleDict({"network": network, "objectives": objectives})

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.instance import InstanceConfig
+from models.objectives.momentum import MomentumConfig
+from models.objectives.reconstruction import ReconstructionConfig
 
-ObjectiveConfig = ClipConfig
+ObjectiveConfig = Annotated[
+    ClipConfig | InstanceConfig | MomentumConfig | ReconstructionConfig, Field(discriminator="loss")
+]
 """One entry of `objective:`; `loss` says which."""
 
 FOLDER, STATE = "objectives", "state.safetensors"

@@ -4,7 +4,9 @@
     python -m benchmarks.rendered scattered FOLDER
 
 *digits*: scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, enlarged to 32 × 32. `text` names the digit, `group`
-is it; of every ten the last two are validation items. Objectives without labels read neither.
+is it; of every ten the last two are validation items. Objectives without labels read neither. `pairs.csv` says of four
+others of the same digit and of four of other digits, drawn at random, that they are positives and negatives of a
+training item.
 *scattered*: 2,000 images of one of six shapes, of any place, size and colour. `text` and `group` tell the shape alone;
 `x`, `y` (of the centre) and `radius` are fractions of the side, `hue` is 0 to 1; `place` is one of nine, `colour` one
 of six.
@@ -57,6 +59,20 @@ def digits(folder: Path) -> None:
         split = "val" if number % 10 >= 8 else "train"
         rows.append({"id": f"digit-{number:04d}", "text": NAMES[digit], "group": NAMES[digit], "split": split})
     write_collection(folder, images, rows)
+    _write_pairs(folder / "pairs.csv", [row for row in rows if row["split"] == "train"])
+
+
+def _write_pairs(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Four positives and four negatives of each row, by its group."""
+    random = np.random.default_rng(0)
+    groups = np.array([row["group"] for row in rows])
+    lines = ["anchor,other,relation"]
+    for number, row in enumerate(rows):
+        same = groups == row["group"]
+        for relation, candidates in (("positive", same & (np.arange(len(rows)) != number)), ("negative", ~same)):
+            drawn = random.choice(np.flatnonzero(candidates), 4, replace=False)
+            lines += [f"{row['id']},{rows[other]['id']},{relation}" for other in drawn]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def scattered(folder: Path) -> None:

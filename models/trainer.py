@@ -199,7 +199,7 @@ def train(
                 sides = {side: ranks.gather(own, batch.count) for side, own in towers.embed(batch, wanted).items()}
                 scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
                 own = ranks.own(batch.count) if ranks.size > 1 else None
-                embedded = EmbeddedBatch(batch, sides, scale, own)
+                embedded = EmbeddedBatch(batch, sides, scale, own, getattr(network, "logit_bias", None))
                 loss, terms = objectives(embedded, ranks.size)
                 towers.backward(loss)
             ranks.sum_gradients(trained)

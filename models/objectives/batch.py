@@ -51,6 +51,8 @@ class EmbeddedBatch:
     """The factor itself, not its logarithm."""
     own: slice | None = None
     """The rows that this rank answers for; None where it is alone."""
+    logit_bias: torch.Tensor | None = None
+    """The network's own, where its architecture has one (SigLIP's)."""
 
     @property
     def own_rows(self) -> slice:

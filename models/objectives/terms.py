@@ -11,12 +11,27 @@ from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.contrastive import ContrastiveConfig
 from models.objectives.instance import InstanceConfig
 from models.objectives.momentum import MomentumConfig
+from models.objectives.n_pair import NPairConfig
+from models.objectives.nt_xent import NtXentConfig, SupConConfig
 from models.objectives.reconstruction import ReconstructionConfig
+from models.objectives.siglip import SiglipConfig
+from models.objectives.triplet import TripletConfig
 
 ObjectiveConfig = Annotated[
-    ClipConfig | InstanceConfig | MomentumConfig | ReconstructionConfig, Field(discriminator="loss")
+    ClipConfig
+    | ContrastiveConfig
+    | InstanceConfig
+    | MomentumConfig
+    | NPairConfig
+    | NtXentConfig
+    | ReconstructionConfig
+    | SiglipConfig
+    | SupConConfig
+    | TripletConfig,
+    Field(discriminator="loss"),
 ]
 """One entry of `objective:`; `loss` says which."""
 

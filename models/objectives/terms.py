@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.mates import MatesConfig
 
-ObjectiveConfig = ClipConfig
+ObjectiveConfig = Annotated[ClipConfig | MatesConfig, Field(discriminator="loss")]
 """One entry of `objective:`; `loss` says which."""
 
 FOLDER, STATE = "objectives", "state.safetensors"

@@ -6,7 +6,7 @@
 Both learn from twemoji's and openmoji's drawings of the training concepts, without skin tones, by InfoNCE between
 drawings of one concept (`loss: image_image`); texts are not used. *across* compares drawings with the other artist's
 alone, *all* with all. Two towers start as copies, but for the row that says otherwise. Asked is, for each validation
-concept that both have drawn, one artist's drawing among the other's: whether the same concept is among the first k, both
+concept that both have drawn, one artist's drawing among the other's: is the same concept among the first k? Both
 ways. Nothing is tuned: settings are the pipeline defaults, but for the emoji augmentation of benchmarks/pipelines.yaml.
 Results in `--results` are not made again.
 """

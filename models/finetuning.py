@@ -61,7 +61,7 @@ def finish(encoder: DualEncoder, config: ModelConfig) -> None:
             _set_patch_dropout(tower, 0)
     if config.channels_last:
         for tower in image_towers:
-            tower.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch types no such call
+            tower.to(memory_format=torch.contiguous_format)
     network.requires_grad_(True).eval()
 
 

@@ -362,6 +362,14 @@ def test_the_champion_scores_as_in_its_night_and_needs_the_column(
     assert "'size', which is no column of the corpus: add it to columns.keep (--set columns.keep.size=string)" in said
 
 
+def test_a_column_that_is_not_kept_is_refused_before_the_night(night: tuple[Path, OpenRelease]) -> None:
+    said = r"model: second_image_tower\.column: the items have no 'artist'; add it to columns\.keep"
+    with pytest.raises(ValueError, match=said):
+        load_pipeline(night[0], overrides=["model.second_image_tower.column=artist"])
+    for column in ("source", "colour"):
+        load_pipeline(night[0], overrides=[f"model.second_image_tower.column={column}"])
+
+
 def test_other_items_for_the_second_tower_start_anew(night: tuple[Path, OpenRelease]) -> None:
     from tasks.decide import decide, snapshot_ref
     from tasks.train import fitting_champion

@@ -29,6 +29,7 @@ from models.objectives.terms import Objectives, partners, wants
 from models.partners import Partners
 from models.pixels import AugmentationConfig
 from models.refresh import mine_again
+from models.second_tower import SecondImageTowerConfig
 from models.stability import COLLAPSED, PATIENCE, LossGuard, spread
 from models.towers import DualEncoder, ModelConfig, best_device
 from models.training_log import TrainingLog, TrainingProgress
@@ -139,7 +140,7 @@ def train(
     call it alike, and end with the same weights. RuntimeError where the loss is no number, or explodes, once more after
     the last checkpoint was reloaded.
     """
-    _check(items)
+    _check(items, start.second)
     config, model = recipe.training, recipe.model
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -248,13 +249,19 @@ def train(
     return TrainingResult(start, objectives.eval(), step, samples, seconds, resumed.step, loss_value)
 
 
-def _check(items: TrainingItems) -> None:
+def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
     if len(items.item_ids) < 2:
         raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
     own_texts = zip(items.item_ids, items.relations.item_texts, strict=True)
     silent = [item for item, own in own_texts if not len(own)]
     if silent:
         raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
+    if second and (items.second_N is None or items.second_N.all() or not items.second_N.any()):
+        which = "all have" if items.second_N is not None and items.second_N.any() else "none has"
+        raise ValueError(
+            f"model.second_image_tower: of {len(items.item_ids)} training items {which} one of the values "
+            f"{', '.join(map(repr, second.values))} in {second.column!r}, so that one tower would learn nothing"
+        )
 
 
 def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
@@ -325,7 +332,8 @@ def _fingerprint(start: DualEncoder, objectives: Objectives, items: TrainingItem
     if (edges := relations.edges) is not None:
         for column in (edges.firsts_M, edges.seconds_M, edges.weights_M):
             digest.update(column.tobytes())
-    digest.update(b"" if items.negatives_NK is None else items.negatives_NK.tobytes())
+    for array in (items.negatives_NK, items.second_N):
+        digest.update(b"" if array is None else array.tobytes())
     for relation, pairs in sorted(items.pairs.items()):
         columns = (pairs.firsts_M, pairs.seconds_M, pairs.targets_M, pairs.weights_M)
         digest.update(relation.encode() + b"".join(column.tobytes() for column in columns))

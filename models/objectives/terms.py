@@ -13,6 +13,7 @@ from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Wan
 from models.objectives.clip import ClipConfig
 from models.objectives.contrastive import ContrastiveConfig
 from models.objectives.instance import InstanceConfig
+from models.objectives.mates import MatesConfig
 from models.objectives.momentum import MomentumConfig
 from models.objectives.n_pair import NPairConfig
 from models.objectives.nt_xent import NtXentConfig, SupConConfig
@@ -24,6 +25,7 @@ ObjectiveConfig = Annotated[
     ClipConfig
     | ContrastiveConfig
     | InstanceConfig
+    | MatesConfig
     | MomentumConfig
     | NPairConfig
     | NtXentConfig

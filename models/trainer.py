@@ -146,7 +146,7 @@ def train(
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
     network = start.network.to(best_device())
-    objectives = Objectives(recipe.objectives, Setting(start, len(items.item_ids), config.seed))
+    objectives = Objectives(recipe.objectives, Setting(start, len(items.item_ids), config.seed, items.pairs))
     if recipe.champion:
         objectives.load_kept(recipe.champion)
     fingerprint = _fingerprint(start, objectives, items, recipe)

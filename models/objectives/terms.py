@@ -1,19 +1,21 @@
 """All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import Field
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.distance import DistanceConfig
+from models.objectives.kept import read_kept, write_kept
+from models.objectives.ordered import OrderedConfig
 
-ObjectiveConfig = ClipConfig
+ObjectiveConfig = Annotated[ClipConfig | DistanceConfig | OrderedConfig, Field(discriminator="loss")]
 """One entry of `objective:`; `loss` says which."""
-
-FOLDER, STATE = "objectives", "state.safetensors"
 
 
 def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
@@ -68,9 +70,7 @@ class Objectives(nn.Module):
             for key, tensor in term.state_dict().items()
             if key.startswith(term.kept)
         }
-        if kept:
-            (model / FOLDER).mkdir(parents=True, exist_ok=True)
-            save_file(kept, model / FOLDER / STATE)
+        write_kept(kept, model)
 
     def load_kept(self, model: Path) -> None:
         """Takes over what the same terms kept in a model's folder, where shapes agree."""
@@ -81,10 +81,3 @@ class Objectives(nn.Module):
 
     def _terms(self) -> Iterable[Term]:
         return self.terms.values()  # type: ignore[return-value]  # a ModuleDict of terms
-
-
-def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
-    """What the terms of a model's training kept, by `<term>.<name>`; empty where none did."""
-    file = model / FOLDER / STATE
-    kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
-    return kept

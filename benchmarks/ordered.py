@@ -34,8 +34,8 @@ def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
     apart_M = firsts_M != seconds_M
     firsts_M, seconds_M = firsts_M[apart_M], seconds_M[apart_M]
     classifier = OrderedClassifier.load(found.model)
-    label_M = classifier.labels(found.image_ND[firsts_M], found.image_ND[seconds_M])
-    swapped_M = classifier.labels(found.image_ND[seconds_M], found.image_ND[firsts_M])
+    label_M = classifier.labels(found.image_ND, firsts_M, seconds_M)
+    swapped_M = classifier.labels(found.image_ND, seconds_M, firsts_M)
     wanted_M = np.array([outcome(a, b) for a, b in zip(kind_N[firsts_M], kind_N[seconds_M], strict=True)])
     decided_M = label_M != 0
     return {

@@ -104,7 +104,7 @@ def test_embeddings_learn_distances_and_the_scale_is_kept_beside_the_model(
     items = replace(tiny_items(tmp_path, encoder), pairs={"target": pairs_with(wanted_M)})
     steps = TrainingConfig(
         max_minutes=None,
-        max_steps=120,
+        max_steps=200,
         batch_size=32,
         threads=1,
         learning_rate=3e-3,

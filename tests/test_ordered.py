@@ -49,19 +49,19 @@ def test_the_loss_matches_a_loop_over_pairs() -> None:
 def test_the_classifier_reads_the_two_sides_with_projections_of_their_own() -> None:
     torch.manual_seed(0)
     classifier = OrderedClassifier(4, 3, [-1.0, 1.0])
-    first_MD, second_MD = torch.randn(2, 4), torch.randn(2, 4)
-    for row in range(2):
+    embedding_BD, first_M, second_M = torch.randn(5, 4), torch.tensor([0, 3]), torch.tensor([4, 3])
+    mean_D, spread_D = embedding_BD.mean(dim=0), embedding_BD.var(dim=0, unbiased=False).sqrt()
+    found_MC = classifier(embedding_BD, first_M, second_M)
+    for row, (first, second) in enumerate([(0, 4), (3, 3)]):
+        left_D, right_D = ((embedding_BD[each] - mean_D) / spread_D for each in (first, second))
         hidden = [
-            max(
-                0.0,
-                float(classifier.left.weight[w] @ first_MD[row] + classifier.left.bias[w])
-                + float(classifier.right.weight[w] @ second_MD[row]),
-            )
+            (classifier.left.weight[w] @ left_D + classifier.left.bias[w] + classifier.right.weight[w] @ right_D).item()
             for w in range(3)
         ]
-        logits = classifier.classifier.weight @ torch.tensor(hidden) + classifier.classifier.bias
-        torch.testing.assert_close(classifier(first_MD, second_MD)[row], logits)
-    assert not torch.equal(classifier(first_MD, second_MD), classifier(second_MD, first_MD))
+        hidden_W = torch.tensor([max(0.0, each) for each in hidden])
+        logits_C = classifier.classifier.weight @ hidden_W + classifier.classifier.bias
+        torch.testing.assert_close(found_MC[row], logits_C)
+    assert not torch.equal(classifier(embedding_BD, second_M, first_M)[0], found_MC[0])
 
 
 def test_a_cycle_is_learned_from_pairs_alone_and_kept_beside_the_model(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_a_cycle_is_learned_from_pairs_alone_and_kept_beside_the_model(tmp_path:
     classifier = OrderedClassifier.load(tmp_path / "model")
     unseen = [(a, b) for a in THREE for b in THREE if a % 2 and b % 2 and a != b]
     firsts, seconds = np.array(unseen).T
-    found = classifier.labels(embedding_ND[firsts], embedding_ND[seconds])
+    found = classifier.labels(embedding_ND, firsts, seconds)
     wanted = np.array([result_of(a, b) for a, b in unseen])
     assert np.mean(found == wanted) > 0.95
-    assert np.mean(classifier.labels(embedding_ND[seconds], embedding_ND[firsts]) == -wanted) > 0.95
+    assert np.mean(classifier.labels(embedding_ND, seconds, firsts) == -wanted) > 0.95
 
 
 def test_labels_come_from_the_pairs_and_none_means_one(tmp_path: Path) -> None:

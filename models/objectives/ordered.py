@@ -1,6 +1,6 @@
 """Labels of ordered pairs, which no order of single items need explain: rock, paper and scissors."""
 
-# M = pairs, D = embedding, W = projection, C = labels
+# N = items, B = batch, M = pairs, D = embedding, W = projection, C = labels
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +14,7 @@ from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.kept import read_kept
+from models.relations import Indices
 
 MAX_LABELS = 100
 
@@ -56,6 +57,8 @@ class OrderedClassifier(nn.Module):
 
     def __init__(self, dimension: int, width: int, labels: list[float]) -> None:
         super().__init__()
+        # Young embeddings all but agree; without this the labels' mean is the nearest minimum, and they collapse into it.
+        self.standardise = nn.BatchNorm1d(dimension, eps=1e-8, affine=False)
         self.left = nn.Linear(dimension, width)
         self.right = nn.Linear(dimension, width, bias=False)
         self.classifier = nn.Linear(width, len(labels))
@@ -77,15 +80,19 @@ class OrderedClassifier(nn.Module):
         classifier.load_state_dict(state)
         return classifier.eval()
 
-    def forward(self, first_MD: torch.Tensor, second_MD: torch.Tensor) -> torch.Tensor:
-        """Logits (M, C)."""
-        logits_MC: torch.Tensor = self.classifier(F.relu(self.left(first_MD) + self.right(second_MD)))
+    def forward(self, embedding_BD: torch.Tensor, first_M: torch.Tensor, second_M: torch.Tensor) -> torch.Tensor:
+        """Logits (M, C) of pairs, given by their rows."""
+        standard_BD = self.standardise(embedding_BD)
+        hidden_MW = F.relu(self.left(standard_BD)[first_M] + self.right(standard_BD)[second_M])
+        logits_MC: torch.Tensor = self.classifier(hidden_MW)
         return logits_MC
 
     @torch.no_grad()
-    def labels(self, first_MD: npt.NDArray[np.float32], second_MD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The likeliest label (M,) of each pair, as the pairs' `target` has it."""
-        logits_MC = self(torch.from_numpy(first_MD), torch.from_numpy(second_MD))
+    def labels(
+        self, embedding_ND: npt.NDArray[np.float32], firsts_M: Indices, seconds_M: Indices
+    ) -> npt.NDArray[np.float32]:
+        """The likeliest label (M,) of each pair of rows, as the pairs' `target` has it."""
+        logits_MC = self(*(torch.from_numpy(each) for each in (embedding_ND, firsts_M, seconds_M)))
         label_M: npt.NDArray[np.float32] = self.label_C[logits_MC.argmax(dim=1)].numpy()
         return label_M
 
@@ -103,7 +110,7 @@ class OrderedTerm(Term):
     def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
         """The loss of the whole batch; 0 where it holds no labelled pair."""
         embedding_BD, pairs = batch.sides[self.side], batch.ready.pairs["ordered"]
-        logits_MC = self.pairs(embedding_BD[pairs.first_M], embedding_BD[pairs.second_M])
+        logits_MC = self.pairs(embedding_BD, pairs.first_M, pairs.second_M)
         place_M = torch.searchsorted(self.pairs.label_C, _labels(pairs.target_M))
         return ordered_loss(logits_MC, place_M, pairs.weight_M)
 

@@ -57,7 +57,7 @@ class OrderedClassifier(nn.Module):
 
     def __init__(self, dimension: int, width: int, labels: list[float]) -> None:
         super().__init__()
-        # Young embeddings all but agree; without this the labels' mean is the nearest minimum, and they collapse into it.
+        # Young embeddings all but agree: without this, they collapse into what predicts the labels' frequencies.
         self.standardise = nn.BatchNorm1d(dimension, eps=1e-8, affine=False)
         self.left = nn.Linear(dimension, width)
         self.right = nn.Linear(dimension, width, bias=False)

@@ -1,22 +1,24 @@
 """All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
 from models.objectives.contrastive import ContrastiveConfig
+from models.objectives.distance import DistanceConfig
 from models.objectives.instance import InstanceConfig
+from models.objectives.kept import read_kept, write_kept
 from models.objectives.mates import MatesConfig
 from models.objectives.momentum import MomentumConfig
 from models.objectives.n_pair import NPairConfig
 from models.objectives.nt_xent import NtXentConfig, SupConConfig
+from models.objectives.ordered import OrderedConfig
 from models.objectives.reconstruction import ReconstructionConfig
 from models.objectives.siglip import SiglipConfig
 from models.objectives.triplet import TripletConfig
@@ -24,11 +26,13 @@ from models.objectives.triplet import TripletConfig
 ObjectiveConfig = Annotated[
     ClipConfig
     | ContrastiveConfig
+    | DistanceConfig
     | InstanceConfig
     | MatesConfig
     | MomentumConfig
     | NPairConfig
     | NtXentConfig
+    | OrderedConfig
     | ReconstructionConfig
     | SiglipConfig
     | SupConConfig
@@ -36,8 +40,6 @@ ObjectiveConfig = Annotated[
     Field(discriminator="loss"),
 ]
 """One entry of `objective:`; `loss` says which."""
-
-FOLDER, STATE = "objectives", "state.safetensors"
 
 
 def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
@@ -92,9 +94,7 @@ class Objectives(nn.Module):
             for key, tensor in term.state_dict().items()
             if key.startswith(term.kept)
         }
-        if kept:
-            (model / FOLDER).mkdir(parents=True, exist_ok=True)
-            save_file(kept, model / FOLDER / STATE)
+        write_kept(kept, model)
 
     def load_kept(self, model: Path) -> None:
         """Takes over what the same terms kept in a model's folder, where shapes agree."""
@@ -105,10 +105,3 @@ class Objectives(nn.Module):
 
     def _terms(self) -> Iterable[Term]:
         return self.terms.values()  # type: ignore[return-value]  # a ModuleDict of terms
-
-
-def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
-    """What the terms of a model's training kept, by `<term>.<name>`; empty where none did."""
-    file = model / FOLDER / STATE
-    kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
-    return kept

@@ -55,7 +55,7 @@ def embedded(batch: ReadyBatch, own: slice | None = None) -> EmbeddedBatch:
 def test_the_loss_matches_a_loop_over_pairs(tmp_path: Path, encoder: DualEncoder) -> None:
     targets = np.linspace(0, 3, 32 * 31 // 2)
     items = replace(tiny_items(tmp_path, encoder), pairs={"target": pairs_with(targets)})
-    term = DistanceConfig().build(Setting(encoder, 32, 0, items.pairs))
+    term = DistanceConfig().build(Setting(encoder, 32, 0, pairs=items.pairs))
     batch = embedded(ready(encoder, items))
     pairs, embedding_BD = items.pairs["target"], batch.sides["image"]
     row = {item: number for number, item in enumerate(batch.ready.items_B.tolist())}
@@ -73,7 +73,7 @@ def test_the_loss_matches_a_loop_over_pairs(tmp_path: Path, encoder: DualEncoder
 @pytest.mark.parametrize("decoder_weight", [0.0, 0.5])
 def test_the_shares_of_two_ranks_make_the_whole(tmp_path: Path, encoder: DualEncoder, decoder_weight: float) -> None:
     items = replace(tiny_items(tmp_path, encoder), pairs={"target": pairs_with(np.linspace(0, 3, 496))})
-    term = DistanceConfig(decoder_weight=decoder_weight).build(Setting(encoder, 32, 0, items.pairs))
+    term = DistanceConfig(decoder_weight=decoder_weight).build(Setting(encoder, 32, 0, pairs=items.pairs))
     batch = ready(encoder, items)
     shares = [
         term(embedded(replace(batch, image_bCHW=batch.image_bCHW[own]), own)) for own in (slice(0, 5), slice(5, 8))
@@ -82,7 +82,7 @@ def test_the_shares_of_two_ranks_make_the_whole(tmp_path: Path, encoder: DualEnc
 
 
 def test_a_decoder_costs_nothing_unless_asked_for(encoder: DualEncoder) -> None:
-    setting = Setting(encoder, 32, 0, {"target": pairs_with(np.ones(496))})
+    setting = Setting(encoder, 32, 0, pairs={"target": pairs_with(np.ones(496))})
     assert list(DistanceConfig().build(setting).state_dict()) == ["log_scale"]
     drawn = DistanceConfig(decoder_weight=1, decoder_side=4).build(setting)
     assert drawn.state_dict()["decoder.layers.2.weight"].shape == (16, 128)
@@ -90,7 +90,7 @@ def test_a_decoder_costs_nothing_unless_asked_for(encoder: DualEncoder) -> None:
 
 def test_equal_pictures_have_a_gradient(tmp_path: Path, encoder: DualEncoder) -> None:
     items = replace(tiny_items(tmp_path, encoder), pairs={"target": pairs_with(np.linspace(0, 3, 496))})
-    term = DistanceConfig().build(Setting(encoder, 32, 0, items.pairs))
+    term = DistanceConfig().build(Setting(encoder, 32, 0, pairs=items.pairs))
     embedding_BD = torch.ones(8, 16, requires_grad=True)
     term(EmbeddedBatch(ready(encoder, items), {"image": embedding_BD}, torch.tensor(1.0))).backward()
     assert embedding_BD.grad is not None
@@ -119,7 +119,7 @@ def test_embeddings_learn_distances_and_the_scale_is_kept_beside_the_model(
     found_M = learned_distances(tmp_path / "model", embedding_ND[firsts_M], embedding_ND[seconds_M])
     assert np.corrcoef(found_M, wanted_M)[0, 1] > 0.93
     assert np.mean(np.abs(found_M - wanted_M)) < 0.1 * np.mean(wanted_M)
-    again = Objectives([DistanceConfig()], Setting(encoder, 32, 1, {"target": pairs_with(wanted_M)}))
+    again = Objectives([DistanceConfig()], Setting(encoder, 32, 1, pairs={"target": pairs_with(wanted_M)}))
     again.load_kept(tmp_path / "model")
     assert float(again.state_dict()["terms.distance.log_scale"].exp()) == learned_scale(tmp_path / "model")
 
@@ -127,7 +127,7 @@ def test_embeddings_learn_distances_and_the_scale_is_kept_beside_the_model(
 def test_targets_that_are_no_distances_are_refused(encoder: DualEncoder) -> None:
     for targets in (-np.ones(496), np.zeros(496)):
         with pytest.raises(ValueError, match="give pairs 0 or more, and some more than 0"):
-            DistanceConfig().build(Setting(encoder, 32, 0, {"target": pairs_with(targets)}))
+            DistanceConfig().build(Setting(encoder, 32, 0, pairs={"target": pairs_with(targets)}))
 
 
 def test_a_model_without_a_scale_says_so(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def result_of(first: int, second: int) -> float:
 
 
 def setting(encoder: DualEncoder, pairs: ItemPairs) -> Setting:
-    return Setting(encoder, 32, 0, {"ordered": pairs})
+    return Setting(encoder, 32, 0, pairs={"ordered": pairs})
 
 
 def test_the_loss_matches_a_loop_over_pairs() -> None:

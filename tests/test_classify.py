@@ -156,7 +156,7 @@ def test_a_column_that_holds_no_classes_is_refused(released: OpenRelease, tmp_pa
 def test_without_validation_items_a_threshold_must_be_given(tmp_path: Path) -> None:
     publish(tmp_path, names=NAMES[:1])
     release = OpenRelease.open(tmp_path)
-    with pytest.raises(ValueError, match="no threshold can be chosen on release 1 by column 'group'.*--threshold"):
+    with pytest.raises(ValueError, match=r"no threshold can be chosen on release 1 by column 'group'.*--threshold"):
         classify(release, pictures(tmp_path, 0))
     assert classify(release, pictures(tmp_path, 0), threshold=0.5).images[0].name == "apple"
     with pytest.raises(ValueError, match=r"threshold is 1\.5"):

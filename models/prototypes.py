@@ -107,7 +107,7 @@ def held_out(image_VD: Embeddings, class_V: Indices, sum_CD: Values, count_C: In
     own_V[count_C[class_V] < 2] = -np.inf
     prototype_CD = prototypes(sum_CD)
     other_V = np.full(len(image_VD), -np.inf)
-    step = max(1, BLOCK // len(sum_CD))
+    step = max(1, BLOCK // max(1, len(sum_CD)))
     for start in range(0, len(image_VD), step):
         rows = slice(start, start + step)
         scores_VC = exact_VD[rows] @ prototype_CD.T

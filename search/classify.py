@@ -167,7 +167,7 @@ class Classes:
         """Embeddings of all examples, those not kept from an earlier time made now."""
         model_id = self.release.record.model_id
         wanted = {digest: image for images in self._examples.values() for digest, image in images.items()}
-        known = {digest: vector for digest, vector in self._store.vectors(model_id).items() if digest in wanted}
+        known = self._store.vectors(model_id)
         missing = [digest for digest in wanted if digest not in known]
         if missing:
             embedded_ND = self.release.encoder.embed_images([open_stored(wanted[digest]) for digest in missing])
@@ -193,8 +193,8 @@ def classify(
     classes = Classes(release, column)
     config = _as_ingested(release)
     opened = _each(images, lambda path: open_query_image(path, config))
-    chosen = classes.threshold if threshold is None else Threshold(threshold)
     found = classes.tell(release.encoder.embed_images(opened))
+    chosen = classes.threshold if threshold is None else Threshold(threshold)
     told = []
     for row, path in enumerate(images):
         score, second = float(found.score_N[row]), int(found.second_N[row])

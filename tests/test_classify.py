@@ -163,6 +163,26 @@ def test_without_validation_items_a_threshold_must_be_given(tmp_path: Path) -> N
         classify(release, pictures(tmp_path, 0), threshold=1.5)
 
 
+def test_a_release_without_classes_says_so_until_one_is_added(tmp_path: Path) -> None:
+    publish(tmp_path, names=[])
+    release = OpenRelease.open(tmp_path)
+    with pytest.raises(ValueError, match=r"release 1 knows no class: its column 'group' is empty; name another"):
+        classify(release, pictures(tmp_path, 0))
+    with pytest.raises(ValueError, match="no threshold can be chosen"):
+        _ = Classes(release).threshold
+    add_examples(release, "kiwi", pictures(tmp_path, 0))
+    (told,) = classify(release, pictures(tmp_path, 0), threshold=0.9).images
+    assert (told.name, told.second, told.second_score) == ("kiwi", None, None)
+
+
+def test_examples_of_two_columns_share_the_kept_vectors(release: OpenRelease, tmp_path: Path) -> None:
+    add_examples(release, "kiwi", pictures(tmp_path, 300))
+    add_examples(release, "Kiwi", pictures(tmp_path, 301), column="subgroup")
+    for column in ("group", "subgroup"):
+        classify(release, pictures(tmp_path, 0), column=column)
+    assert len(ClassStore(release.folder).vectors(MODEL_ID)) == 2
+
+
 def command(root: Path, *arguments: str) -> Result:
     file = root / "pipelines.yaml"
     file.write_text("pipelines: {shapes: {}}")

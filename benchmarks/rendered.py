@@ -1,21 +1,40 @@
 """Collections drawn by the project itself, for objectives that real pairs can't show: pictures and captions.jsonl.
 
     python -m benchmarks.rendered digits FOLDER
+    python -m benchmarks.rendered scattered FOLDER
 
 *digits*: scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, enlarged to 32 × 32. `text` names the digit, `group`
-is it; of every ten the last two are validation items. Objectives without labels read neither.
+is it; of every ten the last two are validation items. Objectives without labels read neither. `pairs.csv` says of four
+others of the same digit and of four of other digits, drawn at random, that they are positives and negatives of a
+training item.
+*scattered*: 2,000 images of one of six shapes, of any place, size and colour. `text` and `group` tell the shape alone;
+`x`, `y` (of the centre) and `radius` are fractions of the side, `hue` is 0 to 1; `place` is one of nine, `colour` one
+of six.
 """
 
 import argparse
+import colorsys
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+OUTLINES = {
+    "triangle": [1.0] * 3,
+    "diamond": [1.0] * 4,
+    "disc": [1.0] * 40,
+    "star": [1.0, 0.4] * 5,
+    "cross": [1.0, 0.3] * 4,
+    "roof": [1.0, 0.9, 0.2, 0.9],
+}
+"""How far the corners of each shape are from its centre."""
+PLACES = (("left", "middle", "right"), ("top", "centre", "bottom"))
+HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 
 
 def write_collection(folder: Path, images: Sequence[Image.Image], rows: Sequence[dict[str, Any]]) -> None:
@@ -40,9 +59,53 @@ def digits(folder: Path) -> None:
         split = "val" if number % 10 >= 8 else "train"
         rows.append({"id": f"digit-{number:04d}", "text": NAMES[digit], "group": NAMES[digit], "split": split})
     write_collection(folder, images, rows)
+    _write_pairs(folder / "pairs.csv", [row for row in rows if row["split"] == "train"])
 
 
-COLLECTIONS: dict[str, Callable[[Path], None]] = {"digits": digits}
+def _write_pairs(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Four positives and four negatives of each row, by its group."""
+    random = np.random.default_rng(0)
+    groups = np.array([row["group"] for row in rows])
+    lines = ["anchor,other,relation"]
+    for number, row in enumerate(rows):
+        same = groups == row["group"]
+        for relation, candidates in (("positive", same & (np.arange(len(rows)) != number)), ("negative", ~same)):
+            drawn = random.choice(np.flatnonzero(candidates), 4, replace=False)
+            lines += [f"{row['id']},{rows[other]['id']},{relation}" for other in drawn]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def scattered(folder: Path) -> None:
+    """Writes shapes whose text leaves out where they are, how large and of which colour."""
+    random = np.random.default_rng(0)
+    images, rows = [], []
+    for number in range(2000):
+        shape = tuple(OUTLINES)[number % len(OUTLINES)]
+        x, y = random.uniform(0.25, 0.75, 2)
+        radius, hue = random.uniform(0.14, 0.24), random.random()
+        # Twice as large, then shrunk: PIL draws polygons with hard edges.
+        image = Image.new("RGB", (64, 64), "white")
+        corners = [(64 * (x + radius * dx), 64 * (y + radius * dy)) for dx, dy in _outline(OUTLINES[shape])]
+        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, 0.85))
+        ImageDraw.Draw(image).polygon(corners, fill=(red, green, blue))
+        images.append(image.resize((32, 32), Image.Resampling.LANCZOS))
+        places = [min(int((part - 0.25) * 6), 2) for part in (x, y)]
+        rows.append(
+            {"id": f"scattered-{number:04d}", "text": f"a {shape}", "group": shape}
+            | {"split": "val" if number // 10 % 5 == 4 else "train"}
+            | {"x": x, "y": y, "radius": radius, "hue": hue}
+            | {"place": f"{PLACES[1][places[1]]} {PLACES[0][places[0]]}", "colour": HUES[round(hue * 6) % 6]}
+        )
+    write_collection(folder, images, rows)
+
+
+def _outline(radii: Sequence[float]) -> list[tuple[float, float]]:
+    """Corners at even angles, the first above the centre."""
+    angles = [2 * math.pi * corner / len(radii) for corner in range(len(radii))]
+    return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, angles, strict=True)]
+
+
+COLLECTIONS: dict[str, Callable[[Path], None]] = {"digits": digits, "scattered": scattered}
 
 
 def main() -> None:

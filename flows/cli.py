@@ -153,6 +153,10 @@ def evaluate(
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option(help="Look for what resembles this image file.")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="VALUE", help="Which of two image towers encodes the file: that of this value."),
+    ] = None,
     like: Annotated[str | None, typer.Option(metavar="ITEM_ID", help="Look for what resembles this item.")] = None,
     plus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Add a text to the query.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
@@ -171,7 +175,8 @@ def search(
     from search.sheet import contact_sheet
 
     with _errors():
-        query = Query(text=text, image=image, like=like, plus=tuple(plus or ()), minus=tuple(minus or ()))
+        more, less = tuple(plus or ()), tuple(minus or ())
+        query = Query(text=text, image=image, image_as=as_, like=like, plus=more, minus=less)
         result = find(_release(name, file, root), query, k=k, where=where)
         if html:
             html.write_text(contact_sheet([(query.title, result)]), encoding="utf-8")

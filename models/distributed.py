@@ -68,9 +68,16 @@ class Ranks:
         return self.sum(value if self.leads else 0.0)[0]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Replaces each gradient by its sum over the ranks."""
+        """Replaces each gradient by its sum over the ranks; of a parameter that no rank has used, there is none."""
         if self.size == 1:
             return
+        # A rank may have had no item for one of two image towers; all must send the same.
+        used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+        used = used.to(_device())
+        dist.all_reduce(used)
+        for parameter, count in zip(parameters, used.tolist(), strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         bucket: list[torch.Tensor] = []
         for parameter in parameters:
             if parameter.grad is not None:

@@ -2,7 +2,7 @@
 
 # N = inputs or items, T = unique texts, B = batch, D = embedding, H = height, W = width
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from models import towers
 from models.relations import Indices
+from models.second_tower import Mask, SecondImageTowerConfig
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -39,15 +40,36 @@ class Encoder:
         """Length D of an embedding."""
         return int(self._dual_encoder.config["model_cfg"]["embed_dim"])
 
-    def embed_images(self, images: Sequence[Image.Image], batch_size: int = 256) -> Embeddings:
-        """Float32 (N, D), L2-normalised, through open_clip's evaluation preprocessing."""
+    @property
+    def second(self) -> SecondImageTowerConfig | None:
+        """Which items the second image tower encodes, where there is one."""
+        return self._dual_encoder.second
+
+    def embed_images(
+        self, images: Sequence[Image.Image], second_N: Mask | None = None, *, batch_size: int = 256
+    ) -> Embeddings:
+        """Float32 (N, D), L2-normalised, through open_clip's evaluation preprocessing.
+
+        `second_N` are the images for the second image tower; none leaves all to the first.
+        """
         embedding_ND = np.empty((len(images), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
                 image_BCHW = torch.stack([self._preprocess(image) for image in batch])
-                embedding_ND[start : start + len(batch)] = self._dual_encoder.encode_images(image_BCHW).cpu().numpy()
+                second_B = None if second_N is None else torch.from_numpy(second_N[start : start + len(batch)])
+                embedding_BD = self._dual_encoder.encode_images(image_BCHW, second_B)
+                embedding_ND[start : start + len(batch)] = embedding_BD.cpu().numpy()
         return embedding_ND
+
+    def embed_batches(self, batches: Iterable[Sequence[Image.Image]], second_N: Mask | None = None) -> Embeddings:
+        """The same of all images of some batches, one batch at a time."""
+        found, done = [np.empty((0, self.dimension), dtype=np.float32)], 0
+        for images in batches:
+            own = None if second_N is None else second_N[done : done + len(images)]
+            found.append(self.embed_images(images, own))
+            done += len(images)
+        return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised."""

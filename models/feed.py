@@ -21,6 +21,7 @@ from models.distributed import ALONE, Ranks
 from models.pairs import BatchPairs, ItemPairs
 from models.pixels import AugmentationConfig, Pixels, augment, draw_changes, normalize_pixels
 from models.relations import Relations
+from models.second_tower import Mask
 from models.towers import DualEncoder
 
 Side = Literal["image", "text", "image_view", "text_view"]
@@ -43,6 +44,8 @@ class TrainingItems:
     """Mined hard negatives of each item, hardest first, -1 for none."""
     pairs: Mapping[str, ItemPairs] = field(default_factory=dict)
     """Given and mined pairs by relation, beside the positives of `relations`."""
+    second_N: Mask | None = None
+    """Which items the second image tower encodes; None where there is one tower."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class ReadyBatch:
     """Positives among all B items, each item its own; where asked for."""
     pairs: Mapping[str, BatchPairs] = field(default_factory=dict)
     """Pairs among all B items by relation; where asked for."""
+    texts_B: torch.Tensor | None = None
+    """Row numbers of all B items' texts among the T; int64."""
+    second_B: torch.Tensor | None = None
+    """Bool: which of all B items the second image tower encodes; None where there is one tower."""
+    second_b: torch.Tensor | None = None
+    """The same of this rank's images."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ class BatchSource:
             texts_2b = np.stack([batch.texts_B[own], batch.other_texts_B[own]])
         texts_U, places = np.unique(texts_2b, return_inverse=True)
         text_2b = torch.from_numpy(places.reshape(texts_2b.shape)).to(device)
+        second_N = self.items.second_N
+        second_B = None if second_N is None else torch.from_numpy(second_N[batch.items_B]).to(device)
         return ReadyBatch(
             step,
             count,
@@ -110,6 +121,9 @@ class BatchSource:
             pairs={relation: pairs.within(batch.items_B).to(device) for relation, pairs in self.items.pairs.items()}
             if "pairs" in self.wants
             else {},
+            texts_B=torch.from_numpy(batch.texts_B).to(device),
+            second_B=second_B,
+            second_b=None if second_B is None else second_B[own],
         )
 
     def _changed(self, image_bCHW: torch.Tensor, count: int, own: slice, draw: int) -> torch.Tensor:

@@ -20,20 +20,24 @@ def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:
     the saved model. ValueError where the architecture can't do what is asked for.
     """
     network: Any = encoder.network
+    image_towers: list[Any] = list(encoder.image_towers.values())
     if config.lock_image:
-        _lock("image", network.lock_image_tower, config.unlocked_image_groups)
+        for tower in image_towers:
+            _lock("image", tower.lock, config.unlocked_image_groups)
     if config.lock_text:
         _lock("text", network.lock_text_tower, config.unlocked_text_groups)
     if config.lora is not None:
         add_adapters(network, config.lora, seed=seed)
         _scale_parameters(network, requires_grad=True)
     if config.patch_dropout:
-        _set_patch_dropout(network.visual, config.patch_dropout)
+        for tower in image_towers:
+            _set_patch_dropout(tower, config.patch_dropout)
     if config.channels_last:
-        network.visual.to(memory_format=torch.channels_last)
+        for tower in image_towers:
+            tower.to(memory_format=torch.channels_last)
     training_mode(encoder)
     if config.compile:
-        _compile(network)
+        _compile(encoder)
 
 
 def training_mode(encoder: DualEncoder) -> None:
@@ -47,14 +51,17 @@ def training_mode(encoder: DualEncoder) -> None:
 def finish(encoder: DualEncoder, config: ModelConfig) -> None:
     """Makes the encoder, in place, a plain open_clip network again, in evaluation mode, with nothing frozen."""
     network: Any = encoder.network
-    for module in _compiled_parts(network) if config.compile else []:
+    image_towers = list(encoder.image_towers.values())
+    for module in _compiled_parts(encoder) if config.compile else []:
         module._compiled_call_impl = None
     if config.lora is not None:
         merge_adapters(network)
     if config.patch_dropout:
-        _set_patch_dropout(network.visual, 0)
+        for tower in image_towers:
+            _set_patch_dropout(tower, 0)
     if config.channels_last:
-        network.visual.to(memory_format=torch.contiguous_format)
+        for tower in image_towers:
+            tower.to(memory_format=torch.contiguous_format)
     network.requires_grad_(True).eval()
 
 
@@ -66,7 +73,7 @@ def parameter_groups(
     A group has `lr_scale`, its share of the learning rate (`config.layer_decay`; else 1), and `lr`, the learning rate
     times it. Gains, biases and the logit scale (fewer than two dimensions) aren't decayed.
     """
-    scales = _layer_scales(encoder.network, config.layer_decay)
+    scales = _layer_scales(encoder, config.layer_decay)
     return _groups(encoder.network, scales, learning_rate, weight_decay)
 
 
@@ -121,7 +128,7 @@ def _lock(tower: str, lock: Callable[..., None], groups: int) -> None:
 
 
 def _trunk(lock: Any) -> Any:
-    return getattr(lock.__self__.visual, "trunk", None)
+    return getattr(lock.__self__, "trunk", None)
 
 
 def _lock_timm(trunk: Any, groups: int) -> None:
@@ -158,38 +165,39 @@ def _set_patch_dropout(visual: Any, share: float) -> None:
         )
 
 
-def _compiled_parts(network: Any) -> list[nn.Module]:
-    """The image tower, and the text tower's layers: CLIP's text tower isn't a module of its own."""
-    return [network.visual, getattr(network, "text", network).transformer]
+def _compiled_parts(encoder: DualEncoder) -> list[nn.Module]:
+    """The image towers, and the text tower's layers: CLIP's text tower isn't a module of its own."""
+    network: Any = encoder.network
+    return [*encoder.image_towers.values(), getattr(network, "text", network).transformer]
 
 
-def _compile(network: Any) -> None:
+def _compile(encoder: DualEncoder) -> None:
     try:
         # Compiling happens at the first call, deep in the training: find out now whether it works here.
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=network.logit_scale.device))
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=encoder.device))
     except Exception as error:
         raise ValueError(
             f"model.compile: torch.compile doesn't work here ({str(error).splitlines()[0]}); on a CPU it needs a C++ "
             "compiler such as g++. Install one, or set compile: false"
         ) from error
-    for module in _compiled_parts(network):
+    for module in _compiled_parts(encoder):
         module.compile()  # in place: names of the state stay as they are
 
 
-def _layer_scales(network: Any, decay: float | None) -> dict[str, float]:
+def _layer_scales(encoder: DualEncoder, decay: float | None) -> dict[str, float]:
     """Each tower parameter's share of the learning rate (BEiT, Bao et al. 2021): `decay` to the power of its distance
     from the tower's head; embeddings are farthest."""
     if decay is None:
         return {}
-    towers: dict[str, dict[str, int]] = {"visual.": {}, "": {}}
-    if hasattr(network.visual, "trunk"):
-        towers["visual."] = _timm_layers(network.visual)
-    elif not hasattr(network.visual, "transformer"):
-        raise ValueError(f"model.layer_decay: a {type(network.visual).__name__} has no order of layers; leave it out")
-    for name, _ in network.named_parameters():
-        if name in ("logit_scale", "logit_bias") or name in towers["visual."]:
-            continue
-        towers["visual." if name.startswith("visual.") else ""][name] = _transformer_layer(name)
+    towers: dict[str, dict[str, int]] = {"": {}}
+    for prefix, tower in encoder.image_towers.items():
+        towers[prefix] = _timm_layers(prefix, tower) if hasattr(tower, "trunk") else {}
+        if not hasattr(tower, "trunk") and not hasattr(tower, "transformer"):
+            raise ValueError(f"model.layer_decay: a {type(tower).__name__} has no order of layers; leave it out")
+    for name, _ in encoder.network.named_parameters():
+        own = towers[next((prefix for prefix in encoder.image_towers if name.startswith(prefix)), "")]
+        if name not in ("logit_scale", "logit_bias") and name not in own:
+            own[name] = _transformer_layer(name)
     scales: dict[str, float] = {}
     for layers in towers.values():
         head = max(max(layers.values(), default=0), 0)
@@ -199,7 +207,7 @@ def _layer_scales(network: Any, decay: float | None) -> dict[str, float]:
     return scales
 
 
-def _timm_layers(visual: Any) -> dict[str, int]:
+def _timm_layers(prefix: str, visual: Any) -> dict[str, int]:
     """timm's own order of its layers; open_clip's projection is as far as timm's head."""
     from timm.models import group_parameters
 
@@ -208,8 +216,8 @@ def _timm_layers(visual: Any) -> dict[str, int]:
         raise ValueError(f"model.layer_decay: timm doesn't order the layers of {type(trunk).__name__}; leave it out")
     layers = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
     head = max(layers.values())
-    return {f"visual.trunk.{name}": layer for name, layer in layers.items()} | {
-        f"visual.head.{name}": head for name, _ in visual.head.named_parameters()
+    return {f"{prefix}trunk.{name}": layer for name, layer in layers.items()} | {
+        f"{prefix}head.{name}": head for name, _ in visual.head.named_parameters()
     }
 
 

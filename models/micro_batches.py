@@ -20,7 +20,7 @@ from models.towers import DualEncoder
 
 SIDES: tuple[Side, ...] = get_args(Side)
 TEXTS: AbstractSet[str] = {"text", "text_view"}
-Encode = Callable[[torch.Tensor], torch.Tensor]
+Encode = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,15 @@ class MicroBatches:
         """Embeddings (b, D) of each wanted side, to compute a loss of."""
         inputs = self._inputs(batch, wanted)
         self._parts = []
-        for side, (input_bX, encode) in inputs.items():
-            size = len(input_bX)
+        for side, (inputs_bX, encode) in inputs.items():
+            size = len(inputs_bX[0])
             height = self._rows or size
             for start in range(0, size, height):
                 rows = slice(start, min(start + height, size))
                 seed = (*self._seed, batch.step, len(self._parts))
-                self._parts.append(_Part(side, rows, partial(self._seeded, seed, encode, input_bX[rows])))
+                self._parts.append(
+                    _Part(side, rows, partial(self._seeded, seed, encode, *(each[rows] for each in inputs_bX)))
+                )
         self._whole = len(self._parts) == len(inputs)
         if self._whole:
             self._sides = {part.side: part.encode() for part in self._parts}
@@ -88,22 +90,25 @@ class MicroBatches:
                 if gradient is not None:  # a loss may leave a side out of a step
                     part.encode().backward(gradient[part.rows])  # type: ignore[no-untyped-call]
 
-    def _inputs(self, batch: ReadyBatch, wanted: AbstractSet[str]) -> dict[str, tuple[torch.Tensor, Encode]]:
-        """What is embedded, and how."""
-        inputs: dict[str, tuple[torch.Tensor, Encode]] = {}
+    def _inputs(
+        self, batch: ReadyBatch, wanted: AbstractSet[str]
+    ) -> dict[str, tuple[tuple[torch.Tensor, ...], Encode]]:
+        """What is embedded, row by row, and how."""
+        inputs: dict[str, tuple[tuple[torch.Tensor, ...], Encode]] = {}
+        towers = () if batch.second_b is None else (batch.second_b,)
         if "image" in wanted:
-            inputs["image"] = batch.image_bCHW, self._encoder.encode_images
+            inputs["image"] = (batch.image_bCHW, *towers), self._encoder.encode_images
         if "image_view" in wanted:
             assert batch.view_bCHW is not None, "the batch source was asked for views"
-            inputs["image_view"] = batch.view_bCHW, self._encoder.encode_images
+            inputs["image_view"] = (batch.view_bCHW, *towers), self._encoder.encode_images
         if wanted & TEXTS:
-            inputs["text"] = batch.token_UL, self._encoder.encode_texts
+            inputs["text"] = (batch.token_UL,), self._encoder.encode_texts
         return inputs
 
-    def _seeded(self, seed: tuple[int, ...], encode: Encode, input_MX: torch.Tensor) -> torch.Tensor:
+    def _seeded(self, seed: tuple[int, ...], encode: Encode, *inputs_MX: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         with torch.autocast(self._encoder.device.type, torch.bfloat16, enabled=self._half):
-            return single(encode(input_MX))
+            return single(encode(*inputs_MX))
 
 
 @contextmanager

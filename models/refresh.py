@@ -30,7 +30,9 @@ def mine_again(
     token_TL = encoder.tokenize(items.relations.texts)
 
     def images(rows: slice) -> torch.Tensor:
-        return encoder.encode_images(normalize_pixels(items.pixels[rows], encoder.preprocess_cfg, encoder.device))
+        image_BCHW = normalize_pixels(items.pixels[rows], encoder.preprocess_cfg, encoder.device)
+        second_B = None if items.second_N is None else torch.from_numpy(items.second_N[rows])
+        return encoder.encode_images(image_BCHW, second_B)
 
     def texts(rows: slice) -> torch.Tensor:
         return encoder.encode_texts(encoder.trim(token_TL[rows]))

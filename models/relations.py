@@ -129,7 +129,7 @@ class Relations:
 
     def positive_mask(self, rows_R: Indices, columns_C: Indices) -> Mask:
         """(R, C): is item r a positive of item c? An item is one of itself."""
-        mask_RC = _dense(self.item_keys_NF[rows_R] @ self.item_keys_NF[columns_C].T)
+        mask_RC = _dense(_shared(self.item_keys_NF[rows_R], self.item_keys_NF[columns_C]))
         if self.edge_weights_NN is not None:
             mask_RC |= _dense(self.edge_weights_NN[rows_R][:, columns_C])
         return mask_RC
@@ -154,7 +154,7 @@ class Relations:
 
         The sparse form of `text_mask`: 1, or an added pair's weight where that is larger or all there is.
         """
-        shared_RC = (self.item_keys_NF[rows_R] @ self.text_keys_TF[texts_C].T).astype(np.float32)
+        shared_RC = _shared(self.item_keys_NF[rows_R], self.text_keys_TF[texts_C]).astype(np.float32)
         shared_RC.data[:] = 1
         if self.edge_weights_NT is not None:
             shared_RC = shared_RC.maximum(self.edge_weights_NT[rows_R][:, texts_C])
@@ -255,8 +255,16 @@ def _largest(rows: Indices, columns: Indices, weights: Weights, shape: tuple[int
     return sparse.csr_matrix((weights[first], (rows[first], columns[first])), shape=shape, dtype=np.float32)
 
 
+def _shared(row_keys_RF: sparse.csr_matrix, column_keys_CF: sparse.csr_matrix) -> sparse.csr_matrix:
+    """(R, C): how many keys a row and a column share."""
+    if len(row_keys_RF.indices) < len(column_keys_CF.indices):
+        # Turning a matrix round is most of the work: turn the smaller one.
+        return (column_keys_CF @ row_keys_RF.T).T.tocsr()
+    return row_keys_RF @ column_keys_CF.T
+
+
 def _dense(product: sparse.csr_matrix) -> Mask:
-    mask: Mask = product.toarray() > 0
+    mask: Mask = (product > 0).toarray()
     return mask
 
 

@@ -21,6 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from models.lora import LoraConfig
+from models.second_tower import (
+    PREFIX,
+    SecondImageTowerConfig,
+    add_second_tower,
+    encode_apart,
+    load_second_tower,
+    save_second_tower,
+)
 from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -40,6 +48,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     pretrained: str | None = None
     """open_clip's tag of pretrained weights, or a weights file; none trains from nothing. `local-dir:` and `hf-hub:`
     bring their own."""
+    second_image_tower: SecondImageTowerConfig | None = None
+    """An image tower of their own for some of the items (pseudo-Siamese); none encodes all by one. What is said here of
+    the image tower, such as locks, is said of both."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
     lock_text: bool = False
@@ -89,6 +100,14 @@ class DualEncoder:
     """The content of `open_clip_config.json`: `model_cfg` and `preprocess_cfg`."""
     tokenizer_files: dict[str, bytes]
     """Files that the tokenizer is loaded from, kept as they came; none for open_clip's built-in tokenizer."""
+    second: SecondImageTowerConfig | None = None
+    """Which items the second image tower encodes, where there is one."""
+
+    @property
+    def image_towers(self) -> dict[str, torch.nn.Module]:
+        """The image towers by the beginning of their weights' names in the network's state."""
+        prefixes = ("visual.", PREFIX) if self.second else ("visual.",)
+        return {prefix: self.network.get_submodule(prefix[:-1]) for prefix in prefixes}
 
     @property
     def device(self) -> torch.device:
@@ -106,9 +125,14 @@ class DualEncoder:
         settings: dict[str, Any] = dict(self.network.visual.preprocess_cfg)  # type: ignore[union-attr,arg-type]
         return settings
 
-    def encode_images(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        """L2-normalised embeddings (B, D) of normalised pixels."""
+    def encode_images(self, image_BCHW: torch.Tensor, second_B: torch.Tensor | None = None) -> torch.Tensor:
+        """L2-normalised embeddings (B, D) of normalised pixels.
+
+        `second_B` (bool) are the rows for the second image tower; none, or none to take them, leaves all to the first.
+        """
         image_BCHW = image_BCHW.to(self.device)
+        if self.second and second_B is not None:
+            return encode_apart(self.network, image_BCHW, second_B.to(self.device))
         embedding_BD: torch.Tensor = self.network.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
         return embedding_BD
 
@@ -159,11 +183,17 @@ class DualEncoder:
         return None
 
     def save(self, directory: Path) -> None:
-        """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes."""
+        """Writes the OpenCLIP directory (config, weights, tokenizer), with a folder for the second image tower.
+
+        Equal encoders give equal bytes.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         (directory / CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        own = {name: weights.pop(name) for name in list(weights) if self.second and name.startswith(PREFIX)}
         (directory / WEIGHTS_NAME).write_bytes(save(weights))
+        if self.second:
+            save_second_tower(directory, self.second, {name.removeprefix(PREFIX): own[name] for name in own})
         for name, content in self.tokenizer_files.items():
             (directory / name).write_bytes(content)
 
@@ -178,6 +208,18 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
 
     An architecture with a fitted vocabulary fits it on `texts`. ValueError where nothing has the architecture's name.
     """
+    encoder = _created(config, texts, seed)
+    if (wanted := config.second_image_tower) is not None:
+        # An OpenCLIP directory may bring its own.
+        if encoder.second is None:
+            other = encoder if wanted.seed is None else _created(config, texts, wanted.seed)
+            add_second_tower(encoder.network, other.network)
+        encoder.second = wanted
+    return encoder
+
+
+def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncoder:
+    """The encoder without what `second_image_tower` adds."""
     name = config.architecture
     if name.startswith("local-dir:"):
         with _explained(config):
@@ -213,6 +255,7 @@ def load(directory: Path) -> DualEncoder:
         if not any(file.is_file() for pattern in names for file in directory.glob(pattern)):
             raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
     encoder = _open(directory, _read_config(directory / CONFIG_NAME))
+    encoder.second = load_second_tower(directory, encoder.network)
     encoder.network.eval()
     return encoder
 

@@ -29,6 +29,7 @@ from models.objectives.terms import Objectives, partners, wants
 from models.partners import Partners
 from models.pixels import AugmentationConfig
 from models.refresh import mine_again
+from models.second_tower import SecondImageTowerConfig
 from models.stability import COLLAPSED, PATIENCE, LossGuard, spread
 from models.towers import DualEncoder, ModelConfig, best_device
 from models.training_log import TrainingLog, TrainingProgress
@@ -139,14 +140,16 @@ def train(
     call it alike, and end with the same weights. RuntimeError where the loss is no number, or explodes, once more after
     the last checkpoint was reloaded.
     """
-    _check(items)
+    _check(items, start.second)
     config, model = recipe.training, recipe.model
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # denormals slow convolutions down many times
 
     network = start.network.to(best_device())
-    objectives = Objectives(recipe.objectives, Setting(start, len(items.item_ids), config.seed))
+    half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
+    setting = Setting(start, len(items.item_ids), config.seed, items.relations, ranks, half)
+    objectives = Objectives(recipe.objectives, setting)
     if recipe.champion:
         objectives.load_kept(recipe.champion)
     fingerprint = _fingerprint(start, objectives, items, recipe)
@@ -154,7 +157,6 @@ def train(
     optimizer = _optimizer(start, objectives, model, config)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = [parameter.detach().clone() for parameter in trained] if config.ema_decay else []
-    half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
     towers = MicroBatches(start, config.micro_batch, half=half, seed=(config.seed, 2, ranks.rank))
     workdir.mkdir(parents=True, exist_ok=True)
     learning = torch.nn.ModuleDict({"network": network, "objectives": objectives})
@@ -198,7 +200,7 @@ def train(
                 sides = {side: ranks.gather(own, batch.count) for side, own in towers.embed(batch, wanted).items()}
                 scale = network.logit_scale.exp()  # type: ignore[operator]  # torch types modules' attributes loosely
                 own = ranks.own(batch.count) if ranks.size > 1 else None
-                embedded = EmbeddedBatch(batch, sides, scale, own)
+                embedded = EmbeddedBatch(batch, sides, scale, own, getattr(network, "logit_bias", None))
                 loss, terms = objectives(embedded, ranks.size)
                 towers.backward(loss)
             ranks.sum_gradients(trained)
@@ -247,13 +249,19 @@ def train(
     return TrainingResult(start, objectives.eval(), step, samples, seconds, resumed.step, loss_value)
 
 
-def _check(items: TrainingItems) -> None:
+def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
     if len(items.item_ids) < 2:
         raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
     own_texts = zip(items.item_ids, items.relations.item_texts, strict=True)
     silent = [item for item, own in own_texts if not len(own)]
     if silent:
         raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
+    if second and (items.second_N is None or items.second_N.all() or not items.second_N.any()):
+        which = "all have" if items.second_N is not None and items.second_N.any() else "none has"
+        raise ValueError(
+            f"model.second_image_tower: of {len(items.item_ids)} training items {which} one of the values "
+            f"{', '.join(map(repr, second.values))} in {second.column!r}, so that one tower would learn nothing"
+        )
 
 
 def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
@@ -324,7 +332,8 @@ def _fingerprint(start: DualEncoder, objectives: Objectives, items: TrainingItem
     if (edges := relations.edges) is not None:
         for column in (edges.firsts_M, edges.seconds_M, edges.weights_M):
             digest.update(column.tobytes())
-    digest.update(b"" if items.negatives_NK is None else items.negatives_NK.tobytes())
+    for array in (items.negatives_NK, items.second_N):
+        digest.update(b"" if array is None else array.tobytes())
     for relation, pairs in sorted(items.pairs.items()):
         columns = (pairs.firsts_M, pairs.seconds_M, pairs.targets_M, pairs.weights_M)
         digest.update(relation.encode() + b"".join(column.tobytes() for column in columns))

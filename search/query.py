@@ -6,7 +6,7 @@ import decimal
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from search.release import OpenRelease
 from storage.images import IngestConfig, open_query_image
 from storage.index import Floats, nearest
 
+if TYPE_CHECKING:
+    from models.second_tower import Mask
+
 MAX_K = 10_000
 SCORE_DIGITS = 6
 """Digits after which equal similarities differ by the order of summation only."""
@@ -30,6 +33,9 @@ class Query:
 
     text: str | None = None
     image: Path | Image.Image | None = None
+    image_as: str | None = None
+    """As which value of the column that chooses between two image towers the image is encoded; by the first tower
+    where nothing is said."""
     like: str | None = None
     """An item_id: finds items whose image is like that item's; the item itself is left out."""
     plus: tuple[str, ...] = ()
@@ -39,6 +45,7 @@ class Query:
     def title(self) -> str:
         """The query in words, for people."""
         image = self.image.name if isinstance(self.image, Path) else "an image" if self.image else None
+        image = f"{image} as {self.image_as}" if image and self.image_as is not None else image
         given = (self.text, image, f"like {self.like}" if self.like is not None else None, *self.plus)
         return " + ".join(each for each in given if each is not None) + "".join(f" − {each}" for each in self.minus)
 
@@ -114,7 +121,10 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         signs = [1.0] * len(texts) + [-1.0] * len(query.minus)
         parts.extend(np.asarray(signs, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
     if query.image is not None:
-        parts.extend(release.encoder.embed_images([_opened(query.image, release.record.max_side)]))
+        image = _opened(query.image, release.record.max_side)
+        parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
+    elif query.image_as is not None:
+        raise ValueError(f"the query has no image to take as {query.image_as!r}")
     if query.like is not None:
         parts.append(item_vector(release, query.like))
     if len(parts) == len(query.minus):
@@ -183,6 +193,23 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(each) for each in value]
     return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
+    """Whether the second image tower encodes an image taken as `value`; ValueError where no item has that value."""
+    if value is None:
+        return None
+    tower = release.encoder.second
+    if tower is None:
+        raise ValueError(f"release {release.record.number} has one image tower: leave out which one is for {value!r}")
+    if value not in tower.values and tower.column in release.columns:
+        from models.second_tower import as_texts  # with torch, which the encoder has brought by now
+
+        stored = release.dataset.to_table(columns=[tower.column])[tower.column].unique().to_pylist()
+        known = sorted({text for each in stored for text in as_texts(each)})
+        if value not in known:
+            raise ValueError(f"no item's {tower.column} is {value!r}; there are {', '.join(known[:20])}")
+    return tower.takes([value])
 
 
 def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:

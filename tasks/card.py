@@ -48,10 +48,20 @@ import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
 ```
-
+{_second_tower(pipeline)}
 | metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |
 | --- | --- | --- |
 {metrics}
+"""
+
+
+def _second_tower(pipeline: Pipeline) -> str:
+    if (tower := pipeline.model.second_image_tower) is None:
+        return ""
+    values = ", ".join(f"`{value}`" for value in tower.values)
+    return f"""
+This is the text tower and the first of two image towers. Images of items whose `{tower.column}` is one of {values} are
+encoded by the second one, of the same architecture; its weights are in `second_image_tower/`.
 """
 
 

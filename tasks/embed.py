@@ -7,6 +7,7 @@ from storage.corpus import Corpus, Part, Snapshot
 from storage.embeddings import EmbeddingStore
 from storage.images import open_stored
 from storage.modelstore import ModelStore
+from tasks.items import require_tower_column
 from tasks.pipeline import Pipeline
 from tasks.refs import EmbeddingsRef
 from tasks.stage import report_progress, stage
@@ -19,6 +20,8 @@ def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Embeddings
     snapshot = corpus.log.read(snapshot_number)
     store = EmbeddingStore(pipeline.folder, model_id)
     encoder = Encoder.load(ModelStore(pipeline.folder).path(model_id))
+    if encoder.second:
+        require_tower_column(corpus, snapshot, encoder.second)
     missing = store.missing(snapshot)
     total, done = sum(part.rows for part in missing), 0
     for part in missing:
@@ -33,13 +36,15 @@ def embed_part(
     corpus: Corpus, snapshot: Snapshot, part: Part, encoder: Encoder
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Item ids, image vectors and text vectors (N, D) of one part. A text vector is the mean of an item's texts."""
+    tower = encoder.second
     item_ids: list[str] = []
     image_vectors, text_vectors = [np.empty((0, encoder.dimension), np.float32)], []
-    for batch in corpus.read(snapshot, part, ["item_id", "image", "texts"]):
+    for batch in corpus.read(snapshot, part, ["item_id", "image", "texts", *([tower.column] if tower else [])]):
         rows = batch.to_pylist()
         if rows:
             item_ids += [row["item_id"] for row in rows]
-            image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows]))
+            second_N = tower.takes([row[tower.column] for row in rows]) if tower else None
+            image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N))
             text_vectors.append(embed_item_texts(encoder, [row["texts"] for row in rows]))
     return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors])
 

@@ -3,8 +3,6 @@
 import logging
 from dataclasses import replace
 
-import numpy as np
-
 from models.encoder import Encoder
 from models.gate import Comparison
 from models.gate import decide as gate
@@ -15,9 +13,9 @@ from storage.modelstore import ModelStore
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
-from tasks.items import Items, image_batches, read_items, split_images, split_slices
+from tasks.items import Items, read_items, second_tower_items, split_images, split_slices
 from tasks.pipeline import Pipeline
-from tasks.probing import probe_encoder, read_probe_items
+from tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
 from tasks.refs import ModelRef, Plan, Verdict
 from tasks.stage import report_progress, stage
 
@@ -62,13 +60,14 @@ def measure_encoder(
     pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder
 ) -> RetrievalMetrics:
     """Retrieval metrics of one model on the validation items, and what probes read off its embeddings."""
-    image_ND = np.concatenate([encoder.embed_images(images) for images in split_images(corpus, snapshot, "val")])
+    second_N = second_tower_items(corpus, snapshot, items.item_ids, encoder.second)
+    image_ND = encoder.embed_batches(split_images(corpus, snapshot, "val"), second_N)
     text_TD = encoder.embed_texts(items.relations.texts)
     slices = split_slices(corpus, snapshot, items)
     measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, slices)
     asked = read_probe_items(corpus, snapshot, items.item_ids, pipeline.evaluation)
-    train_images = image_batches(corpus, snapshot, asked.train_ids)
-    return replace(measured, probes=probe_encoder(encoder, asked, train_images, image_ND, pipeline.evaluation.seed))
+    train_ND = embed_probe_items(corpus, snapshot, asked, encoder)
+    return replace(measured, probes=probe_embeddings(asked, train_ND, image_ND, pipeline.evaluation.seed))
 
 
 def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:

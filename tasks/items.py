@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.metrics import Slice, column_slices, novelty_slices
 from models.relations import Relations, normalize_text
+from models.second_tower import Mask, SecondImageTowerConfig
 from storage.corpus import Corpus, Snapshot
 from storage.images import open_stored
 
@@ -59,6 +60,27 @@ def split_slices(corpus: Corpus, snapshot: Snapshot, items: Items) -> dict[str, 
     texts = {normalize_text(text) for own in shown["texts"].to_pylist() for text in own}
     novelty = novelty_slices(items.relations, items.groups, texts, set(shown["group"].to_pylist()))
     return column_slices(items.relations, items.slices) | novelty
+
+
+def second_tower_items(
+    corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str], tower: SecondImageTowerConfig | None
+) -> Mask | None:
+    """Which of some items (N,) the second image tower encodes; None where the model has one tower."""
+    if tower is None:
+        return None
+    require_tower_column(corpus, snapshot, tower)
+    rows = corpus.table(snapshot, ["item_id", tower.column])
+    value = dict(zip(rows["item_id"].to_pylist(), rows[tower.column].to_pylist(), strict=True))
+    return tower.takes([value[item] for item in item_ids])
+
+
+def require_tower_column(corpus: Corpus, snapshot: Snapshot, tower: SecondImageTowerConfig) -> None:
+    """Raises ValueError where the corpus doesn't say which image tower an item takes."""
+    if tower.column not in corpus.columns(snapshot):
+        raise ValueError(
+            f"the model's second image tower is for some values of {tower.column!r}, which is no column of the corpus: "
+            f"add it to columns.keep (--set columns.keep.{tower.column}=string)"
+        )
 
 
 def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Image.Image]]:

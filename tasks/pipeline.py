@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from models.gate import GateConfig
 from models.metrics import EvaluationConfig
@@ -85,6 +85,14 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
         return sources
+
+    @field_validator("model")
+    @classmethod
+    def _tower_column_is_kept(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
+        tower, columns = model.second_image_tower, info.data.get("columns")
+        if tower and columns and tower.column not in (*columns.keep, "group", "source", "split"):
+            raise ValueError(f"second_image_tower.column: the items have no {tower.column!r}; add it to columns.keep")
+        return model
 
     @property
     def parameters(self) -> dict[str, Any]:

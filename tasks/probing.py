@@ -1,11 +1,10 @@
 """Probing: labels of items read off a model's image embeddings, learned on the training split."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from models.bootstrap import Values
 from models.encoder import Embeddings, Encoder
@@ -13,6 +12,7 @@ from models.metrics import EvaluationConfig
 from models.probes import probe, training_rows
 from models.relations import Indices
 from storage.corpus import Corpus, Snapshot
+from tasks.items import image_batches, second_tower_items
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +69,18 @@ def read_probe_items(
     )
 
 
-def probe_encoder(
-    encoder: Encoder, items: ProbeItems, images: Iterable[list[Image.Image]], image_ND: Embeddings, seed: int
-) -> dict[str, Values]:
+def embed_probe_items(corpus: Corpus, snapshot: Snapshot, items: ProbeItems, encoder: Encoder) -> Embeddings:
+    """Image embeddings (N, D) of `items.train_ids`."""
+    second_N = second_tower_items(corpus, snapshot, items.train_ids, encoder.second)
+    return encoder.embed_batches(image_batches(corpus, snapshot, items.train_ids) if items.train_ids else (), second_N)
+
+
+def probe_embeddings(items: ProbeItems, train_ND: Embeddings, image_ND: Embeddings, seed: int) -> dict[str, Values]:
     """`probe_<column>_<classifier>`: 1 or 0 for every item asked (`models.probes`).
 
-    `images` are those of `items.train_ids`; `image_ND` holds the embeddings of the evaluated items.
+    `train_ND` are the image embeddings of `items.train_ids`, `image_ND` those of the evaluated items.
     """
     found: dict[str, Values] = {}
-    if not items.columns:
-        return found
-    embedded = [encoder.embed_images(batch) for batch in images]
-    train_ND = np.concatenate(embedded) if embedded else image_ND[:0]
     for name, labels in items.columns.items():
         told = probe(train_ND[labels.train_rows], labels.train, image_ND[items.test_rows], labels.test, seed)
         if not told:

@@ -2,9 +2,10 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-import numpy as np
+from PIL import Image
 from pydantic import BaseModel
 
 from models.encoder import Embeddings, Encoder
@@ -14,9 +15,9 @@ from models.towers import create
 from storage.corpus import Corpus, Snapshot
 from storage.ingest import Ingest, RowCounts
 from storage.sources import SourceRow, read_source
-from tasks.items import Items, image_batches, read_items, split_slices
+from tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
 from tasks.pipeline import Pipeline
-from tasks.probing import probe_encoder, read_probe_items
+from tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
 from tasks.stage import clock, report_progress, timed
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         measured = measure(image_ND, text_TD, items.relations, config, seen)
     with timed("probe"):
         asked = read_probe_items(corpus, snapshot, items.item_ids, config)
-        images = image_batches(corpus, snapshot, asked.train_ids)
-        measured = replace(measured, probes=probe_encoder(encoder, asked, images, image_ND, config.seed))
+        train_ND = embed_probe_items(corpus, snapshot, asked, encoder)
+        measured = replace(measured, probes=probe_embeddings(asked, train_ND, image_ND, config.seed))
     with timed("measure"):
         metrics, intervals = measured.as_dict(), measured.intervals(config)
     return Scores(
@@ -116,9 +117,13 @@ def scored_items(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, split: 
 
 def embed_items(corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder) -> tuple[Embeddings, Embeddings]:
     """Image embeddings (N, D) of the items and text embeddings (T, D) of their unique texts."""
-    vectors, done = [], 0
-    for images in image_batches(corpus, snapshot, items.item_ids):
-        vectors.append(encoder.embed_images(images))
-        done += len(images)
-        report_progress("embed", done, len(items.item_ids))
-    return np.concatenate(vectors), encoder.embed_texts(items.relations.texts)
+
+    def told() -> Iterator[list[Image.Image]]:
+        done = 0
+        for images in image_batches(corpus, snapshot, items.item_ids):
+            yield images
+            done += len(images)
+            report_progress("embed", done, len(items.item_ids))
+
+    second_N = second_tower_items(corpus, snapshot, items.item_ids, encoder.second)
+    return encoder.embed_batches(told(), second_N), encoder.embed_texts(items.relations.texts)

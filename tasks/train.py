@@ -25,7 +25,7 @@ from storage.modelstore import ModelStore
 from storage.pairs import PairStore
 from storage.runs import Run
 from tasks.edges import stored_edges
-from tasks.items import Items, read_items, split_images
+from tasks.items import Items, read_items, second_tower_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
 from tasks.stage import report_progress, stage
@@ -57,6 +57,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     items = read_items(corpus, snapshot, "train")
     champion = fitting_champion(pipeline, plan)
     start = starting_point(pipeline, champion, items)
+    second_N = second_tower_items(corpus, snapshot, items.item_ids, start.second)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     pixels = run.folder / "pixels.npy"
@@ -67,9 +68,12 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
         negatives_NK = stored_negatives(mined, items.item_ids)
+        pairs_by_relation = pairs_of(mined, items)
         result = train_encoder(
             start,
-            TrainingItems(tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_of(mined, items)),
+            TrainingItems(
+                tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_by_relation, second_N
+            ),
             Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
             workdir=run.folder / "training",
             ranks=ranks,
@@ -93,14 +97,14 @@ def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
 
 
 def fitting_champion(pipeline: Pipeline, plan: Plan) -> Path | None:
-    """The champion's folder where it has tonight's architecture."""
+    """The champion's folder where it has tonight's architecture and towers."""
     if plan.champion_model is None:
         return None
     champion = ModelStore(pipeline.folder).path(plan.champion_model)
-    lineage = json.loads((champion / "pairloom.json").read_bytes())
+    made = json.loads((champion / "pairloom.json").read_bytes())["model"]
     # Locks, adapters and rates may change from night to night.
-    wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained"})
-    return champion if wanted.items() <= lineage["model"].items() else None
+    wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained", "second_image_tower"})
+    return champion if all(made.get(name) == value for name, value in wanted.items()) else None
 
 
 def starting_point(pipeline: Pipeline, champion: Path | None, items: Items) -> towers.DualEncoder:

@@ -68,6 +68,32 @@ def test_log_sum_exps_and_gradients_match_the_dense_matrix(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("block", [1, 20, 10_000])
+def test_pairs_left_out_count_nothing(block: int) -> None:
+    row_RD, column_CD = embeddings(7, 0), embeddings(9, 1)
+    scale = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
+    left_out = torch.tensor([0, 0, 3, 6, 1]), torch.tensor([0, 5, 5, 8, 1])
+    logits_RC = (scale * row_RD @ column_CD.T).index_put(left_out, torch.tensor(-torch.inf).double())
+    dense = (logits_RC.logsumexp(1), logits_RC.logsumexp(0))
+    streamed = log_sum_exps(row_RD, column_CD, scale, left_out=left_out, block=block)
+    inputs = (row_RD, column_CD, scale)
+    up_R, up_C = torch.linspace(-1, 2, 7).double(), torch.linspace(3, -1, 9).double()
+    ours = torch.autograd.grad((streamed[0] @ up_R) + (streamed[1] @ up_C), inputs)
+    theirs = torch.autograd.grad((dense[0] @ up_R) + (dense[1] @ up_C), inputs)
+    for one, other in zip((*streamed, *ours), (*dense, *theirs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_row_of_which_all_is_left_out_stays_finite() -> None:
+    row_RD, column_CD, scale = embeddings(2, 0, torch.float32), embeddings(3, 1, torch.float32), torch.tensor(5.0)
+    row_R, _ = log_sum_exps(row_RD, column_CD, scale, left_out=(torch.zeros(3).long(), torch.arange(3)))
+    F.softplus(row_R).sum().backward()  # type: ignore[no-untyped-call]
+    assert row_R[0] < -1e37
+    assert row_RD.grad is not None
+    assert (row_RD.grad[0] == 0).all()
+    assert row_RD.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("block", [8, 1000])
 def test_log_sum_exps_pass_gradcheck(block: int) -> None:
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)

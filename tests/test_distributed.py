@@ -1,17 +1,21 @@
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny import tiny_encoder, tiny_items
+from tiny import tiny_architecture, tiny_items, tiny_texts
 
 from models.distributed import joined
 from models.launcher import launch, processes_wanted
-from models.towers import load
+from models.second_tower import SecondImageTowerConfig
+from models.towers import ModelConfig, create, load
 from models.trainer import Recipe, TrainingConfig, train
 from models.training_log import read_log
 
+TEXTS = [text for own in tiny_texts() for text in own]
 STEPS = TrainingConfig(
     max_minutes=None,
     max_steps=40,
@@ -30,7 +34,8 @@ def train_here(folder: Path, name: str) -> None:
         workdir.mkdir(exist_ok=True)
         (workdir / f"rank-{ranks.rank}.pid").write_text(str(os.getpid()))
         start = load(folder / "start")
-        items = tiny_items(folder, start)
+        # One item of the second image tower: mostly, one of the ranks has none of it to learn from, or both have.
+        items = replace(tiny_items(folder, start), second_N=np.arange(32) == 5)
         result = train(start, items, Recipe(STEPS), workdir=workdir, ranks=ranks)
         if ranks.leads:
             torch.save(result.encoder.network.state_dict(), workdir / "weights.pt")
@@ -43,7 +48,8 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_two_ranks_train_as_one_does_even_where_one_is_killed(tmp_path: Path) -> None:
-    start = tiny_encoder(tmp_path)
+    second = SecondImageTowerConfig(column="number", values=("5",))
+    start = create(ModelConfig(architecture=tiny_architecture(tmp_path), second_image_tower=second), TEXTS, seed=0)
     start.save(tmp_path / "start")
     tiny_items(tmp_path, start)  # writes the pixels, before several processes want to
     train_here(tmp_path, "alone")

@@ -37,6 +37,17 @@ def run(folder: Path, config: TrainingConfig, name: str) -> TrainingResult:
     return train(start, replace(items, negatives_NK=negatives_NK), Recipe(config), workdir=folder / name)
 
 
+def test_tensorboard_reads_the_log(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, STEPS.model_copy(update={"max_steps": 3, "tensorboard": tmp_path / "board"}), "run")
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    (first, *_) = read_log(tmp_path / "run")
+    (shown, *_) = board.Scalars("training/loss")
+    assert (shown.step, shown.value) == (first["step"], pytest.approx(first["loss"], rel=1e-6))
+
+
 def weights(result: TrainingResult) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in result.encoder.network.state_dict().items()}
 

@@ -1,13 +1,14 @@
 """Exact nearest neighbours by inner product in bounded scratch memory: what mining of hard negatives stands on.
 
 A bfloat16 product of two blocks is cheap and wrong by no more than a bound that the vectors' norms give. Only pairs
-whose cheap product comes within that bound of the row's K-th best score so far are scored in float32. Those scores
-are added up in an order of our own, so that the same pair has the same score, to the bit, in whatever block it meets.
+whose cheap product comes within that bound of the row's K-th best score so far are scored in float32. Each of those
+scores is added up by itself, so that the same pair has the same score, to the bit, in whatever block it meets.
 """
 
 # Q = queries, C = candidates, D = embedding, K = neighbours, R = queries of a block, N = vectors of one side,
 # G = groups of a block's columns, P = pairs, W = pairs a row
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from models.towers import best_device
 Embeddings = npt.NDArray[np.float32]
 Exclusion = Callable[[slice], sparse.csr_matrix]
 
-ROWS, COLUMNS, GROUP = 2048, 8192, 16  # a block of bfloat16 products takes 32 MB
+ROWS, COLUMNS, GROUP = 4096, 8192, 16  # a block of bfloat16 products takes 64 MB
 PRECISE_ROWS = 256  # a block of float64 products takes 16 MB
 TINY = 2.0**-100  # more than what underflow takes from a product
 
@@ -61,7 +62,7 @@ def nearest(
         rows = slice(start, min(start + height, len(query_QD)))
         forbidden = None if exclude is None else exclude(rows).tocsc()
         most = 0 if forbidden is None else int(np.bincount(forbidden.indices, minlength=1).max())
-        best = _Best(len(query_QD[rows]), k, device)
+        best = _Best(query.at(rows), k)
         for first in range(0, len(candidate_CD), COLUMNS):
             columns = slice(first, min(first + COLUMNS, len(candidate_CD)))
             # Of more than k + most equal vectors, k allowed ones come before it.
@@ -82,47 +83,45 @@ class _Side:
 
     vector_ND: torch.Tensor
     norm_N: torch.Tensor
-    error_N: torch.Tensor
-    """Norm of what rounding to the cheap type takes from the vector."""
 
     @staticmethod
     def of(vector_ND: Embeddings, device: torch.device) -> "_Side":
         vectors = torch.from_numpy(np.ascontiguousarray(vector_ND, dtype=np.float32)).to(device)
-        norm_N, error_N = torch.empty(len(vectors), device=device), torch.empty(len(vectors), device=device)
-        for start in range(0, len(vectors), COLUMNS):
-            rows = slice(start, start + COLUMNS)
-            norm_N[rows] = vectors[rows].norm(dim=1)
-            error_N[rows] = (vectors[rows] - vectors[rows].to(_cheap(device)).float()).norm(dim=1)
+        norm_N = torch.linalg.vector_norm(vectors, dim=1)
         if not bool(torch.isfinite(norm_N.square()).all()):
             row = int((~torch.isfinite(norm_N.square())).nonzero()[0])
             raise ValueError(
                 f"row {row} of the embeddings isn't finite, or too large for float32 products: leave it out"
             )
-        return _Side(vectors, norm_N, error_N)
+        return _Side(vectors, norm_N)
 
     def at(self, rows: slice, kept: npt.NDArray[np.int64] | None = None) -> "_Side":
         """Some of the vectors: a range, or those of a range's rows that are kept."""
-        part = _Side(self.vector_ND[rows], self.norm_N[rows], self.error_N[rows])
+        part = _Side(self.vector_ND[rows], self.norm_N[rows])
         if kept is None or len(kept) == len(part.vector_ND):
             return part
         chosen = torch.from_numpy(kept).to(self.vector_ND.device)
-        return _Side(part.vector_ND[chosen], part.norm_N[chosen], part.error_N[chosen])
+        return _Side(part.vector_ND[chosen], part.norm_N[chosen])
 
 
 class _Best:
     """The K best candidates so far of a block's queries."""
 
-    def __init__(self, rows: int, k: int, device: torch.device) -> None:
+    def __init__(self, query: "_Side", k: int) -> None:
+        rows, device = len(query.vector_ND), query.vector_ND.device
         self.score_RK = torch.full((rows, k), -torch.inf, device=device)
         self.index_RK = torch.full((rows, k), -1, dtype=torch.int32, device=device)
+        self._cheap_RD = query.vector_ND.to(_cheap(device))
+        self.error_R = torch.linalg.vector_norm(query.vector_ND - self._cheap_RD.float(), dim=1)
+        """Norm of what rounding to the cheap type takes from each query."""
         # Taken once: fresh memory for every block would take as long as its products.
         self._products = torch.empty(rows * COLUMNS, dtype=_cheap(device), device=device)
 
-    def products(self, query: "_Side", candidate: "_Side") -> torch.Tensor:
+    def products(self, candidate: "_Side") -> torch.Tensor:
         """The cheap products of a block (R, C), which the next ones overwrite."""
-        rows, columns, cheap = len(query.vector_ND), len(candidate.vector_ND), self._products.dtype
+        rows, columns, cheap = len(self._cheap_RD), len(candidate.vector_ND), self._products.dtype
         product_RC = self._products[: rows * columns].view(rows, columns)
-        return torch.mm(query.vector_ND.to(cheap), candidate.vector_ND.to(cheap).T, out=product_RC)
+        return torch.mm(self._cheap_RD, candidate.vector_ND.to(cheap).T, out=product_RC)
 
     def add(self, row_P: torch.Tensor, index_P: torch.Tensor, score_P: torch.Tensor) -> None:
         """Takes in scored pairs, sorted by row and then index; their indices are above all that came before."""
@@ -156,33 +155,41 @@ def _search(
 ) -> None:
     """Adds to `best` what a block of candidates has to offer."""
     k = best.score_RK.shape[1]
-    product_RC = best.products(query, candidate)
+    product_RC = best.products(candidate)
     if blocked is not None:
         product_RC[blocked] = -torch.inf
     # q·c - q̂·ĉ = (q - q̂)·ĉ + q·(c - ĉ); a sum of D products in any order is wrong by at most D roundings.
-    norm, error, width = candidate.norm_N.max(), candidate.error_N.max(), query.vector_ND.shape[1]
-    slack_R = query.error_N * (norm + error) + query.norm_N * error
+    # The candidates' own errors aren't worth their computation: rounding to nearest gives this bound of them.
+    norm = candidate.norm_N.max()
+    error, width = norm * torch.finfo(product_RC.dtype).eps / 2, query.vector_ND.shape[1]
+    slack_R = best.error_R * (norm + error) + query.norm_N * error
     slack_R = 1.01 * (slack_R + (2 * width + 32) * 2.0**-24 * query.norm_N * norm) + TINY
     missing = -product_RC.shape[1] % GROUP
     padded_RC = torch.nn.functional.pad(product_RC, (0, missing), value=-torch.inf) if missing else product_RC
     grouped_RGG = padded_RC.view(len(product_RC), GROUP, -1)
-    peak_RG = grouped_RGG.amax(dim=1)
-    crowd = max(4 * k, 64) * len(product_RC)
     # Rounding keeps order: what reaches the floor still does when both are rounded to the cheap type.
     floor_R = _floor(best, slack_R).to(product_RC.dtype)
-    near_RG = peak_RG >= floor_R[:, None]
-    if int(near_RG.sum()) > crowd // 4 and peak_RG.shape[1] >= k:
+    if product_RC.dtype == torch.bfloat16 and bool((floor_R > 0).all()):
+        # Above 0, bits are ordered as the numbers are, and integers are compared several times as fast.
+        grouped_RGG, floor_R = grouped_RGG.view(torch.int16), floor_R.view(torch.int16)
+    peak_RG = grouped_RGG.amax(dim=1)
+    near_H = (peak_RG >= floor_R[:, None]).flatten().nonzero().squeeze(1)
+    crowd = max(4 * k, 64) * len(product_RC)
+    if len(near_H) > crowd // 4 and peak_RG.shape[1] >= k:
         # The k-th best group maximum stands for k different candidates.
-        reached_R = peak_RG.topk(k, dim=1).values[:, -1].float()
+        reached_R = peak_RG.topk(k, dim=1).values[:, -1].view(product_RC.dtype).float()
         reached_R = reached_R - reached_R.abs() * 2.0**-8 - 2 * slack_R
-        floor_R = torch.maximum(_floor(best, slack_R), reached_R).to(product_RC.dtype)
-        near_RG = peak_RG >= floor_R[:, None]
-    if int(near_RG.sum()) > crowd:
+        higher_R = torch.maximum(_floor(best, slack_R), reached_R).to(product_RC.dtype)
+        floor_R = higher_R.view(floor_R.dtype)
+        near_H = (peak_RG >= floor_R[:, None]).flatten().nonzero().squeeze(1)
+    if len(near_H) > crowd:
         _search_precisely(query, candidate, index_C, blocked, best)
         return
-    row_H, group_H = near_RG.nonzero(as_tuple=True)
+    row_H, group_H = near_H // peak_RG.shape[1], near_H % peak_RG.shape[1]
     hit_HG = grouped_RGG[row_H, :, group_H]
-    hit_P, member_P = ((hit_HG >= floor_R[row_H, None]) & (hit_HG > -torch.inf)).nonzero(as_tuple=True)
+    hit_P, member_P = ((hit_HG >= floor_R[row_H, None]) & (hit_HG.view(product_RC.dtype) > -torch.inf)).nonzero(
+        as_tuple=True
+    )
     _add(row_H[hit_P], member_P * grouped_RGG.shape[2] + group_H[hit_P], query, candidate, index_C, best)
 
 
@@ -201,8 +208,10 @@ def _search_precisely(
         if blocked is not None:
             mine = (blocked[0] >= rows.start) & (blocked[0] < rows.stop)
             product_RC[blocked[0][mine] - start, blocked[1][mine]] = -torch.inf
-        # Our own float32 sums are wrong by at most one rounding a level of their tree.
-        slack_R = 64 * 2.0**-24 * query.norm_N[rows].double() * candidate.norm_N.max() + TINY
+        # A float32 sum in any order is wrong by at most a rounding a term.
+        slack_R = (query.vector_ND.shape[1] + 32) * 2.0**-24 * query.norm_N[
+            rows
+        ].double() * candidate.norm_N.max() + TINY
         floor_R = best.score_RK[rows, -1] - slack_R
         if product_RC.shape[1] >= k:
             floor_R = torch.maximum(floor_R, product_RC.topk(k, dim=1).values[:, -1] - 2 * slack_R)
@@ -222,14 +231,33 @@ def _add(
     columns = len(candidate.vector_ND)
     pair_P = (row_P * columns + column_P).sort().values
     row_P, column_P = pair_P // columns, pair_P % columns
-    score_P = torch.empty(len(pair_P), device=pair_P.device)
-    width = query.vector_ND.shape[1]
-    step = max(2**20 // max(width, 1), 1)  # the pairs' vectors of one step stay in the cache
-    for start in range(0, len(pair_P), step):
+    score = _scores if pair_P.device.type == "cpu" else _scores_by_tree
+    best.add(row_P, index_C.to(pair_P.device)[column_P], score(row_P, column_P, query, candidate))
+
+
+def _scores(row_P: torch.Tensor, column_P: torch.Tensor, query: _Side, candidate: _Side) -> torch.Tensor:
+    """Inner products (P,) of pairs sorted by row; each is added up by itself, the same way in whatever block it is."""
+    ends_R = torch.bincount(row_P, minlength=len(query.vector_ND)).cumsum(0)
+    starts_R = torch.cat([ends_R.new_zeros(1), ends_R])
+    size = (len(query.vector_ND), len(candidate.vector_ND))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the format is young, and that we skip its checks
+        pairs_RC = torch.sparse_csr_tensor(
+            starts_R, column_P, torch.zeros(len(row_P)), size=size, check_invariants=False
+        )
+        product_RC = torch.sparse.sampled_addmm(pairs_RC, query.vector_ND, candidate.vector_ND.T, beta=0.0)
+    scores_P: torch.Tensor = product_RC.values()
+    return scores_P
+
+
+def _scores_by_tree(row_P: torch.Tensor, column_P: torch.Tensor, query: _Side, candidate: _Side) -> torch.Tensor:
+    """`_scores` for a GPU, whose own sparse product promises no order."""
+    score_P = torch.empty(len(row_P), device=row_P.device)
+    step = max(2**24 // max(query.vector_ND.shape[1], 1), 1)
+    for start in range(0, len(row_P), step):
         part = slice(start, start + step)
-        product_PD = query.vector_ND[row_P[part]].mul_(candidate.vector_ND[column_P[part]])
-        score_P[part] = _sum(product_PD)
-    best.add(row_P, index_C.to(pair_P.device)[column_P], score_P)
+        score_P[part] = _sum(query.vector_ND[row_P[part]].mul_(candidate.vector_ND[column_P[part]]))
+    return score_P
 
 
 def _sum(term_PD: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,9 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
+from models.distributed import ALONE, Ranks
 from models.feed import ReadyBatch, Side
+from models.relations import Relations
 from models.towers import DualEncoder
 
 Want = Literal[Side, "item_targets", "pairs"]
@@ -24,6 +26,12 @@ class Setting:
     encoder: DualEncoder
     item_count: int
     seed: int
+    relations: Relations | None = None
+    """Known positives among all items; the trainer gives them."""
+    ranks: Ranks = ALONE
+    """For terms that embed something themselves."""
+    half: bool = False
+    """Whether towers run in bfloat16."""
 
     @property
     def dimension(self) -> int:
@@ -43,6 +51,8 @@ class EmbeddedBatch:
     """The factor itself, not its logarithm."""
     own: slice | None = None
     """The rows that this rank answers for; None where it is alone."""
+    logit_bias: torch.Tensor | None = None
+    """The network's own, where its architecture has one (SigLIP's)."""
 
     @property
     def own_rows(self) -> slice:

@@ -2,15 +2,39 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.contrastive import ContrastiveConfig
+from models.objectives.instance import InstanceConfig
+from models.objectives.mates import MatesConfig
+from models.objectives.momentum import MomentumConfig
+from models.objectives.n_pair import NPairConfig
+from models.objectives.nt_xent import NtXentConfig, SupConConfig
+from models.objectives.reconstruction import ReconstructionConfig
+from models.objectives.siglip import SiglipConfig
+from models.objectives.triplet import TripletConfig
 
-ObjectiveConfig = ClipConfig
+ObjectiveConfig = Annotated[
+    ClipConfig
+    | ContrastiveConfig
+    | InstanceConfig
+    | MatesConfig
+    | MomentumConfig
+    | NPairConfig
+    | NtXentConfig
+    | ReconstructionConfig
+    | SiglipConfig
+    | SupConConfig
+    | TripletConfig,
+    Field(discriminator="loss"),
+]
 """One entry of `objective:`; `loss` says which."""
 
 FOLDER, STATE = "objectives", "state.safetensors"

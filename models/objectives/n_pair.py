@@ -1,0 +1,57 @@
+"""The N-pair loss: an anchor's positive against all its negatives at once, by a log-softmax."""
+
+# A = anchors, P = positive pairs
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from models.contrastive import log_sum_exps
+from models.objectives.batch import EmbeddedBatch, Setting, Term
+from models.objectives.comparison import Comparing, Comparison, comparisons, logit_scale
+
+
+class NPairConfig(Comparing):
+    """Sohn's N-pair loss (2016): each positive of an anchor against all the negatives of a batch at once. With one
+    positive an anchor it is InfoNCE."""
+
+    loss: Literal["n_pair"] = "n_pair"
+    temperature: float | None = Field(default=None, gt=0)
+    """What cosines are divided by; none for the network's learned logit scale."""
+
+    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
+        """A term without weights."""
+        return NPairTerm(self)
+
+
+class NPairTerm(Term):
+    """`n_pair_loss` of a batch."""
+
+    def __init__(self, config: NPairConfig) -> None:
+        super().__init__()
+        self._config = config
+
+    def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
+        """The whole loss."""
+        scale = logit_scale(batch, self._config.temperature)
+        return torch.stack([n_pair_loss(each, scale) for each in comparisons(self._config, batch)]).mean()
+
+
+def n_pair_loss(comparison: Comparison, scale: torch.Tensor) -> torch.Tensor:
+    """The mean over anchors, and over an anchor's positives by their share, of log(1 + Σ exp(l(a, n) - l(a, p))) over
+    the anchor's negatives n.
+
+    The logits l are scale · cosine. An anchor's other positives are no negatives of it. Anchors without a positive
+    aren't counted. Memory grows with the batch and its positive pairs, not with the batch's square.
+    """
+    anchor_AD, other_CD = comparison.anchor_AD, comparison.other_CD
+    row_P, column_P = comparison.rows_P, comparison.columns_P
+    left_out = row_P, column_P
+    if (itself := comparison.self_pairs) is not None:
+        left_out = torch.cat([row_P, itself[0]]), torch.cat([column_P, itself[1]])
+    negative_A, _ = log_sum_exps(anchor_AD, other_CD, scale, left_out=left_out)
+    positive_P = scale * (anchor_AD[row_P] * other_CD[column_P]).sum(dim=1)
+    total = (comparison.shares_P * F.softplus(negative_A[row_P] - positive_P)).sum()
+    return total / max(comparison.anchors_with_positives, 1)

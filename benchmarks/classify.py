@@ -4,12 +4,16 @@
     python -m benchmarks.classify
 
 The release of `grocery-known` was trained without 16 of the 81 grocery classes and without half of the validation
-photographs. Each of several draws adds every held-back class from a few of its photographs (`add_examples`, what
-`pairloom classes add` calls) and classifies all others of them, and the unreleased validation photographs of the
+photographs. Each of several draws adds every held-back class from a few of its training photographs (`add_examples`,
+what `pairloom classes add` calls) and classifies all others of them, and the unreleased validation photographs of the
 released classes, among all 81 (`classify`, what `pairloom classify` calls). Beside it, on the same embeddings: the
 nearest single photograph, and logistic regression on standardised embeddings (as in models/probes.py) trained anew with
 the examples. Open set: how well the score of the release without additions (similarity to the nearest prototype, to the
 nearest photograph, highest probability) tells photographs of released classes from those of held-back ones.
+
+The collection's training and validation photographs were taken on different occasions. So photographs of held-back
+classes are counted apart: those of the examples' own occasions (split train) and those of others (split val), and only
+the latter are comparable with the released classes' validation photographs.
 """
 
 # N = released items, M = photographs asked, D = embedding
@@ -48,12 +52,25 @@ class Photographs:
 
     paths: list[Path]
     classes: list[str]
+    splits: list[str]
     image_MD: Embeddings
 
     def subset(self, chosen_M: Flags) -> "Photographs":
         """Some of them, in the same order."""
         rows = np.flatnonzero(chosen_M)
-        return Photographs([self.paths[row] for row in rows], [self.classes[row] for row in rows], self.image_MD[rows])
+        return Photographs(
+            [self.paths[row] for row in rows],
+            [self.classes[row] for row in rows],
+            [self.splits[row] for row in rows],
+            self.image_MD[rows],
+        )
+
+    def kinds(self, known: frozenset[str]) -> dict[str, Flags]:
+        """Which of them are of a released class, of a held-back one on the examples' occasions, and on others."""
+        known_M = np.array([name in known for name in self.classes])
+        other_M = np.array([split == "val" for split in self.splits])
+        names = ("released", "new, other occasions", "new, same occasions")
+        return dict(zip(names, (known_M, ~known_M & other_M, ~known_M & ~other_M), strict=True))
 
 
 @dataclass(frozen=True)
@@ -102,15 +119,15 @@ def read_unreleased(release: OpenRelease, known: "Released") -> Photographs:
     paths = [DATA / row["image"] for row in rows]
     config = IngestConfig(max_side=release.record.max_side, min_side=1)
     image_MD = release.encoder.embed_images([open_query_image(path, config) for path in paths])
-    return Photographs(paths, [row["concept_id"] for row in rows], image_MD)
+    return Photographs(paths, [row["concept_id"] for row in rows], [row["split"] for row in rows], image_MD)
 
 
-def draw_examples(classes: Sequence[str], new_M: Flags, count: int, seed: int) -> Flags:
-    """Which photographs are the `count` examples of their held-back class."""
+def draw_examples(classes: Sequence[str], allowed_M: Flags, count: int, seed: int) -> Flags:
+    """Which photographs are the `count` examples of their class, drawn from those allowed."""
     random = np.random.default_rng(seed)
     chosen_M = np.zeros(len(classes), bool)
-    for name in sorted({name for name, new in zip(classes, new_M, strict=True) if new}):
-        own = [row for row, each in enumerate(classes) if each == name]
+    for name in sorted({name for name, allowed in zip(classes, allowed_M, strict=True) if allowed}):
+        own = [row for row, each in enumerate(classes) if each == name and allowed_M[row]]
         chosen_M[random.choice(own, count, replace=False)] = True
     return chosen_M
 
@@ -127,9 +144,8 @@ def ask(release: OpenRelease, examples: Photographs, asked: Photographs) -> tupl
 
 def one_draw(release: OpenRelease, known: "Released", unseen: Photographs, count: int, seed: int) -> dict[str, float]:
     """Shares told right, by method and kind of photograph."""
-    new_M = np.array([name not in known.classes for name in unseen.classes])
-    example_M = draw_examples(unseen.classes, new_M, count, seed)
-    examples, asked, new = unseen.subset(example_M), unseen.subset(~example_M), new_M[~example_M]
+    example_M = draw_examples(unseen.classes, unseen.kinds(known.classes)["new, same occasions"], count, seed)
+    examples, asked = unseen.subset(example_M), unseen.subset(~example_M)
     nearest, told = ask(release, examples, asked)
     answers: dict[str, Sequence[str | None]] = {"prototypes": nearest, "prototypes, at or above the threshold": told}
     for title, method in METHODS.items():
@@ -137,8 +153,9 @@ def one_draw(release: OpenRelease, known: "Released", unseen: Photographs, count
         answers[title] = method(image_ND, [*known.names, *examples.classes], asked.image_MD).names
     found: dict[str, float] = {}
     for title, names in answers.items():
-        right = np.array([name == wanted for name, wanted in zip(names, asked.classes, strict=True)])
-        found |= {f"{title}|new": float(right[new].mean()), f"{title}|known": float(right[~new].mean())}
+        right_M = np.array([name == wanted for name, wanted in zip(names, asked.classes, strict=True)])
+        for kind, kind_M in asked.kinds(known.classes).items():
+            found[f"{title}|{kind}"] = float(right_M[kind_M].mean())
     return found
 
 
@@ -161,26 +178,25 @@ def read_released(release: OpenRelease) -> Released:
     return Released(np.array(table["image_vector"].to_pylist(), np.float32), table["group"].to_pylist())
 
 
-def open_set(release: OpenRelease, known: Released, unseen: Photographs) -> dict[str, tuple[Scores, Flags]]:
-    """Scores of the release as it is, and which photographs are of a class it knows, by method."""
-    known_M = np.array([name in known.classes for name in unseen.classes])
+def open_set(release: OpenRelease, known: Released, unseen: Photographs) -> dict[str, Scores]:
+    """Scores that the release as it is gives to every photograph, by method; tells what its threshold does."""
     told = classify(release, unseen.paths)
     scores = {"prototypes": np.array([each.score for each in told.images])}
     for title, method in METHODS.items():
         scores[title] = method(known.image_ND, known.names, unseen.image_MD).score_M
-    right = [each.name == wanted for each, wanted in zip(told.images, unseen.classes, strict=True)]
-    refused = np.array([each.name is None for each in told.images])
-    accepted = np.array(right)[known_M].mean()
-    sys.stdout.write(
-        f"{told.threshold}\n\nWithout additions: of {(~known_M).sum()} photographs of held-back classes "
-        f"{refused[~known_M].mean():.3f} are refused; of {known_M.sum()} of released classes {accepted:.3f} are told "
-        f"right, {refused[known_M].mean():.3f} are refused.\n\n"
-    )
-    return {title: (score_M, known_M) for title, score_M in scores.items()}
+    right_M = np.array([each.nearest == wanted for each, wanted in zip(told.images, unseen.classes, strict=True)])
+    refused_M = np.array([each.name is None for each in told.images])
+    sys.stdout.write(f"{told.threshold}\n\nWithout additions:\n\n")
+    sys.stdout.write("| photographs | number | told right | of these kept | of all refused |\n|" + " --- |" * 5 + "\n")
+    for kind, kind_M in unseen.kinds(known.classes).items():
+        shares = f"{right_M[kind_M].mean():.3f} | {1 - refused_M[kind_M & right_M].mean():.3f}"
+        cells = shares if kind == "released" else "– | –"
+        sys.stdout.write(f"| {kind} | {kind_M.sum()} | {cells} | {refused_M[kind_M].mean():.3f} |\n")
+    return scores
 
 
 def auroc_interval(score_M: Scores, known_M: Flags, *, seed: int = 0) -> tuple[float, float, float]:
-    """AUROC with its 95 % interval, photographs resampled within released and held-back ones."""
+    """AUROC with its 95 % interval, photographs resampled within known and unknown ones."""
     from sklearn.metrics import roc_auc_score
 
     random = np.random.default_rng(seed)
@@ -197,15 +213,16 @@ def show_accuracy(count: int, draws: Sequence[Mapping[str, float]]) -> None:
     """A line a method: mean over the draws, with the lowest and the highest."""
     for title in dict.fromkeys(key.partition("|")[0] for key in draws[0]):
         cells = []
-        for kind in ("new", "known"):
-            values = [draw[f"{title}|{kind}"] for draw in draws]
-            cells.append(f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})")
+        for key in draws[0]:
+            if key.startswith(f"{title}|"):
+                values = [draw[key] for draw in draws]
+                cells.append(f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})")
         sys.stdout.write(f"| {count} | {title} | {' | '.join(cells)} |\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Prints what is asked, then two Markdown tables."""
+    """Prints what is asked, then three Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", nargs="+", type=int, default=[1, 5, 10], help="of each held-back class")
     parser.add_argument("--draws", type=int, default=10)
@@ -219,17 +236,22 @@ def main() -> None:
         release = OpenRelease.open(copy)
         known = read_released(release)
         unseen = read_unreleased(release, known)
-        new = set(unseen.classes) - known.classes
+        kinds = unseen.kinds(known.classes)
         sys.stdout.write(
-            f"{len(known.names)} released items of {len(known.classes)} classes; {len(new)} held back; load "
-            f"{os.getloadavg()[0]:.1f}\n\n"
+            f"{len(known.names)} released items of {len(known.classes)} classes; "
+            f"{len(set(unseen.classes) - known.classes)} held back; load {os.getloadavg()[0]:.1f}\n\n"
         )
         scores = open_set(release, known, unseen)
-        sys.stdout.write("| open set | AUROC (95 % interval) |\n| --- | --- |\n")
-        for title, (score_M, known_M) in scores.items():
-            value, low, high = auroc_interval(score_M, known_M)
-            sys.stdout.write(f"| {title} | {value:.3f} ({low:.3f}–{high:.3f}) |\n")
-        sys.stdout.write("\n| examples | method | new classes | released classes |\n| --- | --- | --- | --- |\n")
+        released_M, other_M, _ = kinds.values()
+        sys.stdout.write("\n| AUROC (95 % interval) | released / new, other occasions | released / all new |\n")
+        sys.stdout.write("| --- | --- | --- |\n")
+        for title, score_M in scores.items():
+            cells = []
+            for asked_M in (released_M | other_M, np.ones_like(released_M)):
+                value, low, high = auroc_interval(score_M[asked_M], released_M[asked_M])
+                cells.append(f"{value:.3f} ({low:.3f}–{high:.3f})")
+            sys.stdout.write(f"| {title} | {' | '.join(cells)} |\n")
+        sys.stdout.write(f"\n| examples | method | {' | '.join(kinds)} |\n|{' --- |' * 5}\n")
         for count in options.examples:
             show_accuracy(count, [one_draw(release, known, unseen, count, seed) for seed in range(options.draws)])
 

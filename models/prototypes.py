@@ -41,22 +41,33 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a threshold was chosen on, and what it does there."""
+
+    images: int
+    right: float
+    """Share of the images whose class is known by other images that are told right, whatever the similarity."""
+    kept: float
+    """Share of these that are at or above the threshold."""
+    refused: float
+    """Share of all images that are below it where their class is left out."""
+
+
+@dataclass(frozen=True)
 class Threshold:
-    """The similarity below which an image is of no known class, and what it does to the images it was chosen on."""
+    """The similarity below which an image is of no known class."""
 
     value: float
-    accepted: float | None = None
-    """Share of the images of known classes that are told right and are at or above it."""
-    rejected: float | None = None
-    """Share of the images of left-out classes that are below it."""
-    images: int = 0
+    choice: Choice | None = None
+    """None where a person gave the value."""
 
     def __str__(self) -> str:
-        if self.accepted is None or self.rejected is None:
-            return f"threshold {self.value:.3f}"
+        given = f"threshold {self.value:.3f}"
+        if (choice := self.choice) is None:
+            return given
         return (
-            f"threshold {self.value:.3f}: of {self.images:,} validation images {self.accepted:.0%} told right, "
-            f"{self.rejected:.0%} refused without their class"
+            f"{given}: of {choice.images:,} validation images {choice.right:.0%} told right, {choice.kept:.0%} of "
+            f"these kept; without their class {choice.refused:.0%} refused"
         )
 
 
@@ -117,20 +128,22 @@ def held_out(image_VD: Embeddings, class_V: Indices, sum_CD: Values, count_C: In
 
 
 def choose_threshold(asked: HeldOut) -> Threshold:
-    """The threshold with the best mean of two shares: known images told right and accepted, left-out ones rejected.
+    """The threshold with the highest sum of two shares: known images that, told right, are kept, and left-out ones that
+    are refused (Youden's index).
 
     An image whose class has no other image is asked as a left-out one only. Raises ValueError where either share would
     be of nothing.
     """
     known_V: Mask = np.isfinite(asked.own_V)
-    left_out = np.sort(asked.other_V[np.isfinite(asked.other_V)])
-    if not known_V.any() or not len(left_out):
-        raise ValueError("a threshold is chosen on validation images of two classes or more, one with a second image")
     right = np.sort(asked.own_V[known_V & (asked.own_V > asked.other_V)])
+    left_out = np.sort(asked.other_V[np.isfinite(asked.other_V)])
+    if not len(right) or not len(left_out):
+        raise ValueError("it takes validation images of two classes or more, one of which is told right by the others")
     scores = np.unique(np.concatenate([right, left_out]))
-    accepted = (len(right) - np.searchsorted(right, scores)) / known_V.sum()
-    rejected = np.searchsorted(left_out, scores) / len(left_out)
-    best = int(np.argmax(accepted + rejected))
+    kept = (len(right) - np.searchsorted(right, scores)) / len(right)
+    refused = np.searchsorted(left_out, scores) / len(left_out)
+    best = int(np.argmax(kept + refused))
     # Any value above the next lower score decides alike: the middle is the furthest from both.
     value = scores[best] if best == 0 else (scores[best - 1] + scores[best]) / 2
-    return Threshold(float(value), float(accepted[best]), float(rejected[best]), len(asked.other_V))
+    choice = Choice(len(asked.other_V), len(right) / int(known_V.sum()), float(kept[best]), float(refused[best]))
+    return Threshold(float(value), choice)

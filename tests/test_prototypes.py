@@ -77,26 +77,29 @@ def test_no_threshold_balances_better_than_the_chosen_one(seed: int) -> None:
     image_ND, class_N = collection(seed)
     asked = held_out(image_ND, class_N, class_sums(image_ND, class_N, 8), np.bincount(class_N))
     known = [(own, other) for own, other in zip(asked.own_V, asked.other_V, strict=True) if own > -1]
+    right = [own for own, other in known if own > other]
 
     def shares(value: float) -> tuple[float, float]:
-        told = sum(own > other and own >= value for own, other in known) / len(known)
-        return told, float(np.mean(asked.other_V < value))
+        return float(np.mean([own >= value for own in right])), float(np.mean(asked.other_V < value))
 
     chosen = choose_threshold(asked)
-    assert (chosen.accepted, chosen.rejected) == pytest.approx(shares(chosen.value))
+    assert chosen.choice is not None
+    assert chosen.choice.right == len(right) / len(known)
+    assert (chosen.choice.kept, chosen.choice.refused) == pytest.approx(shares(chosen.value))
     near = [score + step for score in (*asked.own_V, *asked.other_V) for step in (-1e-9, 0, 1e-9)]
     assert sum(shares(chosen.value)) == pytest.approx(max(sum(shares(each)) for each in near))
-    assert chosen.images == 60
+    assert chosen.choice.images == 60
 
 
 def test_a_threshold_lies_between_two_scores_that_are_apart() -> None:
     chosen = choose_threshold(HeldOut(own_V=np.array([0.9, 0.8]), other_V=np.array([0.2, 0.4])))
     assert chosen.value == pytest.approx(0.6)
-    assert (chosen.accepted, chosen.rejected) == (1, 1)
-    assert str(chosen) == "threshold 0.600: of 2 validation images 100% told right, 100% refused without their class"
+    assert str(chosen) == (
+        "threshold 0.600: of 2 validation images 100% told right, 100% of these kept; without their class 100% refused"
+    )
 
 
-def test_no_threshold_without_known_or_left_out_images() -> None:
-    for own, other in ([-np.inf], [0.5]), ([0.5], [-np.inf]), ([], []):
+def test_no_threshold_without_right_or_left_out_images() -> None:
+    for own, other in ([-np.inf], [0.5]), ([0.5], [-np.inf]), ([0.4], [0.5]), ([], []):
         with pytest.raises(ValueError, match="two classes or more"):
             choose_threshold(HeldOut(np.array(own), np.array(other)))

@@ -33,6 +33,8 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
 
+Column = Annotated[str, typer.Option(help="The column of classes: `group`, or a kept one of strings.")]
+
 DEFAULT_FILE = Path("pipelines.yaml")
 HELD = 3
 
@@ -199,6 +201,95 @@ def sql(
     with _errors():
         rows = json_rows(run_sql(_release(name, file, root), statement))
     _show(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    column: Column = "group",
+    threshold: Annotated[
+        float | None, typer.Option(help="Least similarity to a class; else chosen on the validation items.")
+    ] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Tell which class each image is of, or that it is of none.
+
+    The classes are the release's groups and those of `pairloom classes add`.
+    """
+    from flows.console import show_classified
+    from search.classify import classify as tell
+
+    with _errors():
+        found = tell(_release(name, file, root), images, column=column, threshold=threshold)
+    _show(json_, found.to_json(), lambda: show_classified(found))
+
+
+classes = typer.Typer(rich_markup_mode="markdown")
+app.add_typer(classes, name="classes")
+
+
+@classes.callback(invoke_without_command=True)
+def list_classes(
+    context: typer.Context,
+    column: Column = "group",
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """List the classes that `pairloom classify` knows; `add` and `remove` one of your own, with no training."""
+    if context.invoked_subcommand:
+        # Taken here they would be lost without a word.
+        sources = [context.get_parameter_source(each) for each in context.params]
+        if any(source is not None and source.name != "DEFAULT" for source in sources):
+            raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`")
+        return
+    from flows.console import show_rows
+    from search.classify import Classes
+
+    with _errors():
+        rows = [row.model_dump() for row in Classes(_release(name, file, root), column).rows()]
+    _show(json_, rows, lambda: show_rows(rows))
+
+
+@classes.command("add")
+def add_class(
+    class_: Annotated[str, typer.Argument(metavar="NAME", help="Of a new class, or of one to give more examples.")],
+    images: Annotated[list[Path], typer.Argument(help="A few image files.")],
+    column: Column = "group",
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Add a class from a few examples: the next `pairloom classify` knows it."""
+    from flows.console import show_rows
+    from search.classify import add_examples
+
+    with _errors():
+        row = add_examples(_release(name, file, root), class_, images, column=column).model_dump()
+    _show(json_, row, lambda: show_rows([row]))
+
+
+@classes.command("remove")
+def remove_class(
+    class_: Annotated[str, typer.Argument(metavar="NAME", help="Of a class that was added.")],
+    column: Column = "group",
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Take back the examples of an added class; the items of the release stay."""
+    from flows.console import show_rows
+    from storage.classes import ClassStore
+
+    with _errors():
+        row = {"name": class_.strip(), "removed": ClassStore(_folder(name, file, root)).remove(column, class_)}
+    _show(json_, row, lambda: show_rows([row]))
 
 
 @app.command()

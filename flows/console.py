@@ -13,6 +13,7 @@ from flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slic
 
 if TYPE_CHECKING:
     from flows.outcome import Night
+    from search.classify import Classified
     from search.query import SearchResult
     from storage.releases import Release
     from tasks.scoring import Scores
@@ -71,6 +72,19 @@ def show_hits(result: "SearchResult") -> None:
         )
     out.print(table)
     out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
+
+
+def show_classified(found: "Classified") -> None:
+    """What every image was told to be."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("image", "class", "score", "second best", "score"):
+        table.add_column(title, justify="right" if title == "score" else "left", overflow="fold")
+    for each in found.images:
+        told = Text(each.name) if each.name is not None else Text("unknown", style="yellow")
+        second = (each.second, f"{each.second_score:.3f}") if each.second is not None else ("", "")
+        table.add_row(Text(each.image), told, Text(f"{each.score:.3f}"), *map(Text, second))
+    out.print(table)
+    out.print(Text(f"release {found.release} · model {found.model_id} · {found.threshold}", style="dim"))
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:

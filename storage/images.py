@@ -21,13 +21,14 @@ from PIL.Image import open as open_image
 from pydantic import BaseModel, Field
 
 from storage.image_worker import message, read_message, understood
-from storage.pixels import DecodedImage, Limits, RejectedImage, open_upright
+from storage.pixels import DecodedImage, Limits, RejectedImage, decode_file, open_upright
 
-__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored"]
+__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored", "read_example"]
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
 _START_SECONDS = 120.0
+_ABSENT = "there is no such file"
 
 K = TypeVar("K")
 
@@ -109,11 +110,22 @@ def open_query_image(path: Path, config: IngestConfig) -> Image:
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"image {path}: there is no such file")
+        raise ValueError(f"image {path}: {_ABSENT}")
     try:
         return open_upright(path, config.limits)
     except ValueError as error:
         raise ValueError(f"image {path}: {error}") from error
+
+
+def read_example(path: Path, config: IngestConfig) -> bytes:
+    """What ingest would store of a user's image: the bytes of a JPEG or PNG, made like those of `open_query_image`.
+
+    Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
+    """
+    found = decode_file(path, config.limits) if path.is_file() else RejectedImage("image-not-found", _ABSENT)
+    if isinstance(found, RejectedImage):
+        raise ValueError(f"image {path}: {found.message}")
+    return found.content
 
 
 def _available_cpus() -> int:

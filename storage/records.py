@@ -54,7 +54,7 @@ class RecordLog(Generic[R]):
 
     def read(self, number: int) -> R:
         """One record. Raises ValueError where there is none, DamagedError where it or a file it names is not whole."""
-        path = self._path(number)
+        path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
             raise ValueError(f"no {self.kind} {number}: there are {known}")
@@ -80,7 +80,7 @@ class RecordLog(Generic[R]):
 
     def publish(self, record: R) -> None:
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
-        path = self._path(record.number)
+        path = self.path(record.number)
         path.parent.mkdir(parents=True, exist_ok=True)
         document = record.model_dump(mode="json")
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
@@ -90,7 +90,8 @@ class RecordLog(Generic[R]):
                 "run again to build on top of it"
             )
 
-    def _path(self, number: int) -> Path:
+    def path(self, number: int) -> Path:
+        """Where a record is, or would be."""
         return self.folder / f"{self.kind}s" / f"{number:06d}.json"
 
     def numbers(self) -> list[int]:

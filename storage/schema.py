@@ -121,6 +121,16 @@ def embedding_schema(dimension: int) -> pa.Schema:
     )
 
 
+def example_schema(dimension: int) -> pa.Schema:
+    """Schema of the kept embeddings of added classes' examples: an example a row, L2-normalised."""
+    return pa.schema(
+        [
+            pa.field("content_digest", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
 def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
     """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata."""
     image_vector, text_vector = VECTOR_COLUMNS

@@ -66,7 +66,7 @@ def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
             "text_vector": list(encoder.embed_texts(names)),
             "texts": [[name, f"a picture of {name}"] for name in names],
             "group": [name.split()[-1] for name in names],
-            "split": ["train"] * count,
+            "split": ["train" if at % 3 else "val" for at in range(count)],
             "path": [f"/pictures/{at}.png" for at in range(count)],
             "width": [16] * count,
             "height": [16] * count,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_images, tiny_items, tiny_texts
 
-from benchmarks import quality
+from benchmarks import classify, quality
 from benchmarks.bundle import unrelated
 from benchmarks.peer import train_open_clip
 from models.batches import BatchPlan
@@ -53,3 +53,21 @@ def test_the_peer_takes_the_same_steps_as_our_loop(tmp_path: Path) -> None:
     result = train(start, items, Recipe(config), workdir=tmp_path / "run")
     assert losses[-1] == pytest.approx(result.loss, abs=1e-5)
     assert losses[-1] < losses[0]
+
+
+def test_examples_of_added_classes_are_drawn_from_each_of_them_alone() -> None:
+    classes, new_M = [*"abcab", *"aabbcc"], np.array([each != "c" for each in [*"abcab", *"aabbcc"]])
+    drawn = [classify.draw_examples(classes, new_M, 2, seed) for seed in range(8)]
+    for example_M in drawn:
+        assert sorted(np.array(classes)[example_M]) == [*"aabb"]
+    assert len({tuple(example_M) for example_M in drawn}) > 1
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
+    random = np.random.default_rng(0)
+    known_M = np.arange(40) < 15
+    score_M = np.round(random.normal(size=40) + known_M, 1)
+    pairs = [(ours > other) + (ours == other) / 2 for ours in score_M[known_M] for other in score_M[~known_M]]
+    value, low, high = classify.auroc_interval(score_M, known_M)
+    assert value == pytest.approx(np.mean(pairs))
+    assert low < value < high

@@ -1,19 +1,23 @@
 """All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
+from models.objectives.cross_encoder import CrossEncoderConfig
 
-ObjectiveConfig = ClipConfig
+ObjectiveConfig = Annotated[ClipConfig | CrossEncoderConfig, Field(discriminator="loss")]
 """One entry of `objective:`; `loss` says which."""
 
-FOLDER, STATE = "objectives", "state.safetensors"
+FOLDER, STATE, CONFIG = "objectives", "state.safetensors", "config.json"
 
 
 def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
@@ -31,6 +35,7 @@ class Objectives(nn.Module):
 
     def __init__(self, objectives: Sequence[Objective], setting: Setting) -> None:
         super().__init__()
+        self.configs = list(objectives)
         self.weights = [each.weight for each in objectives]
         names = [str(getattr(each, "loss", "")) for each in objectives]
         self.names = [
@@ -61,7 +66,10 @@ class Objectives(nn.Module):
                 term.after_step(batch)
 
     def save_kept(self, model: Path) -> None:
-        """Writes what terms keep into `objectives/` of a model's folder; nothing where none keeps any."""
+        """Writes what terms keep, and their configuration, into `objectives/` of a model's folder.
+
+        Nothing where none keeps any.
+        """
         kept = {
             f"{name}.{key}": tensor.detach().cpu().contiguous()
             for name, term in zip(self.names, self._terms(), strict=True)
@@ -71,6 +79,12 @@ class Objectives(nn.Module):
         if kept:
             (model / FOLDER).mkdir(parents=True, exist_ok=True)
             save_file(kept, model / FOLDER / STATE)
+            keeping = {
+                name: config.model_dump(mode="json")
+                for name, config, term in zip(self.names, self.configs, self._terms(), strict=True)
+                if term.kept
+            }
+            (model / FOLDER / CONFIG).write_text(json.dumps(keeping, indent=2) + "\n", encoding="utf-8")
 
     def load_kept(self, model: Path) -> None:
         """Takes over what the same terms kept in a model's folder, where shapes agree."""
@@ -88,3 +102,10 @@ def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
     file = model / FOLDER / STATE
     kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
     return kept
+
+
+def read_configs(model: Path) -> Mapping[str, dict[str, Any]]:
+    """The configuration of the terms that kept something, by name; empty where none did."""
+    file = model / FOLDER / CONFIG
+    configs: dict[str, dict[str, Any]] = json.loads(file.read_bytes()) if file.exists() else {}
+    return configs

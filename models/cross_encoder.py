@@ -1,6 +1,6 @@
 """The two-input network: an image and a text in, one score out. A text's tokens look at the image's patches."""
 
-# B = images, U = texts, P = patches, L = tokens, W = width, M = pairs, E = heads, S = width of a head
+# B = images, U = texts, P = patches, L = tokens, F = width of a tower, W = width, M = pairs, E = heads, S = W / E
 
 from dataclasses import dataclass
 
@@ -8,98 +8,75 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.tokens import image_tokens, text_tokens
 from models.towers import DualEncoder
 
-SIDE = 32
-"""Pixels that images are shrunk to."""
-PATCH = 8
-"""Pixels a patch, each way."""
+
+@dataclass(frozen=True)
+class Images:
+    """Images, read once for all pairs that they are in."""
+
+    key_BEPS: torch.Tensor
+    value_BEPS: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Texts:
     """Texts, read once for all pairs that they are in."""
 
-    token_ULW: torch.Tensor
-    real_UL: torch.Tensor
-    """False for padding."""
+    question_UELS: torch.Tensor
+    meaning_ULW: torch.Tensor
+    share_UL: torch.Tensor
+    """Of each token in its text: equal ones, 0 for padding."""
 
 
 class CrossEncoder(nn.Module):
-    """Reads images and texts each once, then any pairs of them.
+    """Scores pairs of images and texts from the towers' tokens.
 
-    What both sides are in a pair costs most, so only the text's few tokens are computed for every pair: in each layer
-    they attend to the image's patches, whose keys and values are computed once an image.
+    All that concerns one side alone is computed once for it. Of every pair, each token of the text attends to the
+    patches of the image (Vaswani et al. 2017); what it finds, added to what it means, goes through a nonlinearity; a
+    perceptron makes the score of the mean over the tokens.
     """
 
-    def __init__(self, encoder: DualEncoder, width: int, layers: int, heads: int) -> None:
-        """Made for the pixels and the tokens of `encoder`, whose weights it doesn't use."""
+    def __init__(self, encoder: DualEncoder, width: int, heads: int) -> None:
+        """Reads the tokens of `encoder`, which is no part of this module: it gets no gradient."""
         super().__init__()
-        text_cfg = encoder.config["model_cfg"]["text_cfg"]
-        self._padding = int(text_cfg.get("pad_id", 0))
-        self.patches = nn.Conv2d(3, width, PATCH, stride=PATCH)
-        self.places = nn.Parameter(0.02 * torch.randn((SIDE // PATCH) ** 2, width))
-        self.words = nn.Embedding(_vocabulary(encoder), width)
-        self.positions = nn.Parameter(0.01 * torch.randn(encoder.context_length, width))
-        nn.init.normal_(self.words.weight, std=0.02)
-        self.image_layer, self.text_layer = (
-            nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, F.gelu, batch_first=True, norm_first=True)
-            for _ in range(2)
-        )
-        self.image_norm, self.text_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
+        self._encoder, self._heads = (encoder,), heads  # a tuple, so that its weights aren't taken for this module's
+        height, breadth = (1, 3, *_size(encoder)), (1, encoder.context_length)
+        image_width = image_tokens(encoder, torch.zeros(height)).shape[-1]
+        text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64))[0].shape[-1]
+        self.patches = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width), nn.LayerNorm(width))
+        self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.LayerNorm(width))
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.question, self.meaning = nn.Linear(width, width), nn.Linear(width, width)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
-    def read_images(self, image_BCHW: torch.Tensor) -> list[torch.Tensor]:
-        """Each layer's keys and values (2, B, E, P, S) of normalised pixels."""
-        small_BCHW = F.interpolate(image_BCHW, size=(SIDE, SIDE), mode="area")
-        patch_BPW = self.patches(small_BCHW).flatten(2).transpose(1, 2) + self.places
-        patch_BPW = self.image_norm(self.image_layer(patch_BPW))
-        return [layer.look_at(patch_BPW) for layer in self.layers]  # type: ignore[operator]  # a ModuleList of layers
+    def read_images(self, image_BCHW: torch.Tensor) -> Images:
+        """Normalised pixels."""
+        patch_BPW = self.patches(image_tokens(self._encoder[0], image_BCHW))
+        return Images(self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW)))
 
     def read_texts(self, token_UL: torch.Tensor) -> Texts:
         """Token ids, which may be trimmed."""
-        real_UL = token_UL != self._padding
-        token_ULW = self.words(token_UL) + self.positions[: token_UL.shape[1]]
-        return Texts(self.text_norm(self.text_layer(token_ULW, src_key_padding_mask=~real_UL)), real_UL)
+        token_ULF, real_UL = text_tokens(self._encoder[0], token_UL)
+        word_ULW = self.words(token_ULF)
+        share_UL = real_UL / real_UL.sum(dim=1, keepdim=True)
+        return Texts(self._by_head(self.question(word_ULW)), self.meaning(word_ULW), share_UL)
 
-    def forward(
-        self, images: list[torch.Tensor], texts: Texts, image_M: torch.Tensor, text_M: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, images: Images, texts: Texts, image_M: torch.Tensor, text_M: torch.Tensor) -> torch.Tensor:
         """The score (M,) of each pair, given by the rows of its image and its text."""
-        token_MLW, real_ML = texts.token_ULW[text_M], texts.real_UL[text_M]
-        for layer, seen in zip(self.layers, images, strict=True):
-            token_MLW = layer(token_MLW, seen[:, image_M])
-        weight_ML = real_ML / real_ML.sum(dim=1, keepdim=True)
-        score_M: torch.Tensor = self.head(torch.einsum("mlw,ml->mw", token_MLW, weight_ML)).squeeze(1)
+        seen_MELS = F.scaled_dot_product_attention(
+            texts.question_UELS[text_M], images.key_BEPS[image_M], images.value_BEPS[image_M]
+        )
+        thought_MLW = F.gelu(seen_MELS.transpose(1, 2).flatten(2) + texts.meaning_ULW[text_M])
+        score_M: torch.Tensor = self.head(torch.einsum("mlw,ml->mw", thought_MLW, texts.share_UL[text_M])).squeeze(1)
         return score_M
 
-
-class _Layer(nn.Module):
-    """Cross-attention and a perceptron, each after a norm and beside a residual connection."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self._heads = heads
-        self.look_norm, self.think_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.ask, self.seen, self.take = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.think = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def look_at(self, patch_BPW: torch.Tensor) -> torch.Tensor:
-        seen_2BEPS: torch.Tensor = self.seen(patch_BPW).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        return seen_2BEPS
-
-    def forward(self, token_MLW: torch.Tensor, seen_2MEPS: torch.Tensor) -> torch.Tensor:
-        asked_MELS = self.ask(self.look_norm(token_MLW)).unflatten(2, (self._heads, -1)).transpose(1, 2)
-        found_MELS = F.scaled_dot_product_attention(asked_MELS, *seen_2MEPS)
-        token_MLW = token_MLW + self.take(found_MELS.transpose(1, 2).flatten(2))
-        thought_MLW: torch.Tensor = token_MLW + self.think(self.think_norm(token_MLW))
-        return thought_MLW
+    def _by_head(self, token: torch.Tensor) -> torch.Tensor:
+        return token.unflatten(2, (self._heads, -1)).transpose(1, 2)
 
 
-def _vocabulary(encoder: DualEncoder) -> int:
-    """How many token ids there are."""
-    text_cfg = encoder.config["model_cfg"]["text_cfg"]
-    if "hf_model_name" in text_cfg:
-        return len(encoder.tokenizer.tokenizer)
-    return int(text_cfg.get("vocab_size", 49_408))
+def _size(encoder: DualEncoder) -> tuple[int, int]:
+    """Height and width that the image tower takes."""
+    size = encoder.preprocess_cfg["size"]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

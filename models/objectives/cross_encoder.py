@@ -24,10 +24,8 @@ class CrossEncoderConfig(Objective):
     """Hard negatives an anchor: those of the batch that the dual encoder finds most alike, known positives excepted."""
     width: int = Field(default=128, ge=8)
     """Of the network's layers."""
-    layers: int = Field(default=2, ge=1)
-    """In each, a text's tokens look at the image's patches."""
     heads: int = Field(default=4, ge=1)
-    """Of each layer's attention; they share its width."""
+    """Of the attention; they share its width."""
 
     cosine: float = Field(default=1.0, ge=0)
     """How much the dual encoder's own logit counts beside the network's score where hits are re-ranked."""
@@ -59,7 +57,7 @@ class CrossEncoderTerm(Term):
 
     def __init__(self, config: CrossEncoderConfig, setting: Setting) -> None:
         super().__init__()
-        self.network = CrossEncoder(setting.encoder, config.width, config.layers, config.heads)
+        self.network = CrossEncoder(setting.encoder, config.width, config.heads)
         self._anchors, self._negatives, self._seed = config.anchors, config.negatives, setting.seed
 
     def forward(self, batch: EmbeddedBatch) -> torch.Tensor:

@@ -3,10 +3,10 @@
     pairloom run -p rerank-emoji --file benchmarks/objectives/rerank.yaml
     python -m benchmarks.rerank rerank-emoji rerank-emoji-1 rerank-emoji-2
 
-Every text of a validation item is searched among the validation items, through the door that people use: without
+Every text of a validation item is searched among the validation items (training saw neither), as people search: without
 re-ranking, then with the nearest 10 and 50 scored again. Any known positive at the first place counts. The pipelines
 named are one with several seeds: they are asked the same queries, and a query's gain is the mean over them; its 95 %
-interval is a bootstrap of the queries. *Alone* orders by the cross-encoder's score without the dual encoder's share.
+interval is a bootstrap of the queries. `--split test --cosines 0 0.5 1 2` chose the objective's `cosine`.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from tasks.items import read_items
 
 FILE = Path(__file__).parent / "objectives" / "rerank.yaml"
 CANDIDATES = (10, 50)
-VALIDATION = "split = 'val'"
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,30 @@ class Answered:
     seconds_Q: npt.NDArray[np.float64]
 
 
-def measure(release: OpenRelease, folder: Path) -> dict[str, Answered]:
+def measure(release: OpenRelease, folder: Path, split: str, cosines: Sequence[float]) -> dict[str, Answered]:
     """Every way of searching."""
     corpus = Corpus(folder)
-    relations = read_items(corpus, corpus.log.read(release.record.snapshot), "val").relations
+    relations = read_items(corpus, corpus.log.read(release.record.snapshot), split).relations
     number = {item_id: row for row, item_id in enumerate(relations.item_ids)}
     positive_NT = relations.text_mask(np.arange(len(relations)), np.arange(len(relations.texts)))
 
+    condition = f"split = '{split}'"
+
     def ask(rerank: int | None) -> Answered:
-        search(release, Query(text="the first query loads the model"), k=1, where=VALIDATION, rerank=rerank)
+        search(release, Query(text="the first query loads the model"), k=1, where=condition, rerank=rerank)
         right, seconds = [], []
         for row, text in enumerate(relations.texts):
             began = time.perf_counter()
-            first = search(release, Query(text=text), k=1, where=VALIDATION, rerank=rerank).hits[0]
+            first = search(release, Query(text=text), k=1, where=condition, rerank=rerank).hits[0]
             seconds.append(time.perf_counter() - began)
             right.append(float(positive_NT[number[first.item_id], row]))
         return Answered(np.array(right), np.array(seconds))
 
     found = {"dual encoder": ask(None)} | {f"re-ranked, {count}": ask(count) for count in CANDIDATES}
-    own = release.reranker
-    release.reranker = own.without_cosine()
-    found |= {f"re-ranked, {count}, alone": ask(count) for count in CANDIDATES}
-    release.reranker = own
+    kept = release.reranker
+    for cosine in cosines:
+        release.reranker = kept.with_cosine(cosine)
+        found |= {f"re-ranked, {count}, cosine {cosine:g}": ask(count) for count in CANDIDATES}
     return found
 
 
@@ -87,11 +88,13 @@ def main() -> None:
     parser.add_argument("pipelines", nargs="+", help="released pipelines of the file")
     parser.add_argument("--file", type=Path, default=FILE)
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="whose items are asked and searched")
+    parser.add_argument("--cosines", type=float, nargs="*", default=(), help="other shares of the dual encoder to try")
     options = parser.parse_args()
     found = []
     for name in options.pipelines:
         folder = load_pipeline(options.file, name, root=options.root).folder
-        found.append(measure(OpenRelease.open(folder), folder))
+        found.append(measure(OpenRelease.open(folder), folder, options.split, options.cosines))
     queries = len(found[0]["dual encoder"].right_Q)
     sys.stdout.write(f"{queries} queries, {len(found)} pipelines, load {os.getloadavg()[0]:.1f}\n\n{table(found)}\n")
 

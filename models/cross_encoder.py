@@ -73,7 +73,7 @@ class CrossEncoder(nn.Module):
         return score_M
 
     def _by_head(self, token: torch.Tensor) -> torch.Tensor:
-        return token.unflatten(2, (self._heads, -1)).transpose(1, 2)
+        return token.view(*token.shape[:2], self._heads, -1).transpose(1, 2)
 
 
 def _size(encoder: DualEncoder) -> tuple[int, int]:

@@ -45,9 +45,9 @@ class Reranker:
             "pipeline's `objective:` and train"
         )
 
-    def without_cosine(self) -> "Reranker":
-        """The same, but for the dual encoder's share in the scores."""
-        return Reranker(self._network, self._encoder, cosine=0.0)
+    def with_cosine(self, cosine: float) -> "Reranker":
+        """The same with another share of the dual encoder in the scores."""
+        return Reranker(self._network, self._encoder, cosine=cosine)
 
     def score_images(self, text: str, images: Sequence[Image.Image], cosine_N: npt.ArrayLike) -> Scores:
         """How well `text` describes each image, of whose embeddings the cosine similarities are known."""

@@ -53,5 +53,4 @@ def image_scorer(release: OpenRelease, image: Image.Image) -> Scorer:
 
 
 def _rounded(score_N: "Scores") -> npt.NDArray[np.float64]:
-    rounded_N: npt.NDArray[np.float64] = np.round(score_N.astype(np.float64), SCORE_DIGITS)
-    return rounded_N
+    return np.asarray(np.round(score_N.astype(np.float64), SCORE_DIGITS), np.float64)

@@ -69,6 +69,13 @@ def test_search_prints_one_json_document_of_the_promised_shape(released: tuple[s
     assert {hit["colour"] for hit in found["hits"]} == {"red"}
 
 
+def test_reranking_without_a_cross_encoder_or_candidates_without_reranking_are_refused(
+    released: tuple[str, ...],
+) -> None:
+    assert "has no cross-encoder to re-rank with" in error(2, "search", "red", "--rerank", *released)
+    assert "give --rerank too" in error(2, "search", "red", "--candidates", "20", *released)
+
+
 def test_search_by_image_by_item_and_by_sums_of_texts(released: tuple[str, ...], shapes: Path) -> None:
     image = shapes / "large-red-circle.png"
     assert document("search", "--image", str(image), *released)["hits"][0]["item_id"] == "large-red-circle"

@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,3 +239,12 @@ def test_a_model_without_a_cross_encoder_says_what_to_do(tmp_path: Path) -> None
 def test_heads_must_share_the_width() -> None:
     with pytest.raises(ValueError, match="width 30 is no multiple of heads 4"):
         CrossEncoderConfig(width=30)
+
+
+def test_a_cross_encoder_other_than_the_one_released_is_refused(release: OpenRelease, tmp_path: Path) -> None:
+    shutil.copytree(release.folder, tmp_path / release.folder.name)
+    folder = tmp_path / release.folder.name
+    state = folder / "models" / MODEL_ID / "objectives" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="not the one released.*state.safetensors"):
+        search(OpenRelease.open(folder), Query(text="red apple"), rerank=10)

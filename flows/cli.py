@@ -162,6 +162,10 @@ def search(
     minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many items.")] = 10,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items for which this holds.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the model's cross-encoder order the nearest.")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_000, help="How many `--rerank` orders: 50 by default.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the hits with their pictures to this page.")] = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
@@ -172,12 +176,16 @@ def search(
     from flows.console import show_hits
     from search.query import Query
     from search.query import search as find
+    from search.rerank import CANDIDATES
     from search.sheet import contact_sheet
 
     with _errors():
+        if candidates is not None and not rerank:
+            raise ValueError("--candidates says how many --rerank orders: give --rerank too")
         more, less = tuple(plus or ()), tuple(minus or ())
         query = Query(text=text, image=image, image_as=as_, like=like, plus=more, minus=less)
-        result = find(_release(name, file, root), query, k=k, where=where)
+        reordered = (candidates or CANDIDATES) if rerank else None
+        result = find(_release(name, file, root), query, k=k, where=where, rerank=reordered)
         if html:
             html.write_text(contact_sheet([(query.title, result)]), encoding="utf-8")
     _show(json_, result.to_json(), lambda: show_hits(result))

@@ -68,7 +68,7 @@ def show_hits(result: "SearchResult") -> None:
         table.add_column(title, **options)
     for hit in result.hits:
         table.add_row(
-            f"{hit.score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+            f"{hit.shown_score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
         )
     out.print(table)
     out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from search.filters import bad_filter, lance_filter
 from search.release import OpenRelease
+from search.rerank import Scorer, image_scorer, text_scorer
 from storage.images import IngestConfig, open_query_image
 from storage.index import Floats, nearest
 
@@ -56,11 +57,18 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
     item_id: str
     score: float
     """Cosine similarity of the query and the item's image, rounded."""
+    rerank_score: float | None = None
+    """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
     texts: list[str]
     path: str | None
     metadata: dict[str, Any]
     """The pipeline's own columns."""
     thumbnail: bytes
+
+    @property
+    def shown_score(self) -> float:
+        """What the hit stands at its place for."""
+        return self.score if self.rerank_score is None else self.rerank_score
 
 
 class SearchResult(BaseModel, frozen=True, extra="forbid"):
@@ -80,6 +88,7 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
                 {
                     "item_id": hit.item_id,
                     "score": hit.score,
+                    **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                     "texts": hit.texts,
                     "path": hit.path,
                     **{name: json_value(value) for name, value in hit.metadata.items()},
@@ -89,18 +98,28 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
         }
 
 
-def search(release: OpenRelease, query: Query, *, k: int = 10, where: str | None = None) -> SearchResult:
+def search(
+    release: OpenRelease, query: Query, *, k: int = 10, where: str | None = None, rerank: int | None = None
+) -> SearchResult:
     """The `k` items of `release` nearest to `query` among those that fulfil the SQL condition `where`.
 
-    Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed `where`.
+    With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
+    are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
+    `where`, and where the model has no cross-encoder or the query is none that it reads.
     """
     keep = list(release.record.keep)
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
-    rows = nearest_rows(release, query_vector(release, query), k=k, where=where, columns=columns, without=query.like)
+    scorer = None if rerank is None else _scorer(release, query)
+    vector, wanted = query_vector(release, query), max(k, rerank or k)
+    rows = nearest_rows(release, vector, k=wanted, where=where, columns=columns, without=query.like)
+    if scorer:
+        rows = rows.append_column("rerank_score", pa.array(scorer(rows), pa.float64()))
+        rows = rows.sort_by([("rerank_score", "descending"), ("item_id", "ascending")]).slice(0, k)
     hits = [
         Hit(
             item_id=row["item_id"],
             score=row["score"],
+            rerank_score=row.get("rerank_score"),
             texts=row["texts"],
             path=row["path"],
             metadata={name: row[name] for name in keep},
@@ -210,6 +229,16 @@ def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
         if value not in known:
             raise ValueError(f"no item's {tower.column} is {value!r}; there are {', '.join(known[:20])}")
     return tower.takes([value])
+
+
+def _scorer(release: OpenRelease, query: Query) -> Scorer:
+    """The cross-encoder's view of the query. ValueError where it is not one text or one image."""
+    if query.like is not None or query.plus or query.minus or (query.text is None) == (query.image is None):
+        raise ValueError("re-ranking reads one text or one image: leave the other parts of the query out")
+    if query.text is not None:
+        return text_scorer(release, query.text)
+    assert query.image is not None
+    return image_scorer(release, _opened(query.image, release.record.max_side))
 
 
 def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:

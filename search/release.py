@@ -12,6 +12,7 @@ from storage.vectors import embedding_function, table_name
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
+    from models.reranker import Reranker
 
 
 class OpenRelease:
@@ -58,6 +59,14 @@ class OpenRelease:
                 f"the table of release {self.record.number} holds {self.record.dimension}"
             )
         return encoder
+
+    @cached_property
+    def reranker(self) -> "Reranker":
+        """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
+        from models.reranker import Reranker
+
+        # The encoder first: it refuses files that are not those released.
+        return Reranker.load(self.folder / "models" / self.record.model_id, self.encoder)
 
     @property
     def columns(self) -> list[str]:

@@ -145,7 +145,7 @@ def _card(hit: Hit) -> str:
     name = html.escape(hit.path or hit.item_id, quote=True)
     return (
         f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
-        f'<div class="about"><span class="score">{hit.score:.3f}</span><div class="text">{alternative}</div>'
+        f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'
         f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{texts}</div></li>\n'
     )
 

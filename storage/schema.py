@@ -95,7 +95,8 @@ VECTOR_FIELDS: list[pa.Field] = [
 VECTOR_COLUMNS = ("image_vector", "text_vector")
 
 RESERVED_COLUMNS = frozenset(
-    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)] + [*VECTOR_COLUMNS, "_distance", "_score", "score"]
+    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
+    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score"]
 )
 """Names a pipeline's own metadata columns may not take."""
 

@@ -11,6 +11,7 @@ from torch import nn
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
 from models.objectives.contrastive import ContrastiveConfig
+from models.objectives.cross_encoder import CrossEncoderConfig
 from models.objectives.distance import DistanceConfig
 from models.objectives.instance import InstanceConfig
 from models.objectives.kept import read_kept, write_kept
@@ -26,6 +27,7 @@ from models.objectives.triplet import TripletConfig
 ObjectiveConfig = Annotated[
     ClipConfig
     | ContrastiveConfig
+    | CrossEncoderConfig
     | DistanceConfig
     | InstanceConfig
     | MatesConfig
@@ -57,6 +59,7 @@ class Objectives(nn.Module):
 
     def __init__(self, objectives: Sequence[Objective], setting: Setting) -> None:
         super().__init__()
+        self.configs = list(objectives)
         self.weights = [each.weight for each in objectives]
         names = [str(getattr(each, "loss", "")) for each in objectives]
         self.names = [
@@ -87,14 +90,22 @@ class Objectives(nn.Module):
                 term.after_step(batch)
 
     def save_kept(self, model: Path) -> None:
-        """Writes what terms keep into `objectives/` of a model's folder; nothing where none keeps any."""
+        """Writes what terms keep, and their configuration, into `objectives/` of a model's folder.
+
+        Nothing where none keeps any.
+        """
         kept = {
             f"{name}.{key}": tensor.detach().cpu().contiguous()
             for name, term in zip(self.names, self._terms(), strict=True)
             for key, tensor in term.state_dict().items()
             if key.startswith(term.kept)
         }
-        write_kept(kept, model)
+        configs = {
+            name: config.model_dump(mode="json")
+            for name, config, term in zip(self.names, self.configs, self._terms(), strict=True)
+            if term.kept
+        }
+        write_kept(kept, configs, model)
 
     def load_kept(self, model: Path) -> None:
         """Takes over what the same terms kept in a model's folder, where shapes agree."""

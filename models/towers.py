@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from models import recurrent
 from models.lora import LoraConfig
 from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
 
@@ -82,11 +83,11 @@ class DualEncoder:
     """An image tower and a text tower with their tokenizer."""
 
     network: torch.nn.Module
-    """open_clip's `CLIP` or `CustomTextCLIP`."""
+    """open_clip's `CLIP` or `CustomTextCLIP`, whose text tower may be ours (`models.recurrent`)."""
     tokenizer: Any
     """open_clip's tokenizer: list of B texts → int64 (B, L)."""
     config: dict[str, Any]
-    """The content of `open_clip_config.json`: `model_cfg` and `preprocess_cfg`."""
+    """`model_cfg` and `preprocess_cfg`, as in `open_clip_config.json`; with `text_cfg` of the text tower there is."""
     tokenizer_files: dict[str, bytes]
     """Files that the tokenizer is loaded from, kept as they came; none for open_clip's built-in tokenizer."""
 
@@ -140,7 +141,8 @@ class DualEncoder:
     def trim(self, token_BL: torch.Tensor) -> torch.Tensor:
         """The tokens cut to the longest text of the batch, where that can't change an embedding.
 
-        Exact for a causal text tower that pools at the end-of-text token: what comes after it is never looked at.
+        Exact for a causal text tower that pools at the end-of-text token, and for a recurrent one: what comes after it
+        is never looked at.
         """
         ends_B = self._end_positions(token_BL)
         return token_BL if ends_B is None else token_BL[:, : int(ends_B.max()) + 1]
@@ -150,7 +152,7 @@ class DualEncoder:
         text_cfg = self.config["model_cfg"]["text_cfg"]
         if "hf_model_name" in text_cfg or text_cfg.get("embed_cls") or text_cfg.get("no_causal_mask"):
             return None
-        match text_cfg.get("pool_type", "argmax"):
+        match "eos" if "lstm" in text_cfg else text_cfg.get("pool_type", "argmax"):
             case "argmax":
                 return token_BL.argmax(dim=1)
             case "eos":
@@ -159,11 +161,17 @@ class DualEncoder:
         return None
 
     def save(self, directory: Path) -> None:
-        """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes."""
+        """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes.
+
+        A recurrent text tower, which open_clip can't build, goes beside these (`models.recurrent`).
+        """
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        config = recurrent.open_clip_config(self.config)
+        (directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        weights, text_weights = recurrent.split_weights(self.network, self.config)
         (directory / WEIGHTS_NAME).write_bytes(save(weights))
+        if text_weights is not None:
+            recurrent.save_tower(directory, self.config, text_weights)
         for name, content in self.tokenizer_files.items():
             (directory / name).write_bytes(content)
 
@@ -198,7 +206,8 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
                 tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"])
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
-            (Path(folder) / CONFIG_NAME).write_text(json.dumps(architecture), encoding="utf-8")
+            plain = recurrent.open_clip_config(architecture)
+            (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
             with _without_warnings():
                 encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
@@ -212,7 +221,12 @@ def load(directory: Path) -> DualEncoder:
     for name, names in ((CONFIG_NAME, (CONFIG_NAME,)), (WEIGHTS_NAME, WEIGHTS_PATTERNS)):
         if not any(file.is_file() for pattern in names for file in directory.glob(pattern)):
             raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
-    encoder = _open(directory, _read_config(directory / CONFIG_NAME))
+    config = _read_config(directory / CONFIG_NAME)
+    if text_cfg := recurrent.saved_text_cfg(directory):
+        config["model_cfg"]["text_cfg"] = text_cfg
+    encoder = _open(directory, config)
+    if text_cfg:
+        recurrent.load_weights(encoder.network, directory)
     encoder.network.eval()
     return encoder
 
@@ -220,8 +234,10 @@ def load(directory: Path) -> DualEncoder:
 def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
     open_clip = _open_clip()
     source = f"local-dir:{directory.resolve()}"
+    network = open_clip.create_model(source)
+    recurrent.put_tower(network, config)
     return DualEncoder(
-        network=open_clip.create_model(source),
+        network=network,
         tokenizer=open_clip.get_tokenizer(source),
         config=config,
         tokenizer_files=_tokenizer_files(directory),
@@ -316,6 +332,11 @@ def _read_config(file: Path) -> dict[str, Any]:
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config["model_cfg"])
     if missing:
         raise ValueError(f"{file}: model_cfg lacks {', '.join(sorted(missing))}")
+    try:
+        recurrent.text_config(config)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{file}: text_cfg.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
     return {"preprocess_cfg": {}, **config}
 
 

@@ -13,6 +13,7 @@ from flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slic
 
 if TYPE_CHECKING:
     from flows.outcome import Night
+    from models.word_vectors import Answer
     from search.query import SearchResult
     from storage.releases import Release
     from tasks.scoring import Scores
@@ -71,6 +72,13 @@ def show_hits(result: "SearchResult") -> None:
         )
     out.print(table)
     out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
+
+
+def show_words(answers: Sequence["Answer"]) -> None:
+    """The words found for each question."""
+    for answer in answers:
+        rows = tuple((each.word, f"{each.score:.3f}", f"{each.count:,}") for each in answer.neighbours)
+        show_grid(Grid((answer.query, "score", "in texts"), rows))
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import save
 from models import recurrent
 from models.lora import LoraConfig
 from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
+from models.word_vectors import WordVectorsConfig
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIG_NAME = "open_clip_config.json"
@@ -41,6 +42,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     pretrained: str | None = None
     """open_clip's tag of pretrained weights, or a weights file; none trains from nothing. `local-dir:` and `hf-hub:`
     bring their own."""
+    word_vectors: WordVectorsConfig | None = None
+    """Word vectors of the training items' texts that a training from nothing starts the token embeddings from: tokens
+    that are whole words take their word's vector. None starts all of them at random."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
     lock_text: bool = False
@@ -71,7 +75,13 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
                 raise ValueError(f"unlocked_{tower}_groups: {groups} and lora exclude each other: adapters or weights")
         if self.lock_image and self.lock_text and not self.unlocked_image_groups + self.unlocked_text_groups:
             raise ValueError("lock_image and lock_text leave nothing to train; unlock one, or some of its groups")
-        if self.pretrained and self.architecture.startswith(("local-dir:", "hf-hub:")):
+        brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
+        if self.word_vectors and (self.pretrained or brings_weights):
+            raise ValueError(
+                f"word_vectors start a tower from nothing, and {self.pretrained or self.architecture!r} brings its "
+                "own token embeddings; leave word_vectors out"
+            )
+        if self.pretrained and brings_weights:
             raise ValueError(
                 f"pretrained: {self.pretrained!r}: {self.architecture!r} brings its own weights; leave pretrained out"
             )

@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_architecture, tiny_images, tiny_items, tiny_texts
+from tiny import lstm_architecture, tiny_images, tiny_items, tiny_texts
 
 from flows.config import load_pipeline
 from flows.nightly import nightly
@@ -28,16 +28,6 @@ from storage.vectors import names_model, table_metadata
 
 torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]
-
-
-def lstm_architecture(folder: Path, layers: int = 2, **more: Any) -> str:
-    """The tiny architecture with a recurrent text tower."""
-    path = Path(tiny_architecture(folder))
-    content = json.loads(path.read_text())
-    text_cfg = {"lstm": {"width": 12, "layers": layers}, "context_length": 8, "vocab_size": 300, **more}
-    content["model_cfg"]["text_cfg"] = text_cfg | {"hf_tokenizer_name": "fitted"}
-    path.write_text(json.dumps(content))
-    return str(path)
 
 
 def lstm_encoder(folder: Path, **settings: Any) -> tuple[DualEncoder, ModelConfig]:

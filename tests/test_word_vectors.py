@@ -111,8 +111,9 @@ def test_vectors_are_the_same_whatever_the_order_and_the_process() -> None:
 
 
 def test_too_few_words_and_a_missing_gensim_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"texts hold 0 words that come 2 times or more"):
-        learn_words([["one"], ["two"]], WordVectorsConfig())
+    for texts in ([], [["one"], ["two"]]):
+        with pytest.raises(ValueError, match=r"texts hold 0 words that come 2 times or more"):
+            learn_words(texts, WordVectorsConfig())
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     with pytest.raises(ValueError, match=r"pip install 'pairloom\[objectives\]'"):
         learn_words(TEXTS, SMALL)

@@ -212,6 +212,34 @@ def sql(
 
 
 @app.command()
+def words(
+    word: Annotated[list[str], typer.Argument(metavar="WORD…", help="Words of the collection's texts.")],
+    plus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Add a word to a sum of all.")] = None,
+    minus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take a word from a sum of all.")] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="What stands beside each word, rather than what is used alike.")
+    ] = False,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many words.")] = 10,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Show words that the collection's texts use alike, by vectors learned from these texts alone.
+
+    Sums make analogies: `pairloom words king --minus man --plus woman`.
+    """
+    from flows.console import show_words
+    from models.word_vectors import Question, ask
+    from tasks.words import served_words
+
+    with _errors():
+        vectors = served_words(_writable(_pipeline(name, file, root)))
+        answers = ask(vectors, Question(word, plus or (), minus or (), beside), k=k)
+    _show(json_, [answer.model_dump(mode="json") for answer in answers], lambda: show_words(answers))
+
+
+@app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     column: Column = "group",

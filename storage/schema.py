@@ -148,6 +148,19 @@ def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
     )
 
 
+def words_schema(dimension: int) -> pa.Schema:
+    """Schema of word vectors: a word's own vector, and the one it has as the context of others."""
+    vector = pa.list_(pa.float32(), dimension)
+    return pa.schema(
+        [
+            pa.field("word", pa.string(), nullable=False),
+            pa.field("count", pa.int64(), nullable=False),
+            pa.field("vector", vector, nullable=False),
+            pa.field("context", vector, nullable=False),
+        ]
+    )
+
+
 def _feature(kind: pa.DataType) -> dict[str, object]:
     if kind == IMAGE:
         return {"_type": "Image"}

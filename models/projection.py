@@ -20,7 +20,9 @@ class Projection:
     def __init__(self, embedding_SD: Floats, method: Method = "pca", *, seed: int = 0) -> None:
         """Fit the plane; ValueError where UMAP isn't installed or has too few items to tell which are near."""
         self._reducer = _pca(embedding_SD) if method == "pca" else _umap(len(embedding_SD), seed)
-        self._reducer.fit(embedding_SD)
+        # Of a single item PCA divides by zero to tell its variance.
+        with np.errstate(invalid="ignore"):
+            self._reducer.fit(embedding_SD)
         self.explained: float | None = None
         """Share of the embeddings' variance that PCA's plane keeps."""
         if method == "pca":

@@ -1,6 +1,7 @@
 """The map of a release as a picture: a dot an item in its label's colour, thumbnails where there is room, a legend."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -35,13 +36,11 @@ def plotted(point: tuple[float, float]) -> tuple[float, float]:
 
 def _drawn(release_map: ReleaseMap, most: int) -> tuple[Image.Image, int]:
     """The picture, and how many thumbnails, at most `most`, are on it."""
-    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(sheet)
     colour = dict(zip(release_map.labels.shown, COLOURS, strict=False))
     colours = [colour.get(value, OTHER_COLOUR) for value in release_map.labels.values]
     centres = [plotted((x, y)) for x, y in release_map.points_S2.tolist()]
-    for (x, y), fill in zip(centres, colours, strict=True):
-        draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=fill)
+    sheet = _dots(centres, colours)
+    draw = ImageDraw.Draw(sheet)
     free = np.ones((WIDTH, HEIGHT), bool)
     drawn, half = 0, CELL // 2 + FRAME
     for (x, y), fill, thumbnail in zip(centres, colours, release_map.thumbnails, strict=True):
@@ -55,6 +54,16 @@ def _drawn(release_map: ReleaseMap, most: int) -> tuple[Image.Image, int]:
             paste(sheet, opened.convert("RGB"), (left + FRAME, top + FRAME), CELL)
     _legend(draw, release_map, colour)
     return sheet, drawn
+
+
+def _dots(centres: Sequence[tuple[float, float]], colours: Sequence[str]) -> Image.Image:
+    """An empty sheet with a dot an item."""
+    # Drawn twice as large and shrunk: Pillow's circles have no smooth edges.
+    large = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "white")
+    draw = ImageDraw.Draw(large)
+    for (x, y), fill in zip(centres, colours, strict=True):
+        draw.circle((2 * x, 2 * y), 2 * DOT, fill=fill)
+    return large.reduce(2)
 
 
 def _legend(draw: ImageDraw.ImageDraw, release_map: ReleaseMap, colour: dict[str, str]) -> None:

@@ -133,20 +133,25 @@ def _section(heading: str, result: SearchResult) -> str:
 
 
 def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
-    """The map as a picture, and over it a numbered ring a hit, which names it under the mouse."""
+    """The map as a picture, and over it a ring a hit, which names it under the mouse.
+
+    The rings bear the place of the hit, or, where there are several queries, the number of the query.
+    """
     points = release_map.place([hit.item_id for _, result in queries for hit in result.hits])
     marks = []
-    for heading, result in queries:
+    for number, (heading, result) in enumerate(queries, 1):
         for place, hit in enumerate(result.hits, 1):
             (x, y), said = plotted(points[hit.item_id]), f"{heading} · {place} · {hit.texts[0] if hit.texts else ''}"
             marks.append(
                 f'<g><title>{html.escape(said)}</title><circle cx="{x:.0f}" cy="{y:.0f}" r="11"/>'
-                f'<text x="{x:.0f}" y="{y + 4.5:.0f}">{place}</text></g>\n'
+                f'<text x="{x:.0f}" y="{y + 4.5:.0f}">{place if len(queries) == 1 else number}</text></g>\n'
             )
     picture = data_uri(map_picture(release_map))
     about = html.escape(release_map.title)
+    numbered = " · ".join(f"{number} {html.escape(heading)}" for number, (heading, _) in enumerate(queries, 1))
+    legend = f'<div class="soft">{numbered}</div>\n' if len(queries) > 1 else ""
     return (
-        f'<section>\n<h2>Map</h2>\n<div class="soft">{about}</div>\n'
+        f'<section>\n<h2>Map</h2>\n<div class="soft">{about}</div>\n{legend}'
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{about}</title>'
         # Best hits last, above the others.
         f'<image href="{picture}" width="{WIDTH}" height="{HEIGHT}"/>\n{"".join(reversed(marks))}</svg>\n</section>\n'

@@ -33,7 +33,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
 
 def test_pca_matches_the_two_largest_singular_vectors() -> None:
     random = np.random.default_rng(0)
-    fitted_SD, other_ND = (random.normal(size=(count, 9)).astype(np.float32) * np.arange(9) for count in (60, 5))
+    fitted_SD, other_ND = ((random.normal(size=(count, 9)) * np.arange(9)).astype(np.float32) for count in (60, 5))
     mean_D = fitted_SD.mean(axis=0)
     _, length_D, axis_DD = np.linalg.svd(fitted_SD - mean_D)
     plane = Projection(fitted_SD)
@@ -46,8 +46,8 @@ def test_pca_matches_the_two_largest_singular_vectors() -> None:
 def test_umap_is_seeded_and_keeps_clusters_apart() -> None:
     pytest.importorskip("umap")
     random = np.random.default_rng(0)
-    near_ND = np.repeat(np.eye(3, 8), 12, axis=0) + random.normal(scale=0.02, size=(36, 8))
-    first, second = (Projection(near_ND.astype(np.float32), "umap", seed=1).place(near_ND) for _ in range(2))
+    near_ND = (np.repeat(np.eye(3, 8), 12, axis=0) + random.normal(scale=0.02, size=(36, 8))).astype(np.float32)
+    first, second = (Projection(near_ND, "umap", seed=1).place(near_ND) for _ in range(2))
     assert (first == second).all()
     centre = first.reshape(3, 12, 2).mean(axis=1)
     assert [int(np.linalg.norm(centre - point, axis=1).argmin()) for point in first] == [0] * 12 + [1] * 12 + [2] * 12

@@ -117,17 +117,23 @@ class Asked:
     def recall(self, query_QD: Embeddings, *, itself: bool) -> dict[str, float]:
         """recall@5 by kind of change, and their mean; with `itself` the item asked with is a candidate too."""
         right = defaultdict[str, list[bool]](list)
-        for start in range(0, len(query_QD), 512):
-            for score_N, question in zip(
-                query_QD[start : start + 512] @ self.image_ND.T, self.questions[start : start + 512], strict=True
-            ):
-                best = score_N[list(question.rows)].max()
-                others = int((score_N >= best).sum() - (score_N[list(question.rows)] >= best).sum())
-                if not itself and score_N[question.asked] >= best:
-                    others -= 1
-                right[question.kind].append(others < K)
+        for question, hit in zip(self.questions, hits(query_QD, self.image_ND, self.questions, itself), strict=True):
+            right[question.kind].append(hit)
         found = {kind: float(np.mean(each)) for kind, each in sorted(right.items())}
         return found | {"mean": float(np.mean(list(found.values())))}
+
+
+def hits(query_QD: Embeddings, image_ND: Embeddings, asked: Sequence[Question], itself: bool) -> Iterator[bool]:
+    """Of each question, whether fewer than five other items score as high as the best of its target's."""
+    for start in range(0, len(query_QD), 512):
+        score_BN = query_QD[start : start + 512] @ image_ND.T
+        for score_N, question in zip(score_BN, asked[start : start + 512], strict=True):
+            target = list(question.rows)
+            before_N = score_N >= score_N[target].max()
+            before_N[target] = False
+            if not itself:
+                before_N[question.asked] = False
+            yield bool(before_N.sum() < K)
 
 
 def check_search(release: OpenRelease, items: Sequence[Item], asked: Asked, weight: float) -> None:

@@ -1,10 +1,11 @@
 """Asks a release of emoji for analogies: an item's image, plus and minus a text, shall find the emoji so changed.
 
-Compared, as recall@5 by kind of change, are the image ± the words that change ("dark skin tone"), the image ± whole names
-("woman running: dark skin tone"), the image alone (what a query that ignores the texts finds) and the target's name alone
-(what needs no image). An answer is right where an image of the target, by either artist, is among the five best of all
-items; the item asked with is left out of them, as `--like` does it, and in further tables left in. A question belongs to
-the split of its target: of val and test, training has not seen the target's concept. Weights of the texts are chosen on val.
+Compared, as recall@5 by kind of change, are the image ± the words that change ("dark skin tone"), the image ± whole
+names ("woman running: dark skin tone"), the image alone (what a query that ignores the texts finds) and the target's
+name alone (what needs no image). An answer is right where an image of the target, by either artist, is among the five
+best of all items; the item asked with is left out of them, as `--like` does it, and in further tables left in. A
+question belongs to the split of its target: of val and test, training has not seen the target's concept. Weights of the
+texts are chosen on val.
 
 pairloom run -p emoji-tones --file benchmarks/objectives/search.yaml
 python -m benchmarks.arithmetic

@@ -21,7 +21,7 @@ ITEMS = [
 ]
 
 
-def test_every_change_within_the_split_is_asked() -> None:
+def test_every_change_to_a_target_of_the_split_is_asked() -> None:
     asked = {
         (ITEMS[each.asked].item_id, each.kind, each.plus, each.minus, each.rows) for each in questions(ITEMS, "val")
     }
@@ -35,6 +35,8 @@ def test_every_change_within_the_split_is_asked() -> None:
         ("a:run", both, "man", "person", (3,)),
         ("b:run", both, "man", "person", (3,)),
         ("a:man", both, "person", "man", (0, 1)),
+        ("a:woman", both, "person", "woman", (0, 1)),
+        ("a:woman", "man, woman", "man", "woman", (3,)),
     }
     assert list(questions(ITEMS, "test")) == []
 

@@ -97,6 +97,11 @@ def test_search_by_image_by_item_and_by_sums_of_texts(released: tuple[str, ...],
     assert len(like) == 59
     assert "large-red-circle" not in [hit["item_id"] for hit in like]
     assert document("search", "red", "--plus", "circle", "--minus", "square", *released)["hits"]
+    heavy = ("--plus", "blue", "--minus", "red", "--text-weight", "9", "-k", "1")
+    hits = document("search", "--like", "large-red-circle", *heavy, *released)["hits"]
+    far = document("search", "--like", "large-red-circle", *heavy, "--metric", "euclidean", *released)["hits"]
+    assert far[0]["item_id"] == hits[0]["item_id"]
+    assert far[0]["score"] == pytest.approx((2 - 2 * hits[0]["score"]) ** 0.5, abs=1e-4)
 
 
 def test_search_writes_a_page_with_the_pictures(released: tuple[str, ...], tmp_path: Path) -> None:
@@ -211,6 +216,7 @@ def test_bad_input_to_a_fresh_pipeline(fresh: tuple[str, ...], status: int, said
         ("'colour =' is not a filter", ["search", "red", "--where", "colour ="]),
         ("columns are item_id", ["search", "red", "--where", "weight > 3"]),
         ("nothing to search for", ["search"]),
+        ("the text weight is -1.0", ["search", "red", "--text-weight", "-1"]),
         ("no item 'nobody'", ["search", "--like", "nobody"]),
         ("absent.png", ["search", "--image", "absent.png"]),
         ("SELEC", ["sql", "SELEC 1"]),

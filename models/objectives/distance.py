@@ -17,7 +17,7 @@ from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Wan
 from models.objectives.kept import read_kept
 
 START = 0.7
-"""What part of the largest target the unit sphere's radius stands for at first; measured in docs/objectives-ordered.md."""
+"""What part of the largest target the sphere's radius stands for at first; measured in docs/objectives-ordered.md."""
 
 
 class DistanceConfig(Objective):

@@ -16,8 +16,8 @@ from torch import nn
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.kept import read_kept
 
-START = 1.5
-"""How many times the largest target the unit sphere's radius stands for at first: so small a cap is nearly flat."""
+START = 0.7
+"""What part of the largest target the sphere's radius stands for at first; measured in docs/objectives-ordered.md."""
 
 
 class DistanceConfig(Objective):

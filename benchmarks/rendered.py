@@ -1,6 +1,7 @@
 """Collections drawn by the project itself, for objectives that real pairs can't show: pictures and captions.jsonl.
 
     python -m benchmarks.rendered digits FOLDER
+    python -m benchmarks.rendered rock-paper-scissors FOLDER
     python -m benchmarks.rendered scattered FOLDER
 
 *digits*: scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, enlarged to 32 × 32. `text` names the digit, `group`
@@ -10,6 +11,9 @@ training item.
 *scattered*: 2,000 images of one of six shapes, of any place, size and colour. `text` and `group` tell the shape alone;
 `x`, `y` (of the centre) and `radius` are fractions of the side, `hue` is 0 to 1; `place` is one of nine, `colour` one
 of six.
+*rock-paper-scissors*: 2,400 drawings of stones, sheets and scissors, of any size, place, angle and colour. `text`
+is a running number; `kind` is for evaluation only. pairs.csv labels 20 ordered pairs for each training item: 1 where
+the anchor wins, -1 where it loses, 0 for a draw. Of every four items the last is a validation item, in no pair.
 """
 
 import argparse
@@ -105,7 +109,91 @@ def _outline(radii: Sequence[float]) -> list[tuple[float, float]]:
     return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, angles, strict=True)]
 
 
-COLLECTIONS: dict[str, Callable[[Path], None]] = {"digits": digits, "scattered": scattered}
+KINDS = ("rock", "paper", "scissors")
+"""Each loses to the next one, and the last to the first."""
+Point = tuple[float, float]
+
+
+def rock_paper_scissors(folder: Path, count: int = 2_400, pairs_per_item: int = 20) -> None:
+    """Writes the drawings, and the labels of pairs of training items."""
+    random = np.random.default_rng(0)
+    kind_N = random.integers(3, size=count)
+    images = [drawing(KINDS[kind], random) for kind in kind_N]
+    rows = [
+        {
+            "id": f"drawing-{n:04d}",
+            "text": f"drawing {n}",
+            "kind": KINDS[kind],
+            "split": "val" if n % 4 == 3 else "train",
+        }
+        for n, kind in enumerate(kind_N)
+    ]
+    write_collection(folder, images, rows)
+    training = np.array([n for n in range(count) if n % 4 != 3])
+    lines = ["anchor,other,relation,target"]
+    for anchor in training:
+        for other in random.choice(training[training != anchor], pairs_per_item, replace=False):
+            label = outcome(int(kind_N[anchor]), int(kind_N[other]))
+            lines.append(f"{rows[anchor]['id']},{rows[other]['id']},ordered,{label}")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def outcome(anchor: int, other: int) -> int:
+    """1 where the anchor's kind beats the other's, -1 where it loses, 0 where they are the same."""
+    return (0, 1, -1)[(anchor - other) % 3]
+
+
+def drawing(kind: str, random: np.random.Generator, side: int = 32) -> Image.Image:
+    """A stone, a sheet or a pair of scissors."""
+    scale = 4  # drawn larger, for smooth edges
+    size = side * scale
+    radius = size * random.uniform(0.22, 0.42)
+    middle = random.uniform(radius + size * 0.04, size * 0.96 - radius, size=2)
+    angle = random.uniform(0, 2 * math.pi)
+    ink = tuple(int(each) for each in random.integers(0, 150, size=3))
+    ground = tuple(int(each) for each in random.integers(215, 256, size=3))
+    fill = tuple(int(each) for each in random.integers(150, 256, size=3)) if random.random() < 0.5 else None
+    width = round(size * random.uniform(0.02, 0.05))
+    image = Image.new("RGB", (size, size), ground)
+    pen = ImageDraw.Draw(image)
+
+    def at(x: float, y: float) -> Point:
+        """A point of the figure, whose own circle has radius 1, on the canvas."""
+        cos, sin = radius * math.cos(angle), radius * math.sin(angle)
+        return middle[0] + x * cos - y * sin, middle[1] + x * sin + y * cos
+
+    if kind == "rock":
+        turns = (np.arange(11) + random.uniform(-0.3, 0.3, size=11)) * (2 * math.pi / 11)
+        reaches = random.uniform(0.72, 1.0, size=11)
+        corners = [
+            at(reach * math.cos(turn), reach * math.sin(turn)) for turn, reach in zip(turns, reaches, strict=True)
+        ]
+        pen.polygon(corners, fill=fill)
+        pen.line([*corners, *corners[:2]], fill=ink, width=width, joint="curve")
+    elif kind == "paper":
+        high = random.uniform(0.75, 0.85)
+        wide = math.sqrt(1 - high**2)
+        corners = [at(-wide, -high), at(wide, -high), at(wide, high), at(-wide, high)]
+        pen.polygon(corners, fill=fill)
+        pen.line([*corners, *corners[:2]], fill=ink, width=width, joint="curve")
+        for y in np.linspace(-0.5, 0.5, 4):
+            pen.line([at(-0.6 * wide, y * high), at(0.6 * wide, y * high)], fill=ink, width=max(width // 2, 1))
+    else:
+        opening = random.uniform(0.25, 0.5)
+        for turn in (-opening, opening):
+            cos, sin = math.cos(turn), math.sin(turn)
+            pen.line([at(-0.5 * cos, -0.5 * sin), at(cos, sin)], fill=ink, width=width)
+            x, y = at(-0.72 * cos, -0.72 * sin)
+            reach = 0.24 * radius
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill, outline=ink, width=width)
+    return image.resize((side, side), Image.Resampling.BOX)
+
+
+COLLECTIONS: dict[str, Callable[[Path], None]] = {
+    "digits": digits,
+    "rock-paper-scissors": rock_paper_scissors,
+    "scattered": scattered,
+}
 
 
 def main() -> None:

@@ -160,9 +160,21 @@ def search(
     like: Annotated[str | None, typer.Option(metavar="ITEM_ID", help="Look for what resembles this item.")] = None,
     plus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Add a text to the query.")] = None,
     minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
+    text_weight: Annotated[float, typer.Option(help="How much a text counts beside the image or item.")] = 1.0,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many items.")] = 10,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items for which this holds.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the hits with their pictures to this page.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the model's cross-encoder order the nearest.")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_000, help="How many `--rerank` orders: 50 by default.")
+    ] = None,
+    metric: Annotated[
+        Literal["cosine", "inner_product", "euclidean"],
+        typer.Option(help="What the scores are; the hits are the same."),
+    ] = "cosine",
+    html: Annotated[
+        Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
+    ] = None,
+    method: Annotated[Literal["pca", "umap"], typer.Option("--map", help="How the page's map is laid out.")] = "pca",
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -170,17 +182,45 @@ def search(
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
     from flows.console import show_hits
+    from search.map import ReleaseMap
     from search.query import Query
     from search.query import search as find
+    from search.rerank import CANDIDATES
     from search.sheet import contact_sheet
 
     with _errors():
+        if candidates is not None and not rerank:
+            raise ValueError("--candidates says how many --rerank orders: give --rerank too")
         more, less = tuple(plus or ()), tuple(minus or ())
-        query = Query(text=text, image=image, image_as=as_, like=like, plus=more, minus=less)
-        result = find(_release(name, file, root), query, k=k, where=where)
+        query = Query(text, image, like, more, less, text_weight, image_as=as_)
+        release = _release(name, file, root)
+        reordered = (candidates or CANDIDATES) if rerank else None
+        result = find(release, query, k=k, where=where, metric=metric, rerank=reordered)
         if html:
-            html.write_text(contact_sheet([(query.title, result)]), encoding="utf-8")
+            page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
+            html.write_text(page, encoding="utf-8")
     _show(json_, result.to_json(), lambda: show_hits(result))
+
+
+@app.command("map")
+def map_(
+    out: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("map.webp"),
+    method: Annotated[Literal["pca", "umap"], typer.Option(help="How it is laid out; umap is an extra.")] = "pca",
+    colour: Annotated[str | None, typer.Option(metavar="COLUMN", help="Colour the items by this column.")] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+) -> None:
+    """Draw a map of the current release, on which like images lie near one another."""
+    from search.map import ReleaseMap
+    from search.map_picture import map_picture
+
+    with _errors():
+        if out.suffix.lower() != ".webp":
+            raise ValueError(f"the map is a WebP: name a file that ends in .webp, not {out}")
+        release_map = ReleaseMap(_release(name, file, root), method=method, colour=colour)
+        out.write_bytes(map_picture(release_map))
+    typer.echo(f"{out}: {release_map.title}")
 
 
 @app.command()
@@ -201,6 +241,34 @@ def sql(
     with _errors():
         rows = json_rows(run_sql(_release(name, file, root), statement))
     _show(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def words(
+    word: Annotated[list[str], typer.Argument(metavar="WORD…", help="Words of the collection's texts.")],
+    plus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Add a word to a sum of all.")] = None,
+    minus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take a word from a sum of all.")] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="What stands beside each word, rather than what is used alike.")
+    ] = False,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many words.")] = 10,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Show words that the collection's texts use alike, by vectors learned from these texts alone.
+
+    Sums make analogies: `pairloom words king --minus man --plus woman`.
+    """
+    from flows.console import show_words
+    from models.word_vectors import Question, ask
+    from tasks.words import served_words
+
+    with _errors():
+        vectors = served_words(_writable(_pipeline(name, file, root)))
+        answers = ask(vectors, Question(word, plus or (), minus or (), beside), k=k)
+    _show(json_, [answer.model_dump(mode="json") for answer in answers], lambda: show_words(answers))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slic
 
 if TYPE_CHECKING:
     from flows.outcome import Night
+    from models.word_vectors import Answer
     from search.classify import Classified
     from search.query import SearchResult
     from storage.releases import Release
@@ -68,7 +69,7 @@ def show_hits(result: "SearchResult") -> None:
         table.add_column(title, **options)
     for hit in result.hits:
         table.add_row(
-            f"{hit.score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+            f"{hit.shown_score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
         )
     out.print(table)
     out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
@@ -85,6 +86,13 @@ def show_classified(found: "Classified") -> None:
         table.add_row(Text(each.image), told, Text(f"{each.score:.3f}"), *map(Text, second))
     out.print(table)
     out.print(Text(f"release {found.release} · model {found.model_id} · {found.threshold}", style="dim"))
+
+
+def show_words(answers: Sequence["Answer"]) -> None:
+    """The words found for each question."""
+    for answer in answers:
+        rows = tuple((each.word, f"{each.score:.3f}", f"{each.count:,}") for each in answer.neighbours)
+        show_grid(Grid((answer.query, "score", "in texts"), rows))
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from flows.config import load_pipeline
 from flows.console import out, show_night
 from flows.nightly import nightly
 from flows.progress import bar, run_flow
+from search.map import ReleaseMap
 from search.query import Query, SearchResult, search
 from search.release import OpenRelease
 from search.sheet import contact_sheet
@@ -39,7 +40,8 @@ def run_demo(root: Path | None, sheet: Path) -> None:
     show_night(run_flow(nightly, pipeline, quiet=False))
     release = OpenRelease.open(pipeline.folder)
     answers = [(query.title, search(release, query)) for query in QUERIES]
-    sheet.write_text(contact_sheet(answers, title="Pairloom demo"), encoding="utf-8")
+    page = contact_sheet(answers, title="Pairloom demo", release_map=ReleaseMap(release))
+    sheet.write_text(page, encoding="utf-8")
     for title, result in answers:
         out.print(Text(f"{title:<26} {first_texts(result)}"), overflow="ellipsis", no_wrap=True)
     out.print(Text(f"\nDone in {time.monotonic() - started:,.0f} seconds. Open {sheet} to see the hits. Then try:"))

@@ -11,6 +11,8 @@ from flows.markdown import escaped, table
 from flows.metrics_table import metrics_grid, probes_grid, slices_grid
 from flows.mining_report import mining_section
 from flows.outcome import Night
+from search.map import ReleaseMap
+from search.map_picture import map_picture
 from search.query import Query, SearchResult, search
 from search.release import OpenRelease
 from search.sheet import contact_picture, data_uri
@@ -26,9 +28,11 @@ def report(pipeline: Pipeline, night: Night) -> Night:
     """Attach the report to the flow run and end it with the night's state; outside of one there is only the night."""
     if FlowRunContext.get() is None:
         return night
-    answers = sample_answers(pipeline) if night.outcome == "released" else []
+    release = OpenRelease.open(pipeline.folder) if night.outcome == "released" else None
+    answers = sample_answers(pipeline, release) if release else []
+    learning = [*mining_section(pipeline, night.pairs_id), *curve_section(pipeline, night.trained)]
     create_markdown_artifact(
-        markdown(night, answers, [*mining_section(pipeline, night.pairs_id), *curve_section(pipeline, night.trained)]),
+        markdown(night, answers, [*(map_section(release) if release else []), *learning]),
         key=f"night-{pipeline.name}".replace("_", "-"),
         description=f"{night.outcome}: {night.reason}",
     )
@@ -36,10 +40,17 @@ def report(pipeline: Pipeline, night: Night) -> Night:
     return cast(Night, night.state)
 
 
-def sample_answers(pipeline: Pipeline) -> list[tuple[str, SearchResult]]:
-    """A few validation texts, each with what the current release answers."""
-    release = OpenRelease.open(pipeline.folder)
+def sample_answers(pipeline: Pipeline, release: OpenRelease) -> list[tuple[str, SearchResult]]:
+    """A few validation texts, each with what `release` answers."""
     return [(text, search(release, Query(text=text), k=HITS)) for text in sample_texts(pipeline)]
+
+
+def map_section(release: OpenRelease) -> list[str]:
+    """The lines of the map of `release`."""
+    release_map = ReleaseMap(release)
+    picture = data_uri(map_picture(release_map))
+    about = escaped(release_map.title)
+    return ["## Map", "", about, "", f"![Like images lie near one another]({picture})", ""]
 
 
 def sample_texts(pipeline: Pipeline) -> list[str]:
@@ -53,7 +64,7 @@ def sample_texts(pipeline: Pipeline) -> list[str]:
 
 
 def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning: Sequence[str] = ()) -> str:
-    """The report as Markdown. Everything that came from outside is escaped; `learning` is of mining and training."""
+    """The report as Markdown. Everything that came from outside is escaped; `learning` is more of it, as lines."""
     release = f" · release {night.release}" if night.release else ""
     model = f" · model `{night.model_id}`" if night.model_id else ""
     lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]

@@ -23,8 +23,8 @@ class Encoder:
     """A dual encoder in evaluation mode."""
 
     def __init__(self, dual_encoder: towers.DualEncoder) -> None:
-        self._dual_encoder = dual_encoder
-        self._dual_encoder.network.to(towers.best_device()).eval()
+        self.dual_encoder = dual_encoder
+        self.dual_encoder.network.to(towers.best_device()).eval()
         # As late as `towers` does it.
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -38,12 +38,16 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """Length D of an embedding."""
-        return int(self._dual_encoder.config["model_cfg"]["embed_dim"])
+        return int(self.dual_encoder.config["model_cfg"]["embed_dim"])
+
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Float32 (B, 3, H, W): the images as the image tower takes them."""
+        return torch.stack([self._preprocess(image) for image in images])
 
     @property
     def second(self) -> SecondImageTowerConfig | None:
         """Which items the second image tower encodes, where there is one."""
-        return self._dual_encoder.second
+        return self.dual_encoder.second
 
     def embed_images(
         self, images: Sequence[Image.Image], second_N: Mask | None = None, *, batch_size: int = 256
@@ -55,11 +59,10 @@ class Encoder:
         embedding_ND = np.empty((len(images), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size]
-                image_BCHW = torch.stack([self._preprocess(image) for image in batch])
-                second_B = None if second_N is None else torch.from_numpy(second_N[start : start + len(batch)])
-                embedding_BD = self._dual_encoder.encode_images(image_BCHW, second_B)
-                embedding_ND[start : start + len(batch)] = embedding_BD.cpu().numpy()
+                image_BCHW = self.pixels(images[start : start + batch_size])
+                second_B = None if second_N is None else torch.from_numpy(second_N[start : start + len(image_BCHW)])
+                embedding_BD = self.dual_encoder.encode_images(image_BCHW, second_B)
+                embedding_ND[start : start + len(embedding_BD)] = embedding_BD.cpu().numpy()
         return embedding_ND
 
     def embed_batches(self, batches: Iterable[Sequence[Image.Image]], second_N: Mask | None = None) -> Embeddings:
@@ -76,8 +79,8 @@ class Encoder:
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(texts), TEXT_BATCH):
-                token_BL = self._dual_encoder.trim(self._dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
-                embedding_ND[start : start + len(token_BL)] = self._dual_encoder.encode_texts(token_BL).cpu().numpy()
+                token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
+                embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()
         return embedding_ND
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.lora import add_adapters, merge_adapters
+from models.recurrent import LstmTextTower
 from models.towers import DualEncoder, ModelConfig
 
 
@@ -27,6 +28,11 @@ def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:
     if config.lock_text:
         _lock("text", network.lock_text_tower, config.unlocked_text_groups)
     if config.lora is not None:
+        if isinstance(getattr(network, "text", None), LstmTextTower) and not config.lock_text:
+            raise ValueError(
+                "model.lora: an LSTM has no linear layers that adapters fit on; lock_text: true adapts the image tower "
+                "alone, without lora all is trained"
+            )
         add_adapters(network, config.lora, seed=seed)
         _scale_parameters(network, requires_grad=True)
     if config.patch_dropout:
@@ -166,9 +172,11 @@ def _set_patch_dropout(visual: Any, share: float) -> None:
 
 
 def _compiled_parts(encoder: DualEncoder) -> list[nn.Module]:
-    """The image towers, and the text tower's layers: CLIP's text tower isn't a module of its own."""
+    """The image towers, and a text transformer's layers: CLIP's text tower isn't a module of its own."""
     network: Any = encoder.network
-    return [*encoder.image_towers.values(), getattr(network, "text", network).transformer]
+    text = getattr(network, "text", network)
+    # An LSTM is one call of a compiled library already.
+    return [*encoder.image_towers.values(), *([] if isinstance(text, LstmTextTower) else [text.transformer])]
 
 
 def _compile(encoder: DualEncoder) -> None:
@@ -222,7 +230,7 @@ def _timm_layers(prefix: str, visual: Any) -> dict[str, int]:
 
 
 def _transformer_layer(name: str) -> int:
-    """0 for embeddings, 1 and up for blocks, -1 for what follows them; open_clip's and Hugging Face's names."""
-    if block := re.search(r"transformer\.(?:\w+\.)*?(\d+)\.", name):
-        return int(block[1]) + 1
+    """0 for embeddings, 1 and up for blocks, -1 for what follows them; open_clip's, Hugging Face's and our names."""
+    if block := re.search(r"transformer\.(?:\w+\.)*?(\d+)\.|lstm\.\w+_l(\d+)", name):
+        return int(block[1] or block[2]) + 1
     return 0 if re.search(r"emb|conv1\.|ln_pre", name) else -1

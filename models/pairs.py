@@ -18,6 +18,15 @@ RELATIONS: tuple[Relation, ...] = get_args(Relation)
 """Of the pairs' Parquet (docs/pairs.md); positives are part of `Relations`."""
 
 
+def no_pairs(relation: str) -> ValueError:
+    """The error of an objective whose pairs are missing."""
+    way_out = " or ask for `mining.distances` (docs/mining.md)" if relation == "target" else ""
+    return ValueError(
+        f"objective: a loss learns from pairs of the relation {relation!r}, and there are none: "
+        f"name a file of them under `pairs:` (docs/pairs.md){way_out}"
+    )
+
+
 @dataclass(frozen=True)
 class BatchPairs:
     """M pairs of one relation within a batch, by the rows of their items."""

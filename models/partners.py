@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.pairs import ItemPairs
+from models.pairs import ItemPairs, no_pairs
 from models.relations import Indices, Relations
 
 Positive = "positive"
@@ -30,10 +30,7 @@ class Partners:
             elif relation in pairs:
                 self._linked.append(pairs[relation].partners)
             else:
-                raise ValueError(
-                    f"objective: a loss learns from pairs of the relation {relation!r}, and there are none: "
-                    "name a file of them under `pairs:` (docs/pairs.md)"
-                )
+                raise no_pairs(relation)
 
     def draw(self, items: Indices, random: np.random.Generator) -> Indices:
         """One partner of each item, at random; left out where an item has none, and never an item itself."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from models import recurrent
 from models.lora import LoraConfig
 from models.second_tower import (
     PREFIX,
@@ -30,6 +31,7 @@ from models.second_tower import (
     save_second_tower,
 )
 from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
+from models.word_vectors import WordVectorsConfig
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIG_NAME = "open_clip_config.json"
@@ -51,6 +53,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     second_image_tower: SecondImageTowerConfig | None = None
     """An image tower of their own for some of the items (pseudo-Siamese); none encodes all by one. What is said here of
     the image tower, such as locks, is said of both."""
+    word_vectors: WordVectorsConfig | None = None
+    """Word vectors of the training items' texts that a training from nothing starts the token embeddings from: tokens
+    that are whole words take their word's vector. None starts all of them at random."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
     lock_text: bool = False
@@ -81,7 +86,13 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
                 raise ValueError(f"unlocked_{tower}_groups: {groups} and lora exclude each other: adapters or weights")
         if self.lock_image and self.lock_text and not self.unlocked_image_groups + self.unlocked_text_groups:
             raise ValueError("lock_image and lock_text leave nothing to train; unlock one, or some of its groups")
-        if self.pretrained and self.architecture.startswith(("local-dir:", "hf-hub:")):
+        brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
+        if self.word_vectors and (self.pretrained or brings_weights):
+            raise ValueError(
+                f"word_vectors start a tower from nothing, and {self.pretrained or self.architecture!r} brings its "
+                "own token embeddings; leave word_vectors out"
+            )
+        if self.pretrained and brings_weights:
             raise ValueError(
                 f"pretrained: {self.pretrained!r}: {self.architecture!r} brings its own weights; leave pretrained out"
             )
@@ -93,11 +104,11 @@ class DualEncoder:
     """An image tower and a text tower with their tokenizer."""
 
     network: torch.nn.Module
-    """open_clip's `CLIP` or `CustomTextCLIP`."""
+    """open_clip's `CLIP` or `CustomTextCLIP`, whose text tower may be ours (`models.recurrent`)."""
     tokenizer: Any
     """open_clip's tokenizer: list of B texts → int64 (B, L)."""
     config: dict[str, Any]
-    """The content of `open_clip_config.json`: `model_cfg` and `preprocess_cfg`."""
+    """`model_cfg` and `preprocess_cfg`, as in `open_clip_config.json`; with `text_cfg` of the text tower there is."""
     tokenizer_files: dict[str, bytes]
     """Files that the tokenizer is loaded from, kept as they came; none for open_clip's built-in tokenizer."""
     second: SecondImageTowerConfig | None = None
@@ -164,7 +175,8 @@ class DualEncoder:
     def trim(self, token_BL: torch.Tensor) -> torch.Tensor:
         """The tokens cut to the longest text of the batch, where that can't change an embedding.
 
-        Exact for a causal text tower that pools at the end-of-text token: what comes after it is never looked at.
+        Exact for a causal text tower that pools at the end-of-text token, and for a recurrent one: what comes after it
+        is never looked at.
         """
         ends_B = self._end_positions(token_BL)
         return token_BL if ends_B is None else token_BL[:, : int(ends_B.max()) + 1]
@@ -174,7 +186,7 @@ class DualEncoder:
         text_cfg = self.config["model_cfg"]["text_cfg"]
         if "hf_model_name" in text_cfg or text_cfg.get("embed_cls") or text_cfg.get("no_causal_mask"):
             return None
-        match text_cfg.get("pool_type", "argmax"):
+        match "eos" if "lstm" in text_cfg else text_cfg.get("pool_type", "argmax"):
             case "argmax":
                 return token_BL.argmax(dim=1)
             case "eos":
@@ -183,15 +195,18 @@ class DualEncoder:
         return None
 
     def save(self, directory: Path) -> None:
-        """Writes the OpenCLIP directory (config, weights, tokenizer), with a folder for the second image tower.
+        """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes.
 
-        Equal encoders give equal bytes.
+        A recurrent text tower, which open_clip can't build, and a second image tower go into folders of their own.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        config = recurrent.open_clip_config(self.config)
+        (directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        weights, text_weights = recurrent.split_weights(self.network, self.config)
         own = {name: weights.pop(name) for name in list(weights) if self.second and name.startswith(PREFIX)}
         (directory / WEIGHTS_NAME).write_bytes(save(weights))
+        if text_weights is not None:
+            recurrent.save_tower(directory, self.config, text_weights)
         if self.second:
             save_second_tower(directory, self.second, {name.removeprefix(PREFIX): own[name] for name in own})
         for name, content in self.tokenizer_files.items():
@@ -240,7 +255,8 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
                 tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"])
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
-            (Path(folder) / CONFIG_NAME).write_text(json.dumps(architecture), encoding="utf-8")
+            plain = recurrent.open_clip_config(architecture)
+            (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
             with _without_warnings():
                 encoder = _open(Path(folder), architecture)
         if config.pretrained is not None:
@@ -254,7 +270,12 @@ def load(directory: Path) -> DualEncoder:
     for name, names in ((CONFIG_NAME, (CONFIG_NAME,)), (WEIGHTS_NAME, WEIGHTS_PATTERNS)):
         if not any(file.is_file() for pattern in names for file in directory.glob(pattern)):
             raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
-    encoder = _open(directory, _read_config(directory / CONFIG_NAME))
+    config = _read_config(directory / CONFIG_NAME)
+    if text_cfg := recurrent.saved_text_cfg(directory):
+        config["model_cfg"]["text_cfg"] = text_cfg
+    encoder = _open(directory, config)
+    if text_cfg:
+        recurrent.load_weights(encoder.network, directory)
     encoder.second = load_second_tower(directory, encoder.network)
     encoder.network.eval()
     return encoder
@@ -263,8 +284,10 @@ def load(directory: Path) -> DualEncoder:
 def _open(directory: Path, config: dict[str, Any]) -> DualEncoder:
     open_clip = _open_clip()
     source = f"local-dir:{directory.resolve()}"
+    network = open_clip.create_model(source)
+    recurrent.put_tower(network, config)
     return DualEncoder(
-        network=open_clip.create_model(source),
+        network=network,
         tokenizer=open_clip.get_tokenizer(source),
         config=config,
         tokenizer_files=_tokenizer_files(directory),
@@ -359,6 +382,11 @@ def _read_config(file: Path) -> dict[str, Any]:
     missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config["model_cfg"])
     if missing:
         raise ValueError(f"{file}: model_cfg lacks {', '.join(sorted(missing))}")
+    try:
+        recurrent.text_config(config)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{file}: text_cfg.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
     return {"preprocess_cfg": {}, **config}
 
 

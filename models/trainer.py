@@ -148,7 +148,7 @@ def train(
 
     network = start.network.to(best_device())
     half = config.precision == "bf16" or (config.precision == "auto" and start.device.type == "cuda")
-    setting = Setting(start, len(items.item_ids), config.seed, items.relations, ranks, half)
+    setting = Setting(start, len(items.item_ids), config.seed, items.relations, ranks, half, items.pairs)
     objectives = Objectives(recipe.objectives, setting)
     if recipe.champion:
         objectives.load_kept(recipe.champion)

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
+from models.similarity import MEASURES, Metric
 from search.filters import bad_filter, lance_filter
 from search.release import OpenRelease
+from search.rerank import Scorer, image_scorer, text_scorer
 from storage.images import IngestConfig, open_query_image
 from storage.index import Floats, nearest
 
@@ -33,13 +35,15 @@ class Query:
 
     text: str | None = None
     image: Path | Image.Image | None = None
-    image_as: str | None = None
-    """As which value of the column that chooses between two image towers the image is encoded; by the first tower
-    where nothing is said."""
     like: str | None = None
     """An item_id: finds items whose image is like that item's; the item itself is left out."""
     plus: tuple[str, ...] = ()
     minus: tuple[str, ...] = ()
+    text_weight: float = 1.0
+    """How much each text counts beside the image and the item, which count 1."""
+    image_as: str | None = None
+    """As which value of the column that chooses between two image towers the image is encoded; by the first tower
+    where nothing is said."""
 
     @property
     def title(self) -> str:
@@ -55,12 +59,19 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     item_id: str
     score: float
-    """Cosine similarity of the query and the item's image, rounded."""
+    """Similarity of the query and the item's image by the metric asked for, rounded; a distance for `euclidean`."""
+    rerank_score: float | None = None
+    """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
     texts: list[str]
     path: str | None
     metadata: dict[str, Any]
     """The pipeline's own columns."""
     thumbnail: bytes
+
+    @property
+    def shown_score(self) -> float:
+        """What the hit stands at its place for."""
+        return self.score if self.rerank_score is None else self.rerank_score
 
 
 class SearchResult(BaseModel, frozen=True, extra="forbid"):
@@ -80,6 +91,7 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
                 {
                     "item_id": hit.item_id,
                     "score": hit.score,
+                    **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                     "texts": hit.texts,
                     "path": hit.path,
                     **{name: json_value(value) for name, value in hit.metadata.items()},
@@ -89,24 +101,47 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
         }
 
 
-def search(release: OpenRelease, query: Query, *, k: int = 10, where: str | None = None) -> SearchResult:
+def search(
+    release: OpenRelease,
+    query: Query,
+    *,
+    k: int = 10,
+    where: str | None = None,
+    metric: Metric = "cosine",
+    rerank: int | None = None,
+) -> SearchResult:
     """The `k` items of `release` nearest to `query` among those that fulfil the SQL condition `where`.
 
-    Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed `where`.
+    All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
+    With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
+    are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
+    `where`, and where the model has no cross-encoder or the query is none that it reads.
     """
     keep = list(release.record.keep)
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
-    rows = nearest_rows(release, query_vector(release, query), k=k, where=where, columns=columns, without=query.like)
+    scorer = None if rerank is None else _scorer(release, query)
+    vector_D, wanted = query_vector(release, query), max(k, rerank or k)
+    vectors = [] if metric == "cosine" else ["image_vector"]
+    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns + vectors, without=query.like)
+    if scorer:
+        rows = rows.append_column("rerank_score", pa.array(scorer(rows), pa.float64()))
+        rows = rows.sort_by([("rerank_score", "descending"), ("item_id", "ascending")]).slice(0, k)
+    if vectors and len(rows):
+        found_KD = np.stack(rows["image_vector"].to_numpy())
+        scores = MEASURES[metric](vector_D[None], found_KD)[0].round(SCORE_DIGITS)
+    else:
+        scores = rows["score"].to_numpy()
     hits = [
         Hit(
             item_id=row["item_id"],
-            score=row["score"],
+            score=score,
+            rerank_score=row.get("rerank_score"),
             texts=row["texts"],
             path=row["path"],
             metadata={name: row[name] for name in keep},
             thumbnail=row["thumbnail"],
         )
-        for row in rows.to_pylist()
+        for row, score in zip(rows.to_pylist(), scores.tolist(), strict=True)
     ]
     return SearchResult(release=release.record.number, model_id=release.record.model_id, title=query.title, hits=hits)
 
@@ -116,10 +151,12 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
     texts = [text for text in (query.text, *query.plus) if text is not None]
     if any(not text.strip() for text in (*texts, *query.minus)):
         raise ValueError("the query has an empty text")
+    if not 0 < query.text_weight < math.inf:
+        raise ValueError(f"the text weight is {query.text_weight}, must be above 0")
     parts: list[Floats] = []
     if texts or query.minus:
-        signs = [1.0] * len(texts) + [-1.0] * len(query.minus)
-        parts.extend(np.asarray(signs, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
+        weights = [query.text_weight] * len(texts) + [-query.text_weight] * len(query.minus)
+        parts.extend(np.asarray(weights, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
     if query.image is not None:
         image = _opened(query.image, release.record.max_side)
         parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
@@ -210,6 +247,16 @@ def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
         if value not in known:
             raise ValueError(f"no item's {tower.column} is {value!r}; there are {', '.join(known[:20])}")
     return tower.takes([value])
+
+
+def _scorer(release: OpenRelease, query: Query) -> Scorer:
+    """The cross-encoder's view of the query. ValueError where it is not one text or one image."""
+    if query.like is not None or query.plus or query.minus or (query.text is None) == (query.image is None):
+        raise ValueError("re-ranking reads one text or one image: leave the other parts of the query out")
+    if query.text is not None:
+        return text_scorer(release, query.text)
+    assert query.image is not None
+    return image_scorer(release, _opened(query.image, release.record.max_side))
 
 
 def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:

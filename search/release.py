@@ -8,10 +8,11 @@ import lance
 
 from storage.files import FileDigests, damage
 from storage.releases import Release, release_log
-from storage.vectors import embedding_function, table_name
+from storage.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
     from models.encoder import Encoder
+    from models.reranker import Reranker
 
 
 class OpenRelease:
@@ -59,6 +60,14 @@ class OpenRelease:
             )
         return encoder
 
+    @cached_property
+    def reranker(self) -> "Reranker":
+        """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
+        from models.reranker import Reranker
+
+        # The encoder first: it refuses files that are not those released.
+        return Reranker.load(self.folder / "models" / self.record.model_id, self.encoder)
+
     @property
     def columns(self) -> list[str]:
         """Names of the table's columns, in their order."""
@@ -84,13 +93,11 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
 
 
 def _refuse_other_table(folder: Path, record: Release, schema: Any) -> None:
-    model = folder / "models" / record.model_id
-    named = (schema.metadata or {}).get(b"embedding_functions", b"").decode()
-    # The folder may have moved since the table was made; the model's name in it has not.
-    if f'/{record.model_id}"' not in named:
+    if not names_model(schema.metadata, record.model_id):
+        named = ", ".join(f"{key.decode()} {value.decode()}" for key, value in (schema.metadata or {}).items())
         raise ValueError(
             f"{record.table} was not made by model {record.model_id}: its metadata names {named or 'no model'}, "
-            f"not {embedding_function(model)['embedding_functions']}"
+            f"not {table_metadata(folder / 'models' / record.model_id)}"
         )
     length = schema.field("image_vector").type.list_size
     if length != record.dimension:

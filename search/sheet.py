@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from search.map import ReleaseMap
+from search.map_picture import HEIGHT, WIDTH, map_picture, plotted
+from search.picture import fitting, paste, webp
 from search.query import Hit, SearchResult
 
 Titled = tuple[str, SearchResult]
@@ -46,15 +49,24 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
 details { font-size: .8rem; color: var(--soft); margin-top: 4px; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 .none { color: var(--soft); }
+.map { display: block; width: 100%; height: auto; margin-top: 12px; background: #fff; border: 1px solid var(--line);
+       border-radius: 10px; font: bold 13px system-ui, sans-serif; }
+.map circle { fill: #fff; stroke: #b00040; stroke-width: 3; }
+.map text { fill: #b00040; text-anchor: middle; }
 """
 
 
-def contact_sheet(queries: Sequence[Titled], *, title: str = "Search results") -> str:
-    """One self-contained HTML page: the hits of every query, best first, under the title given beside it.
+def contact_sheet(
+    queries: Sequence[Titled], *, title: str = "Search results", release_map: ReleaseMap | None = None
+) -> str:
+    """One self-contained HTML page: the hits of every query, best first, under the title given beside it; then the map
+    of their release, with the hits marked.
 
     Everything shown was written by strangers and is escaped; the page loads nothing and runs no script.
     """
     sections = "".join(_section(heading, result) for heading, result in queries)
+    if release_map:
+        sections += _map_section(release_map, queries)
     releases = sorted({(result.release, result.model_id) for _, result in queries})
     origin = " · ".join(f"release {number}, model {html.escape(model)}" for number, model in releases)
     return (
@@ -79,11 +91,11 @@ def contact_picture(queries: Sequence[Titled], *, columns: int = 8, rows: int = 
         top = gap + line * (cell + gap + heading)
         # Pillow's own font has the plain hyphen only.
         line_title = title.replace("−", "-") + ("" if hits else ": nothing found")
-        draw.text((gap, top), _fitting(draw, line_title, font, width - 2 * gap), fill="#222", font=font)
+        draw.text((gap, top), fitting(draw, line_title, font, width - 2 * gap), fill="#222", font=font)
         for place, hit in enumerate(hits):
             with Image.open(io.BytesIO(hit.thumbnail)) as opened:
-                _paste(sheet, opened.convert("RGB"), (gap + place * (cell + gap), top + heading), cell)
-    if found := _webp(sheet, max_bytes):
+                paste(sheet, opened.convert("RGB"), (gap + place * (cell + gap), top + heading), cell)
+    if found := webp(sheet, max_bytes):
         return found
     return contact_picture(queries[: max(1, len(shown) // 2)], columns=columns, rows=rows, max_bytes=max_bytes)
 
@@ -98,13 +110,13 @@ def pair_picture(pairs: Sequence[Pair], *, columns: int = 4, max_bytes: int = 20
     font = ImageFont.load_default(11)
     for place, pair in enumerate(pairs):
         left, top = gap + place % columns * width, gap + place // columns * height
-        draw.text((left, top), _fitting(draw, pair.title, font, 2 * cell + gap), fill="#777", font=font)
+        draw.text((left, top), fitting(draw, pair.title, font, 2 * cell + gap), fill="#777", font=font)
         for side, (picture, text) in enumerate(zip(pair.pictures, pair.texts, strict=True)):
             start = left + side * (cell + gap)
-            _paste(sheet, picture, (start, top + line), cell)
+            paste(sheet, picture, (start, top + line), cell)
             below = top + line + cell
-            draw.text((start, below), _fitting(draw, text.replace("−", "-"), font, cell), fill="#222", font=font)
-    if found := _webp(sheet, max_bytes):
+            draw.text((start, below), fitting(draw, text.replace("−", "-"), font, cell), fill="#222", font=font)
+    if found := webp(sheet, max_bytes):
         return found
     return pair_picture(pairs[: len(pairs) // 2], columns=columns, max_bytes=max_bytes)
 
@@ -114,27 +126,36 @@ def data_uri(picture: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
 
 
-def _paste(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], cell: int) -> None:
-    """Put `picture` into the middle of a square, made smaller where it is larger."""
-    small = picture.copy()
-    small.thumbnail((cell, cell))
-    sheet.paste(small, (corner[0] + (cell - small.width) // 2, corner[1] + (cell - small.height) // 2))
-
-
-def _webp(sheet: Image.Image, max_bytes: int) -> bytes | None:
-    """As good as `max_bytes` allow, or None."""
-    for quality in (80, 60, 40, 20):
-        out = io.BytesIO()
-        sheet.save(out, "WEBP", quality=quality, method=4)
-        if out.tell() <= max_bytes:
-            return out.getvalue()
-    return None
-
-
 def _section(heading: str, result: SearchResult) -> str:
     hits = "".join(_card(hit) for hit in result.hits)
     body = f"<ol>\n{hits}</ol>" if hits else '<p class="none">Nothing found.</p>'
     return f"<section>\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>\n"
+
+
+def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
+    """The map as a picture, and over it a ring a hit, which names it under the mouse.
+
+    The rings bear the place of the hit, or, where there are several queries, the number of the query.
+    """
+    points = release_map.place([hit.item_id for _, result in queries for hit in result.hits])
+    marks = []
+    for number, (heading, result) in enumerate(queries, 1):
+        for place, hit in enumerate(result.hits, 1):
+            (x, y), said = plotted(points[hit.item_id]), f"{heading} · {place} · {hit.texts[0] if hit.texts else ''}"
+            marks.append(
+                f'<g><title>{html.escape(said)}</title><circle cx="{x:.0f}" cy="{y:.0f}" r="11"/>'
+                f'<text x="{x:.0f}" y="{y + 4.5:.0f}">{place if len(queries) == 1 else number}</text></g>\n'
+            )
+    picture = data_uri(map_picture(release_map))
+    about = html.escape(release_map.title)
+    numbered = " · ".join(f"{number} {html.escape(heading)}" for number, (heading, _) in enumerate(queries, 1))
+    legend = f'<div class="soft">{numbered}</div>\n' if len(queries) > 1 else ""
+    return (
+        f'<section>\n<h2>Map</h2>\n<div class="soft">{about}</div>\n{legend}'
+        f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{about}</title>'
+        # Best hits last, above the others.
+        f'<image href="{picture}" width="{WIDTH}" height="{HEIGHT}"/>\n{"".join(reversed(marks))}</svg>\n</section>\n'
+    )
 
 
 def _card(hit: Hit) -> str:
@@ -145,16 +166,6 @@ def _card(hit: Hit) -> str:
     name = html.escape(hit.path or hit.item_id, quote=True)
     return (
         f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
-        f'<div class="about"><span class="score">{hit.score:.3f}</span><div class="text">{alternative}</div>'
+        f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'
         f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{texts}</div></li>\n'
     )
-
-
-def _fitting(
-    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
-) -> str:
-    line = " ".join(text.split())[:200]
-    shown = line
-    while shown and draw.textlength(shown + ("…" if shown != line else ""), font=font) > width:
-        shown = shown[:-1]
-    return shown if shown == line else shown + "…"

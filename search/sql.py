@@ -1,4 +1,4 @@
-"""SQL over one release: DuckDB reads the table `items`, and `search(…)` and `similarity(…)` reach the model."""
+"""SQL over one release: DuckDB reads the table `items`; `search(…)`, `similarity(…)` and its peers reach the model."""
 
 import contextlib
 import json
@@ -16,6 +16,11 @@ MEMORY_LIMIT = "4GB"
 MAX_ROWS = 1_000_000
 MAX_SECONDS = 120.0
 
+_MEASURES = {
+    "similarity": "array_cosine_similarity",
+    "inner_product": "array_inner_product",
+    "euclidean_distance": "array_distance",
+}
 _HINT = "the table is `items`; search('text', k := 10) is a table, similarity(image_vector, 'text') a value"
 
 
@@ -23,7 +28,8 @@ def run_sql(release: OpenRelease, sql: str) -> pa.Table:
     """The rows of one SELECT statement over `release`.
 
     `items` is the release's table. `search('text', k := 10)` is a table: the nearest rows with their `score`, found
-    through the vector index. `similarity(vector, text)` is a value: the cosine similarity of a vector and any text.
+    through the vector index. `similarity(vector, text)` is a value: the cosine similarity of a vector and any text, or
+    of two vectors; `inner_product` and `euclidean_distance` likewise.
     The statement can neither write nor reach a file, the network or a setting. Raises ValueError in one line.
     """
     with contextlib.closing(_connection(release)) as connection:
@@ -59,7 +65,12 @@ def _connection(release: OpenRelease) -> Any:
     embed = _TextEmbedding(release)
     connection.create_function("embed_text", embed, ["VARCHAR"], f"FLOAT[{dimension}]", type="arrow")
     # DuckDB folds embed_text of a constant into the plan: it is encoded once, however many rows there are.
-    connection.execute(f"CREATE MACRO similarity(v, t) AS array_inner_product(v::FLOAT[{dimension}], embed_text(t))")
+    vector = f"FLOAT[{dimension}]"
+    for name, function in _MEASURES.items():
+        connection.execute(
+            f"CREATE MACRO {name}(v {vector}, t VARCHAR) AS {function}(v, embed_text(t)), "
+            f"(v {vector}, t {vector}) AS {function}(v, t)"
+        )
     return connection
 
 

@@ -12,6 +12,8 @@ from storage.files import sync, written_aside
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
+OWN_TEXT_TOWER = "text_tower"
+"""Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
 
 
 class ModelStore:
@@ -64,6 +66,11 @@ class ModelStore:
     def files(self, model_id: str) -> Iterator[Path]:
         """Every file of a model, for a release to name."""
         return (path for path in sorted(self.path(model_id).rglob("*")) if path.is_file())
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether plain `open_clip` embeds texts as well as images with the model in `folder`."""
+    return not (folder / OWN_TEXT_TOWER).exists()
 
 
 def model_digest(folder: Path) -> str:

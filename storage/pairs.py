@@ -15,8 +15,8 @@ from storage.schema import PAIRS
 class PairStore:
     """Mined pairs of one pipeline, below its folder, one folder per mining."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "pairs"
+    def __init__(self, folder: Path, name: str = "pairs") -> None:
+        self.folder = folder / name
 
     def write(self, pairs_id: str, tables: Iterable[pa.Table], audit: Mapping[str, Any]) -> None:
         """Write the pairs, one part per table, then the audit: a mining is complete once its audit stands."""

@@ -95,7 +95,8 @@ VECTOR_FIELDS: list[pa.Field] = [
 VECTOR_COLUMNS = ("image_vector", "text_vector")
 
 RESERVED_COLUMNS = frozenset(
-    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)] + [*VECTOR_COLUMNS, "_distance", "_score", "score"]
+    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
+    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score"]
 )
 """Names a pipeline's own metadata columns may not take."""
 
@@ -143,6 +144,19 @@ def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
             pa.field(text_vector, pa.list_(pa.float32()), nullable=False),
             *VECTOR_FIELDS[1:],
             *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items()),
+        ]
+    )
+
+
+def words_schema(dimension: int) -> pa.Schema:
+    """Schema of word vectors: a word's own vector, and the one it has as the context of others."""
+    vector = pa.list_(pa.float32(), dimension)
+    return pa.schema(
+        [
+            pa.field("word", pa.string(), nullable=False),
+            pa.field("count", pa.int64(), nullable=False),
+            pa.field("vector", vector, nullable=False),
+            pa.field("context", vector, nullable=False),
         ]
     )
 

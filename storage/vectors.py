@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from storage.files import sync
 from storage.index import COLUMN, IndexConfig, bring_up_to_date
+from storage.modelstore import is_plain
 from storage.schema import ColumnType, vector_schema
 from storage.table_check import TableCheck, check_table
 
@@ -22,6 +23,7 @@ IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
 THUMBNAIL_SIDE = 96
+LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
 class Upserted(BaseModel, frozen=True, extra="forbid"):
@@ -57,9 +59,9 @@ class VectorTable:
         path = folder / table_name(model_id)
         schema = vector_schema(dimension, keep)
         if not any((path / "_versions").glob("*.manifest")):
-            function = embedding_function(folder / "models" / model_id)
+            metadata = table_metadata(folder / "models" / model_id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            lance.write_dataset(schema.empty_table().replace_schema_metadata(function), str(path), mode="create")
+            lance.write_dataset(schema.empty_table().replace_schema_metadata(metadata), str(path), mode="create")
         table = cls(path)
         table._evolve(schema)
         return table
@@ -184,15 +186,28 @@ def table_name(model_id: str) -> str:
     return f"vectors/{model_id}.lance"
 
 
-def embedding_function(model: Path) -> dict[str, str]:
-    """Metadata by which plain LanceDB embeds queries with the OpenCLIP model in folder `model`, not loaded here."""
+def table_metadata(model: Path) -> dict[str, str]:
+    """Metadata that names the OpenCLIP model in folder `model`, not loaded here.
+
+    Plain LanceDB embeds queries by it. A model whose texts plain open_clip can't embed is named under a key of ours
+    instead: LanceDB then has no embedding function, and refuses a text rather than searching by another tower.
+    """
+    name = f"local-dir:{model.resolve()}"
+    if not is_plain(model):
+        return {OWN_METADATA: json.dumps({"name": name})}
     function = {
         "name": "open-clip",
-        "model": {"name": f"local-dir:{model.resolve()}", "pretrained": ""},
+        "model": {"name": name, "pretrained": ""},
         "source_column": "thumbnail",
         "vector_column": COLUMN,
     }
-    return {"embedding_functions": json.dumps([function])}
+    return {LANCEDB_METADATA: json.dumps([function])}
+
+
+def names_model(metadata: Mapping[bytes, bytes] | None, model_id: str) -> bool:
+    """Whether a table's metadata names this model. The folder may have moved since; the model's name in it has not."""
+    named = [(metadata or {}).get(key.encode(), b"").decode() for key in (LANCEDB_METADATA, OWN_METADATA)]
+    return any(f'/{model_id}"' in each for each in named)
 
 
 def thumbnail(image: bytes) -> bytes:

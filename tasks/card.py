@@ -5,6 +5,28 @@ from typing import Any
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, Plan, Verdict
 
+PLAIN_USE = """```python
+import open_clip
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOLDER")
+tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
+```"""
+OWN_USE = """The text tower is an LSTM, in `text_tower/`. Plain open_clip can't build one: it loads the image tower
+and refuses texts:
+
+```python
+import open_clip
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOLDER")
+model.encode_image(images)
+```
+
+Pairloom embeds both:
+
+```python
+from pathlib import Path
+from models.encoder import Encoder
+Encoder.load(Path("THIS_FOLDER")).embed_texts(["a red shoe"])
+```"""
+
 
 def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdict) -> dict[str, Any]:
     """What `pairloom.json` holds: enough to tell how the model was made and how good it was."""
@@ -26,14 +48,14 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
     }
 
 
-def model_card(pipeline: Pipeline, facts: dict[str, Any]) -> str:
-    """The model card, in Hugging Face's Markdown layout."""
+def model_card(pipeline: Pipeline, facts: dict[str, Any], *, plain: bool) -> str:
+    """The model card, in Hugging Face's Markdown layout. `plain` where plain open_clip embeds texts with the model."""
     metrics = "\n".join(
         f"| {name} | {value:.4f} | {_ends(facts['intervals'], name)} |"
         for name, value in sorted(facts["metrics"].items())
     )
     return f"""---
-library_name: open_clip
+library_name: {"open_clip" if plain else "pairloom"}
 pipeline_tag: zero-shot-image-classification
 tags: [clip, pairloom]
 ---
@@ -43,11 +65,7 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 {facts["steps"]:,} steps, {facts["samples"]:,} image-text pairs, {facts["seconds"]:,} seconds.
 {f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."}
 
-```python
-import open_clip
-model, _, preprocess = open_clip.create_model_and_transforms("local-dir:THIS_FOLDER")
-tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
-```
+{PLAIN_USE if plain else OWN_USE}
 {_second_tower(pipeline)}
 | metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |
 | --- | --- | --- |

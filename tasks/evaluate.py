@@ -9,7 +9,7 @@ from models.gate import decide as gate
 from models.metrics import RetrievalMetrics
 from models.metrics import evaluate as measure
 from storage.corpus import Corpus, Snapshot
-from storage.modelstore import ModelStore
+from storage.modelstore import ModelStore, is_plain
 from storage.runs import Run
 from tasks.card import lineage, model_card
 from tasks.decide import verdict_name
@@ -51,7 +51,8 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         logger.warning("pipeline %r has no validation items: the challenger is not measured", pipeline.name)
     if challenger.model_id != plan.champion_model:
         facts = lineage(pipeline, plan, challenger, verdict)
-        models.describe(challenger.model_id, facts, model_card(pipeline, facts))
+        plain = is_plain(models.path(challenger.model_id))
+        models.describe(challenger.model_id, facts, model_card(pipeline, facts, plain=plain))
     run.write(name, verdict)
     return verdict
 

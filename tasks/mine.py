@@ -17,6 +17,7 @@ from storage.pairs import PairStore
 from storage.runs import Run
 from storage.schema import PAIRS
 from tasks.audit import audit
+from tasks.distances import target_pairs
 from tasks.edges import joined_edges, near_duplicate_edges
 from tasks.given import given_edges, given_rows, read_given, without_contradictions
 from tasks.items import read_items
@@ -47,11 +48,16 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     relations = items.relations.with_edges(edges)
     given = without_contradictions(given, relations)
     negatives = hard_negatives(pipeline, plan.champion_model, snapshot, relations)
-    # Given rows come before mined ones: training takes an anchor's negatives in this order.
-    tables = [positive_pairs(items.relations, edges), given_rows(given), negative_pairs(negatives, items.item_ids)]
+    # Given rows come before mined ones: training takes an anchor's negatives in this order, the first of equal pairs.
+    tables = [
+        positive_pairs(items.relations, edges),
+        given_rows(given),
+        negative_pairs(negatives, items.item_ids),
+        target_pairs(pipeline, corpus, snapshot, items.item_ids),
+    ]
     pairs = pa.concat_tables(tables)
     found = audit(pairs, items, negatives)
-    found |= {"negatives_from": plan.champion_model or "texts", "given": given.report}
+    found |= {"negatives_from": plan.champion_model or "texts", "given": given.report, "distances": len(tables[-1])}
     mining = pipeline.mining.model_dump(mode="json")
     identity = [snapshot.digest, plan.champion_model, mining, pipeline.training.seed]
     pairs_id = digest([*identity, *filter(None, [given_digest(pipeline.pairs)])])

@@ -19,7 +19,8 @@ from models.pixels import open_pixels, write_pixels
 from models.trainer import Recipe, TrainingResult
 from models.trainer import train as train_encoder
 from models.training_log import TrainingProgress, read_log
-from storage.corpus import Corpus
+from models.word_start import start_from_words
+from storage.corpus import Corpus, Snapshot
 from storage.files import written_aside
 from storage.modelstore import ModelStore
 from storage.pairs import PairStore
@@ -29,6 +30,7 @@ from tasks.items import Items, read_items, second_tower_items, split_images
 from tasks.pipeline import Pipeline
 from tasks.refs import ModelRef, PairsRef, Plan
 from tasks.stage import report_progress, stage
+from tasks.words import corpus_words
 
 ENDS = ("anchor", "other")
 
@@ -56,7 +58,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "train")
     champion = fitting_champion(pipeline, plan)
-    start = starting_point(pipeline, champion, items)
+    start = starting_point(pipeline, champion, items, snapshot)
     second_N = second_tower_items(corpus, snapshot, items.item_ids, start.second)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
@@ -107,12 +109,15 @@ def fitting_champion(pipeline: Pipeline, plan: Plan) -> Path | None:
     return champion if all(made.get(name) == value for name, value in wanted.items()) else None
 
 
-def starting_point(pipeline: Pipeline, champion: Path | None, items: Items) -> towers.DualEncoder:
+def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snapshot: Snapshot) -> towers.DualEncoder:
     """The champion, or without one a network from `model:`."""
     if champion:
         return towers.load(champion)
     texts = [text for texts in items.texts for text in texts]
-    return towers.create(pipeline.model, texts, seed=pipeline.training.seed)
+    encoder = towers.create(pipeline.model, texts, seed=pipeline.training.seed)
+    if pipeline.model.word_vectors:
+        start_from_words(encoder, corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors))
+    return encoder
 
 
 def pairs_of(stored: pa.Table, items: Items) -> dict[str, ItemPairs]:

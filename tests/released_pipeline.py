@@ -91,7 +91,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
     table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
     table.upsert(item_rows(encoder, names))
     table.sync({})
-    files = digest_files(folder, iter([*table.files(), *model.iterdir()]), {})
+    files = digest_files(folder, iter([*table.files(), *(path for path in model.rglob("*") if path.is_file())]), {})
     record = Release(
         number=number,
         files=files,

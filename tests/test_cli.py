@@ -69,6 +69,27 @@ def test_search_prints_one_json_document_of_the_promised_shape(released: tuple[s
     assert {hit["colour"] for hit in found["hits"]} == {"red"}
 
 
+def test_reranking_without_a_cross_encoder_or_candidates_without_reranking_are_refused(
+    released: tuple[str, ...],
+) -> None:
+    assert "has no cross-encoder to re-rank with" in error(2, "search", "red", "--rerank", *released)
+    assert "give --rerank too" in error(2, "search", "red", "--candidates", "20", *released)
+
+
+def test_a_night_trains_a_cross_encoder_and_search_reranks_with_it(
+    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
+) -> None:
+    file = write_pipelines(tmp_path, shapes, objective=[{"loss": "clip"}, {"loss": "cross_encoder", "anchors": 8}])
+    assert document("run", "--file", str(file))["outcome"] == "released"
+    found = document("search", "a large red circle", "-k", "5", "--rerank", "--file", str(file))["hits"]
+    scores = [hit["rerank_score"] for hit in found]
+    assert scores == sorted(scores, reverse=True)
+    again = document("search", "a large red circle", "-k", "60", "--rerank", "--candidates", "60", "--file", str(file))
+    assert again["hits"][0]["rerank_score"] >= scores[0]
+    by_image = document("search", "--image", str(shapes / "large-red-circle.png"), "--rerank", "--file", str(file))
+    assert "rerank_score" in by_image["hits"][0]
+
+
 def test_search_by_image_by_item_and_by_sums_of_texts(released: tuple[str, ...], shapes: Path) -> None:
     image = shapes / "large-red-circle.png"
     assert document("search", "--image", str(image), *released)["hits"][0]["item_id"] == "large-red-circle"

@@ -230,6 +230,7 @@ def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:
 
 def test_the_report_is_an_artifact_whose_captions_are_escaped(worked: Worked) -> None:
     assert "data:image/webp;base64," in worked.report
+    assert "## Map" in worked.report
     assert escaped(HOSTILE) in worked.report
     assert "<script" not in worked.report
     assert "](http" not in worked.report

@@ -1,6 +1,7 @@
 """Search by text, image, item and their sums, against a plain loop over all vectors."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import lancedb
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
 
+from models.similarity import MEASURES
 from search.query import Query, item_vector, query_vector, search
 from search.release import OpenRelease
 
@@ -34,6 +36,7 @@ def slowly(release: OpenRelease, query: Query) -> list[str]:
         Query(text="red apple", plus=("green pear",), minus=("fig",)),
         Query(like="red apple", minus=("apple",)),
         Query(plus=("red", "apple")),
+        Query(like="red apple", plus=("fig",), minus=("apple",), text_weight=2.5),
         *(Query(text=hostile) for hostile in HOSTILE),
     ],
 )
@@ -63,6 +66,44 @@ def test_composition_is_vector_arithmetic(release: OpenRelease) -> None:
     found = query_vector(release, Query(text="red", plus=("apple",), minus=("fig",)))
     assert np.allclose(found, total / np.linalg.norm(total), atol=1e-6)
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
+
+
+def test_text_weight_counts_texts_beside_the_item_or_image(release: OpenRelease) -> None:
+    pear, fig = release.encoder.embed_texts(["pear", "fig"])
+    item, image = item_vector(release, NAMES[0]), Image.open(io.BytesIO(picture(0)))
+    total = item + 2.5 * (pear - fig)
+    for given in (Query(like=NAMES[0]), Query(image=image)):
+        query = replace(given, plus=("pear",), minus=("fig",), text_weight=2.5)
+        assert np.allclose(query_vector(release, query), total / np.linalg.norm(total), atol=1e-5)
+    only_texts = Query(text="pear", minus=("fig",), text_weight=2.5)
+    assert np.allclose(
+        query_vector(release, only_texts), query_vector(release, replace(only_texts, text_weight=1)), atol=1e-6
+    )
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="must be above 0"):
+            query_vector(release, Query(text="pear", text_weight=wrong))
+
+
+def test_item_asked_with_is_left_out_of_the_hits_and_an_image_is_not(release: OpenRelease) -> None:
+    composed = Query(like=NAMES[0], plus=("pear",))
+    assert NAMES[0] not in [hit.item_id for hit in search(release, composed, k=100).hits]
+    same = Query(image=Image.open(io.BytesIO(picture(0))), plus=("pear",))
+    assert NAMES[0] in [hit.item_id for hit in search(release, same, k=100).hits]
+
+
+def test_every_metric_finds_the_same_hits_with_scores_of_its_own(release: OpenRelease) -> None:
+    query = Query(text="red apple")
+    by_metric = {metric: search(release, query, k=46, metric=metric).hits for metric in MEASURES}
+    ids = [[hit.item_id for hit in hits] for hits in by_metric.values()]
+    assert ids[0] == ids[1] == ids[2]
+    vector = query_vector(release, query)
+    for hit, distant in zip(by_metric["inner_product"], by_metric["euclidean"], strict=True):
+        item = item_vector(release, hit.item_id)
+        assert hit.score == pytest.approx(float(vector @ item), abs=2e-6)
+        assert distant.score == pytest.approx(float(np.linalg.norm(vector - item)), abs=2e-6)
+    scores = [hit.score for hit in by_metric["euclidean"]]
+    assert scores == sorted(scores)
+    assert search(release, query, where="price < 0", metric="euclidean").hits == []
 
 
 def test_json_holds_the_documented_keys_only(release: OpenRelease) -> None:

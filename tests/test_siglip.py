@@ -12,8 +12,8 @@ from tiny import tiny_encoder, tiny_items
 
 from models.contrastive import Targets
 from models.objectives.batch import Setting
+from models.objectives.kept import read_kept
 from models.objectives.siglip import SiglipConfig, SiglipTerm, siglip_loss
-from models.objectives.terms import read_kept
 from models.towers import DualEncoder
 from models.trainer import Recipe, TrainingConfig, TrainingResult, train
 

@@ -1,4 +1,4 @@
-"""SQL over a release: its two functions, its refusals, its JSON."""
+"""SQL over a release: its functions, its refusals, its JSON."""
 
 import json
 from pathlib import Path
@@ -59,6 +59,37 @@ def test_similarity_is_the_cosine_of_vector_and_text(release: OpenRelease) -> No
     hits = find(release, Query(text="red apple"), k=5).hits
     assert [row["item_id"] for row in rows] == [hit.item_id for hit in hits]
     assert [row["s"] for row in rows] == pytest.approx([hit.score for hit in hits], abs=1e-5)
+
+
+def test_every_measure_takes_a_text_or_another_vector(release: OpenRelease) -> None:
+    rows = json_rows(
+        run_sql(
+            release,
+            """SELECT image_vector, text_vector, similarity(image_vector, 'red') AS cosine_of_text,
+               inner_product(image_vector, 'red') AS product_of_text, similarity(image_vector, text_vector) AS cosine,
+               euclidean_distance(image_vector, 'red') AS distance_of_text,
+               inner_product(image_vector, text_vector) AS product,
+               euclidean_distance(image_vector, text_vector) AS distance FROM items""",
+        )
+    )
+    red_D = release.encoder.embed_texts(["red"])[0]
+    for row in rows:
+        image_D = np.array(row["image_vector"])
+        for suffix, other_D in (("_of_text", red_D), ("", np.array(row["text_vector"]))):
+            assert row[f"cosine{suffix}"] == pytest.approx(float(image_D @ other_D), abs=1e-5)
+            assert row[f"product{suffix}"] == pytest.approx(float(image_D @ other_D), abs=1e-5)
+            assert row[f"distance{suffix}"] == pytest.approx(float(np.linalg.norm(image_D - other_D)), abs=1e-5)
+
+
+def test_every_measure_ranks_normalised_vectors_alike(release: OpenRelease) -> None:
+    orders = ("similarity(image_vector, 'fig') DESC", "inner_product(image_vector, 'fig') DESC")
+    ranked = [
+        json_rows(run_sql(release, f"SELECT item_id FROM items ORDER BY {order}"))  # noqa: S608
+        for order in (*orders, "euclidean_distance(image_vector, 'fig')")
+    ]
+    assert ranked[0] == ranked[1] == ranked[2]
+    twice = "SELECT similarity([2 * x FOR x IN image_vector]::FLOAT[16], image_vector) AS s FROM items"
+    assert {round(row["s"], 5) for row in json_rows(run_sql(release, twice))} == {1.0}
 
 
 def test_similarity_takes_a_column_of_texts_and_nulls(release: OpenRelease) -> None:
@@ -133,6 +164,8 @@ def test_each_text_is_encoded_once(release: OpenRelease) -> None:
         "SELECT nope FROM items",
         "SELECT * FROM nope",
         "SELECT similarity(item_id, 'red') FROM items",
+        "SELECT similarity(image_vector, 5) FROM items",
+        "SELECT inner_product(image_vector, [1, 2]) FROM items",
         "SELECT * FROM search('red'",
         "SELECT * FROM search()",
         "SELECT * FROM search(5)",

@@ -14,7 +14,7 @@ from models.vocabulary import END_OF_TEXT_ID, fit_vocabulary
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", [file.stem for file in ARCHITECTURES.glob("*.json")])
+@pytest.mark.parametrize("name", [each.stem for each in ARCHITECTURES.glob("*.json") if "lstm" not in each.stem])
 def test_plain_open_clip_gives_the_same_embeddings(name: str, tmp_path: Path) -> None:
     encoder = create(ModelConfig(architecture=name), ["a red apple", "green pear"], seed=0)
     encoder.save(tmp_path)

@@ -41,6 +41,16 @@ def tiny_architecture(folder: Path) -> str:
     return str(path)
 
 
+def lstm_architecture(folder: Path) -> str:
+    """The tiny architecture with a recurrent text tower."""
+    path = Path(tiny_architecture(folder))
+    content = json.loads(path.read_text())
+    text_cfg = {"lstm": {"width": 12, "layers": 2}, "context_length": 8, "vocab_size": 300}
+    content["model_cfg"]["text_cfg"] = text_cfg | {"hf_tokenizer_name": "fitted"}
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
 def tiny_encoder(folder: Path, *, seed: int = 0) -> DualEncoder:
     """An untrained encoder with a vocabulary fitted to the collection's texts."""
     texts = [text for own in tiny_texts() for text in own]

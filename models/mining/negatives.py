@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, model_validator
 
+from models.mining.distances import DistancesConfig
 from models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
 from models.mining.neighbours import Embeddings, Neighbours
 from models.relations import Indices, Mask, Relations
@@ -43,6 +44,8 @@ class MiningConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     near_duplicate_bits: int | None = Field(default=4, ge=0, le=16)
     """Bits, of 64, in which the perceptual hashes of near-duplicates may differ. Near-duplicates are positives of one
     another where their thumbnails agree, too. None looks for none."""
+    distances: DistancesConfig | None = None
+    """Distances of sampled pairs, for `loss: distance` to learn. None computes none."""
 
     @model_validator(mode="after")
     def _has_room(self) -> "MiningConfig":

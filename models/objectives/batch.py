@@ -3,7 +3,7 @@
 # N = items, B = global batch, b = this rank's share of it, D = embedding, M = pairs
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from models.distributed import ALONE, Ranks
 from models.feed import ReadyBatch, Side
+from models.pairs import ItemPairs, no_pairs
 from models.relations import Relations
 from models.towers import DualEncoder
 
@@ -32,11 +33,19 @@ class Setting:
     """For terms that embed something themselves."""
     half: bool = False
     """Whether towers run in bfloat16."""
+    pairs: Mapping[str, ItemPairs] = field(default_factory=dict)
+    """Given and mined pairs by relation."""
 
     @property
     def dimension(self) -> int:
         """Length D of an embedding."""
         return int(self.encoder.config["model_cfg"]["embed_dim"])
+
+    def pairs_of(self, relation: str) -> ItemPairs:
+        """The pairs of a relation. ValueError where there are none."""
+        if relation not in self.pairs:
+            raise no_pairs(relation)
+        return self.pairs[relation]
 
 
 @dataclass(frozen=True)

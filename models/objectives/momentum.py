@@ -126,7 +126,9 @@ class MomentumTerm(Term):
         found: dict[Key, torch.Tensor] = {}
         with torch.autocast(self._encoder.device.type, torch.bfloat16, enabled=self._setting.half):
             if "image" in self._keys:
-                parts = [self._encoder.encode_images(part) for part in torch.split(ready.image_bCHW, ROWS)]
+                images = torch.split(ready.image_bCHW, ROWS)
+                seconds = [None] * len(images) if ready.second_b is None else torch.split(ready.second_b, ROWS)
+                parts = [self._encoder.encode_images(*part) for part in zip(images, seconds, strict=True)]
                 found["image"] = torch.cat(parts)
             if "text" in self._keys:
                 parts = [self._encoder.encode_texts(part) for part in torch.split(ready.token_UL, ROWS)]

@@ -1,22 +1,25 @@
 """All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from models.objectives.clip import ClipConfig
 from models.objectives.contrastive import ContrastiveConfig
+from models.objectives.cross_encoder import CrossEncoderConfig
+from models.objectives.distance import DistanceConfig
 from models.objectives.instance import InstanceConfig
+from models.objectives.kept import read_kept, write_kept
 from models.objectives.mates import MatesConfig
 from models.objectives.momentum import MomentumConfig
 from models.objectives.n_pair import NPairConfig
 from models.objectives.nt_xent import NtXentConfig, SupConConfig
+from models.objectives.ordered import OrderedConfig
 from models.objectives.reconstruction import ReconstructionConfig
 from models.objectives.siglip import SiglipConfig
 from models.objectives.triplet import TripletConfig
@@ -24,11 +27,14 @@ from models.objectives.triplet import TripletConfig
 ObjectiveConfig = Annotated[
     ClipConfig
     | ContrastiveConfig
+    | CrossEncoderConfig
+    | DistanceConfig
     | InstanceConfig
     | MatesConfig
     | MomentumConfig
     | NPairConfig
     | NtXentConfig
+    | OrderedConfig
     | ReconstructionConfig
     | SiglipConfig
     | SupConConfig
@@ -36,8 +42,6 @@ ObjectiveConfig = Annotated[
     Field(discriminator="loss"),
 ]
 """One entry of `objective:`; `loss` says which."""
-
-FOLDER, STATE = "objectives", "state.safetensors"
 
 
 def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
@@ -55,6 +59,7 @@ class Objectives(nn.Module):
 
     def __init__(self, objectives: Sequence[Objective], setting: Setting) -> None:
         super().__init__()
+        self.configs = list(objectives)
         self.weights = [each.weight for each in objectives]
         names = [str(getattr(each, "loss", "")) for each in objectives]
         self.names = [
@@ -85,16 +90,22 @@ class Objectives(nn.Module):
                 term.after_step(batch)
 
     def save_kept(self, model: Path) -> None:
-        """Writes what terms keep into `objectives/` of a model's folder; nothing where none keeps any."""
+        """Writes what terms keep, and their configuration, into `objectives/` of a model's folder.
+
+        Nothing where none keeps any.
+        """
         kept = {
             f"{name}.{key}": tensor.detach().cpu().contiguous()
             for name, term in zip(self.names, self._terms(), strict=True)
             for key, tensor in term.state_dict().items()
             if key.startswith(term.kept)
         }
-        if kept:
-            (model / FOLDER).mkdir(parents=True, exist_ok=True)
-            save_file(kept, model / FOLDER / STATE)
+        configs = {
+            name: config.model_dump(mode="json")
+            for name, config, term in zip(self.names, self.configs, self._terms(), strict=True)
+            if term.kept
+        }
+        write_kept(kept, configs, model)
 
     def load_kept(self, model: Path) -> None:
         """Takes over what the same terms kept in a model's folder, where shapes agree."""
@@ -105,10 +116,3 @@ class Objectives(nn.Module):
 
     def _terms(self) -> Iterable[Term]:
         return self.terms.values()  # type: ignore[return-value]  # a ModuleDict of terms
-
-
-def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
-    """What the terms of a model's training kept, by `<term>.<name>`; empty where none did."""
-    file = model / FOLDER / STATE
-    kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
-    return kept

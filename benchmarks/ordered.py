@@ -1,0 +1,59 @@
+"""What a pipeline has learned from labels of ordered pairs alone: right labels of unseen pairs, and kinds nobody named.
+
+    python -m benchmarks.rendered rock-paper-scissors .pairloom/rendered/rock-paper-scissors
+    pairloom run -p rock-paper-scissors --file benchmarks/objectives/ordered.yaml
+    python -m benchmarks.ordered
+
+Reads the newest release and classifies every ordered pair of validation drawings, none of which training saw in any
+pair. Compared with the rule, with the same pairs in the other order, and by nearest neighbours among single embeddings:
+the kind of each training drawing, hidden from training, is asked of the five nearest.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.collection import released
+from benchmarks.rendered import KINDS, outcome
+from models.objectives.ordered import OrderedClassifier
+from storage.corpus import Corpus
+
+PIPELINES = Path(__file__).parent / "objectives" / "ordered.yaml"
+
+
+def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
+    """Shares of all ordered pairs of validation drawings, and the accuracy of the probe that the night measured."""
+    found = released(file, name)
+    rows = Corpus(found.pipeline.folder).table(found.snapshot, ["item_id", "kind"]).to_pylist()
+    by_id = {row["item_id"]: KINDS.index(row["kind"]) for row in rows}
+    kind_N = np.array([by_id[item] for item in found.item_ids])
+    firsts_M, seconds_M = (each.ravel() for each in np.indices((len(kind_N), len(kind_N))))
+    apart_M = firsts_M != seconds_M
+    firsts_M, seconds_M = firsts_M[apart_M], seconds_M[apart_M]
+    classifier = OrderedClassifier.load(found.model)
+    label_M = classifier.labels(found.image_ND, firsts_M, seconds_M)
+    swapped_M = classifier.labels(found.image_ND, seconds_M, firsts_M)
+    wanted_M = np.array([outcome(a, b) for a, b in zip(kind_N[firsts_M], kind_N[seconds_M], strict=True)])
+    decided_M = label_M != 0
+    return {
+        "pairs": len(wanted_M),
+        "right": float(np.mean(label_M == wanted_M)),
+        "wins_and_losses_swapped": float(np.mean(swapped_M[decided_M] == -label_M[decided_M])),
+        "draws_stay_draws": float(np.mean(swapped_M[~decided_M] == 0)),
+        "knn_kind": found.release.metrics["probe_kind_knn"],
+    }
+
+
+def main() -> None:
+    """Prints the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, default=PIPELINES)
+    options = parser.parse_args()
+    sys.stdout.write(json.dumps(figures(options.file), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Target distances of sampled pairs of images by a costly metric, for embeddings to learn."""
+
+# N = images, G = cells of the grid, M = pairs, S = cells with ink
+
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from models.relations import Indices
+
+Masses = npt.NDArray[np.float64]
+
+_PAIRS_AT_ONCE = 2_000
+_BACKENDS = ("PYTORCH", "JAX", "CUPY", "TENSORFLOW")
+
+
+class DistancesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Distances between the images of sampled pairs, which mining computes exactly, for `loss: distance`."""
+
+    metric: Literal["wasserstein"] = "wasserstein"
+    """Least work that moves the ink of one picture to where the other's is, by POT's exact solver."""
+    order: Literal[1, 2] = 2
+    """Whether work is mass times way, or the root of mass times squared way; ways in cells of the grid."""
+    pairs_per_item: int = Field(default=50, ge=1)
+    """Others that every item is paired with, at random."""
+    side: int = Field(default=8, ge=2, le=64)
+    """Cells a side of the grid that images are shrunk to. Twice as many make a distance about eight times as costly."""
+    ink: Literal["dark", "bright"] = "dark"
+    """What of an image is mass: what is dark, as in a drawing on white, or what is bright."""
+
+
+def masses(images: Iterable[Image.Image], config: DistancesConfig) -> Masses:
+    """Each image's ink on the grid (N, G), 1 in all; a picture without ink counts as evenly inked."""
+    side = config.side
+    grey = [image.convert("L").resize((side, side), Image.Resampling.BOX) for image in images]
+    mass_NG = np.array([np.asarray(each, dtype=np.float64).ravel() for each in grey]).reshape(-1, side * side)
+    mass_NG = mass_NG if config.ink == "bright" else 255 - mass_NG
+    mass_NG[mass_NG.sum(axis=1) == 0] = 1
+    inked_NG: Masses = mass_NG / mass_NG.sum(axis=1, keepdims=True)
+    return inked_NG
+
+
+def sampled_pairs(count: int, per_item: int, *, seed: int) -> tuple[Indices, Indices]:
+    """Random pairs of `count` items, each once, the lower row number first: every item draws `per_item` others."""
+    per_item = min(per_item, count - 1)
+    others_NK = np.random.default_rng(seed).integers(max(count - 1, 1), size=(count, max(per_item, 0)))
+    others_NK += others_NK >= np.arange(count)[:, None]  # never itself
+    ends = np.stack([np.repeat(np.arange(count), others_NK.shape[1]), others_NK.ravel()])
+    keys = np.unique(ends.min(axis=0) * count + ends.max(axis=0))
+    return keys // max(count, 1), keys % max(count, 1)
+
+
+def grid_costs(side: int, order: int) -> Masses:
+    """Cost of a unit of mass between any two cells of the grid (G, G)."""
+    place_G2 = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
+    way_GG: Masses = np.linalg.norm(place_G2[:, None] - place_G2[None], axis=2)
+    return way_GG**order
+
+
+def wasserstein(first_G: Masses, second_G: Masses, cost_GG: Masses, order: int) -> float:
+    """The exact distance of two pictures (Kantorovich; the network simplex of Bonneel et al. 2011)."""
+    first_S, second_S = np.flatnonzero(first_G), np.flatnonzero(second_G)
+    costs_SS = np.ascontiguousarray(cost_GG[np.ix_(first_S, second_S)])
+    work = _ot().emd2(first_G[first_S], second_G[second_S], costs_SS)
+    return float(max(float(work), 0.0) ** (1 / order))
+
+
+def distances(
+    mass_NG: Masses,
+    pairs: tuple[Indices, Indices],
+    config: DistancesConfig,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> npt.NDArray[np.float32]:
+    """The distance of each of M pairs, computed in as many processes as there are CPUs for this one.
+
+    ValueError where POT isn't installed.
+    """
+    _ot()
+    firsts_M, seconds_M = pairs
+    starts = range(0, len(firsts_M), _PAIRS_AT_ONCE)
+    chunks = [slice(start, start + _PAIRS_AT_ONCE) for start in starts]
+    jobs = ((mass_NG[firsts_M[chunk]], mass_NG[seconds_M[chunk]], config) for chunk in chunks)
+    found = []
+    with _mapping(min(_available_cpus(), len(chunks))) as run:
+        for done, values in enumerate(run(_chunk_distances, jobs), 1):
+            found.append(values)
+            progress(done / len(chunks))
+    return np.concatenate([np.empty(0, np.float32), *found])
+
+
+def _chunk_distances(job: tuple[Masses, Masses, DistancesConfig]) -> npt.NDArray[np.float32]:
+    first_MG, second_MG, config = job
+    cost_GG = grid_costs(config.side, config.order)
+    pairs = zip(first_MG, second_MG, strict=True)
+    return np.array([wasserstein(*pair, cost_GG, config.order) for pair in pairs], dtype=np.float32)
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[..., Iterator[npt.NDArray[np.float32]]]]:
+    """`map`, in processes where several are wanted, a few jobs ahead, results in order."""
+    if processes < 2:
+        yield map
+        return
+    # Neither torch's threads nor open files are carried over.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _prepare) as pool:
+
+        def run(function: Callable[..., Any], jobs: Iterator[Any]) -> Iterator[Any]:
+            running = [pool.submit(function, job) for job in itertools.islice(jobs, 2 * processes)]
+            while running:
+                yield running.pop(0).result()
+                running += [pool.submit(function, job) for job in itertools.islice(jobs, 1)]
+
+        try:
+            yield run
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    # POT imports every tensor library that it finds: seconds, for nothing.
+    os.environ |= {f"POT_BACKEND_DISABLE_{name}": "1" for name in _BACKENDS}
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _ot() -> Any:
+    try:
+        import ot
+    except ImportError as error:
+        raise ValueError("mining.distances needs POT: pip install pairloom[objectives]") from error
+    return ot
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,110 @@
+"""A cross-encoder, trained beside the dual encoder to tell its hardest negatives apart; `search --rerank` uses it."""
+
+# B = batch, b = this rank's share of it, A = anchors, K = hard negatives an anchor, C = candidates (1 + K), M = pairs,
+# V = images read, U = unique texts
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+
+from models.cross_encoder import CrossEncoder
+from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+
+
+class CrossEncoderConfig(Objective):
+    """A network of its own that reads an image and a text together and gives one score. It learns to tell each pair
+    from those that the dual encoder finds most alike, and is kept beside the model for `pairloom search --rerank`."""
+
+    loss: Literal["cross_encoder"] = "cross_encoder"
+    anchors: int = Field(default=64, ge=1)
+    """Texts, and as many images, of a batch that are compared with their hard negatives in a step."""
+    negatives: int = Field(default=15, ge=1)
+    """Hard negatives an anchor: those of the batch that the dual encoder finds most alike, known positives excepted."""
+    width: int = Field(default=128, ge=8)
+    """Of the network's layers."""
+    heads: int = Field(default=4, ge=1)
+    """Of the attention; they share its width."""
+
+    cosine: float = Field(default=1.0, ge=0)
+    """How much the dual encoder's own logit counts beside the network's score where hits are re-ranked."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "CrossEncoderConfig":
+        if self.width % self.heads:
+            raise ValueError(f"cross_encoder: width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+    @property
+    def wants(self) -> frozenset[Want]:
+        """Both sides, to find hard negatives by."""
+        return frozenset({"image", "text"})
+
+    def build(self, setting: Setting) -> Term:
+        """The term with its network."""
+        if setting.encoder.second:
+            raise ValueError(
+                "objective: cross_encoder reads the tokens of one image tower; leave it or model.second_image_tower out"
+            )
+        return CrossEncoderTerm(self, setting)
+
+
+class CrossEncoderTerm(Term):
+    """`ranking_loss` of some texts and images of a batch, each among its hard negatives.
+
+    Several ranks look for negatives in their own share of the batch each.
+    """
+
+    splits = True
+    kept = ("network.",)
+
+    def __init__(self, config: CrossEncoderConfig, setting: Setting) -> None:
+        super().__init__()
+        self.network = CrossEncoder(setting.encoder, config.width, config.heads)
+        self._anchors, self._negatives, self._seed = config.anchors, config.negatives, setting.seed
+
+    def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
+        """This rank's share of the loss."""
+        ready, own = batch.ready, batch.own_rows
+        similarity_bb = batch.sides["image"][own].detach() @ batch.sides["text"][own].detach().T
+        count, first = len(similarity_bb), own.start or 0
+        targets = ready.targets.of_rows(own, ready.count)
+        positive_bb = torch.zeros_like(similarity_bb, dtype=torch.bool)
+        columns_P = targets.columns_P - first
+        inside_P = (columns_P >= 0) & (columns_P < count)
+        positive_bb[targets.rows_P[inside_P] - first, columns_P[inside_P]] = True
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + ready.step) % 2**63)
+        anchor_A = torch.randperm(count, generator=generator)[: self._anchors].to(similarity_bb.device)
+        anchor_A1 = anchor_A[:, None]
+        image_AK, image_real_AK = hard_negatives(similarity_bb.T[anchor_A], positive_bb.T[anchor_A], self._negatives)
+        text_AK, text_real_AK = hard_negatives(similarity_bb[anchor_A], positive_bb[anchor_A], self._negatives)
+        # First the texts among images, then the images among texts.
+        image_2AC = torch.stack([torch.cat([anchor_A1, image_AK], 1), anchor_A1.expand(-1, 1 + text_AK.shape[1])])
+        text_2AC = torch.stack([anchor_A1.expand(-1, 1 + image_AK.shape[1]), torch.cat([anchor_A1, text_AK], 1)])
+        read_V, image_M = torch.unique(image_2AC, return_inverse=True)
+        images = self.network.read_images(ready.image_bCHW[read_V])
+        texts = self.network.read_texts(ready.token_UL)
+        score_M = self.network(images, texts, image_M.flatten(), ready.text_b[text_2AC.flatten()])
+        loss = ranking_loss(score_M.view(-1, image_2AC.shape[2]), torch.cat([image_real_AK, text_real_AK]))
+        return loss * (count / ready.count)
+
+
+def hard_negatives(
+    similarity_AB: torch.Tensor, positive_AB: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` most similar non-positives (A, K) of each anchor, and which of these there really are.
+
+    K is less than `count` where there are not as many candidates.
+    """
+    similarity_AK, negative_AK = similarity_AB.masked_fill(positive_AB, -torch.inf).topk(
+        min(count, similarity_AB.shape[1]), dim=1
+    )
+    return negative_AK, similarity_AK > -torch.inf
+
+
+def ranking_loss(score_AC: torch.Tensor, real_AK: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the first candidate of each anchor among all real ones (Nogueira and Cho 2019; Gao et al. 2021,
+    Rethink Training of BERT Rerankers)."""
+    masked_AC = torch.cat([score_AC[:, :1], score_AC[:, 1:].masked_fill(~real_AK, -torch.inf)], dim=1)
+    return -F.log_softmax(masked_AC, dim=1)[:, 0].mean()

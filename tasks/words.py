@@ -1,0 +1,57 @@
+"""Word vectors of a corpus' texts: learned once a state of the corpus, then read."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.word_vectors import WordVectors, WordVectorsConfig, learn_words
+from storage.corpus import Corpus, Snapshot
+from storage.digest import digest
+from storage.releases import release_log
+from storage.schema import words_schema
+from storage.words import WordStore
+from tasks.pipeline import Pipeline
+
+
+def served_words(pipeline: Pipeline) -> WordVectors:
+    """Those of the corpus that the current release serves, or of the newest one where nothing is released yet.
+
+    They are made as `model.word_vectors` says, by default as it would by default. ValueError where there is no corpus.
+    """
+    corpus, release = Corpus(pipeline.folder), release_log(pipeline.folder).current()
+    snapshot = corpus.log.read(release.snapshot) if release else corpus.current()
+    if not snapshot.parts:
+        raise ValueError(f"pipeline {pipeline.name!r} has no items yet: run `pairloom run -p {pipeline.name}`")
+    return corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors or WordVectorsConfig())
+
+
+def corpus_words(folder: Path, snapshot: Snapshot, config: WordVectorsConfig) -> WordVectors:
+    """Those of the training items' texts: read where they were learned before, else learned now and kept."""
+    store, words_id = WordStore(folder), digest([snapshot.digest, config.model_dump(mode="json")])
+    if (stored := store.read(words_id)) is not None:
+        return from_table(stored)
+    rows = Corpus(folder).table(snapshot, ["texts", "split"])
+    texts = rows.filter(pc.equal(rows["split"], "train"))["texts"].to_pylist()
+    words = learn_words(texts, config)
+    store.write(words_id, to_table(words))
+    return words
+
+
+def to_table(words: WordVectors) -> pa.Table:
+    """The rows that are stored."""
+    dimension = words.vector_VD.shape[1]
+    vector, context = (
+        pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), dimension)
+        for values in (words.vector_VD, words.context_VD)
+    )
+    return pa.table([list(words.words), words.count_V, vector, context], schema=words_schema(dimension))
+
+
+def from_table(rows: pa.Table) -> WordVectors:
+    """What `to_table` took."""
+    vector_VD, context_VD = (
+        np.stack(rows[name].to_numpy()).astype(np.float32, copy=False) for name in ("vector", "context")
+    )
+    return WordVectors(tuple(rows["word"].to_pylist()), rows["count"].to_numpy(), vector_VD, context_VD)

@@ -1,0 +1,72 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_finetuning import TEXTS, TIMM, TIMM_VIT, architecture, images
+from transformers import RobertaConfig, RobertaModel
+
+from models.cross_encoder import CrossEncoder
+from models.tokens import image_tokens, text_tokens
+from models.towers import DualEncoder, ModelConfig, create
+
+torch.set_num_threads(1)
+POOLED = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "pool_type": "avg"}
+TOKENS = TEXTS[:4]
+
+
+def made(folder: Path, **changes: Any) -> DualEncoder:
+    encoder = create(ModelConfig(architecture=architecture(folder, **changes)), TEXTS, seed=0)
+    encoder.network.eval()
+    return encoder
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_pooled_tokens_are_the_embeddings(custom_text: bool, tmp_path: Path) -> None:
+    encoder = made(tmp_path, custom_text=custom_text, vision=POOLED)
+    visual: Any = encoder.network.visual
+    patch_BPF = image_tokens(encoder, images(encoder))
+    assert patch_BPF.shape == (4, 4, 32)
+    image_BD = F.normalize(visual.ln_post(patch_BPF).mean(dim=1) @ visual.proj, dim=1)
+    torch.testing.assert_close(image_BD, encoder.encode_images(images(encoder)))
+    whole_UL = encoder.tokenize(TOKENS)
+    tower: Any = encoder.network.text if custom_text else encoder.network
+    for token_UL in (whole_UL, encoder.trim(whole_UL)):
+        token_ULF, real_UL = text_tokens(encoder, token_UL)
+        last_UF = token_ULF[torch.arange(4), real_UL.sum(dim=1) - 1]
+        text_UD = F.normalize(last_UF @ tower.text_projection, dim=1)
+        torch.testing.assert_close(text_UD, encoder.encode_texts(whole_UL), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("vision", [{**TIMM, "timm_model_name": "test_convnext"}, TIMM_VIT])
+def test_a_cross_encoder_reads_the_tokens_of_other_image_towers(vision: dict[str, Any], tmp_path: Path) -> None:
+    encoder = made(tmp_path, custom_text=True, vision={**vision, "image_size": 160})
+    assert image_tokens(encoder, images(encoder)).shape[1] > 1
+    assert score(encoder).shape == (4,)
+
+
+def test_a_cross_encoder_reads_the_tokens_of_a_hugging_face_text_tower(tmp_path: Path) -> None:
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    roberta = RobertaModel(RobertaConfig(vocab_size=300, max_position_embeddings=32, **shape), add_pooling_layer=False)
+    roberta.save_pretrained(tmp_path / "roberta")
+    names = {"hf_model_name": str(tmp_path / "roberta"), "hf_proj_type": "linear", "hf_pooler_type": "mean_pooler"}
+    encoder = made(tmp_path, **names)
+    assert text_tokens(encoder, encoder.tokenize(TOKENS))[0].shape == (4, 8, 24)
+    assert score(encoder).shape == (4,)
+
+
+def test_a_text_tower_without_tokens_has_its_embedding_as_the_only_one(tmp_path: Path) -> None:
+    encoder = made(tmp_path, custom_text=True)
+    encoder.network.text = torch.nn.EmbeddingBag(300, 16)
+    token_UL = encoder.tokenize(TOKENS)
+    token_ULF, real_UL = text_tokens(encoder, token_UL)
+    torch.testing.assert_close(token_ULF[:, 0], encoder.encode_texts(token_UL))
+    assert real_UL.shape == (4, 1)
+    assert score(encoder).shape == (4,)
+
+
+def score(encoder: DualEncoder) -> torch.Tensor:
+    network, row = CrossEncoder(encoder, 16, 2), torch.arange(4)
+    read = network.read_images(images(encoder)), network.read_texts(encoder.trim(encoder.tokenize(TOKENS)))
+    return network(*read, row, row)  # type: ignore[no-any-return]  # torch's call has no types

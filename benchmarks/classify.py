@@ -189,8 +189,9 @@ def open_set(release: OpenRelease, known: Released, unseen: Photographs) -> dict
     sys.stdout.write(f"{told.threshold}\n\nWithout additions:\n\n")
     sys.stdout.write("| photographs | number | told right | of these kept | of all refused |\n|" + " --- |" * 5 + "\n")
     for kind, kind_M in unseen.kinds(known.classes).items():
-        shares = f"{right_M[kind_M].mean():.3f} | {1 - refused_M[kind_M & right_M].mean():.3f}"
-        cells = shares if kind == "released" else "– | –"
+        cells = "– | –"
+        if kind == "released":
+            cells = f"{right_M[kind_M].mean():.3f} | {1 - refused_M[kind_M & right_M].mean():.3f}"
         sys.stdout.write(f"| {kind} | {kind_M.sum()} | {cells} | {refused_M[kind_M].mean():.3f} |\n")
     return scores
 

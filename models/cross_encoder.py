@@ -2,6 +2,7 @@
 
 # B = images, U = texts, P = patches, L = tokens, F = width of a tower, W = width, M = pairs, E = heads, S = W / E
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +87,7 @@ class CrossEncoder(nn.Module):
 
 
 def _of_unit_variance(embedding_BD: torch.Tensor) -> torch.Tensor:
-    return embedding_BD * embedding_BD.shape[1] ** 0.5
+    return embedding_BD * math.sqrt(embedding_BD.shape[1])
 
 
 def _size(encoder: DualEncoder) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 # B = images, U = texts, P = patches, L = tokens, F = width of a tower, W = width, M = pairs, E = heads, S = W / E
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ class Images:
 
     key_BEPS: torch.Tensor
     value_BEPS: torch.Tensor
+    whole_BW: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Texts:
 
     question_UELS: torch.Tensor
     meaning_ULW: torch.Tensor
+    whole_UW: torch.Tensor
     share_UL: torch.Tensor
     """Of each token in its text: equal ones, 0 for padding."""
 
@@ -34,8 +37,9 @@ class CrossEncoder(nn.Module):
     """Scores pairs of images and texts from the towers' tokens.
 
     All that concerns one side alone is computed once for it. Of every pair, each token of the text attends to the
-    patches of the image (Vaswani et al. 2017); what it finds, added to what it means, goes through a nonlinearity; a
-    perceptron makes the score of the mean over the tokens.
+    patches of the image (Vaswani et al. 2017); what it finds, added to what it means, goes through a nonlinearity. To
+    the mean over the tokens comes the product of what is read off the two embeddings: what the dual encoder knows,
+    each dimension weighed anew. A perceptron makes the score of the sum.
     """
 
     def __init__(self, encoder: DualEncoder, width: int, heads: int) -> None:
@@ -43,25 +47,30 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self._encoder, self._heads = (encoder,), heads  # a tuple, so that its weights aren't taken for this module's
         height, breadth = (1, 3, *_size(encoder)), (1, encoder.context_length)
-        image_width = image_tokens(encoder, torch.zeros(height)).shape[-1]
-        text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64))[0].shape[-1]
+        image_width = image_tokens(encoder, torch.zeros(height)).token_BPF.shape[-1]
+        text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64)).token_BPF.shape[-1]
+        dimension = int(encoder.config["model_cfg"]["embed_dim"])
         self.patches = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width), nn.LayerNorm(width))
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.LayerNorm(width))
         self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
         self.question, self.meaning = nn.Linear(width, width), nn.Linear(width, width)
+        self.whole_image, self.whole_text = nn.Linear(dimension, width), nn.Linear(dimension, width)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
     def read_images(self, image_BCHW: torch.Tensor) -> Images:
         """Normalised pixels."""
-        patch_BPW = self.patches(image_tokens(self._encoder[0], image_BCHW))
-        return Images(self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW)))
+        read = image_tokens(self._encoder[0], image_BCHW)
+        patch_BPW = self.patches(read.token_BPF)
+        whole_BW = self.whole_image(_of_unit_variance(read.embedding_BD))
+        return Images(self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW)), whole_BW)
 
     def read_texts(self, token_UL: torch.Tensor) -> Texts:
         """Token ids, which may be trimmed."""
-        token_ULF, real_UL = text_tokens(self._encoder[0], token_UL)
-        word_ULW = self.words(token_ULF)
-        share_UL = real_UL / real_UL.sum(dim=1, keepdim=True)
-        return Texts(self._by_head(self.question(word_ULW)), self.meaning(word_ULW), share_UL)
+        read = text_tokens(self._encoder[0], token_UL)
+        word_ULW = self.words(read.token_BPF)
+        whole_UW = self.whole_text(_of_unit_variance(read.embedding_BD))
+        share_UL = read.real_BP / read.real_BP.sum(dim=1, keepdim=True)
+        return Texts(self._by_head(self.question(word_ULW)), self.meaning(word_ULW), whole_UW, share_UL)
 
     def forward(self, images: Images, texts: Texts, image_M: torch.Tensor, text_M: torch.Tensor) -> torch.Tensor:
         """The score (M,) of each pair, given by the rows of its image and its text."""
@@ -69,11 +78,16 @@ class CrossEncoder(nn.Module):
             texts.question_UELS[text_M], images.key_BEPS[image_M], images.value_BEPS[image_M]
         )
         thought_MLW = F.gelu(seen_MELS.transpose(1, 2).flatten(2) + texts.meaning_ULW[text_M])
-        score_M: torch.Tensor = self.head(torch.einsum("mlw,ml->mw", thought_MLW, texts.share_UL[text_M])).squeeze(1)
+        detail_MW = torch.einsum("mlw,ml->mw", thought_MLW, texts.share_UL[text_M])
+        score_M: torch.Tensor = self.head(detail_MW + images.whole_BW[image_M] * texts.whole_UW[text_M]).squeeze(1)
         return score_M
 
     def _by_head(self, token: torch.Tensor) -> torch.Tensor:
         return token.view(*token.shape[:2], self._heads, -1).transpose(1, 2)
+
+
+def _of_unit_variance(embedding_BD: torch.Tensor) -> torch.Tensor:
+    return embedding_BD * math.sqrt(embedding_BD.shape[1])
 
 
 def _size(encoder: DualEncoder) -> tuple[int, int]:

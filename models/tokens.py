@@ -2,33 +2,47 @@
 
 # B = images, U = texts, P = patches, L = tokens, F = width of a tower, D = embedding
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from models.towers import DualEncoder
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What a tower makes of B images or texts."""
+
+    token_BPF: torch.Tensor
+    real_BP: torch.Tensor
+    """False for padding."""
+    embedding_BD: torch.Tensor
+    """L2-normalised."""
+
+
 @torch.no_grad()
-def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B, P, F) of normalised pixels: the last layer's patches or cells, without gradients.
+def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> Tokens:
+    """The last layer's patches or cells of normalised pixels, without gradients.
 
     An image tower that tells none has its embedding as the only one.
     """
     visual: Any = encoder.network.visual
     if not hasattr(visual, "forward_intermediates"):
-        return encoder.encode_images(image_BCHW)[:, None]
+        return _alone(encoder.encode_images(image_BCHW))
     # open_clip's own transformers leave patches out while they train, so theirs make no grid; other towers give grids.
     layout = "NLC" if hasattr(visual, "transformer") else "NCHW"
     image_BCHW = image_BCHW.to(encoder.device)
-    found = visual.forward_intermediates(image_BCHW, indices=1, intermediates_only=True, output_fmt=layout)
+    found = visual.forward_intermediates(image_BCHW, indices=1, output_fmt=layout)
     token: torch.Tensor = found["image_intermediates"][-1]
-    return token if token.ndim == 3 else token.flatten(2).transpose(1, 2)
+    token_BPF = token if token.ndim == 3 else token.flatten(2).transpose(1, 2)
+    return Tokens(token_BPF, _all(token_BPF), F.normalize(found["image_features"], dim=-1))
 
 
 @torch.no_grad()
-def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(U, L, F) of token ids, which may be trimmed, without gradients; and (U, L): false for padding.
+def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> Tokens:
+    """The last layer's tokens of token ids, which may be trimmed, without gradients.
 
     A text tower that tells none has its embedding as the only one.
     """
@@ -45,8 +59,17 @@ def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> tuple[torch.Ten
             handle.remove()
     token = getattr(kept[-1], "last_hidden_state", kept[-1]) if kept else embedding_UD
     if token.shape[:-1] != token_UL.shape:
-        return embedding_UD[:, None], torch.ones(len(token_UL), 1, dtype=torch.bool, device=embedding_UD.device)
-    return token, token_UL.to(embedding_UD.device) != _padding(encoder)
+        return _alone(embedding_UD)
+    return Tokens(token, token_UL.to(token.device) != _padding(encoder), embedding_UD)
+
+
+def _alone(embedding_BD: torch.Tensor) -> Tokens:
+    token_B1D = embedding_BD[:, None]
+    return Tokens(token_B1D, _all(token_B1D), embedding_BD)
+
+
+def _all(token_BPF: torch.Tensor) -> torch.Tensor:
+    return torch.ones(token_BPF.shape[:2], dtype=torch.bool, device=token_BPF.device)
 
 
 def _padding(encoder: DualEncoder) -> int:

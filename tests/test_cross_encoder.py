@@ -20,7 +20,7 @@ from models.encoder import Encoder
 from models.feed import BatchSource, Side
 from models.objectives.batch import EmbeddedBatch, Setting
 from models.objectives.clip import ClipConfig
-from models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm, hard_negatives, ranking_loss
+from models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm, gumbel, likely_negatives, ranking_loss
 from models.objectives.terms import Objectives
 from models.reranker import Reranker
 from models.towers import DualEncoder, load
@@ -56,12 +56,12 @@ def alone(term: CrossEncoderTerm, batch: EmbeddedBatch, image: int, text: int) -
     return float(term.network(images, term.network.read_texts(ready.token_UL[row : row + 1]), zero, zero).detach())
 
 
-def test_hard_negatives_and_loss_match_nested_loops() -> None:
+def test_likely_negatives_and_loss_match_nested_loops() -> None:
     generator = torch.Generator().manual_seed(0)
     similarity_AB = torch.randn(4, 7, generator=generator)
     positive_AB = torch.zeros(4, 7, dtype=torch.bool)
     positive_AB[0, :5] = positive_AB[1, 2] = positive_AB[2, [0, 6]] = positive_AB[3, 1] = True
-    negative_AK, real_AK = hard_negatives(similarity_AB, positive_AB, 3)
+    negative_AK, real_AK = likely_negatives(similarity_AB, positive_AB, 3)
     score_AC = torch.randn(4, 4, generator=generator)
     total = 0.0
     for anchor in range(4):
@@ -81,15 +81,34 @@ def test_the_loss_of_a_batch_matches_pairs_that_are_scored_alone(tmp_path: Path)
     known = batch.ready.targets
     positives = set(zip(known.rows_P.tolist(), known.columns_P.tolist(), strict=True))
     assert len(positives) > 12  # group-mates are in the batch
+    generator = torch.Generator().manual_seed(3)  # the batch's step, of seed 0
+    order = torch.randperm(12, generator=generator).tolist()
+    noise_2AB = gumbel((2, 12, 12), generator)
     total = 0.0
-    for anchor in range(12):
+    for place, anchor in enumerate(order):
         for asked_by_text in (True, False):
             pairs = [(other, anchor) if asked_by_text else (anchor, other) for other in range(12)]
-            alike = {(i, t): float(batch.sides["image"][i] @ batch.sides["text"][t]) for i, t in pairs}
-            hardest = sorted((pair for pair in pairs if pair not in positives), key=lambda pair: -alike[pair])[:3]
+            noise_B = noise_2AB[0 if asked_by_text else 1, place]
+            logits = {
+                (i, t): 10 * float(batch.sides["image"][i] @ batch.sides["text"][t]) + float(noise_B[other])
+                for other, (i, t) in enumerate(pairs)
+            }
+            hardest = sorted((pair for pair in pairs if pair not in positives), key=lambda pair: -logits[pair])[:3]
             scores = [alone(term, batch, *pair) for pair in [(anchor, anchor), *hardest]]
             total -= scores[0] - math.log(sum(math.exp(score) for score in scores))
     assert float(term(batch).detach()) == pytest.approx(total / 24, abs=1e-4)
+
+
+def test_negatives_are_drawn_with_the_probabilities_of_a_softmax() -> None:
+    probability_B = torch.tensor([0.5, 0.3, 0.2])
+    noise_AB = gumbel((20_000, 3), torch.Generator().manual_seed(0))
+    drawn_AK, _ = likely_negatives(probability_B.log() + noise_AB, torch.zeros(20_000, 3, dtype=torch.bool), 2)
+    for first in range(3):
+        assert float((drawn_AK[:, 0] == first).float().mean()) == pytest.approx(float(probability_B[first]), abs=0.02)
+        rest = 1 - float(probability_B[first])
+        for second in {0, 1, 2} - {first}:
+            share = float((drawn_AK[drawn_AK[:, 0] == first, 1] == second).float().mean())
+            assert share == pytest.approx(float(probability_B[second]) / rest, abs=0.02)
 
 
 def test_the_dual_encoder_gets_no_gradient(tmp_path: Path) -> None:

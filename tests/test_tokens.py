@@ -26,14 +26,17 @@ def made(folder: Path, **changes: Any) -> DualEncoder:
 def test_pooled_tokens_are_the_embeddings(custom_text: bool, tmp_path: Path) -> None:
     encoder = made(tmp_path, custom_text=custom_text, vision=POOLED)
     visual: Any = encoder.network.visual
-    patch_BPF = image_tokens(encoder, images(encoder))
+    read = image_tokens(encoder, images(encoder))
+    patch_BPF = read.token_BPF
     assert patch_BPF.shape == (4, 4, 32)
     image_BD = F.normalize(visual.ln_post(patch_BPF).mean(dim=1) @ visual.proj, dim=1)
     torch.testing.assert_close(image_BD, encoder.encode_images(images(encoder)))
+    torch.testing.assert_close(read.embedding_BD, image_BD)
     whole_UL = encoder.tokenize(TOKENS)
     tower: Any = encoder.network.text if custom_text else encoder.network
     for token_UL in (whole_UL, encoder.trim(whole_UL)):
-        token_ULF, real_UL = text_tokens(encoder, token_UL)
+        read = text_tokens(encoder, token_UL)
+        token_ULF, real_UL = read.token_BPF, read.real_BP
         last_UF = token_ULF[torch.arange(4), real_UL.sum(dim=1) - 1]
         text_UD = F.normalize(last_UF @ tower.text_projection, dim=1)
         torch.testing.assert_close(text_UD, encoder.encode_texts(whole_UL), atol=1e-5, rtol=0)
@@ -42,7 +45,7 @@ def test_pooled_tokens_are_the_embeddings(custom_text: bool, tmp_path: Path) -> 
 @pytest.mark.parametrize("vision", [{**TIMM, "timm_model_name": "test_convnext"}, TIMM_VIT])
 def test_a_cross_encoder_reads_the_tokens_of_other_image_towers(vision: dict[str, Any], tmp_path: Path) -> None:
     encoder = made(tmp_path, custom_text=True, vision={**vision, "image_size": 160})
-    assert image_tokens(encoder, images(encoder)).shape[1] > 1
+    assert image_tokens(encoder, images(encoder)).token_BPF.shape[1] > 1
     assert score(encoder).shape == (4,)
 
 
@@ -52,7 +55,7 @@ def test_a_cross_encoder_reads_the_tokens_of_a_hugging_face_text_tower(tmp_path:
     roberta.save_pretrained(tmp_path / "roberta")
     names = {"hf_model_name": str(tmp_path / "roberta"), "hf_proj_type": "linear", "hf_pooler_type": "mean_pooler"}
     encoder = made(tmp_path, **names)
-    assert text_tokens(encoder, encoder.tokenize(TOKENS))[0].shape == (4, 8, 24)
+    assert text_tokens(encoder, encoder.tokenize(TOKENS)).token_BPF.shape == (4, 8, 24)
     assert score(encoder).shape == (4,)
 
 
@@ -60,9 +63,9 @@ def test_a_text_tower_without_tokens_has_its_embedding_as_the_only_one(tmp_path:
     encoder = made(tmp_path, custom_text=True)
     encoder.network.text = torch.nn.EmbeddingBag(300, 16)
     token_UL = encoder.tokenize(TOKENS)
-    token_ULF, real_UL = text_tokens(encoder, token_UL)
-    torch.testing.assert_close(token_ULF[:, 0], encoder.encode_texts(token_UL))
-    assert real_UL.shape == (4, 1)
+    read = text_tokens(encoder, token_UL)
+    torch.testing.assert_close(read.token_BPF[:, 0], encoder.encode_texts(token_UL))
+    assert read.real_BP.shape == (4, 1)
     assert score(encoder).shape == (4,)
 
 

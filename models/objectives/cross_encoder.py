@@ -15,13 +15,14 @@ from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Wan
 
 class CrossEncoderConfig(Objective):
     """A network of its own that reads an image and a text together and gives one score. It learns to tell each pair
-    from those that the dual encoder finds most alike, and is kept beside the model for `pairloom search --rerank`."""
+    from those that the dual encoder takes for likely, and is kept beside the model for `pairloom search --rerank`."""
 
     loss: Literal["cross_encoder"] = "cross_encoder"
     anchors: int = Field(default=64, ge=1)
     """Texts, and as many images, of a batch that are compared with their hard negatives in a step."""
     negatives: int = Field(default=15, ge=1)
-    """Hard negatives an anchor: those of the batch that the dual encoder finds most alike, known positives excepted."""
+    """Hard negatives an anchor, drawn from the batch with the probabilities that the dual encoder gives them: any at
+    first, the most alike later. Known positives are never among them."""
     width: int = Field(default=128, ge=8)
     """Of the network's layers."""
     heads: int = Field(default=4, ge=1)
@@ -77,8 +78,11 @@ class CrossEncoderTerm(Term):
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + ready.step) % 2**63)
         anchor_A = torch.randperm(count, generator=generator)[: self._anchors].to(similarity_bb.device)
         anchor_A1 = anchor_A[:, None]
-        image_AK, image_real_AK = hard_negatives(similarity_bb.T[anchor_A], positive_bb.T[anchor_A], self._negatives)
-        text_AK, text_real_AK = hard_negatives(similarity_bb[anchor_A], positive_bb[anchor_A], self._negatives)
+        logits_bb = batch.logit_scale.detach() * similarity_bb
+        noise_2Ab = gumbel((2, len(anchor_A), count), generator).to(similarity_bb.device)
+        drawn = self._negatives
+        image_AK, image_real_AK = likely_negatives(logits_bb.T[anchor_A] + noise_2Ab[0], positive_bb.T[anchor_A], drawn)
+        text_AK, text_real_AK = likely_negatives(logits_bb[anchor_A] + noise_2Ab[1], positive_bb[anchor_A], drawn)
         # First the texts among images, then the images among texts.
         image_2AC = torch.stack([torch.cat([anchor_A1, image_AK], 1), anchor_A1.expand(-1, 1 + text_AK.shape[1])])
         text_2AC = torch.stack([anchor_A1.expand(-1, 1 + image_AK.shape[1]), torch.cat([anchor_A1, text_AK], 1)])
@@ -90,17 +94,21 @@ class CrossEncoderTerm(Term):
         return loss * (count / ready.count)
 
 
-def hard_negatives(
-    similarity_AB: torch.Tensor, positive_AB: torch.Tensor, count: int
+def likely_negatives(
+    logits_AB: torch.Tensor, positive_AB: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` most similar non-positives (A, K) of each anchor, and which of these there really are.
+    """The `count` non-positives (A, K) of the highest logits of each anchor, and which of these there really are.
 
-    K is less than `count` where there are not as many candidates.
+    K is less than `count` where there are not as many candidates. Where `gumbel` noise was added, they are drawn
+    without replacement with the probabilities that the logits' softmax gives them (Kool et al. 2019).
     """
-    similarity_AK, negative_AK = similarity_AB.masked_fill(positive_AB, -torch.inf).topk(
-        min(count, similarity_AB.shape[1]), dim=1
-    )
-    return negative_AK, similarity_AK > -torch.inf
+    logits_AK, negative_AK = logits_AB.masked_fill(positive_AB, -torch.inf).topk(min(count, logits_AB.shape[1]), dim=1)
+    return negative_AK, logits_AK > -torch.inf
+
+
+def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Noise of the standard Gumbel distribution."""
+    return -torch.log(torch.empty(shape).exponential_(generator=generator))
 
 
 def ranking_loss(score_AC: torch.Tensor, real_AK: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["tiny-32"])
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, required=True, help="rows are added to this file")
     options = parser.parse_args()
@@ -84,7 +85,12 @@ def main() -> None:
         for shape in options.shapes:
             for start in ("random", "words"):
                 config = TrainingConfig(
-                    max_minutes=None, max_steps=options.steps, threads=1, augmentation=STILL, seed=seed
+                    max_minutes=None,
+                    max_steps=options.steps,
+                    batch_size=options.batch_size,
+                    threads=1,
+                    augmentation=STILL,
+                    seed=seed,
                 )
                 wanted = (shape, start, seed, options.steps)
                 if wanted not in [tuple(row[key] for key in ("shape", "start", "seed", "steps")) for row in rows]:

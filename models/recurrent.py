@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 TEXT_TOWER = "text_tower"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-EMBEDDING_STD = 0.1
+EMBEDDING_STD = 0.5
 WITHOUT_WORDS = {"vocab_size": 0, "width": 1, "heads": 1, "layers": 1}
 """open_clip's smallest text tower: without a vocabulary, its first lookup fails."""
 

@@ -13,6 +13,8 @@ open_clip's). It comes in two forms:
 - *cached pixels*: it is handed our cached pixels, normalised, and ready tokens. Compare with *ours, still*: no
   augmentation on either side, so the whole of a step is towers, loss and optimizer.
 
+*Ours, still, bfloat16* is for the choice of `training.precision` on a CPU, and no contestant: all others are in float32.
+
 Our loop draws one text an item, masks known positives and mines nothing. `--captions` says what the texts are: the
 first name, the first name followed by the keywords, or all names and keywords as separate texts (the peer, whose data
 has one caption a row, then gets a random one of them a step). The time is that between two steps in mid-run: neither
@@ -38,6 +40,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -118,14 +121,16 @@ def cached_batches(work: Work) -> Iterator[Batch]:
         yield normalize_pixels(items.pixels[batch.items_B], work.start.preprocess_cfg), token_TL[batch.texts_B]
 
 
-def our_seconds(work: Work, augmentation: AugmentationConfig | None, clock: Clock) -> float:
+def our_seconds(
+    work: Work, augmentation: AugmentationConfig | None, clock: Clock, precision: Literal["fp32", "bf16"] = "fp32"
+) -> float:
     """Of a step, on average, from the end of the first to that of the last that was reported."""
     seen: list[tuple[float, int]] = []
 
     def report(progress: TrainingProgress) -> None:
         seen.append((clock(), progress.step))
 
-    config = plain_config(work).model_copy(update={"augmentation": augmentation})
+    config = plain_config(work).model_copy(update={"augmentation": augmentation, "precision": precision})
     _train(work, config, report)
     (began, first), (ended, last) = seen[0], seen[-1]
     if last == first:
@@ -203,6 +208,7 @@ def compare(work: Work, rounds: int, clock: Clock, workers: list[int]) -> str:
     loops: dict[str, Callable[[], float]] = {
         "ours": partial(our_seconds, work, AugmentationConfig(), clock),
         "ours, still": partial(our_seconds, work, None, clock),
+        "ours, still, bfloat16": partial(our_seconds, work, None, clock, "bf16"),
     }
     for count in workers:
         name = f"open_clip, its data loader, {count} workers"

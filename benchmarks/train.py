@@ -13,7 +13,7 @@ open_clip's). It comes in two forms:
 - *cached pixels*: it is handed our cached pixels, normalised, and ready tokens. Compare with *ours, still*: no
   augmentation on either side, so the whole of a step is towers, loss and optimizer.
 
-*Ours, still, bfloat16* is for the choice of `training.precision` on a CPU, and no contestant: all others are in float32.
+*Ours, still, bfloat16* is for the choice of `training.precision` on a CPU, and no contestant: they are in float32.
 
 Our loop draws one text an item, masks known positives and mines nothing. `--captions` says what the texts are: the
 first name, the first name followed by the keywords, or all names and keywords as separate texts (the peer, whose data

@@ -29,7 +29,7 @@ def test_all_pairs_of_a_batch_match_nested_loops() -> None:
     batch = embedded_batch()
     distinct = [(a, b) for a in range(B) for b in range(B) if not are_related(a, b)]
     found = ContrastiveTerm(ContrastiveConfig(between="image_image", margin=1.3))(batch)
-    assert float(found) == pytest.approx(slow_loss(batch, distinct, 1.3), rel=1e-9)
+    assert found.item() == pytest.approx(slow_loss(batch, distinct, 1.3), rel=1e-9)
 
 
 def test_given_and_mined_pairs_alone_match_nested_loops() -> None:

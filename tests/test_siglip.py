@@ -51,7 +51,7 @@ def test_several_positives_match_nested_loops() -> None:
             logit = float((scale * (image_BD[i] @ text_BD[j]) + bias).detach())
             total += math.log(1 + math.exp(-logit if mask[i, j] else logit)) / 8
     found = siglip_loss(image_BD, text_BD, Targets.from_sparse(positives(8)), (scale, bias))
-    assert float(found) == pytest.approx(total, rel=1e-12)
+    assert found.item() == pytest.approx(total, rel=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 30, 10_000])

@@ -1,5 +1,9 @@
 """Validation items of a pipeline that has run, with the embeddings that its newest release serves."""
 
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from storage.embeddings import EmbeddingStore
 from storage.modelstore import ModelStore
 from storage.releases import Release, release_log
 from tasks.pipeline import Pipeline
+
+PIPELINES = Path(__file__).parent / "objectives" / "ordered.yaml"
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,10 @@ def released(file: Path, name: str) -> Released:
     image_ND, _ = EmbeddingStore(pipeline.folder, release.model_id).matrices(snapshot, item_ids)
     model = ModelStore(pipeline.folder).path(release.model_id)
     return Released(pipeline, release, model, snapshot, item_ids, image_ND)
+
+
+def print_figures(about: str | None, figures: Callable[[Path], Mapping[str, object]]) -> None:
+    """What a program of pipelines' figures does: reads `--file` and prints them as JSON; `about` is its help."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, default=PIPELINES)
+    sys.stdout.write(json.dumps(figures(parser.parse_args().file), indent=1) + "\n")

@@ -13,9 +13,6 @@ distance, on one thread. Timed are
 - *one pair*: from two pictures that nobody has seen before, shrunk or embedded for this one distance.
 """
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +24,13 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import pdist, squareform  # type: ignore[import-untyped]  # SciPy publishes no types
 
-from benchmarks.collection import Released, released
+from benchmarks.collection import Released, print_figures, released
 from models.encoder import Encoder
 from models.mining.distances import DistancesConfig, Masses, grid_costs, masses, wasserstein
 from models.objectives.distance import learned_scale
 from storage.corpus import Corpus
 from tasks.items import images_of
 
-PIPELINES = Path(__file__).parent / "objectives" / "ordered.yaml"
 NEIGHBOURS = 10
 TIMED_PAIRS = 500
 
@@ -133,10 +129,7 @@ def figures(file: Path, name: str = "digits-wasserstein") -> dict[str, object]:
 
 def main() -> None:
     """Prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=PIPELINES)
-    options = parser.parse_args()
-    sys.stdout.write(json.dumps(figures(options.file), indent=1) + "\n")
+    print_figures(__doc__, figures)
 
 
 if __name__ == "__main__":

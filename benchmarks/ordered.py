@@ -9,19 +9,14 @@ pair. Compared with the rule, with the same pairs in the other order, and by nea
 the kind of each training drawing, hidden from training, is asked of the five nearest.
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.collection import released
+from benchmarks.collection import print_figures, released
 from benchmarks.rendered import KINDS, outcome
 from models.objectives.ordered import OrderedClassifier
 from storage.corpus import Corpus
-
-PIPELINES = Path(__file__).parent / "objectives" / "ordered.yaml"
 
 
 def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
@@ -49,10 +44,7 @@ def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
 
 def main() -> None:
     """Prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, default=PIPELINES)
-    options = parser.parse_args()
-    sys.stdout.write(json.dumps(figures(options.file), indent=1) + "\n")
+    print_figures(__doc__, figures)
 
 
 if __name__ == "__main__":

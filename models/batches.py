@@ -15,12 +15,10 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Item indices and, for each, two of its texts, drawn at random (indices into the unique texts)."""
+    """Item indices and, for each, one of its texts, drawn at random (an index into the unique texts)."""
 
     items_B: Indices
     texts_B: Indices
-    other_texts_B: Indices
-    """The same where an item has one text only."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,14 @@ class BatchPlan:
             _, first = np.unique(candidates, return_index=True)
             candidates = candidates[np.sort(first)]
             items = np.concatenate([anchors, candidates[~np.isin(candidates, anchors)][:hard]])
-        texts = [int(self.item_texts[item][random.integers(len(self.item_texts[item]))]) for item in items]
+        texts = [self.item_texts[item][random.integers(len(self.item_texts[item]))] for item in items]
+        return Batch(items, np.array(texts, dtype=np.int64))
+
+    def other_texts(self, step: int, batch: Batch) -> Indices:
+        """Another text of each item of a step's batch, drawn at random; the same one where an item has no other."""
         random = np.random.default_rng([self.seed, 2, step])
-        second = [_another(self.item_texts[item], text, random) for item, text in zip(items, texts, strict=True)]
-        return Batch(items, np.array(texts, dtype=np.int64), np.array(second, dtype=np.int64))
+        pairs = zip(batch.items_B, batch.texts_B, strict=True)
+        return np.array([_another(self.item_texts[item], text, random) for item, text in pairs], dtype=np.int64)
 
     def _anchors(self, step: int, size: int) -> Indices:
         count = len(self.item_texts)

@@ -102,7 +102,7 @@ class BatchSource:
         pixels_bCHW = normalize_pixels(self.items.pixels[batch.items_B[own]], self.encoder.preprocess_cfg, device)
         texts_2b = batch.texts_B[None, own]
         if "text_view" in self.wants:
-            texts_2b = np.stack([batch.texts_B[own], batch.other_texts_B[own]])
+            texts_2b = np.stack([batch.texts_B, self.plan.other_texts(step, batch)])[:, own]
         texts_U, places = np.unique(texts_2b, return_inverse=True)
         text_2b = torch.from_numpy(places.reshape(texts_2b.shape)).to(device)
         second_N = self.items.second_N

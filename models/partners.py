@@ -38,10 +38,10 @@ class Partners:
         return np.array([partner for partner in drawn if partner >= 0], dtype=np.int64)
 
     def _one(self, item: int, random: np.random.Generator) -> int:
-        pools = [_row(linked, item) for linked in self._linked]
+        # No item is linked with itself, and each is under all of its keys.
+        pools = [pool for pool in (_row(linked, item) for linked in self._linked) if len(pool)]
         if self._keys is not None:
-            pools += [_row(self._members, int(key)) for key in _row(self._keys, item)]
-        pools = [pool for pool in pools if len(pool) > (item in pool if len(pool) < 3 else 1)]
+            pools += [pool for key in _row(self._keys, item) if len(pool := _row(self._members, int(key))) > 1]
         if not pools:
             return -1
         pool = pools[random.integers(len(pools))]

@@ -13,7 +13,7 @@ from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no t
 from models.relations import Relations
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
-MAX_SIDE = {"grocery": 96, "emoji": 72}
+MAX_SIDE = {"grocery": 96, "emoji": 72, "photos": 96}
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ def read_collection(name: str, split: str) -> Collection:
     return Collection(ids, texts, relations, read_pictures(name, rows))
 
 
-def read_rows(name: str) -> list[dict[str, Any]]:
-    """Lines of a collection's `captions.jsonl`, without skin tones; the columns are those of the bundle's README."""
+def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:
+    """Lines of a collection's `captions.jsonl`, without skin tones unless asked for; the columns are those of the
+    bundle's README.
+    """
     lines = (DATA / name / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row.get("skin_tone", "none") == "none"]
+    return [row for row in map(json.loads, lines) if skin_tones or row.get("skin_tone", "none") == "none"]
 
 
 def read_pictures(name: str, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:

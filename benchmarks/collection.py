@@ -47,8 +47,12 @@ def released(file: Path, name: str) -> Released:
     return Released(pipeline, release, model, snapshot, item_ids, image_ND)
 
 
-def print_figures(about: str | None, figures: Callable[[Path], Mapping[str, object]]) -> None:
-    """What a program of pipelines' figures does: reads `--file` and prints them as JSON; `about` is its help."""
+def print_figures(about: str | None, pipeline: str, figures: Callable[[Path, str], Mapping[str, object]]) -> None:
+    """What a program of pipelines' figures does: reads `--file` and `--pipeline`, prints JSON; `about` is its
+    help, `pipeline` the usual one.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=PIPELINES)
-    sys.stdout.write(json.dumps(figures(parser.parse_args().file), indent=1) + "\n")
+    parser.add_argument("--pipeline", default=pipeline)
+    options = parser.parse_args()
+    sys.stdout.write(json.dumps(figures(options.file, options.pipeline), indent=1) + "\n")

@@ -109,7 +109,7 @@ def speeds(found: Released, images: list[Image.Image], config: DistancesConfig) 
     }
 
 
-def figures(file: Path, name: str = "digits-wasserstein") -> dict[str, object]:
+def figures(file: Path, name: str) -> dict[str, object]:
     """What the module says."""
     torch.set_num_threads(1)
     found = released(file, name)
@@ -129,7 +129,7 @@ def figures(file: Path, name: str = "digits-wasserstein") -> dict[str, object]:
 
 def main() -> None:
     """Prints the figures as JSON."""
-    print_figures(__doc__, figures)
+    print_figures(__doc__, "digits-wasserstein", figures)
 
 
 if __name__ == "__main__":

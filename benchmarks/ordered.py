@@ -2,7 +2,9 @@
 
     python -m benchmarks.rendered rock-paper-scissors .pairloom/rendered/rock-paper-scissors
     pairloom run -p rock-paper-scissors --file benchmarks/objectives/ordered.yaml
-    python -m benchmarks.ordered
+    python -m benchmarks.ordered --pipeline rock-paper-scissors
+
+`square-triangle-line` in all three places asks the same of squares, triangles and lines.
 
 Reads the newest release and classifies every ordered pair of validation drawings, none of which training saw in any
 pair. Compared with the rule, with the same pairs in the other order, and by nearest neighbours among single embeddings:
@@ -14,16 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.collection import print_figures, released
-from benchmarks.rendered import KINDS, outcome
+from benchmarks.rendered import GAMES, outcome
 from models.objectives.ordered import OrderedClassifier
 from storage.corpus import Corpus
 
 
-def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
+def figures(file: Path, name: str) -> dict[str, float]:
     """Shares of all ordered pairs of validation drawings, and the accuracy of the probe that the night measured."""
     found = released(file, name)
+    kinds = GAMES[name]
     rows = Corpus(found.pipeline.folder).table(found.snapshot, ["item_id", "kind"]).to_pylist()
-    by_id = {row["item_id"]: KINDS.index(row["kind"]) for row in rows}
+    by_id = {row["item_id"]: kinds.index(row["kind"]) for row in rows}
     kind_N = np.array([by_id[item] for item in found.item_ids])
     firsts_M, seconds_M = (each.ravel() for each in np.indices((len(kind_N), len(kind_N))))
     apart_M = firsts_M != seconds_M
@@ -44,7 +47,7 @@ def figures(file: Path, name: str = "rock-paper-scissors") -> dict[str, float]:
 
 def main() -> None:
     """Prints the figures as JSON."""
-    print_figures(__doc__, figures)
+    print_figures(__doc__, "rock-paper-scissors", figures)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m benchmarks.rendered digits FOLDER
     python -m benchmarks.rendered rock-paper-scissors FOLDER
+    python -m benchmarks.rendered square-triangle-line FOLDER
     python -m benchmarks.rendered scattered FOLDER
 
 *digits*: scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, enlarged to 32 × 32. `text` names the digit, `group`
@@ -21,6 +22,7 @@ import colorsys
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +111,25 @@ def _outline(radii: Sequence[float]) -> list[tuple[float, float]]:
     return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, angles, strict=True)]
 
 
-KINDS = ("rock", "paper", "scissors")
-"""Each loses to the next one, and the last to the first."""
+GAMES = {
+    "rock-paper-scissors": ("rock", "paper", "scissors"),
+    "square-triangle-line": ("square", "triangle", "line"),
+}
+"""Kinds, of which each loses to the next one, and the last to the first."""
+SIDES = {"square": 4, "triangle": 3, "line": 2}
 Point = tuple[float, float]
 
 
-def rock_paper_scissors(folder: Path, count: int = 2_400, pairs_per_item: int = 20) -> None:
-    """Writes the drawings, and the labels of pairs of training items."""
+def game(kinds: Sequence[str], folder: Path, count: int = 2_400, pairs_per_item: int = 20) -> None:
+    """Writes drawings of three kinds, and the labels of pairs of training items."""
     random = np.random.default_rng(0)
     kind_N = random.integers(3, size=count)
-    images = [drawing(KINDS[kind], random) for kind in kind_N]
+    images = [drawing(kinds[kind], random) for kind in kind_N]
     rows = [
         {
             "id": f"drawing-{n:04d}",
             "text": f"drawing {n}",
-            "kind": KINDS[kind],
+            "kind": kinds[kind],
             "split": "val" if n % 4 == 3 else "train",
         }
         for n, kind in enumerate(kind_N)
@@ -144,7 +150,7 @@ def outcome(anchor: int, other: int) -> int:
 
 
 def drawing(kind: str, random: np.random.Generator, side: int = 32) -> Image.Image:
-    """A stone, a sheet or a pair of scissors."""
+    """A stone, a sheet, a pair of scissors, a square, a triangle or a line."""
     scale = 4  # drawn larger, for smooth edges
     size = side * scale
     radius = size * random.uniform(0.22, 0.42)
@@ -178,6 +184,10 @@ def drawing(kind: str, random: np.random.Generator, side: int = 32) -> Image.Ima
         pen.line([*corners, *corners[:2]], fill=ink, width=width, joint="curve")
         for y in np.linspace(-0.5, 0.5, 4):
             pen.line([at(-0.6 * wide, y * high), at(0.6 * wide, y * high)], fill=ink, width=max(width // 2, 1))
+    elif kind in SIDES:
+        corners = [at(x, y) for x, y in _outline([1.0] * SIDES[kind])]
+        pen.polygon(corners, fill=fill)
+        pen.line([*corners, *corners[:2]], fill=ink, width=width, joint="curve")
     else:
         opening = random.uniform(0.25, 0.5)
         for turn in (-opening, opening):
@@ -191,8 +201,8 @@ def drawing(kind: str, random: np.random.Generator, side: int = 32) -> Image.Ima
 
 COLLECTIONS: dict[str, Callable[[Path], None]] = {
     "digits": digits,
-    "rock-paper-scissors": rock_paper_scissors,
     "scattered": scattered,
+    **{name: partial(game, kinds) for name, kinds in GAMES.items()},
 }
 
 

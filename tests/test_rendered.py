@@ -4,30 +4,34 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.distance import agreement
-from benchmarks.rendered import KINDS, outcome, rock_paper_scissors
+from benchmarks.rendered import GAMES, game, outcome
 from storage.given_pairs import GivenPair, GivenPairsConfig, read_given_pairs
 
 
 def test_every_kind_beats_one_other_and_loses_to_the_third() -> None:
-    beats = {KINDS[a]: [KINDS[b] for b in range(3) if outcome(a, b) == 1] for a in range(3)}
+    kinds = GAMES["rock-paper-scissors"]
+    beats = {kinds[a]: [kinds[b] for b in range(3) if outcome(a, b) == 1] for a in range(3)}
     assert beats == {"rock": ["scissors"], "paper": ["rock"], "scissors": ["paper"]}
     assert all(outcome(a, b) == -outcome(b, a) for a in range(3) for b in range(3))
 
 
-def test_labels_are_of_training_pairs_and_no_text_tells_a_kind(tmp_path: Path) -> None:
-    rock_paper_scissors(tmp_path, count=40, pairs_per_item=3)
+@pytest.mark.parametrize("name", GAMES)
+def test_labels_are_of_training_pairs_and_no_text_tells_a_kind(name: str, tmp_path: Path) -> None:
+    kinds = GAMES[name]
+    game(kinds, tmp_path, count=40, pairs_per_item=3)
     rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text("utf-8").splitlines()]
-    assert not any(kind in row["text"] for row in rows for kind in KINDS)
+    assert not any(kind in row["text"] for row in rows for kind in kinds)
     splits = {row["id"]: row["split"] for row in rows}
-    kinds = {row["id"]: KINDS.index(row["kind"]) for row in rows}
+    kind_of = {row["id"]: kinds.index(row["kind"]) for row in rows}
     pairs = list(read_given_pairs([GivenPairsConfig(path=tmp_path / "pairs.csv")], splits))
     assert len(pairs) == 3 * list(splits.values()).count("train") == 90
     for pair in pairs:
         assert isinstance(pair, GivenPair)
         assert pair.relation == "ordered"
-        assert pair.target == outcome(kinds[pair.anchor], kinds[pair.other])
+        assert pair.target == outcome(kind_of[pair.anchor], kind_of[pair.other])
 
 
 def test_agreement_counts_common_neighbours() -> None:

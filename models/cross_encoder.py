@@ -2,8 +2,9 @@
 
 # B = images, U = texts, P = patches, L = tokens, F = width of a tower, W = width, M = pairs, E = heads, S = W / E
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ class Images:
     key_BEPS: torch.Tensor
     value_BEPS: torch.Tensor
     whole_BW: torch.Tensor
+    embedding_BD: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Texts:
     question_UELS: torch.Tensor
     meaning_ULW: torch.Tensor
     whole_UW: torch.Tensor
+    embedding_UD: torch.Tensor
     share_UL: torch.Tensor
     """Of each token in its text: equal ones, 0 for padding."""
 
@@ -39,16 +42,28 @@ class CrossEncoder(nn.Module):
     All that concerns one side alone is computed once for it. Of every pair, each token of the text attends to the
     patches of the image (Vaswani et al. 2017); what it finds, added to what it means, goes through a nonlinearity. To
     the mean over the tokens comes the product of what is read off the two embeddings: what the dual encoder knows,
-    each dimension weighed anew. A perceptron makes the score of the sum.
+    each dimension weighed anew. A perceptron makes the score of the sum. With towers of its own, their logit is added.
     """
 
-    def __init__(self, encoder: DualEncoder, width: int, heads: int) -> None:
-        """Reads the tokens of `encoder`, which is no part of this module: it gets no gradient."""
+    def __init__(self, encoder: DualEncoder, width: int, heads: int, *, own_towers: bool) -> None:
+        """Reads the tokens of `encoder`, which is no part of this module: it gets no gradient. `own_towers` reads those
+        of a copy of it instead, which is trained. ValueError where adapters are trained, which can't be copied.
+        """
         super().__init__()
+        self.towers: nn.Module | None = None
+        if own_towers:
+            if any("lora_" in name for name, _ in encoder.network.named_parameters()):
+                raise ValueError(
+                    "objective: cross_encoder trains a copy of the towers, and model.lora trains adapters instead; "
+                    "`towers: shared` reads the dual encoder's own"
+                )
+            self.towers = copy.deepcopy(encoder.network)
+            encoder = replace(encoder, network=self.towers)
         self._encoder, self._heads = (encoder,), heads  # a tuple, so that its weights aren't taken for this module's
         height, breadth = (1, 3, *_size(encoder)), (1, encoder.context_length)
-        image_width = image_tokens(encoder, torch.zeros(height)).token_BPF.shape[-1]
-        text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64)).token_BPF.shape[-1]
+        with torch.no_grad():
+            image_width = image_tokens(encoder, torch.zeros(height)).token_BPF.shape[-1]
+            text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64)).token_BPF.shape[-1]
         dimension = int(encoder.config["model_cfg"]["embed_dim"])
         self.patches = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width), nn.LayerNorm(width))
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.LayerNorm(width))
@@ -59,18 +74,22 @@ class CrossEncoder(nn.Module):
 
     def read_images(self, image_BCHW: torch.Tensor) -> Images:
         """Normalised pixels."""
-        read = image_tokens(self._encoder[0], image_BCHW)
+        with self._gradients():
+            read = image_tokens(self._encoder[0], image_BCHW)
         patch_BPW = self.patches(read.token_BPF)
         whole_BW = self.whole_image(_of_unit_variance(read.embedding_BD))
-        return Images(self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW)), whole_BW)
+        key_BEPS, value_BEPS = self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW))
+        return Images(key_BEPS, value_BEPS, whole_BW, read.embedding_BD)
 
     def read_texts(self, token_UL: torch.Tensor) -> Texts:
         """Token ids, which may be trimmed."""
-        read = text_tokens(self._encoder[0], token_UL)
+        with self._gradients():
+            read = text_tokens(self._encoder[0], token_UL)
         word_ULW = self.words(read.token_BPF)
         whole_UW = self.whole_text(_of_unit_variance(read.embedding_BD))
         share_UL = read.real_BP / read.real_BP.sum(dim=1, keepdim=True)
-        return Texts(self._by_head(self.question(word_ULW)), self.meaning(word_ULW), whole_UW, share_UL)
+        question_UELS = self._by_head(self.question(word_ULW))
+        return Texts(question_UELS, self.meaning(word_ULW), whole_UW, read.embedding_BD, share_UL)
 
     def forward(self, images: Images, texts: Texts, image_M: torch.Tensor, text_M: torch.Tensor) -> torch.Tensor:
         """The score (M,) of each pair, given by the rows of its image and its text."""
@@ -80,7 +99,19 @@ class CrossEncoder(nn.Module):
         thought_MLW = F.gelu(seen_MELS.transpose(1, 2).flatten(2) + texts.meaning_ULW[text_M])
         detail_MW = torch.einsum("mlw,ml->mw", thought_MLW, texts.share_UL[text_M])
         score_M: torch.Tensor = self.head(detail_MW + images.whole_BW[image_M] * texts.whole_UW[text_M]).squeeze(1)
-        return score_M
+        if self.towers is None:
+            return score_M
+        return score_M + self.logit_scale * (images.embedding_BD[image_M] * texts.embedding_UD[text_M]).sum(dim=1)
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        """What the towers' cosines are multiplied by, at most 100 as in CLIP."""
+        logarithm: torch.Tensor = self._encoder[0].network.logit_scale  # type: ignore[assignment]
+        return logarithm.exp().clamp(max=100)
+
+    def _gradients(self) -> torch.set_grad_enabled:
+        """Gradients only for towers of its own."""
+        return torch.set_grad_enabled(self.towers is not None and torch.is_grad_enabled())
 
     def _by_head(self, token: torch.Tensor) -> torch.Tensor:
         return token.view(*token.shape[:2], self._heads, -1).transpose(1, 2)

@@ -22,9 +22,8 @@ class Tokens:
     """L2-normalised."""
 
 
-@torch.no_grad()
 def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> Tokens:
-    """The last layer's patches or cells of normalised pixels, without gradients.
+    """The last layer's patches or cells of normalised pixels.
 
     An image tower that tells none has its embedding as the only one.
     """
@@ -40,9 +39,8 @@ def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> Tokens:
     return Tokens(token_BPF, _all(token_BPF), F.normalize(found["image_features"], dim=-1))
 
 
-@torch.no_grad()
 def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> Tokens:
-    """The last layer's tokens of token ids, which may be trimmed, without gradients.
+    """The last layer's tokens of token ids, which may be trimmed.
 
     A text tower that tells none has its embedding as the only one.
     """

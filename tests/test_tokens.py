@@ -70,6 +70,6 @@ def test_a_text_tower_without_tokens_has_its_embedding_as_the_only_one(tmp_path:
 
 
 def score(encoder: DualEncoder) -> torch.Tensor:
-    network, row = CrossEncoder(encoder, 16, 2), torch.arange(4)
+    network, row = CrossEncoder(encoder, 16, 2, own_towers=False), torch.arange(4)
     read = network.read_images(images(encoder)), network.read_texts(encoder.trim(encoder.tokenize(TOKENS)))
     return network(*read, row, row)  # type: ignore[no-any-return]  # torch's call has no types

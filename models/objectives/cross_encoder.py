@@ -18,6 +18,9 @@ class CrossEncoderConfig(Objective):
     from those that the dual encoder takes for likely, and is kept beside the model for `pairloom search --rerank`."""
 
     loss: Literal["cross_encoder"] = "cross_encoder"
+    towers: Literal["own", "shared"] = "own"
+    """Whose tokens it reads: a copy of the towers, trained by this loss alone, whose mistakes are others than the dual
+    encoder's; or `shared`, those of the dual encoder itself, which costs less and learns nothing from it."""
     anchors: int = Field(default=64, ge=1)
     """Texts, and as many images, of a batch that are compared with their hard negatives in a step."""
     negatives: int = Field(default=15, ge=1)
@@ -52,7 +55,8 @@ class CrossEncoderConfig(Objective):
 
 
 class CrossEncoderTerm(Term):
-    """`ranking_loss` of some texts and images of a batch, each among its hard negatives.
+    """`ranking_loss` of some texts and images of a batch, each among its hard negatives; with towers of its own, the
+    contrast of their embeddings too.
 
     Several ranks look for negatives in their own share of the batch each.
     """
@@ -62,7 +66,7 @@ class CrossEncoderTerm(Term):
 
     def __init__(self, config: CrossEncoderConfig, setting: Setting) -> None:
         super().__init__()
-        self.network = CrossEncoder(setting.encoder, config.width, config.heads)
+        self.network = CrossEncoder(setting.encoder, config.width, config.heads, own_towers=config.towers == "own")
         self._anchors, self._negatives, self._seed = config.anchors, config.negatives, setting.seed
 
     def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
@@ -91,6 +95,10 @@ class CrossEncoderTerm(Term):
         texts = self.network.read_texts(ready.token_UL)
         score_M = self.network(images, texts, image_M.flatten(), ready.text_b[text_2AC.flatten()])
         loss = ranking_loss(score_M.view(-1, image_2AC.shape[2]), torch.cat([image_real_AK, text_real_AK]))
+        if self.network.towers is not None:
+            text_VD = texts.embedding_UD[ready.text_b[read_V]]
+            logits_VV = self.network.logit_scale * images.embedding_BD @ text_VD.T
+            loss = loss + contrast_loss(logits_VV, positive_bb[read_V][:, read_V])
         return loss * (count / ready.count)
 
 
@@ -116,3 +124,13 @@ def ranking_loss(score_AC: torch.Tensor, real_AK: torch.Tensor) -> torch.Tensor:
     Rethink Training of BERT Rerankers)."""
     masked_AC = torch.cat([score_AC[:, :1], score_AC[:, 1:].masked_fill(~real_AK, -torch.inf)], dim=1)
     return -F.log_softmax(masked_AC, dim=1)[:, 0].mean()
+
+
+def contrast_loss(logits_VV: torch.Tensor, positive_VV: torch.Tensor) -> torch.Tensor:
+    """InfoNCE both ways among the images that were read and their texts, the target spread evenly over a row's known
+    positives (the first loss of Li et al. 2021, ALBEF)."""
+    losses = [
+        -(positive.float() / positive.sum(dim=1, keepdim=True) * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+        for logits, positive in ((logits_VV, positive_VV), (logits_VV.T, positive_VV.T))
+    ]
+    return torch.stack(losses).mean()

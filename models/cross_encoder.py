@@ -47,16 +47,11 @@ class CrossEncoder(nn.Module):
 
     def __init__(self, encoder: DualEncoder, width: int, heads: int, *, own_towers: bool) -> None:
         """Reads the tokens of `encoder`, which is no part of this module: it gets no gradient. `own_towers` reads those
-        of a copy of it instead, which is trained. ValueError where adapters are trained, which can't be copied.
+        of a copy of it instead, which is trained.
         """
         super().__init__()
         self.towers: nn.Module | None = None
         if own_towers:
-            if any("lora_" in name for name, _ in encoder.network.named_parameters()):
-                raise ValueError(
-                    "objective: cross_encoder trains a copy of the towers, and model.lora trains adapters instead; "
-                    "`towers: shared` reads the dual encoder's own"
-                )
             self.towers = copy.deepcopy(encoder.network)
             encoder = replace(encoder, network=self.towers)
         self._encoder, self._heads = (encoder,), heads  # a tuple, so that its weights aren't taken for this module's

@@ -137,6 +137,15 @@ def test_the_dual_encoder_gets_no_gradient(towers: str, tmp_path: Path) -> None:
     assert all(parameter.grad is not None for parameter in term.parameters())
 
 
+def test_only_towers_of_its_own_are_kept_and_learn(tmp_path: Path) -> None:
+    result = trained(tmp_path, "run")
+    own, dual = result.objectives.state_dict(), result.encoder.network.state_dict()
+    prefix = next(name for name in own if name.endswith("towers.visual.proj")).removesuffix("visual.proj")
+    assert not torch.equal(own[f"{prefix}visual.proj"], dual["visual.proj"])
+    shared = trained(tmp_path, "shared", config=SMALL.model_copy(update={"towers": "shared"}))
+    assert not any("towers" in name for name in shared.objectives.state_dict())
+
+
 def test_each_rank_compares_its_own_share(tmp_path: Path) -> None:
     encoder = tiny_encoder(tmp_path)
     whole = batch_of(tmp_path, encoder)

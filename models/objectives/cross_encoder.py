@@ -19,8 +19,8 @@ class CrossEncoderConfig(Objective):
 
     loss: Literal["cross_encoder"] = "cross_encoder"
     towers: Literal["own", "shared"] = "own"
-    """Whose tokens it reads: a copy of the towers, trained by this loss alone, whose mistakes are others than the dual
-    encoder's; or `shared`, those of the dual encoder itself, which costs less and learns nothing from it."""
+    """Whose tokens it reads: a copy of the towers, trained by this loss alone and whole (no lock, no adapters), whose
+    mistakes are others than the dual encoder's; or `shared`, those of the dual encoder, which costs less."""
     anchors: int = Field(default=64, ge=1)
     """Texts, and as many images, of a batch that are compared with their hard negatives in a step."""
     negatives: int = Field(default=15, ge=1)

@@ -149,15 +149,15 @@ class DualEncoder:
 
     def encode_texts(self, token_BL: torch.Tensor) -> torch.Tensor:
         """L2-normalised embeddings (B, D) of token ids, which may be trimmed by `trim`."""
-        # open_clip's text tower adds all positions and the whole causal mask; give it as many as there are tokens.
+        # open_clip's text tower adds all positions and the whole causal mask; give it as many as there are tokens. One
+        # with a class token has a position more, and is never trimmed.
         token_BL = token_BL.to(self.device)
-        shorter = {}
+        length, shorter = token_BL.shape[1], {}
         for name in ("", "text."):
             module = self.network if not name else getattr(self.network, "text", None)
             positions = getattr(module, "positional_embedding", None)
             mask = getattr(module, "attn_mask", None)
-            length = token_BL.shape[1]
-            if positions is not None and mask is not None and length < positions.shape[0]:
+            if positions is not None and mask is not None and length < self.context_length:
                 shorter[f"{name}positional_embedding"] = positions[:length]
                 shorter[f"{name}attn_mask"] = mask[:length, :length]
         if not shorter:

@@ -72,6 +72,19 @@ def test_trimming_is_exact(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder.encode_texts(trimmed_BL), encoder.encode_texts(token_BL), atol=1e-6, rtol=0)
 
 
+def test_a_text_tower_with_a_class_token_embeds_whole_texts(tmp_path: Path) -> None:
+    path = Path(tiny_architecture(tmp_path))
+    content = json.loads(path.read_text())
+    content["model_cfg"]["custom_text"] = True
+    content["model_cfg"]["text_cfg"] |= {"embed_cls": True, "pool_type": "argmax", "pad_id": 0}
+    path.write_text(json.dumps(content))
+    encoder = create(ModelConfig(architecture=str(path)), ["red bar", "bar"], seed=0)
+    token_BL = encoder.tokenize(["red bar", "bar"])
+    assert encoder.trim(token_BL).shape == token_BL.shape
+    expected = encoder.network.encode_text(token_BL, normalize=True)  # type: ignore[operator]
+    torch.testing.assert_close(encoder.encode_texts(token_BL), expected)
+
+
 def test_a_long_text_keeps_its_end_of_text(tmp_path: Path) -> None:
     token_BL = tiny_encoder(tmp_path).tokenize(["日本 " * 100, ""])
     assert token_BL.shape == (2, 8)

@@ -115,10 +115,10 @@ def image_recalls(encoder: DualEncoder, image_BCHW: torch.Tensor, rows: Sequence
     found = ranks_of(view_BD @ image_BD.T, np.eye(len(rows), dtype=bool))
     emoji = [n for n, row in enumerate(rows) if row.get("skin_tone") == "none"]
     concept_E, source_E = (np.array([rows[n][key] for n in emoji]) for key in ("concept_id", "source"))
-    same_EE, other_EE = (each[:, None] == each[None] for each in (concept_E, source_E))
-    both_E = (same_EE & ~other_EE).any(axis=1)
-    across_EE = np.where(other_EE, -np.inf, image_BD[emoji] @ image_BD[emoji].T)
-    across = ranks_of(across_EE[both_E], (same_EE & ~other_EE)[both_E])
+    concept_EE, artist_EE = (each[:, None] == each[None] for each in (concept_E, source_E))
+    both_E = (concept_EE & ~artist_EE).any(axis=1)
+    across_EE = np.where(artist_EE, -np.inf, image_BD[emoji] @ image_BD[emoji].T)
+    across = ranks_of(across_EE[both_E], (concept_EE & ~artist_EE)[both_E])
     return {
         f"{title}@{k}": float(np.mean(ranks < k))
         for title, ranks in (("other view", found), ("other artist", across))

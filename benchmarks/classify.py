@@ -1,15 +1,15 @@
 """Classes added to a release after its training: how well a few examples do, and does the release notice strangers?
 
-    pairloom run -p grocery-known --file benchmarks/objectives/classify.yaml
+    pairloom run -p grocery-known-images --file benchmarks/objectives/classify.yaml
     python -m benchmarks.classify
 
-The release of `grocery-known` was trained without 16 of the 81 grocery classes and without half of the validation
-photographs. Each of several draws adds every held-back class from a few of its training photographs (`add_examples`,
-what `pairloom classes add` calls) and classifies all others of them, and the unreleased validation photographs of the
-released classes, among all 81 (`classify`, what `pairloom classify` calls). Beside it, on the same embeddings: the
-nearest single photograph, and logistic regression on standardised embeddings (as in models/probes.py) trained anew with
-the examples. Open set: how well the score of the release without additions (similarity to the nearest prototype, to the
-nearest photograph, highest probability) tells photographs of released classes from those of held-back ones.
+The release was trained without 16 of the 81 grocery classes and without half of the validation photographs. Each of
+several draws adds every held-back class from a few of its training photographs (`add_examples`, what `pairloom classes
+add` calls) and classifies all others of them, and the unreleased validation photographs of the released classes, among
+all 81 (`classify`, what `pairloom classify` calls). Beside it, on the same embeddings: the nearest single photograph,
+and logistic regression on standardised embeddings (as in models/probes.py) trained anew with the examples. Open set:
+how well the score of the release without additions (similarity to the nearest prototype, to the nearest photograph,
+highest probability) tells photographs of released classes from those of held-back ones.
 
 The collection's training and validation photographs were taken on different occasions. So photographs of held-back
 classes are counted apart: those of the examples' own occasions (split train) and those of others (split val), and only
@@ -227,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", nargs="+", type=int, default=[1, 5, 10], help="of each held-back class")
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--pipeline", default="grocery-known")
+    parser.add_argument("--pipeline", default="grocery-known-images")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # A copy of what is served: the pipeline itself keeps no class of these.

@@ -6,7 +6,7 @@
 Every text of a validation item is searched among the validation items (training saw neither), as people search: without
 re-ranking, then with the nearest 10 and 50 scored again. Any known positive at the first place counts. The pipelines
 named are one with several seeds: they are asked the same queries, and a query's gain is the mean over them; its 95 %
-interval is a bootstrap of the queries. `--split test --cosines 0 0.5 1 2` chose the objective's `cosine`.
+interval is a bootstrap of the queries. `--cosines 0 0.5 2` tries other shares of the dual encoder in the scores.
 """
 
 import argparse

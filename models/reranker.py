@@ -34,7 +34,8 @@ class Reranker:
         """The cross-encoder that was kept beside a model; ValueError where there is none."""
         for name, written in read_configs(directory).items():
             if written.get("loss") == "cross_encoder":
-                config = CrossEncoderConfig.model_validate(written)
+                # Those that tell nothing of towers were kept before there were own ones.
+                config = CrossEncoderConfig.model_validate({"towers": "shared"} | written)
                 term = CrossEncoderTerm(config, Setting(encoder.dual_encoder, item_count=0, seed=0))
                 prefix = f"{name}."
                 kept = read_kept(directory)

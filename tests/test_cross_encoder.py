@@ -1,6 +1,7 @@
 """The two-input network: its loss against loops over single pairs, its state beside the model, and search with it."""
 
 import io
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -282,6 +283,21 @@ def test_a_model_without_a_cross_encoder_says_what_to_do(tmp_path: Path) -> None
 def test_heads_must_share_the_width() -> None:
     with pytest.raises(ValueError, match="width 30 is no multiple of heads 4"):
         CrossEncoderConfig(width=30)
+
+
+def test_a_network_kept_before_there_were_own_towers_is_read(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    save_model(model)
+    shared = SMALL.model_copy(update={"towers": "shared"})
+    Objectives([shared], Setting(load(model), 0, 0)).save_kept(model)
+    encoder, image = Encoder.load(model), [tiny_images()[0]]
+    expected = Reranker.load(model, encoder).score_images("red", image, [0])
+    file = model / "objectives" / "config.json"
+    written = json.loads(file.read_text())
+    for each in written.values():
+        assert each.pop("towers") == "shared"
+    file.write_text(json.dumps(written))
+    assert Reranker.load(model, encoder).score_images("red", image, [0]) == expected
 
 
 def test_a_cross_encoder_other_than_the_one_released_is_refused(release: OpenRelease, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 
+from models.contrastive import Targets
 from models.cross_encoder import CrossEncoder
 from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from models.objectives.clip import clip_loss
 
 
 class CrossEncoderConfig(Objective):
@@ -56,7 +58,7 @@ class CrossEncoderConfig(Objective):
 
 class CrossEncoderTerm(Term):
     """`ranking_loss` of some texts and images of a batch, each among its hard negatives; with towers of its own, the
-    contrast of their embeddings too.
+    contrast of their embeddings too (the first loss of Li et al. 2021, ALBEF).
 
     Several ranks look for negatives in their own share of the batch each.
     """
@@ -97,8 +99,8 @@ class CrossEncoderTerm(Term):
         loss = ranking_loss(score_M.view(-1, image_2AC.shape[2]), torch.cat([image_real_AK, text_real_AK]))
         if self.network.towers is not None:
             text_VD = texts.embedding_UD[ready.text_b[read_V]]
-            logits_VV = self.network.logit_scale * images.embedding_BD @ text_VD.T
-            loss = loss + contrast_loss(logits_VV, positive_bb[read_V][:, read_V])
+            evenly = even_targets(positive_bb[read_V][:, read_V])
+            loss = loss + clip_loss(images.embedding_BD, text_VD, evenly, self.network.logit_scale)
         return loss * (count / ready.count)
 
 
@@ -126,11 +128,8 @@ def ranking_loss(score_AC: torch.Tensor, real_AK: torch.Tensor) -> torch.Tensor:
     return -F.log_softmax(masked_AC, dim=1)[:, 0].mean()
 
 
-def contrast_loss(logits_VV: torch.Tensor, positive_VV: torch.Tensor) -> torch.Tensor:
-    """InfoNCE both ways among the images that were read and their texts, the target spread evenly over a row's known
-    positives (the first loss of Li et al. 2021, ALBEF)."""
-    losses = [
-        -(positive.float() / positive.sum(dim=1, keepdim=True) * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-        for logits, positive in ((logits_VV, positive_VV), (logits_VV.T, positive_VV.T))
-    ]
-    return torch.stack(losses).mean()
+def even_targets(positive_RC: torch.Tensor) -> Targets:
+    """Known positives, the target of each row and of each column spread evenly over them."""
+    rows_P, columns_P = positive_RC.nonzero(as_tuple=True)
+    row_weights_P, column_weights_P = 1 / positive_RC.sum(dim=1)[rows_P], 1 / positive_RC.sum(dim=0)[columns_P]
+    return Targets(rows_P, columns_P, row_weights_P, column_weights_P)

@@ -43,21 +43,20 @@ from models.relations import Relations
 from models.towers import DualEncoder, ModelConfig, create
 from models.trainer import Recipe, TrainingConfig, TrainingResult, train
 
-SLOW = {"momentum": 0.999}
-WITHIN = SLOW | {"contrasts": ("image_image",)}
+SLOW = 0.999
 ARMS: dict[str, dict[str, Sequence[Objective]]] = {
     "images": {
         "nt_xent": [NtXentConfig(temperature=None)],
-        "momentum, no queue": [MomentumConfig.model_validate(WITHIN | {"queue": 0})],
-        "momentum, queue 4,096": [MomentumConfig.model_validate(WITHIN | {"queue": 4096})],
+        "momentum, no queue": [MomentumConfig(contrasts=("image_image",), queue=0, momentum=SLOW)],
+        "momentum, queue 4,096": [MomentumConfig(contrasts=("image_image",), queue=4096, momentum=SLOW)],
     },
     "emoji": {
         "clip": [ClipConfig()],
-        "momentum, no queue": [MomentumConfig.model_validate(SLOW | {"queue": 0})],
-        "momentum, queue 4,096": [MomentumConfig.model_validate(SLOW | {"queue": 4096})],
+        "momentum, no queue": [MomentumConfig(queue=0, momentum=SLOW)],
+        "momentum, queue 4,096": [MomentumConfig(queue=4096, momentum=SLOW)],
         "clip + momentum, queue 4,096": [
             ClipConfig(weight=0.5),
-            MomentumConfig.model_validate(SLOW | {"queue": 4096, "weight": 0.5}),
+            MomentumConfig(queue=4096, momentum=SLOW, weight=0.5),
         ],
     },
 }

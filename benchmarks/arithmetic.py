@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flows.config import pipeline_folder
-from models.encoder import Embeddings
-from search.query import Query, search
-from search.release import OpenRelease
+from pairloom.flows.config import pipeline_folder
+from pairloom.models.encoder import Embeddings
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
 
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 GENDERS = ("man", "woman", "person")

@@ -32,11 +32,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flows.config import pipeline_folder
-from models.encoder import Embeddings
-from search.classify import add_examples, classify
-from search.release import OpenRelease
-from storage.images import IngestConfig, open_query_image
+from pairloom.flows.config import pipeline_folder
+from pairloom.models.encoder import Embeddings
+from pairloom.search.classify import add_examples, classify
+from pairloom.search.release import OpenRelease
+from pairloom.storage.images import IngestConfig, open_query_image
 
 PIPELINES = Path(__file__).parent / "objectives" / "classify.yaml"
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flows.config import load_pipeline
-from storage.corpus import Corpus, Snapshot
-from storage.embeddings import EmbeddingStore
-from storage.modelstore import ModelStore
-from storage.releases import Release, release_log
-from tasks.pipeline import Pipeline
+from pairloom.flows.config import load_pipeline
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import Release, release_log
+from pairloom.tasks.pipeline import Pipeline
 
 PIPELINES = Path(__file__).parent / "objectives" / "ordered.yaml"
 

@@ -25,11 +25,11 @@ from PIL import Image
 from scipy.spatial.distance import pdist, squareform  # type: ignore[import-untyped]  # SciPy publishes no types
 
 from benchmarks.collection import Released, print_figures, released
-from models.encoder import Encoder
-from models.mining.distances import DistancesConfig, Masses, grid_costs, masses, wasserstein
-from models.objectives.distance import learned_scale
-from storage.corpus import Corpus
-from tasks.items import images_of
+from pairloom.models.encoder import Encoder
+from pairloom.models.mining.distances import DistancesConfig, Masses, grid_costs, masses, wasserstein
+from pairloom.models.objectives.distance import learned_scale
+from pairloom.storage.corpus import Corpus
+from pairloom.tasks.items import images_of
 
 NEIGHBOURS = 10
 TIMED_PAIRS = 500

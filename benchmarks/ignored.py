@@ -22,16 +22,16 @@ from PIL import Image
 
 from benchmarks.momentum import table
 from benchmarks.rendered import scattered
-from models.encoder import Embeddings, Encoder
-from models.feed import TrainingItems
-from models.objectives.batch import Objective
-from models.objectives.clip import ClipConfig
-from models.objectives.reconstruction import ReconstructionConfig
-from models.pixels import open_pixels, write_pixels
-from models.probes import probe
-from models.relations import Relations
-from models.towers import ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.encoder import Embeddings, Encoder
+from pairloom.models.feed import TrainingItems
+from pairloom.models.objectives.batch import Objective
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.reconstruction import ReconstructionConfig
+from pairloom.models.pixels import open_pixels, write_pixels
+from pairloom.models.probes import probe
+from pairloom.models.relations import Relations
+from pairloom.models.towers import ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 
 def measure(weight: float, steps: int, seed: int) -> dict[str, float]:

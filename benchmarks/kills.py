@@ -34,13 +34,13 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.bundle import read_pictures, read_rows
-from models.feed import TrainingItems
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import MiningConfig, batch_negatives
-from models.pixels import open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.feed import TrainingItems
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import MiningConfig, batch_negatives
+from pairloom.models.pixels import open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 ITEMS, BATCH = 640, 32
 FORK = multiprocessing.get_context("fork")

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from open_clip.loss import SigLipLoss
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 
-from models.contrastive import Targets
-from models.objectives.clip import clip_loss
-from models.objectives.siglip import siglip_loss
+from pairloom.models.contrastive import Targets
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.siglip import siglip_loss
 
 
 def prepare(name: str, batch: int, width: int) -> Callable[[], None]:

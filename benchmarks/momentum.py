@@ -32,16 +32,23 @@ from PIL import Image
 
 from benchmarks.bundle import read_collection, read_pictures, read_rows
 from benchmarks.towers import recalls
-from models.encoder import Encoder
-from models.feed import TrainingItems
-from models.objectives.batch import Objective
-from models.objectives.clip import ClipConfig
-from models.objectives.momentum import MomentumConfig
-from models.objectives.nt_xent import NtXentConfig
-from models.pixels import AugmentationConfig, augment, draw_changes, normalize_pixels, open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import TrainingItems
+from pairloom.models.objectives.batch import Objective
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.momentum import MomentumConfig
+from pairloom.models.objectives.nt_xent import NtXentConfig
+from pairloom.models.pixels import (
+    AugmentationConfig,
+    augment,
+    draw_changes,
+    normalize_pixels,
+    open_pixels,
+    write_pixels,
+)
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
 
 SLOW = 0.999
 ARMS: dict[str, dict[str, Sequence[Objective]]] = {

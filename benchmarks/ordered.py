@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.collection import print_figures, released
 from benchmarks.rendered import GAMES, outcome
-from models.objectives.ordered import OrderedClassifier
-from storage.corpus import Corpus
+from pairloom.models.objectives.ordered import OrderedClassifier
+from pairloom.storage.corpus import Corpus
 
 
 def figures(file: Path, name: str) -> dict[str, float]:

@@ -45,15 +45,15 @@ from PIL import Image
 
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
-from models.encoder import Encoder
-from models.feed import TrainingItems
-from models.metrics import EvaluationConfig, evaluate
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import MiningConfig, batch_negatives
-from models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import TrainingItems
+from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import MiningConfig, batch_negatives
+from pairloom.models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 TAUGHT, ASKED = "twemoji", "openmoji"
 RECALLS = {

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flows.config import load_pipeline
-from models.bootstrap import mean_intervals
-from search.query import Query, search
-from search.release import OpenRelease
-from storage.corpus import Corpus
-from tasks.items import read_items
+from pairloom.flows.config import load_pipeline
+from pairloom.models.bootstrap import mean_intervals
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
+from pairloom.storage.corpus import Corpus
+from pairloom.tasks.items import read_items
 
 FILE = Path(__file__).parent / "objectives" / "rerank.yaml"
 CANDIDATES = (10, 50)

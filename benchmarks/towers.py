@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.bundle import Collection, read_collection
-from models.encoder import Encoder
-from models.feed import TrainingItems
-from models.metrics import EvaluationConfig, evaluate
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import MiningConfig, batch_negatives
-from models.pixels import open_pixels, write_pixels
-from models.towers import ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import TrainingItems
+from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import MiningConfig, batch_negatives
+from pairloom.models.pixels import open_pixels, write_pixels
+from pairloom.models.towers import ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 
 def measure(shape: str, name: str, config: TrainingConfig, workdir: Path) -> dict[str, float]:

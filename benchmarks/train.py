@@ -51,13 +51,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
-from models.batches import BatchPlan
-from models.feed import TrainingItems
-from models.pixels import AugmentationConfig, normalize_pixels, open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
-from models.training_log import TrainingProgress
+from pairloom.models.batches import BatchPlan
+from pairloom.models.feed import TrainingItems
+from pairloom.models.pixels import AugmentationConfig, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.training_log import TrainingProgress
 
 CAPTIONS = ("names", "joined", "separate")
 Clock = Callable[[], float]

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.feed import TrainingItems
-from models.mining.negatives import MiningConfig
-from models.objectives.triplet import Choice, TripletConfig
-from models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.feed import TrainingItems
+from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.objectives.triplet import Choice, TripletConfig
+from pairloom.models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 ARCHITECTURE = Path(__file__).parent / "objectives" / "digits-16.json"
 AUGMENTATION = AugmentationConfig(shift=0.06, scale=0.1, rotation=10, colour=0.1)

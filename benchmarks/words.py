@@ -21,14 +21,14 @@ import torch
 
 from benchmarks.bundle import Collection, read_pictures, read_rows
 from benchmarks.towers import recalls
-from models.encoder import Encoder
-from models.feed import TrainingItems
-from models.pixels import AugmentationConfig, open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import ModelConfig, create
-from models.trainer import Recipe, TrainingConfig, train
-from models.word_start import start_from_words
-from models.word_vectors import WordVectorsConfig, learn_words
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import TrainingItems
+from pairloom.models.pixels import AugmentationConfig, open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import ModelConfig, create
+from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.word_start import start_from_words
+from pairloom.models.word_vectors import WordVectorsConfig, learn_words
 
 STILL = AugmentationConfig(shift=0.04, scale=0.08, rotation=3, colour=0.05)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tasks.pipeline import Pipeline
+from pairloom.tasks.pipeline import Pipeline
 
 PAGE = Path(__file__).parent / "configuration.md"
 OUTSIDE = ("name", "root")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from search.release import OpenRelease
-    from tasks.pipeline import Pipeline
+    from pairloom.search.release import OpenRelease
+    from pairloom.tasks.pipeline import Pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,10 +55,10 @@ def start() -> None:
 @app.command()
 def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
     """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
-    from flows.console import show_night
-    from flows.nightly import nightly
-    from flows.outcome import Night
-    from flows.progress import run_flow
+    from pairloom.flows.console import show_night
+    from pairloom.flows.nightly import nightly
+    from pairloom.flows.outcome import Night
+    from pairloom.flows.progress import run_flow
 
     def failed(reason: str) -> None:
         if json_:
@@ -80,9 +80,9 @@ def _stage_command(stage: str, about: str) -> None:
 
 
 def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> None:
-    from flows import stages
-    from flows.console import show_ref
-    from flows.progress import run_flow
+    from pairloom.flows import stages
+    from pairloom.flows.console import show_ref
+    from pairloom.flows.progress import run_flow
 
     with _errors():
         ref = run_flow(getattr(stages, stage), pipeline(), quiet=json_)
@@ -136,8 +136,8 @@ def evaluate(
     """
     if model is None and data is None and not any((pretrained, base, column, where, split, k, slices, probe)):
         return _run_stage("evaluate", lambda: _writable(_pipeline(name, file, root, set_)), json_)
-    from flows.console import show_scores
-    from flows.scoring import Owner, Question, score_question
+    from pairloom.flows.console import show_scores
+    from pairloom.flows.scoring import Owner, Question, score_question
 
     with _errors():
         if model is None or data is None:
@@ -181,12 +181,12 @@ def search(
     json_: Json = False,
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
-    from flows.console import show_hits
-    from search.map import ReleaseMap
-    from search.query import Query
-    from search.query import search as find
-    from search.rerank import CANDIDATES
-    from search.sheet import contact_sheet
+    from pairloom.flows.console import show_hits
+    from pairloom.search.map import ReleaseMap
+    from pairloom.search.query import Query
+    from pairloom.search.query import search as find
+    from pairloom.search.rerank import CANDIDATES
+    from pairloom.search.sheet import contact_sheet
 
     with _errors():
         if candidates is not None and not rerank:
@@ -212,8 +212,8 @@ def map_(
     root: Root = None,
 ) -> None:
     """Draw a map of the current release, on which like images lie near one another."""
-    from search.map import ReleaseMap
-    from search.map_picture import map_picture
+    from pairloom.search.map import ReleaseMap
+    from pairloom.search.map_picture import map_picture
 
     with _errors():
         if out.suffix.lower() != ".webp":
@@ -235,8 +235,8 @@ def sql(
 
     `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
     """
-    from flows.console import show_rows
-    from search.sql import json_rows, run_sql
+    from pairloom.flows.console import show_rows
+    from pairloom.search.sql import json_rows, run_sql
 
     with _errors():
         rows = json_rows(run_sql(_release(name, file, root), statement))
@@ -261,9 +261,9 @@ def words(
 
     Sums make analogies: `pairloom words king --minus man --plus woman`.
     """
-    from flows.console import show_words
-    from models.word_vectors import Question, ask
-    from tasks.words import served_words
+    from pairloom.flows.console import show_words
+    from pairloom.models.word_vectors import Question, ask
+    from pairloom.tasks.words import served_words
 
     with _errors():
         vectors = served_words(_writable(_pipeline(name, file, root)))
@@ -287,8 +287,8 @@ def classify(
 
     The classes are the release's groups and those of `pairloom classes add`.
     """
-    from flows.console import show_classified
-    from search.classify import classify as tell
+    from pairloom.flows.console import show_classified
+    from pairloom.search.classify import classify as tell
 
     with _errors():
         found = tell(_release(name, file, root), images, column=column, threshold=threshold)
@@ -315,8 +315,8 @@ def list_classes(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`")
         return
-    from flows.console import show_rows
-    from search.classify import Classes
+    from pairloom.flows.console import show_rows
+    from pairloom.search.classify import Classes
 
     with _errors():
         rows = [row.model_dump() for row in Classes(_release(name, file, root), column).rows()]
@@ -334,8 +334,8 @@ def add_class(
     json_: Json = False,
 ) -> None:
     """Add a class from a few examples: the next `pairloom classify` knows it."""
-    from flows.console import show_rows
-    from search.classify import add_examples
+    from pairloom.flows.console import show_rows
+    from pairloom.search.classify import add_examples
 
     with _errors():
         row = add_examples(_release(name, file, root), class_, images, column=column).model_dump()
@@ -352,8 +352,8 @@ def remove_class(
     json_: Json = False,
 ) -> None:
     """Take back the examples of an added class; the items of the release stay."""
-    from flows.console import show_rows
-    from storage.classes import ClassStore
+    from pairloom.flows.console import show_rows
+    from pairloom.storage.classes import ClassStore
 
     with _errors():
         row = {"name": class_.strip(), "removed": ClassStore(_folder(name, file, root)).remove(column, class_)}
@@ -363,9 +363,9 @@ def remove_class(
 @app.command()
 def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
     """Show what is stored and what is served, of one pipeline or of all."""
-    from flows.config import pipeline_names
-    from flows.console import show_status
-    from flows.history import pipeline_status
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.console import show_status
+    from pairloom.flows.history import pipeline_status
 
     with _errors():
         names = [name] if name else pipeline_names(file)
@@ -376,8 +376,8 @@ def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json
 @app.command()
 def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
     """List the releases, newest first."""
-    from flows.console import show_releases
-    from flows.history import release_rows
+    from pairloom.flows.console import show_releases
+    from pairloom.flows.history import release_rows
 
     with _errors():
         rows = release_rows(_folder(name, file, root))
@@ -393,8 +393,8 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show one release: what it binds, how good it is, why it was made."""
-    from flows.console import show_release
-    from storage.releases import release_log
+    from pairloom.flows.console import show_release
+    from pairloom.storage.releases import release_log
 
     with _errors():
         release = release_log(_folder(name, file, root)).read(number)
@@ -410,8 +410,8 @@ def rollback(
     json_: Json = False,
 ) -> None:
     """Serve an earlier release again: a new record that names its content."""
-    from flows.console import show_release
-    from storage.releases import roll_back
+    from pairloom.flows.console import show_release
+    from pairloom.storage.releases import roll_back
 
     with _errors():
         release = roll_back(_folder(name, file, root), number)
@@ -427,13 +427,13 @@ def deploy(
     json_: Json = False,
 ) -> None:
     """Register every pipeline's night, with its schedule, and its stages on the Prefect server."""
-    from flows.config import pipeline_names
-    from flows.deploy import deploy_pipelines, plan_deployments
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.deploy import deploy_pipelines, plan_deployments
 
     with _errors():
         pipelines = [_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
         rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
-    from flows.console import show_rows
+    from pairloom.flows.console import show_rows
 
     _show(json_, rows, lambda: show_rows(rows))
 
@@ -441,8 +441,8 @@ def deploy(
 @app.command()
 def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> None:
     """Run a Prefect server, the schedules and the runs in this one process."""
-    from flows.config import pipeline_names
-    from flows.deploy import serve_pipelines
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.deploy import serve_pipelines
 
     with _errors():
         serve_pipelines([_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))])
@@ -454,33 +454,33 @@ def demo(
     sheet: Annotated[Path, typer.Option(help="Where to write the page of hits.")] = Path("contact-sheet.html"),
 ) -> None:
     """From nothing to a searchable release of some thousand icons, in minutes on a laptop's CPU."""
-    from flows.demo import run_demo
+    from pairloom.flows.demo import run_demo
 
     with _errors():
         run_demo(root, sheet)
 
 
 def _pipeline(name: str | None, file: Path, root: Path | None, overrides: list[str] | None = None) -> "Pipeline":
-    from flows.config import load_pipeline
+    from pairloom.flows.config import load_pipeline
 
     return load_pipeline(file, name, root=root, overrides=overrides or ())
 
 
 def _folder(name: str | None, file: Path, root: Path | None) -> Path:
-    from flows.config import pipeline_folder
+    from pairloom.flows.config import pipeline_folder
 
     return pipeline_folder(file, name, root=root)
 
 
 def _writable(pipeline: "Pipeline") -> "Pipeline":
-    from storage.files import make_writable
+    from pairloom.storage.files import make_writable
 
     make_writable(pipeline.folder)
     return pipeline
 
 
 def _release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
-    from search.release import OpenRelease
+    from pairloom.search.release import OpenRelease
 
     return OpenRelease.open(_folder(name, file, root))
 

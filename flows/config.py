@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
-    from tasks.pipeline import Pipeline
+    from pairloom.tasks.pipeline import Pipeline
 
 
 def pipeline_names(file: Path) -> list[str]:
@@ -54,7 +54,7 @@ def block_pipeline(block: dict[str, Any], overrides: Sequence[str]) -> "Pipeline
 
 def _checked(block: dict[str, Any], where: str) -> "Pipeline":
     # Imported here: who only reads a release need not wait seconds for torch.
-    from tasks.pipeline import Pipeline
+    from pairloom.tasks.pipeline import Pipeline
 
     try:
         return Pipeline.model_validate(block)

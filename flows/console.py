@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
+from pairloom.flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
 
 if TYPE_CHECKING:
-    from flows.outcome import Night
-    from models.word_vectors import Answer
-    from search.classify import Classified
-    from search.query import SearchResult
-    from storage.releases import Release
-    from tasks.scoring import Scores
+    from pairloom.flows.outcome import Night
+    from pairloom.models.word_vectors import Answer
+    from pairloom.search.classify import Classified
+    from pairloom.search.query import SearchResult
+    from pairloom.storage.releases import Release
+    from pairloom.tasks.scoring import Scores
 
 SLICES = 12
 MEASURED = ("metrics", "intervals", "champion_metrics", "champion_intervals")

@@ -5,19 +5,19 @@ from pathlib import Path
 
 from rich.text import Text
 
-import flows
-from flows.config import load_pipeline
-from flows.console import out, show_night
-from flows.nightly import nightly
-from flows.progress import bar, run_flow
-from search.map import ReleaseMap
-from search.query import Query, SearchResult, search
-from search.release import OpenRelease
-from search.sheet import contact_sheet
-from storage.files import make_writable
-from storage.icons import render_icons
+import pairloom
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.console import out, show_night
+from pairloom.flows.nightly import nightly
+from pairloom.flows.progress import bar, run_flow
+from pairloom.search.map import ReleaseMap
+from pairloom.search.query import Query, SearchResult, search
+from pairloom.search.release import OpenRelease
+from pairloom.search.sheet import contact_sheet
+from pairloom.storage.files import make_writable
+from pairloom.storage.icons import render_icons
 
-FILE = Path(flows.__file__).parents[1] / "pipelines.yaml"
+FILE = Path(pairloom.__file__).parents[1] / "pipelines.yaml"
 QUERIES = (
     Query(text="trash"),
     Query(text="arrow left"),

@@ -17,10 +17,10 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from flows.local_server import prefect_server
-from flows.nightly import nightly
-from flows.stages import STAGES
-from tasks.pipeline import Pipeline, WorkersConfig
+from pairloom.flows.local_server import prefect_server
+from pairloom.flows.nightly import nightly
+from pairloom.flows.stages import STAGES
+from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 
 
 def plan_deployments(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from storage.corpus import Corpus
-from storage.releases import release_log
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.releases import release_log
 
 
 def pipeline_status(folder: Path) -> dict[str, Any]:

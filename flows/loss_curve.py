@@ -3,10 +3,10 @@
 import io
 from collections.abc import Sequence
 
-from flows.markdown import table
-from search.sheet import data_uri
-from storage.modelstore import ModelStore
-from tasks.pipeline import Pipeline
+from pairloom.flows.markdown import table
+from pairloom.search.sheet import data_uri
+from pairloom.storage.modelstore import ModelStore
+from pairloom.tasks.pipeline import Pipeline
 
 PANELS = {
     "loss": ("loss",),

@@ -5,12 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from flows.markdown import table
-from search.sheet import Pair, data_uri, pair_picture
-from storage.corpus import Corpus
-from storage.pairs import PairStore
-from tasks.items import images_of
-from tasks.pipeline import Pipeline
+from pairloom.flows.markdown import table
+from pairloom.search.sheet import Pair, data_uri, pair_picture
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.pairs import PairStore
+from pairloom.tasks.items import images_of
+from pairloom.tasks.pipeline import Pipeline
 
 _BARS = " ▁▂▃▄▅▆▇█"
 

@@ -2,19 +2,19 @@
 
 from prefect import flow
 
-from flows.outcome import Night
-from flows.placement import placed
-from flows.report import report
-from tasks.decide import decide
-from tasks.embed import embed
-from tasks.evaluate import evaluate
-from tasks.index import index
-from tasks.ingest import ingest
-from tasks.mine import mine
-from tasks.pipeline import Pipeline
-from tasks.publish import publish
-from tasks.stage import clock
-from tasks.train import train
+from pairloom.flows.outcome import Night
+from pairloom.flows.placement import placed
+from pairloom.flows.report import report
+from pairloom.tasks.decide import decide
+from pairloom.tasks.embed import embed
+from pairloom.tasks.evaluate import evaluate
+from pairloom.tasks.index import index
+from pairloom.tasks.ingest import ingest
+from pairloom.tasks.mine import mine
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.publish import publish
+from pairloom.tasks.stage import clock
+from pairloom.tasks.train import train
 
 
 @flow(name="nightly", flow_run_name="nightly-{pipeline.name}")

@@ -6,8 +6,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
-from tasks.pipeline import Pipeline
-from tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
 
 
 class Night(BaseModel, frozen=True):

@@ -8,8 +8,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 
-from tasks.pipeline import Pipeline
-from tasks.stage import timed
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.stage import timed
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from tasks.pipeline import Pipeline
-from tasks.stage import listen
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.stage import listen
 
 R = TypeVar("R")
 
@@ -48,7 +48,7 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
 def stage_bars(*, quiet: bool) -> Iterator[None]:
     """A bar for every stage that runs inside; where `quiet`, or where there is no terminal, lines in the log."""
     if quiet or not err.is_terminal:
-        logging.getLogger("tasks").setLevel(logging.INFO)
+        logging.getLogger("pairloom.tasks").setLevel(logging.INFO)
         yield
         return
     with Progress(*COLUMNS, console=err) as progress:

@@ -6,18 +6,18 @@ from typing import cast
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from flows.loss_curve import curve_section
-from flows.markdown import escaped, table
-from flows.metrics_table import metrics_grid, probes_grid, slices_grid
-from flows.mining_report import mining_section
-from flows.outcome import Night
-from search.map import ReleaseMap
-from search.map_picture import map_picture
-from search.query import Query, SearchResult, search
-from search.release import OpenRelease
-from search.sheet import contact_picture, data_uri
-from storage.corpus import Corpus
-from tasks.pipeline import Pipeline
+from pairloom.flows.loss_curve import curve_section
+from pairloom.flows.markdown import escaped, table
+from pairloom.flows.metrics_table import metrics_grid, probes_grid, slices_grid
+from pairloom.flows.mining_report import mining_section
+from pairloom.flows.outcome import Night
+from pairloom.search.map import ReleaseMap
+from pairloom.search.map_picture import map_picture
+from pairloom.search.query import Query, SearchResult, search
+from pairloom.search.release import OpenRelease
+from pairloom.search.sheet import contact_picture, data_uri
+from pairloom.storage.corpus import Corpus
+from pairloom.tasks.pipeline import Pipeline
 
 QUERIES = 6
 HITS = 8

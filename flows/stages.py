@@ -5,17 +5,17 @@ from typing import TypeVar
 from prefect import flow
 from pydantic import BaseModel
 
-from storage.runs import Run
-from tasks.decide import decide, snapshot_ref, verdict_name
-from tasks.embed import embed as embed_items
-from tasks.evaluate import evaluate as evaluate_challenger
-from tasks.index import index
-from tasks.ingest import ingest as ingest_rows
-from tasks.mine import mine as mine_pairs
-from tasks.pipeline import Pipeline
-from tasks.publish import publish as publish_release
-from tasks.refs import EmbeddingsRef, ModelRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
-from tasks.train import train as train_challenger
+from pairloom.storage.runs import Run
+from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
+from pairloom.tasks.embed import embed as embed_items
+from pairloom.tasks.evaluate import evaluate as evaluate_challenger
+from pairloom.tasks.index import index
+from pairloom.tasks.ingest import ingest as ingest_rows
+from pairloom.tasks.mine import mine as mine_pairs
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.publish import publish as publish_release
+from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.train import train as train_challenger
 
 R = TypeVar("R", bound=BaseModel)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.partners import Partners
+from pairloom.models.partners import Partners
 
 Indices = npt.NDArray[np.int64]
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.tokens import image_tokens, text_tokens
-from models.towers import DualEncoder
+from pairloom.models.tokens import image_tokens, text_tokens
+from pairloom.models.towers import DualEncoder
 
 
 @dataclass(frozen=True)

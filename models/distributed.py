@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from models.towers import best_device
+from pairloom.models.towers import best_device
 
 BUCKET = 1 << 24
 """Gradient values summed in one message."""

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from models import towers
-from models.relations import Indices
-from models.second_tower import Mask, SecondImageTowerConfig
+from pairloom.models import towers
+from pairloom.models.relations import Indices
+from pairloom.models.second_tower import Mask, SecondImageTowerConfig
 
 Embeddings = npt.NDArray[np.float32]
 

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.batches import BatchPlan, Indices
-from models.contrastive import Targets
-from models.distributed import ALONE, Ranks
-from models.pairs import BatchPairs, ItemPairs
-from models.pixels import AugmentationConfig, Pixels, augment, draw_changes, normalize_pixels
-from models.relations import Relations
-from models.second_tower import Mask
-from models.towers import DualEncoder
+from pairloom.models.batches import BatchPlan, Indices
+from pairloom.models.contrastive import Targets
+from pairloom.models.distributed import ALONE, Ranks
+from pairloom.models.pairs import BatchPairs, ItemPairs
+from pairloom.models.pixels import AugmentationConfig, Pixels, augment, draw_changes, normalize_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.second_tower import Mask
+from pairloom.models.towers import DualEncoder
 
 Side = Literal["image", "text", "image_view", "text_view"]
 """What of an item is embedded; a view is a second one: other random changes of the image, another of its texts."""

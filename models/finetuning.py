@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.lora import add_adapters, merge_adapters
-from models.recurrent import LstmTextTower
-from models.towers import DualEncoder, ModelConfig
+from pairloom.models.lora import add_adapters, merge_adapters
+from pairloom.models.recurrent import LstmTextTower
+from pairloom.models.towers import DualEncoder, ModelConfig
 
 
 def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:

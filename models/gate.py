@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
-from models.metrics import DIRECTIONS, RetrievalMetrics
+from pairloom.models.metrics import DIRECTIONS, RetrievalMetrics
 
 RESAMPLES = 10_000
 

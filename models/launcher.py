@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from models.distributed import launched
-from models.trainer import TrainingConfig
+from pairloom.models.distributed import launched
+from pairloom.models.trainer import TrainingConfig
 
 RESTARTS = 2
 """After a process died or hung, all start again from the last checkpoint this often."""

@@ -13,8 +13,8 @@ import torch
 from pydantic import BaseModel, Field, field_validator
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.bootstrap import Values, mean_intervals, median, median_interval
-from models.relations import Indices, Mask, Relations, normalize_text
+from pairloom.models.bootstrap import Values, mean_intervals, median, median_interval
+from pairloom.models.relations import Indices, Mask, Relations, normalize_text
 
 Embeddings = npt.NDArray[np.float32]
 Shares = npt.NDArray[np.float64]

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.contrastive import single
-from models.feed import ReadyBatch, Side
-from models.towers import DualEncoder
+from pairloom.models.contrastive import single
+from pairloom.models.feed import ReadyBatch, Side
+from pairloom.models.towers import DualEncoder
 
 SIDES: tuple[Side, ...] = get_args(Side)
 TEXTS: AbstractSet[str] = {"text", "text_view"}

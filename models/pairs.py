@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.relations import Indices
+from pairloom.models.relations import Indices
 
 Relation = Literal["negative", "ordered", "target"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)

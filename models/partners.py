@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.pairs import ItemPairs, no_pairs
-from models.relations import Indices, Relations
+from pairloom.models.pairs import ItemPairs, no_pairs
+from pairloom.models.relations import Indices, Relations
 
 Positive = "positive"
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.bootstrap import Values
-from models.relations import Indices
+from pairloom.models.bootstrap import Values
+from pairloom.models.relations import Indices
 
 Embeddings = npt.NDArray[np.float32]
 

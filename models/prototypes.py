@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.relations import Indices, Mask
+from pairloom.models.relations import Indices, Mask
 
 Embeddings = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.distributed import Ranks
-from models.encoder import Embeddings, mean_text_embeddings
-from models.feed import TrainingItems
-from models.finetuning import training_mode
-from models.mining.negatives import MiningConfig, batch_negatives, mine_negatives
-from models.pixels import normalize_pixels
-from models.towers import DualEncoder
+from pairloom.models.distributed import Ranks
+from pairloom.models.encoder import Embeddings, mean_text_embeddings
+from pairloom.models.feed import TrainingItems
+from pairloom.models.finetuning import training_mode
+from pairloom.models.mining.negatives import MiningConfig, batch_negatives, mine_negatives
+from pairloom.models.pixels import normalize_pixels
+from pairloom.models.towers import DualEncoder
 
 ROWS = 256
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from models.cross_encoder import CrossEncoder
-from models.encoder import Encoder
-from models.objectives.batch import Setting
-from models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm
-from models.objectives.kept import read_configs, read_kept
+from pairloom.models.cross_encoder import CrossEncoder
+from pairloom.models.encoder import Encoder
+from pairloom.models.objectives.batch import Setting
+from pairloom.models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm
+from pairloom.models.objectives.kept import read_configs, read_kept
 
 Scores = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models.towers import DualEncoder
+from pairloom.models.towers import DualEncoder
 
 
 @dataclass(frozen=True)

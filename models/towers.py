@@ -20,9 +20,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from models import recurrent
-from models.lora import LoraConfig
-from models.second_tower import (
+from pairloom.models import recurrent
+from pairloom.models.lora import LoraConfig
+from pairloom.models.second_tower import (
     PREFIX,
     SecondImageTowerConfig,
     add_second_tower,
@@ -30,8 +30,8 @@ from models.second_tower import (
     load_second_tower,
     save_second_tower,
 )
-from models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
-from models.word_vectors import WordVectorsConfig
+from pairloom.models.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
+from pairloom.models.word_vectors import WordVectorsConfig
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CONFIG_NAME = "open_clip_config.json"
@@ -104,7 +104,7 @@ class DualEncoder:
     """An image tower and a text tower with their tokenizer."""
 
     network: torch.nn.Module
-    """open_clip's `CLIP` or `CustomTextCLIP`, whose text tower may be ours (`models.recurrent`)."""
+    """open_clip's `CLIP` or `CustomTextCLIP`, whose text tower may be ours (`pairloom.models.recurrent`)."""
     tokenizer: Any
     """open_clip's tokenizer: list of B texts → int64 (B, L)."""
     config: dict[str, Any]

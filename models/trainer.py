@@ -16,23 +16,23 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, Field, model_validator
 
-from models.batches import BatchPlan
-from models.checkpoint import Checkpoints, Position
-from models.distributed import ALONE, Ranks
-from models.feed import BatchSource, Feed, Side, TrainingItems
-from models.finetuning import finish, match_layout, own_groups, parameter_groups, prepare
-from models.micro_batches import MicroBatches
-from models.mining.negatives import MiningConfig
-from models.objectives.batch import EmbeddedBatch, Objective, Setting
-from models.objectives.clip import ClipConfig
-from models.objectives.terms import Objectives, partners, wants
-from models.partners import Partners
-from models.pixels import AugmentationConfig
-from models.refresh import mine_again
-from models.second_tower import SecondImageTowerConfig
-from models.stability import COLLAPSED, PATIENCE, LossGuard, spread
-from models.towers import DualEncoder, ModelConfig, best_device
-from models.training_log import TrainingLog, TrainingProgress
+from pairloom.models.batches import BatchPlan
+from pairloom.models.checkpoint import Checkpoints, Position
+from pairloom.models.distributed import ALONE, Ranks
+from pairloom.models.feed import BatchSource, Feed, Side, TrainingItems
+from pairloom.models.finetuning import finish, match_layout, own_groups, parameter_groups, prepare
+from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.terms import Objectives, partners, wants
+from pairloom.models.partners import Partners
+from pairloom.models.pixels import AugmentationConfig
+from pairloom.models.refresh import mine_again
+from pairloom.models.second_tower import SecondImageTowerConfig
+from pairloom.models.stability import COLLAPSED, PATIENCE, LossGuard, spread
+from pairloom.models.towers import DualEncoder, ModelConfig, best_device
+from pairloom.models.training_log import TrainingLog, TrainingProgress
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.towers import DualEncoder
-from models.word_vectors import WordVectors
+from pairloom.models.towers import DualEncoder
+from pairloom.models.word_vectors import WordVectors
 
 
 def start_from_words(encoder: DualEncoder, words: WordVectors) -> int:

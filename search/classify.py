@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from models.prototypes import (
+from pairloom.models.prototypes import (
     Nearest,
     Threshold,
     Values,
@@ -24,13 +24,13 @@ from models.prototypes import (
     nearest_two,
     prototypes,
 )
-from models.relations import Indices, Mask
-from search.query import SCORE_DIGITS
-from search.release import OpenRelease
-from storage.classes import ClassStore, Vectors, checked_name
-from storage.images import IngestConfig, open_query_image, open_stored, read_example
-from storage.index import Floats
-from storage.schema import VECTOR_COLUMNS
+from pairloom.models.relations import Indices, Mask
+from pairloom.search.query import SCORE_DIGITS
+from pairloom.search.release import OpenRelease
+from pairloom.storage.classes import ClassStore, Vectors, checked_name
+from pairloom.storage.images import IngestConfig, open_query_image, open_stored, read_example
+from pairloom.storage.index import Floats
+from pairloom.storage.schema import VECTOR_COLUMNS
 
 logger = logging.getLogger(__name__)
 

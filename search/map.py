@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.projection import Floats, Method, Projection
-from search.release import OpenRelease
+from pairloom.models.projection import Floats, Method, Projection
+from pairloom.search.release import OpenRelease
 
 MAX_ITEMS = 2_000
 """Items drawn at most: a map of more is no clearer, and this bounds what it costs."""

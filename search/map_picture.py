@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from search.map import OTHERS, ReleaseMap
-from search.picture import fitting, paste, webp
+from pairloom.search.map import OTHERS, ReleaseMap
+from pairloom.search.picture import fitting, paste, webp
 
 WIDTH, HEIGHT = 1200, 760
 LEGEND = 190

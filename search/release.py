@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lance
 
-from storage.files import FileDigests, damage
-from storage.releases import Release, release_log
-from storage.vectors import names_model, table_metadata, table_name
+from pairloom.storage.files import FileDigests, damage
+from pairloom.storage.releases import Release, release_log
+from pairloom.storage.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
-    from models.reranker import Reranker
+    from pairloom.models.encoder import Encoder
+    from pairloom.models.reranker import Reranker
 
 
 class OpenRelease:
@@ -45,7 +45,7 @@ class OpenRelease:
     def encoder(self) -> "Encoder":
         """The dual encoder that made this release's vectors, loaded when first asked for."""
         # Imported here: SQL without a text to encode answers without waiting seconds for torch.
-        from models.encoder import Encoder
+        from pairloom.models.encoder import Encoder
 
         wrong = damage(self.folder, _model_files(self.record), contents=True)
         if wrong:
@@ -63,7 +63,7 @@ class OpenRelease:
     @cached_property
     def reranker(self) -> "Reranker":
         """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
-        from models.reranker import Reranker
+        from pairloom.models.reranker import Reranker
 
         # The encoder first: it refuses files that are not those released.
         return Reranker.load(self.folder / "models" / self.record.model_id, self.encoder)

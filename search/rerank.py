@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from search.release import OpenRelease
-from storage.images import open_stored
+from pairloom.search.release import OpenRelease
+from pairloom.storage.images import open_stored
 
 if TYPE_CHECKING:
-    from models.reranker import Scores
+    from pairloom.models.reranker import Scores
 
 CANDIDATES = 50
 """Rows that are scored again where nobody says how many."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from search.map import ReleaseMap
-from search.map_picture import HEIGHT, WIDTH, map_picture, plotted
-from search.picture import fitting, paste, webp
-from search.query import Hit, SearchResult
+from pairloom.search.map import ReleaseMap
+from pairloom.search.map_picture import HEIGHT, WIDTH, map_picture, plotted
+from pairloom.search.picture import fitting, paste, webp
+from pairloom.search.query import Hit, SearchResult
 
 Titled = tuple[str, SearchResult]
 

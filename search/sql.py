@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from search.query import Query, json_value, nearest_rows, query_vector
-from search.release import OpenRelease
+from pairloom.search.query import Query, json_value, nearest_rows, query_vector
+from pairloom.search.release import OpenRelease
 
 MEMORY_LIMIT = "4GB"
 MAX_ROWS = 1_000_000

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BeforeValidator, PlainSerializer
 
-from storage.files import DamagedError, make_writable, sync
-from storage.parquet import read_parquet, write_parquet
-from storage.records import Record, RecordLog, StaleWriterError
-from storage.schema import example_schema
+from pairloom.storage.files import DamagedError, make_writable, sync
+from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.records import Record, RecordLog, StaleWriterError
+from pairloom.storage.schema import example_schema
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field, field_validator
 
-from storage.schema import RESERVED_COLUMNS, ColumnType
+from pairloom.storage.schema import RESERVED_COLUMNS, ColumnType
 
 Metadata = str | int | float | bool | datetime | list[str] | None
 
@@ -59,7 +59,7 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 
     @property
     def types(self) -> dict[str, ColumnType]:
-        """Type of each metadata column, as `storage.schema.item_schema` takes them."""
+        """Type of each metadata column, as `pairloom.storage.schema.item_schema` takes them."""
         return {name: kept.type for name, kept in self.kept.items()}
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from storage.digest import digest
-from storage.files import digest_files
-from storage.parquet import read_parquet, read_schema, write_parquet
-from storage.records import Record, RecordLog
+from pairloom.storage.digest import digest
+from pairloom.storage.files import digest_files
+from pairloom.storage.parquet import read_parquet, read_schema, write_parquet
+from pairloom.storage.records import Record, RecordLog
 
 
 class Part(BaseModel, frozen=True, extra="forbid"):

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.corpus import Part, Snapshot
-from storage.parquet import read_parquet, write_parquet
-from storage.schema import embedding_schema
+from pairloom.storage.corpus import Part, Snapshot
+from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.schema import embedding_schema
 
 
 class EmbeddingStore:

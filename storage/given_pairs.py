@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, model_validator
 
-from storage.columns import typed
-from storage.raw_rows import RawRow, Values, csv_rows, jsonl_rows
+from pairloom.storage.columns import typed
+from pairloom.storage.raw_rows import RawRow, Values, csv_rows, jsonl_rows
 
 Kind = Literal["parquet", "csv", "jsonl"]
 RELATIONS = ("positive", "negative", "ordered", "target")

@@ -1,8 +1,8 @@
-"""The child process that decodes untrusted image files, and the messages it exchanges with `storage.images`.
+"""The child process that decodes untrusted image files, and the messages it exchanges with `pairloom.storage.images`.
 
 A message is a JSON header and a block of bytes, each behind its length: no pickle, so that a child which a hostile
-file has taken over can send wrong pictures but run nothing in the parent. Run as `python -m storage.image_worker`,
-which, unlike a child of `multiprocessing`, does not import the parent's main module.
+file has taken over can send wrong pictures but run nothing in the parent. Run with `python -m`, which, unlike a child
+of `multiprocessing`, does not import the parent's main module.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from storage.pixels import DecodedImage, Limits, RejectedImage, decode_file
+from pairloom.storage.pixels import DecodedImage, Limits, RejectedImage, decode_file
 
 _LENGTHS = struct.Struct("<II")
 _LONGEST = 2**27

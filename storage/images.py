@@ -20,8 +20,8 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 from pydantic import BaseModel, Field
 
-from storage.image_worker import message, read_message, understood
-from storage.pixels import DecodedImage, Limits, RejectedImage, decode_file, open_upright
+from pairloom.storage.image_worker import message, read_message, understood
+from pairloom.storage.pixels import DecodedImage, Limits, RejectedImage, decode_file, open_upright
 
 __all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored", "read_example"]
 
@@ -199,7 +199,7 @@ class _Child:
     def _start(self) -> None:
         if self._interrupted:
             raise RuntimeError("decoding was stopped")
-        here = str(Path(__file__).parents[1])
+        here = str(Path(__file__).parents[2])
         # Only what Python needs to start: a child that reads hostile files has no use for secrets.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -207,7 +207,7 @@ class _Child:
         environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "storage.image_worker"],
+                [sys.executable, "-P", "-m", "pairloom.storage.image_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.corpus import Corpus, Part, Snapshot
-from storage.digest import digest
-from storage.images import DecodedImage, IngestConfig, RejectedImage, decode
-from storage.schema import QUARANTINE, ColumnType, item_schema
-from storage.sources import ColumnsConfig, RejectedRow, SourceConfig, SourceRow, read_source
+from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.digest import digest
+from pairloom.storage.images import DecodedImage, IngestConfig, RejectedImage, decode
+from pairloom.storage.schema import QUARANTINE, ColumnType, item_schema
+from pairloom.storage.sources import ColumnsConfig, RejectedRow, SourceConfig, SourceRow, read_source
 
 Progress = Callable[[int], None]
 """Called with the number of rows seen so far."""

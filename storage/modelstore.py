@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.files import sync, written_aside
+from pairloom.storage.files import sync, written_aside
 
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage.files import DamagedError
-from storage.parquet import read_parquet, write_parquet
+from pairloom.storage.files import DamagedError
+from pairloom.storage.parquet import read_parquet, write_parquet
 
 logger = logging.getLogger(__name__)
 

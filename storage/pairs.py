@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.files import written_aside
-from storage.parquet import read_parquet, write_parquet
-from storage.schema import PAIRS
+from pairloom.storage.files import written_aside
+from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.schema import PAIRS
 
 
 class PairStore:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import DamagedError, written_aside
+from pairloom.storage.files import DamagedError, written_aside
 
 ROW_GROUP = 1000
 IMAGE_LEAVES = ("image.bytes", "image.path")

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from storage.files import DamagedError, FileDigests, damage, put_if_absent
+from pairloom.storage.files import DamagedError, FileDigests, damage, put_if_absent
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from storage.records import Record, RecordLog
-from storage.schema import ColumnType
-from storage.vectors import VectorTable
+from pairloom.storage.records import Record, RecordLog
+from pairloom.storage.schema import ColumnType
+from pairloom.storage.vectors import VectorTable
 
 
 class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from storage.files import written_aside
+from pairloom.storage.files import written_aside
 
 R = TypeVar("R", bound=BaseModel)
 

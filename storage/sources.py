@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from storage.columns import ColumnsConfig, KeptColumn, Metadata, typed
-from storage.raw_rows import FOLDER_COLUMNS, RawRow, Values, csv_rows, folder_rows, jsonl_rows
-from storage.row_filter import RowFilter
+from pairloom.storage.columns import ColumnsConfig, KeptColumn, Metadata, typed
+from pairloom.storage.raw_rows import FOLDER_COLUMNS, RawRow, Values, csv_rows, folder_rows, jsonl_rows
+from pairloom.storage.row_filter import RowFilter
 
 __all__ = [
     "ColumnsConfig",

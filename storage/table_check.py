@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from storage.index import COLUMN, Floats, IndexConfig, indexed_kind, recall_at_10, unindexed_rows
+from pairloom.storage.index import COLUMN, Floats, IndexConfig, indexed_kind, recall_at_10, unindexed_rows
 
 # N = rows, D = embedding, Q = queries, K = neighbours
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
-from storage.files import sync
-from storage.index import COLUMN, IndexConfig, bring_up_to_date
-from storage.modelstore import is_plain
-from storage.schema import ColumnType, vector_schema
-from storage.table_check import TableCheck, check_table
+from pairloom.storage.files import sync
+from pairloom.storage.index import COLUMN, IndexConfig, bring_up_to_date
+from pairloom.storage.modelstore import is_plain
+from pairloom.storage.schema import ColumnType, vector_schema
+from pairloom.storage.table_check import TableCheck, check_table
 
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000

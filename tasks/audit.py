@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.mining.negatives import Negatives
-from models.relations import normalize_text
-from tasks.items import Items
+from pairloom.models.mining.negatives import Negatives
+from pairloom.models.relations import normalize_text
+from pairloom.tasks.items import Items
 
 HARDEST = 20
 """Pairs that are shown."""

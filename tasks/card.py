@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tasks.pipeline import Pipeline
-from tasks.refs import ModelRef, Plan, Verdict
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import ModelRef, Plan, Verdict
 
 PLAIN_USE = """```python
 import open_clip
@@ -23,7 +23,7 @@ Pairloom embeds both:
 
 ```python
 from pathlib import Path
-from models.encoder import Encoder
+from pairloom.models.encoder import Encoder
 Encoder.load(Path("THIS_FOLDER")).embed_texts(["a red shoe"])
 ```"""
 

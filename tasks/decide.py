@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from storage.corpus import Corpus
-from storage.digest import digest
-from storage.given_pairs import given_digest
-from storage.releases import Release, release_log
-from storage.runs import Run
-from tasks.refs import Plan, SnapshotRef, Verdict
-from tasks.stage import stage
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.digest import digest
+from pairloom.storage.given_pairs import given_digest
+from pairloom.storage.releases import Release, release_log
+from pairloom.storage.runs import Run
+from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
+from pairloom.tasks.stage import stage
 
 if TYPE_CHECKING:
-    from tasks.pipeline import Pipeline
+    from pairloom.tasks.pipeline import Pipeline
 
 
 class RetrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

@@ -4,14 +4,14 @@ from itertools import chain
 
 import pyarrow as pa
 
-from models.mining.distances import DistancesConfig, distances, masses, sampled_pairs
-from storage.corpus import Corpus, Snapshot
-from storage.digest import digest
-from storage.pairs import PairStore
-from storage.schema import PAIRS
-from tasks.items import split_images
-from tasks.pipeline import Pipeline
-from tasks.stage import report_progress
+from pairloom.models.mining.distances import DistancesConfig, distances, masses, sampled_pairs
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.digest import digest
+from pairloom.storage.pairs import PairStore
+from pairloom.storage.schema import PAIRS
+from pairloom.tasks.items import split_images
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.stage import report_progress
 
 FOLDER = "distances"
 

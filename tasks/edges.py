@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from models.mining.near_duplicates import THUMBNAIL, Thumbnails, near_duplicates
-from models.relations import KINDS, Edges
-from storage.corpus import Corpus, Snapshot
-from tasks.items import images_of
+from pairloom.models.mining.near_duplicates import THUMBNAIL, Thumbnails, near_duplicates
+from pairloom.models.relations import KINDS, Edges
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.tasks.items import images_of
 
 STORED_KINDS = ("near_duplicate", "given")
 """Kinds of positives that can't be told from the items themselves."""

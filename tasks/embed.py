@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from models.encoder import Encoder, mean_text_embeddings
-from storage.corpus import Corpus, Part, Snapshot
-from storage.embeddings import EmbeddingStore
-from storage.images import open_stored
-from storage.modelstore import ModelStore
-from tasks.items import require_tower_column
-from tasks.pipeline import Pipeline
-from tasks.refs import EmbeddingsRef
-from tasks.stage import report_progress, stage
+from pairloom.models.encoder import Encoder, mean_text_embeddings
+from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.images import open_stored
+from pairloom.storage.modelstore import ModelStore
+from pairloom.tasks.items import require_tower_column
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import EmbeddingsRef
+from pairloom.tasks.stage import report_progress, stage
 
 
 @stage(retries=2)

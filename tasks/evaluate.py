@@ -3,21 +3,21 @@
 import logging
 from dataclasses import replace
 
-from models.encoder import Encoder
-from models.gate import Comparison
-from models.gate import decide as gate
-from models.metrics import RetrievalMetrics
-from models.metrics import evaluate as measure
-from storage.corpus import Corpus, Snapshot
-from storage.modelstore import ModelStore, is_plain
-from storage.runs import Run
-from tasks.card import lineage, model_card
-from tasks.decide import verdict_name
-from tasks.items import Items, read_items, second_tower_items, split_images, split_slices
-from tasks.pipeline import Pipeline
-from tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
-from tasks.refs import ModelRef, Plan, Verdict
-from tasks.stage import report_progress, stage
+from pairloom.models.encoder import Encoder
+from pairloom.models.gate import Comparison
+from pairloom.models.gate import decide as gate
+from pairloom.models.metrics import RetrievalMetrics
+from pairloom.models.metrics import evaluate as measure
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.modelstore import ModelStore, is_plain
+from pairloom.storage.runs import Run
+from pairloom.tasks.card import lineage, model_card
+from pairloom.tasks.decide import verdict_name
+from pairloom.tasks.items import Items, read_items, second_tower_items, split_images, split_slices
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
+from pairloom.tasks.refs import ModelRef, Plan, Verdict
+from pairloom.tasks.stage import report_progress, stage
 
 logger = logging.getLogger(__name__)
 

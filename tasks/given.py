@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.relations import KINDS, Edges, Indices, Relations
-from storage.corpus import Corpus, Snapshot
-from storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
-from storage.schema import PAIRS
+from pairloom.models.relations import KINDS, Edges, Indices, Relations
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
+from pairloom.storage.schema import PAIRS
 
 KIND = "given"
 EXAMPLES = 20

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.corpus import Corpus, Part, Snapshot
-from storage.embeddings import EmbeddingStore
-from storage.schema import vector_schema
-from storage.vectors import VectorTable, table_name, thumbnail
-from tasks.pipeline import Pipeline
-from tasks.refs import EmbeddingsRef, TableRef
-from tasks.stage import report_progress, stage
+from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.schema import vector_schema
+from pairloom.storage.vectors import VectorTable, table_name, thumbnail
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import EmbeddingsRef, TableRef
+from pairloom.tasks.stage import report_progress, stage
 
 logger = logging.getLogger(__name__)
 

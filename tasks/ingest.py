@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
-from storage.corpus import Corpus
-from storage.ingest import Ingest
-from tasks.pipeline import Pipeline
-from tasks.refs import SnapshotRef
-from tasks.stage import report_progress, stage
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.ingest import Ingest
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import SnapshotRef
+from pairloom.tasks.stage import report_progress, stage
 
 
 @stage(retries=2)

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from models.metrics import Slice, column_slices, novelty_slices
-from models.relations import Relations, normalize_text
-from models.second_tower import Mask, SecondImageTowerConfig
-from storage.corpus import Corpus, Snapshot
-from storage.images import open_stored
+from pairloom.models.metrics import Slice, column_slices, novelty_slices
+from pairloom.models.relations import Relations, normalize_text
+from pairloom.models.second_tower import Mask, SecondImageTowerConfig
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.images import open_stored
 
 COLUMNS = ["item_id", "texts", "group", "pixel_hash", "split"]
 IMAGES_AT_ONCE = 256

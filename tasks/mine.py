@@ -6,25 +6,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import Negatives, mine_negatives
-from models.relations import KINDS, Edges, Indices, Relations
-from storage.corpus import Corpus, Snapshot
-from storage.digest import digest
-from storage.embeddings import EmbeddingStore
-from storage.given_pairs import given_digest
-from storage.pairs import PairStore
-from storage.runs import Run
-from storage.schema import PAIRS
-from tasks.audit import audit
-from tasks.distances import target_pairs
-from tasks.edges import joined_edges, near_duplicate_edges
-from tasks.given import given_edges, given_rows, read_given, without_contradictions
-from tasks.items import read_items
-from tasks.neighbours import followed_lists
-from tasks.pipeline import Pipeline
-from tasks.refs import PairsRef, Plan
-from tasks.stage import report_progress, stage
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import Negatives, mine_negatives
+from pairloom.models.relations import KINDS, Edges, Indices, Relations
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.digest import digest
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.given_pairs import given_digest
+from pairloom.storage.pairs import PairStore
+from pairloom.storage.runs import Run
+from pairloom.storage.schema import PAIRS
+from pairloom.tasks.audit import audit
+from pairloom.tasks.distances import target_pairs
+from pairloom.tasks.edges import joined_edges, near_duplicate_edges
+from pairloom.tasks.given import given_edges, given_rows, read_given, without_contradictions
+from pairloom.tasks.items import read_items
+from pairloom.tasks.neighbours import followed_lists
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import PairsRef, Plan
+from pairloom.tasks.stage import report_progress, stage
 
 POSITIVES_PER_ANCHOR = 8
 """Positives written per item and kind; training reads the relations themselves, which know all of them."""

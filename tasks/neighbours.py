@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
-from models.mining.neighbours import Embeddings, Neighbours
-from models.relations import Relations
-from storage.corpus import Snapshot
-from storage.neighbours import NeighbourStore
-from storage.schema import neighbour_schema
-from tasks.pipeline import Pipeline
+from pairloom.models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
+from pairloom.models.mining.neighbours import Embeddings, Neighbours
+from pairloom.models.relations import Relations
+from pairloom.storage.corpus import Snapshot
+from pairloom.storage.neighbours import NeighbourStore
+from pairloom.storage.schema import neighbour_schema
+from pairloom.tasks.pipeline import Pipeline
 
 
 def followed_lists(

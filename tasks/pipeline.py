@@ -5,19 +5,19 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from models.gate import GateConfig
-from models.metrics import EvaluationConfig
-from models.mining.negatives import MiningConfig
-from models.objectives.clip import ClipConfig
-from models.objectives.terms import ObjectiveConfig
-from models.towers import ModelConfig
-from models.trainer import TrainingConfig
-from storage.given_pairs import GivenPairsConfig
-from storage.images import IngestConfig
-from storage.index import IndexConfig
-from storage.releases import RetentionConfig
-from storage.sources import ColumnsConfig, SourceConfig
-from tasks.decide import RetrainConfig
+from pairloom.models.gate import GateConfig
+from pairloom.models.metrics import EvaluationConfig
+from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.terms import ObjectiveConfig
+from pairloom.models.towers import ModelConfig
+from pairloom.models.trainer import TrainingConfig
+from pairloom.storage.given_pairs import GivenPairsConfig
+from pairloom.storage.images import IngestConfig
+from pairloom.storage.index import IndexConfig
+from pairloom.storage.releases import RetentionConfig
+from pairloom.storage.sources import ColumnsConfig, SourceConfig
+from pairloom.tasks.decide import RetrainConfig
 
 
 class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

@@ -3,16 +3,16 @@
 from datetime import UTC, datetime
 from itertools import chain
 
-from storage.corpus import Corpus
-from storage.files import DamagedError, digest_files
-from storage.modelstore import ModelStore
-from storage.records import StaleWriterError
-from storage.releases import Release, Training, release_log
-from storage.runs import Run
-from storage.vectors import VectorTable
-from tasks.pipeline import Pipeline
-from tasks.refs import Plan, ReleaseRef, TableRef, Verdict
-from tasks.stage import stage
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.files import DamagedError, digest_files
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.records import StaleWriterError
+from pairloom.storage.releases import Release, Training, release_log
+from pairloom.storage.runs import Run
+from pairloom.storage.vectors import VectorTable
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import Plan, ReleaseRef, TableRef, Verdict
+from pairloom.tasks.stage import stage
 
 
 @stage()

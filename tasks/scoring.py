@@ -8,17 +8,17 @@ from dataclasses import asdict, replace
 from PIL import Image
 from pydantic import BaseModel
 
-from models.encoder import Embeddings, Encoder
-from models.metrics import column_slices
-from models.metrics import evaluate as measure
-from models.towers import create
-from storage.corpus import Corpus, Snapshot
-from storage.ingest import Ingest, RowCounts
-from storage.sources import SourceRow, read_source
-from tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
-from tasks.pipeline import Pipeline
-from tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
-from tasks.stage import clock, report_progress, timed
+from pairloom.models.encoder import Embeddings, Encoder
+from pairloom.models.metrics import column_slices
+from pairloom.models.metrics import evaluate as measure
+from pairloom.models.towers import create
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.ingest import Ingest, RowCounts
+from pairloom.storage.sources import SourceRow, read_source
+from pairloom.tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
+from pairloom.tasks.stage import clock, report_progress, timed
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,6 @@ _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=No
 _logged: dict[str, float] = {}
 
 LOG_EVERY_SECONDS = 15.0
-PACKAGES = ("flows", "tasks", "models", "storage", "search")
 
 
 def listen(listener: Listener) -> None:
@@ -111,11 +110,10 @@ def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
 
 def _log_to_prefect() -> None:
     """Have our loggers write to the flow run's page, wherever the run was started: no setting can be forgotten."""
-    for package in PACKAGES:
-        ours = logging.getLogger(package)
-        if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
-            handler = APILogHandler()
-            # It outlives the run, and would warn about whatever is logged after it.
-            handler.addFilter(lambda _record: FlowRunContext.get() is not None)
-            ours.addHandler(handler)
-            ours.setLevel(logging.INFO)
+    ours = logging.getLogger("pairloom")
+    if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+        handler = APILogHandler()
+        # It outlives the run, and would warn about whatever is logged after it.
+        handler.addFilter(lambda _record: FlowRunContext.get() is not None)
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)

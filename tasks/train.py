@@ -9,28 +9,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models import towers
-from models.distributed import joined
-from models.feed import TrainingItems
-from models.launcher import launch, processes_wanted
-from models.mining.negatives import Negatives, batch_negatives
-from models.pairs import RELATIONS, ItemPairs
-from models.pixels import open_pixels, write_pixels
-from models.trainer import Recipe, TrainingResult
-from models.trainer import train as train_encoder
-from models.training_log import TrainingProgress, read_log
-from models.word_start import start_from_words
-from storage.corpus import Corpus, Snapshot
-from storage.files import written_aside
-from storage.modelstore import ModelStore
-from storage.pairs import PairStore
-from storage.runs import Run
-from tasks.edges import stored_edges
-from tasks.items import Items, read_items, second_tower_items, split_images
-from tasks.pipeline import Pipeline
-from tasks.refs import ModelRef, PairsRef, Plan
-from tasks.stage import report_progress, stage
-from tasks.words import corpus_words
+from pairloom.models import towers
+from pairloom.models.distributed import joined
+from pairloom.models.feed import TrainingItems
+from pairloom.models.launcher import launch, processes_wanted
+from pairloom.models.mining.negatives import Negatives, batch_negatives
+from pairloom.models.pairs import RELATIONS, ItemPairs
+from pairloom.models.pixels import open_pixels, write_pixels
+from pairloom.models.trainer import Recipe, TrainingResult
+from pairloom.models.trainer import train as train_encoder
+from pairloom.models.training_log import TrainingProgress, read_log
+from pairloom.models.word_start import start_from_words
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.files import written_aside
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.pairs import PairStore
+from pairloom.storage.runs import Run
+from pairloom.tasks.edges import stored_edges
+from pairloom.tasks.items import Items, read_items, second_tower_items, split_images
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import ModelRef, PairsRef, Plan
+from pairloom.tasks.stage import report_progress, stage
+from pairloom.tasks.words import corpus_words
 
 ENDS = ("anchor", "other")
 

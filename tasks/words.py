@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.word_vectors import WordVectors, WordVectorsConfig, learn_words
-from storage.corpus import Corpus, Snapshot
-from storage.digest import digest
-from storage.releases import release_log
-from storage.schema import words_schema
-from storage.words import WordStore
-from tasks.pipeline import Pipeline
+from pairloom.models.word_vectors import WordVectors, WordVectorsConfig, learn_words
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.digest import digest
+from pairloom.storage.releases import release_log
+from pairloom.storage.schema import words_schema
+from pairloom.storage.words import WordStore
+from pairloom.tasks.pipeline import Pipeline
 
 
 def served_words(pipeline: Pipeline) -> WordVectors:

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from models.encoder import Encoder
-from storage.files import digest_files
-from storage.releases import Release, Training, release_log
-from storage.schema import ColumnType
-from storage.vectors import VectorTable, table_name, thumbnail
+from pairloom.models.encoder import Encoder
+from pairloom.storage.files import digest_files
+from pairloom.storage.releases import Release, Training, release_log
+from pairloom.storage.schema import ColumnType
+from pairloom.storage.vectors import VectorTable, table_name, thumbnail
 
 D = 16
 MODEL_ID = "tiny0001"

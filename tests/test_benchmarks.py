@@ -9,9 +9,9 @@ from tiny import tiny_encoder, tiny_images, tiny_items, tiny_texts
 from benchmarks import classify, quality
 from benchmarks.bundle import unrelated
 from benchmarks.peer import train_open_clip
-from models.batches import BatchPlan
-from models.pixels import normalize_pixels
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.batches import BatchPlan
+from pairloom.models.pixels import normalize_pixels
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 torch.set_num_threads(1)
 IDS = [str(number) for number in range(32)]

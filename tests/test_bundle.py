@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import load_pipeline
-from storage.corpus import Corpus
-from storage.images import open_stored
-from storage.ingest import RowCounts
-from tasks.ingest import ingest
+from pairloom.flows.config import load_pipeline
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.images import open_stored
+from pairloom.storage.ingest import RowCounts
+from pairloom.tasks.ingest import ingest
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "pipelines.yaml"
 BUNDLE = FILE.parents[2] / "shared" / "data"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.classes import ClassStore, content_digest
-from storage.files import DamagedError
+from pairloom.storage.classes import ClassStore, content_digest
+from pairloom.storage.files import DamagedError
 
 RECORD = "000001.json"
 

@@ -11,12 +11,12 @@ from PIL import Image
 from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
-from models.prototypes import choose_threshold, class_sums, held_out
-from search.classify import Classes, add_examples, classify
-from search.query import Query, query_vector
-from search.release import OpenRelease
-from storage.classes import ClassStore
+from pairloom.flows.cli import app
+from pairloom.models.prototypes import choose_threshold, class_sums, held_out
+from pairloom.search.classify import Classes, add_examples, classify
+from pairloom.search.query import Query, query_vector
+from pairloom.search.release import OpenRelease
+from pairloom.storage.classes import ClassStore
 
 torch.set_num_threads(1)
 
@@ -98,7 +98,7 @@ def test_the_threshold_is_chosen_on_the_validation_items_alone(released: OpenRel
 
 
 def test_of_many_validation_items_some_are_drawn(released: OpenRelease, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.classify.MAX_VALIDATION", 14)
+    monkeypatch.setattr("pairloom.search.classify.MAX_VALIDATION", 14)
     assert Classes(released).threshold == Classes(released).threshold
     choice = Classes(released).threshold.choice
     assert choice is not None

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from pairloom.flows.cli import app
 
 WritePipelines = Callable[..., Path]
 
@@ -138,7 +138,7 @@ def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
 def test_what_is_shown_to_people_fits_the_terminal(
     released: tuple[str, ...], command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.console.out.width", 80)
+    monkeypatch.setattr("pairloom.flows.console.out.width", 80)
     result = invoke(*command, *released)
     assert result.exit_code == 0
     folder = released[1].removesuffix("/pipelines.yaml")

@@ -6,16 +6,16 @@ from embedded import GROUPS, are_related, embedded_batch, listed
 from pydantic import ValidationError
 from tiny import tiny_encoder, tiny_items
 
-from models.batches import BatchPlan
-from models.feed import BatchSource
-from models.micro_batches import MicroBatches
-from models.objectives.batch import EmbeddedBatch
-from models.objectives.comparison import Comparison, comparisons
-from models.objectives.contrastive import ContrastiveConfig, contrastive_loss
-from models.objectives.nt_xent import NtXentConfig, SupConConfig
-from models.objectives.terms import partners, wants
-from models.partners import Partners
-from models.pixels import AugmentationConfig
+from pairloom.models.batches import BatchPlan
+from pairloom.models.feed import BatchSource
+from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.objectives.batch import EmbeddedBatch
+from pairloom.models.objectives.comparison import Comparison, comparisons
+from pairloom.models.objectives.contrastive import ContrastiveConfig, contrastive_loss
+from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
+from pairloom.models.objectives.terms import partners, wants
+from pairloom.models.partners import Partners
+from pairloom.models.pixels import AugmentationConfig
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -3,8 +3,8 @@ from textwrap import dedent
 
 import pytest
 
-from flows.config import load_pipeline, pipeline_folder, pipeline_names
-from tasks.pipeline import Pipeline
+from pairloom.flows.config import load_pipeline, pipeline_folder, pipeline_names
+from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
 

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.contrastive import Targets, log_sum_exps
-from models.objectives.clip import clip_loss
+from pairloom.models.contrastive import Targets, log_sum_exps
+from pairloom.models.objectives.clip import clip_loss
 
 torch.set_num_threads(1)
 

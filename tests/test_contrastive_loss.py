@@ -4,9 +4,9 @@ import pytest
 import torch
 from embedded import GROUPS, are_related, embedded_batch, listed
 
-from models.objectives.batch import EmbeddedBatch
-from models.objectives.comparison import comparisons
-from models.objectives.contrastive import ContrastiveConfig, ContrastiveTerm, contrastive_loss
+from pairloom.models.objectives.batch import EmbeddedBatch
+from pairloom.models.objectives.comparison import comparisons
+from pairloom.models.objectives.contrastive import ContrastiveConfig, ContrastiveTerm, contrastive_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -15,20 +15,26 @@ from released_pipeline import MODEL_ID, NAMES, publish, save_model
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from models.batches import BatchPlan
-from models.contrastive import Targets
-from models.encoder import Encoder
-from models.feed import BatchSource, Side
-from models.objectives.batch import EmbeddedBatch, Setting
-from models.objectives.clip import ClipConfig
-from models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm, gumbel, likely_negatives, ranking_loss
-from models.objectives.terms import Objectives
-from models.reranker import Reranker
-from models.towers import DualEncoder, load
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
-from search.query import Query, search
-from search.release import OpenRelease
-from storage.images import open_stored
+from pairloom.models.batches import BatchPlan
+from pairloom.models.contrastive import Targets
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import BatchSource, Side
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.cross_encoder import (
+    CrossEncoderConfig,
+    CrossEncoderTerm,
+    gumbel,
+    likely_negatives,
+    ranking_loss,
+)
+from pairloom.models.objectives.terms import Objectives
+from pairloom.models.reranker import Reranker
+from pairloom.models.towers import DualEncoder, load
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
+from pairloom.storage.images import open_stored
 
 torch.set_num_threads(1)
 SMALL = CrossEncoderConfig(width=16, heads=2, anchors=6, negatives=3)

@@ -23,18 +23,18 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows.config import load_pipeline
-from flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
-from flows.markdown import escaped
-from flows.nightly import nightly
-from flows.outcome import Night
-from flows.report import markdown
-from storage.releases import release_log
-from tasks.pipeline import Pipeline
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
+from pairloom.flows.markdown import escaped
+from pairloom.flows.nightly import nightly
+from pairloom.flows.outcome import Night
+from pairloom.flows.report import markdown
+from pairloom.storage.releases import release_log
+from pairloom.tasks.pipeline import Pipeline
 
 SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
-CLI = "import sys; from flows.cli import main; sys.argv[0] = 'pairloom'; main()"
+CLI = "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from models.batches import BatchPlan
-from models.encoder import Encoder
-from models.feed import BatchSource, ReadyBatch, TrainingItems
-from models.objectives.batch import EmbeddedBatch, Setting
-from models.objectives.distance import START, DistanceConfig, learned_distances, learned_scale
-from models.objectives.terms import Objectives
-from models.pairs import ItemPairs
-from models.towers import DualEncoder
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.batches import BatchPlan
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import BatchSource, ReadyBatch, TrainingItems
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting
+from pairloom.models.objectives.distance import START, DistanceConfig, learned_distances, learned_scale
+from pairloom.models.objectives.terms import Objectives
+from pairloom.models.pairs import ItemPairs
+from pairloom.models.towers import DualEncoder
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 torch.set_num_threads(1)
 

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from scipy.optimize import linprog  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from flows.config import load_pipeline
-from models.mining import distances as mining
-from models.mining.distances import DistancesConfig, distances, grid_costs, masses, sampled_pairs, wasserstein
-from storage.corpus import Corpus
-from storage.pairs import PairStore
-from tasks.decide import decide, snapshot_ref
-from tasks.distances import target_pairs
-from tasks.ingest import ingest
-from tasks.items import read_items
-from tasks.mine import mine
-from tasks.train import pairs_of
+from pairloom.flows.config import load_pipeline
+from pairloom.models.mining import distances as mining
+from pairloom.models.mining.distances import DistancesConfig, distances, grid_costs, masses, sampled_pairs, wasserstein
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.pairs import PairStore
+from pairloom.tasks.decide import decide, snapshot_ref
+from pairloom.tasks.distances import target_pairs
+from pairloom.tasks.ingest import ingest
+from pairloom.tasks.items import read_items
+from pairloom.tasks.mine import mine
+from pairloom.tasks.train import pairs_of
 
 torch.set_num_threads(1)
 pytest.importorskip("ot", reason="POT is an extra")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import tiny_architecture, tiny_items, tiny_texts
 
-from models.distributed import joined
-from models.launcher import launch, processes_wanted
-from models.second_tower import SecondImageTowerConfig
-from models.towers import ModelConfig, create, load
-from models.trainer import Recipe, TrainingConfig, train
-from models.training_log import read_log
+from pairloom.models.distributed import joined
+from pairloom.models.launcher import launch, processes_wanted
+from pairloom.models.second_tower import SecondImageTowerConfig
+from pairloom.models.towers import ModelConfig, create, load
+from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.training_log import read_log
 
 TEXTS = [text for own in tiny_texts() for text in own]
 STEPS = TrainingConfig(

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from flows.cli import app
-from tasks.pipeline import Pipeline
+from pairloom.flows.cli import app
+from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tiny import tiny_encoder, tiny_images
 
-from models.encoder import Encoder, mean_text_embeddings
+from pairloom.models.encoder import Encoder, mean_text_embeddings
 
 torch.set_num_threads(1)
 

@@ -3,9 +3,9 @@
 import pytest
 from released_pipeline import HOSTILE, NAMES, publish
 
-from search.filters import lance_filter
-from search.query import Query, search
-from search.release import OpenRelease
+from pairloom.search.filters import lance_filter
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
 
 
 @pytest.fixture(scope="module")

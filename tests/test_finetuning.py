@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from tiny import tiny_architecture, tiny_texts
 from transformers import RobertaConfig, RobertaModel
 
-from models.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
-from models.lora import LoraConfig
-from models.towers import DualEncoder, ModelConfig, create, load
+from pairloom.models.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
+from pairloom.models.lora import LoraConfig
+from pairloom.models.towers import DualEncoder, ModelConfig, create, load
 
 torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]

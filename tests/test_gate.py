@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from models.gate import GateConfig, decide
-from models.metrics import DIRECTIONS, Answers, RetrievalMetrics
+from pairloom.models.gate import GateConfig, decide
+from pairloom.models.metrics import DIRECTIONS, Answers, RetrievalMetrics
 
 
 def metrics(text_hits: int, image_hits: int, count: int = 100) -> RetrievalMetrics:

@@ -12,18 +12,18 @@ import pytest
 import torch
 from test_cli import error
 
-from flows.config import load_pipeline
-from models.relations import KINDS, Edges, Relations
-from storage.corpus import Corpus
-from storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
-from storage.pairs import PairStore
-from tasks.decide import decide, snapshot_ref, training_digest
-from tasks.edges import stored_edges
-from tasks.ingest import ingest
-from tasks.items import read_items
-from tasks.mine import mine
-from tasks.pipeline import Pipeline
-from tasks.train import stored_negatives
+from pairloom.flows.config import load_pipeline
+from pairloom.models.relations import KINDS, Edges, Relations
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
+from pairloom.storage.pairs import PairStore
+from pairloom.tasks.decide import decide, snapshot_ref, training_digest
+from pairloom.tasks.edges import stored_edges
+from pairloom.tasks.ingest import ingest
+from pairloom.tasks.items import read_items
+from pairloom.tasks.mine import mine
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.train import stored_negatives
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.icons import render_icons
-from storage.sources import ColumnsConfig, JsonlSource, SourceRow, read_source
+from pairloom.storage.icons import render_icons
+from pairloom.storage.sources import ColumnsConfig, JsonlSource, SourceRow, read_source
 
 needs_fonts = pytest.mark.skipif(importlib.util.find_spec("qtawesome") is None, reason="needs the extra `demo`")
 

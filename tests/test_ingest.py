@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from storage.corpus import Corpus, Snapshot
-from storage.files import DamagedError
-from storage.images import IngestConfig
-from storage.ingest import Ingest, RowCounts
-from storage.records import StaleWriterError
-from storage.sources import ColumnsConfig, JsonlSource
+from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.files import DamagedError
+from pairloom.storage.images import IngestConfig
+from pairloom.storage.ingest import Ingest, RowCounts
+from pairloom.storage.records import StaleWriterError
+from pairloom.storage.sources import ColumnsConfig, JsonlSource
 
 COLUMNS = ColumnsConfig(id="id", group="group", keep={"price": "float64"})
 CONFIG = IngestConfig(workers=1, part_rows=3, min_side=4)

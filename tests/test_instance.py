@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_encoder, tiny_items
 
-from models.batches import BatchPlan
-from models.feed import BatchSource, TrainingItems
-from models.objectives.batch import EmbeddedBatch, Setting
-from models.objectives.instance import (
+from pairloom.models.batches import BatchPlan
+from pairloom.models.feed import BatchSource, TrainingItems
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting
+from pairloom.models.objectives.instance import (
     ClassesTerm,
     InstanceConfig,
     MemoryTerm,
     full_softmax_losses,
     sampled_softmax_losses,
 )
-from models.relations import Relations
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.relations import Relations
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=10, batch_size=16, threads=1)

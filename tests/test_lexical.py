@@ -4,10 +4,10 @@ import bm25s
 import numpy as np
 import pytest
 
-from models.mining import lexical
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import MiningConfig, Negatives
-from models.relations import Relations
+from pairloom.models.mining import lexical
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import MiningConfig, Negatives
+from pairloom.models.relations import Relations
 
 COUNT = 60
 CONFIG = MiningConfig(near_duplicate_bits=None)

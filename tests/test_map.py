@@ -12,16 +12,16 @@ from PIL import Image
 from released_pipeline import HOSTILE, NAMES, publish
 from typer.testing import CliRunner
 
-import search.map
-from flows.cli import app
-from flows.report import map_section
-from models.projection import Floats, Projection
-from search.map import ReleaseMap, labels
-from search.map_picture import COLOURS, HEIGHT, WIDTH, map_picture, plotted
-from search.query import Query
-from search.query import search as find
-from search.release import OpenRelease
-from search.sheet import contact_sheet
+import pairloom.search.map
+from pairloom.flows.cli import app
+from pairloom.flows.report import map_section
+from pairloom.models.projection import Floats, Projection
+from pairloom.search.map import ReleaseMap, labels
+from pairloom.search.map_picture import COLOURS, HEIGHT, WIDTH, map_picture, plotted
+from pairloom.search.query import Query
+from pairloom.search.query import search as find
+from pairloom.search.release import OpenRelease
+from pairloom.search.sheet import contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_map_shows_every_item_of_a_small_release_where_it_would_be_placed(releas
 
 
 def test_map_reads_a_seeded_sample_only(release: OpenRelease, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.map, "MAX_ITEMS", 12)
+    monkeypatch.setattr(pairloom.search.map, "MAX_ITEMS", 12)
     first, second, other = ReleaseMap(release), ReleaseMap(release), ReleaseMap(release, seed=1)
     assert first.title.startswith("12 of 46 images")
     assert first.thumbnails == second.thumbnails
@@ -127,7 +127,7 @@ def test_picture_shows_thumbnails_dots_and_labels_and_fits_its_size(release: Ope
     assert (np.asarray(sheet)[:, -150:] < 200).any()
     x, y = plotted((float(drawn.points_S2[0, 0]), float(drawn.points_S2[0, 1])))
     assert sheet.getpixel((round(x), round(y))) != (255, 255, 255)
-    assert len(COLOURS) == search.map.MAX_LABELS
+    assert len(COLOURS) == pairloom.search.map.MAX_LABELS
     assert len(map_picture(drawn, max_bytes=12_000)) <= 12_000
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.contrastive import Targets
-from models.objectives.mates import mates_loss
+from pairloom.models.contrastive import Targets
+from pairloom.models.objectives.mates import mates_loss
 
 torch.set_num_threads(1)
 WEIGHTS = torch.eye(7)

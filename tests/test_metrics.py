@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from models import metrics
-from models.bootstrap import median
-from models.metrics import EvaluationConfig, column_slices, evaluate, novelty_slices
-from models.relations import Relations
+from pairloom.models import metrics
+from pairloom.models.bootstrap import median
+from pairloom.models.metrics import EvaluationConfig, column_slices, evaluate, novelty_slices
+from pairloom.models.relations import Relations
 
 COUNT = 40
 TEXTS = [[f"name {number // 2}", f"other {number % 7}"] for number in range(COUNT)]

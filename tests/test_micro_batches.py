@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_items
 
-from models.batches import BatchPlan
-from models.feed import BatchSource, ReadyBatch
-from models.finetuning import prepare
-from models.micro_batches import MicroBatches
-from models.objectives.clip import clip_loss
-from models.towers import DualEncoder, ModelConfig
+from pairloom.models.batches import BatchPlan
+from pairloom.models.feed import BatchSource, ReadyBatch
+from pairloom.models.finetuning import prepare
+from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.towers import DualEncoder, ModelConfig
 
 torch.set_num_threads(1)
 
@@ -84,8 +84,8 @@ def test_batch_statistics_are_taken_once(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_the_same_for_any_number_of_ranks(tmp_path: Path) -> None:
-    from models.distributed import Ranks
-    from models.pixels import AugmentationConfig
+    from pairloom.models.distributed import Ranks
+    from pairloom.models.pixels import AugmentationConfig
 
     encoder = tiny_encoder(tmp_path)
     items = tiny_items(tmp_path, encoder)

@@ -13,23 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.config import load_pipeline
-from flows.mining_report import hardest_picture, mining_section
-from models.mining.negatives import Negatives
-from models.relations import KINDS, Edges
-from storage.corpus import Corpus
-from storage.embeddings import EmbeddingStore
-from storage.neighbours import NeighbourStore
-from storage.pairs import PairStore
-from storage.schema import PAIRS
-from tasks.audit import HARDEST, audit
-from tasks.decide import decide, snapshot_ref
-from tasks.edges import near_duplicate_edges, stored_edges
-from tasks.ingest import ingest
-from tasks.items import Items, read_items
-from tasks.mine import hard_negatives, mine, negative_pairs, positive_pairs
-from tasks.pipeline import Pipeline
-from tasks.train import stored_negatives
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.mining_report import hardest_picture, mining_section
+from pairloom.models.mining.negatives import Negatives
+from pairloom.models.relations import KINDS, Edges
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.neighbours import NeighbourStore
+from pairloom.storage.pairs import PairStore
+from pairloom.storage.schema import PAIRS
+from pairloom.tasks.audit import HARDEST, audit
+from pairloom.tasks.decide import decide, snapshot_ref
+from pairloom.tasks.edges import near_duplicate_edges, stored_edges
+from pairloom.tasks.ingest import ingest
+from pairloom.tasks.items import Items, read_items
+from pairloom.tasks.mine import hard_negatives, mine, negative_pairs, positive_pairs
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.train import stored_negatives
 
 torch.set_num_threads(1)
 COPIED = "large-red-square"

@@ -10,19 +10,26 @@ import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 from tiny import tiny_encoder, tiny_items
 
-from models.batches import BatchPlan
-from models.contrastive import Targets
-from models.distributed import joined
-from models.feed import BatchSource
-from models.launcher import launch
-from models.lora import LoraConfig
-from models.micro_batches import MicroBatches
-from models.objectives.batch import EmbeddedBatch, Setting
-from models.objectives.clip import ClipConfig, clip_loss
-from models.objectives.momentum import MomentumConfig, MomentumTerm, Rows, follow, known_positives, queue_losses
-from models.objectives.terms import wants
-from models.towers import ModelConfig, load
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.batches import BatchPlan
+from pairloom.models.contrastive import Targets
+from pairloom.models.distributed import joined
+from pairloom.models.feed import BatchSource
+from pairloom.models.launcher import launch
+from pairloom.models.lora import LoraConfig
+from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting
+from pairloom.models.objectives.clip import ClipConfig, clip_loss
+from pairloom.models.objectives.momentum import (
+    MomentumConfig,
+    MomentumTerm,
+    Rows,
+    follow,
+    known_positives,
+    queue_losses,
+)
+from pairloom.models.objectives.terms import wants
+from pairloom.models.towers import ModelConfig, load
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=30, batch_size=12, threads=1, checkpoint_seconds=1e-6)

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from embedded import GROUPS, are_related, embedded_batch
 
-from models.objectives.clip import clip_loss
-from models.objectives.comparison import comparisons
-from models.objectives.n_pair import NPairConfig, NPairTerm, n_pair_loss
-from models.objectives.triplet import TripletConfig, TripletTerm
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.comparison import comparisons
+from pairloom.models.objectives.n_pair import NPairConfig, NPairTerm, n_pair_loss
+from pairloom.models.objectives.triplet import TripletConfig, TripletTerm
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from models.mining.near_duplicates import CROWD, THUMBNAIL, Indices, Thumbnails, near_duplicates, similar_hashes
+from pairloom.models.mining.near_duplicates import (
+    CROWD,
+    THUMBNAIL,
+    Indices,
+    Thumbnails,
+    near_duplicates,
+    similar_hashes,
+)
 
 FLAT = "8000000000000000"
 

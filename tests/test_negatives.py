@@ -7,10 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.mining.lists import DIRECTIONS, neighbour_lists
-from models.mining.negatives import MiningConfig, Negatives, batch_negatives, mine_negatives
-from models.mining.neighbours import Embeddings
-from models.relations import KINDS, Edges, Relations
+from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
+from pairloom.models.mining.negatives import MiningConfig, Negatives, batch_negatives, mine_negatives
+from pairloom.models.mining.neighbours import Embeddings
+from pairloom.models.relations import KINDS, Edges, Relations
 
 COUNT, DIMENSION = 60, 8
 

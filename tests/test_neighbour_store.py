@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.mining.lists import DIRECTIONS, neighbour_lists
-from models.relations import Relations
-from storage.neighbours import NeighbourStore
-from tasks.neighbours import lists_of, table_of
+from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
+from pairloom.models.relations import Relations
+from pairloom.storage.neighbours import NeighbourStore
+from pairloom.tasks.neighbours import lists_of, table_of
 
 
 def table(count: int = 5) -> object:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.mining import neighbours
-from models.mining.neighbours import Exclusion, Neighbours, nearest
+from pairloom.models.mining import neighbours
+from pairloom.models.mining.neighbours import Exclusion, Neighbours, nearest
 
 
 @pytest.fixture(autouse=True)

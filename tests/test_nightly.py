@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows import stages
-from flows.config import load_pipeline
-from flows.nightly import nightly
-from flows.outcome import Night
-from search.query import Query, search
-from search.release import OpenRelease
-from storage.corpus import Corpus
-from storage.embeddings import EmbeddingStore
-from storage.modelstore import ModelStore, model_digest
-from storage.pairs import PairStore
-from storage.releases import release_log, roll_back
-from tasks.pipeline import Pipeline
+from pairloom.flows import stages
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
+from pairloom.flows.outcome import Night
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.modelstore import ModelStore, model_digest
+from pairloom.storage.pairs import PairStore
+from pairloom.storage.releases import release_log, roll_back
+from pairloom.tasks.pipeline import Pipeline
 
 WritePipelines = Callable[..., Path]
 
@@ -257,7 +257,15 @@ def test_plain_lancedb_with_open_clip_gives_the_same_hits(file: Path) -> None:
 
 def run_and_kill(file: Path, when: Callable[[], bool]) -> None:
     """`pairloom run`, killed the moment that `when` holds."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", "--file", str(file), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from pairloom.flows.cli import main; main()",
+        "run",
+        "--file",
+        str(file),
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         give_up = time.monotonic() + 120
         while not when():

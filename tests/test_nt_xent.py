@@ -8,9 +8,9 @@ from pytorch_metric_learning.distances import DotProductSimilarity
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from test_contrastive import LargestTensor
 
-from models.objectives.clip import clip_loss
-from models.objectives.comparison import Comparison
-from models.objectives.nt_xent import NtXentConfig, NtXentTerm, SupConConfig, nt_xent_loss
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.comparison import Comparison
+from pairloom.models.objectives.nt_xent import NtXentConfig, NtXentTerm, SupConConfig, nt_xent_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

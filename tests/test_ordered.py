@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import COLOURS, SHAPES, tiny_encoder, tiny_images, tiny_items
 
-from models.encoder import Encoder
-from models.objectives.batch import Setting
-from models.objectives.ordered import OrderedClassifier, OrderedConfig, ordered_loss
-from models.objectives.terms import Objectives
-from models.pairs import ItemPairs
-from models.towers import DualEncoder
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.encoder import Encoder
+from pairloom.models.objectives.batch import Setting
+from pairloom.models.objectives.ordered import OrderedClassifier, OrderedConfig, ordered_loss
+from pairloom.models.objectives.terms import Objectives
+from pairloom.models.pairs import ItemPairs
+from pairloom.models.towers import DualEncoder
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 torch.set_num_threads(1)
 PER_COLOUR = 2 * len(SHAPES)

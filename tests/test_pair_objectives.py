@@ -9,15 +9,15 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_items
 
-from flows.config import load_pipeline, pipeline_names
-from models.objectives.batch import Objective
-from models.objectives.contrastive import ContrastiveConfig
-from models.objectives.n_pair import NPairConfig
-from models.objectives.nt_xent import NtXentConfig, SupConConfig
-from models.objectives.siglip import SiglipConfig
-from models.objectives.triplet import TripletConfig
-from models.pairs import ItemPairs
-from models.trainer import Recipe, TrainingConfig, train
+from pairloom.flows.config import load_pipeline, pipeline_names
+from pairloom.models.objectives.batch import Objective
+from pairloom.models.objectives.contrastive import ContrastiveConfig
+from pairloom.models.objectives.n_pair import NPairConfig
+from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
+from pairloom.models.objectives.siglip import SiglipConfig
+from pairloom.models.objectives.triplet import TripletConfig
+from pairloom.models.pairs import ItemPairs
+from pairloom.models.trainer import Recipe, TrainingConfig, train
 
 torch.set_num_threads(1)
 PIPELINES = Path(__file__).parents[1] / "benchmarks" / "objectives" / "pairs.yaml"

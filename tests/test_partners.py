@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_items
 
-from models.batches import BatchPlan
-from models.feed import BatchSource
-from models.pairs import ItemPairs
-from models.partners import Partners
-from models.pixels import AugmentationConfig
-from models.relations import Edges, Relations
+from pairloom.models.batches import BatchPlan
+from pairloom.models.feed import BatchSource
+from pairloom.models.pairs import ItemPairs
+from pairloom.models.partners import Partners
+from pairloom.models.pixels import AugmentationConfig
+from pairloom.models.relations import Edges, Relations
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,14 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny import tiny_encoder, tiny_images
 
-from models.pixels import AugmentationConfig, augment, draw_changes, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.pixels import (
+    AugmentationConfig,
+    augment,
+    draw_changes,
+    normalize_pixels,
+    open_pixels,
+    write_pixels,
+)
 
 torch.set_num_threads(1)
 

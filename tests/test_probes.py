@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from models import probes
-from models.probes import probe, training_rows
+from pairloom.models import probes
+from pairloom.models.probes import probe, training_rows
 
 
 def clusters(count: int, seed: int) -> tuple[np.ndarray, list[str]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.prototypes import (
+from pairloom.models.prototypes import (
     Embeddings,
     HeldOut,
     choose_threshold,
@@ -12,7 +12,7 @@ from models.prototypes import (
     nearest_two,
     prototypes,
 )
-from models.relations import Indices
+from pairloom.models.relations import Indices
 
 
 def collection(seed: int, count: int = 60, classes: int = 7) -> tuple[Embeddings, Indices]:
@@ -38,7 +38,7 @@ def test_prototypes_are_normalised_means() -> None:
 
 @pytest.mark.parametrize("block", [1, 20, 1 << 20])
 def test_the_two_nearest_are_those_of_a_sorted_list(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.prototypes.BLOCK", block)
+    monkeypatch.setattr("pairloom.models.prototypes.BLOCK", block)
     image_ND, class_N = collection(1)
     prototype_CD = prototypes(class_sums(image_ND, class_N, 8))
     found = nearest_two(image_ND, prototype_CD)
@@ -59,7 +59,7 @@ def test_one_class_has_no_second() -> None:
 def test_holding_out_matches_prototypes_built_without_the_image_or_its_class(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.prototypes.BLOCK", block)
+    monkeypatch.setattr("pairloom.models.prototypes.BLOCK", block)
     image_ND, class_N = collection(2)
     asked = np.arange(0, 60, 4)
     count_C = np.bincount(class_N)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
 
-from models.similarity import MEASURES
-from search.query import Query, item_vector, query_vector, search
-from search.release import OpenRelease
+from pairloom.models.similarity import MEASURES
+from pairloom.search.query import Query, item_vector, query_vector, search
+from pairloom.search.release import OpenRelease
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_equal_scores_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     release = OpenRelease.open(tmp_path)
     rows = release.dataset.to_table()
     same = [f"same {at:03d}" for at in range(40)]
-    from storage.vectors import VectorTable
+    from pairloom.storage.vectors import VectorTable
 
     table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
     for item_id in reversed(same):

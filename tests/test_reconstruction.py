@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_items
 
-from models import towers
-from models.objectives.batch import Objective, Setting
-from models.objectives.clip import ClipConfig
-from models.objectives.reconstruction import ReconstructionConfig, squared_errors
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models import towers
+from pairloom.models.objectives.batch import Objective, Setting
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.reconstruction import ReconstructionConfig, squared_errors
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
 
 torch.set_num_threads(1)
 

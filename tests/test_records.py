@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.files import DamagedError, FileDigest, make_writable, put_if_absent, written_aside
-from storage.records import Record, RecordLog, StaleWriterError
+from pairloom.storage.files import DamagedError, FileDigest, make_writable, put_if_absent, written_aside
+from pairloom.storage.records import Record, RecordLog, StaleWriterError
 
 
 class Note(Record, frozen=True):

@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 from tiny import lstm_architecture, tiny_images, tiny_items, tiny_texts
 
-from flows.config import load_pipeline
-from flows.nightly import nightly
-from flows.progress import run_flow
-from models.encoder import Encoder
-from models.finetuning import finish, parameter_groups, prepare
-from models.lora import LoraConfig
-from models.recurrent import LstmTextTower
-from models.towers import DualEncoder, ModelConfig, create, load
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
-from search.query import Query, search
-from search.release import OpenRelease
-from storage.modelstore import is_plain
-from storage.vectors import names_model, table_metadata
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
+from pairloom.flows.progress import run_flow
+from pairloom.models.encoder import Encoder
+from pairloom.models.finetuning import finish, parameter_groups, prepare
+from pairloom.models.lora import LoraConfig
+from pairloom.models.recurrent import LstmTextTower
+from pairloom.models.towers import DualEncoder, ModelConfig, create, load
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
+from pairloom.storage.modelstore import is_plain
+from pairloom.storage.vectors import names_model, table_metadata
 
 torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]

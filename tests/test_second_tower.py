@@ -12,27 +12,27 @@ from PIL import Image
 from test_cli import document, error
 from tiny import tiny_architecture, tiny_encoder, tiny_images, tiny_items, tiny_texts
 
-from flows.config import load_pipeline
-from flows.nightly import nightly
-from models.batches import BatchPlan
-from models.distributed import Ranks
-from models.encoder import Encoder
-from models.feed import BatchSource, ReadyBatch, TrainingItems
-from models.finetuning import finish, parameter_groups, prepare
-from models.lora import LoraConfig
-from models.micro_batches import MicroBatches
-from models.mining.negatives import MiningConfig
-from models.objectives.batch import EmbeddedBatch, Setting, Term
-from models.objectives.clip import ClipConfig, clip_loss
-from models.objectives.mates import MatesConfig, MatesTerm
-from models.pixels import normalize_pixels
-from models.refresh import mine_again
-from models.second_tower import SecondImageTowerConfig
-from models.towers import DualEncoder, ModelConfig, create, load
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
-from search.query import Query, item_vector, search
-from search.release import OpenRelease
-from storage.modelstore import ModelStore, model_digest
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
+from pairloom.models.batches import BatchPlan
+from pairloom.models.distributed import Ranks
+from pairloom.models.encoder import Encoder
+from pairloom.models.feed import BatchSource, ReadyBatch, TrainingItems
+from pairloom.models.finetuning import finish, parameter_groups, prepare
+from pairloom.models.lora import LoraConfig
+from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.clip import ClipConfig, clip_loss
+from pairloom.models.objectives.mates import MatesConfig, MatesTerm
+from pairloom.models.pixels import normalize_pixels
+from pairloom.models.refresh import mine_again
+from pairloom.models.second_tower import SecondImageTowerConfig
+from pairloom.models.towers import DualEncoder, ModelConfig, create, load
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.search.query import Query, item_vector, search
+from pairloom.search.release import OpenRelease
+from pairloom.storage.modelstore import ModelStore, model_digest
 
 torch.set_num_threads(1)
 ODD = SecondImageTowerConfig(column="copy", values=("1",))
@@ -371,8 +371,8 @@ def test_a_column_that_is_not_kept_is_refused_before_the_night(night: tuple[Path
 
 
 def test_other_items_for_the_second_tower_start_anew(night: tuple[Path, OpenRelease]) -> None:
-    from tasks.decide import decide, snapshot_ref
-    from tasks.train import fitting_champion
+    from pairloom.tasks.decide import decide, snapshot_ref
+    from pairloom.tasks.train import fitting_champion
 
     file, release = night
     for change, fits in (

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from released_pipeline import HOSTILE, picture
 
-from search.query import Hit, SearchResult
-from search.sheet import Pair, contact_picture, contact_sheet, data_uri, pair_picture
-from storage.vectors import thumbnail
+from pairloom.search.query import Hit, SearchResult
+from pairloom.search.sheet import Pair, contact_picture, contact_sheet, data_uri, pair_picture
+from pairloom.storage.vectors import thumbnail
 
 ATTACKS = [*HOSTILE, "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style><b>", "&amp;", "‮evil"]
 

@@ -7,7 +7,7 @@ import lancedb
 import numpy as np
 import pytest
 
-from models.similarity import (
+from pairloom.models.similarity import (
     MEASURES,
     Floats,
     cosine,

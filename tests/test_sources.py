@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from storage.raw_rows import MAX_LINE
-from storage.sources import (
+from pairloom.storage.raw_rows import MAX_LINE
+from pairloom.storage.sources import (
     ColumnsConfig,
     CsvSource,
     FolderSource,

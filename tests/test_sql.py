@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from released_pipeline import HOSTILE, NAMES, publish
 
-import search.sql
-from search.query import Query
-from search.query import search as find
-from search.release import OpenRelease
-from search.sql import json_rows, run_sql
+import pairloom.search.sql
+from pairloom.search.query import Query
+from pairloom.search.query import search as find
+from pairloom.search.release import OpenRelease
+from pairloom.search.sql import json_rows, run_sql
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_rows_become_json(release: OpenRelease) -> None:
 def test_result_and_time_are_bounded(release: OpenRelease, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="more than 1000000 rows: add a LIMIT"):
         run_sql(release, "SELECT * FROM range(100000000000)")
-    monkeypatch.setattr(search.sql, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(pairloom.search.sql, "MAX_SECONDS", 0.2)
     with pytest.raises(ValueError, match=r"longer than 0\.2 seconds"):
         run_sql(release, "SELECT count(*) FROM range(100000000000) a, range(100000) b WHERE a.range % 7 = b.range % 11")
 

@@ -5,19 +5,19 @@ from pathlib import Path
 import torch
 from tiny import tiny_encoder
 
-from models.objectives.batch import Setting
-from models.objectives.clip import ClipConfig
-from models.objectives.distance import DistanceConfig
-from models.objectives.instance import InstanceConfig
-from models.objectives.siglip import SiglipConfig
-from models.objectives.terms import Objectives, partners, wants
+from pairloom.models.objectives.batch import Setting
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.distance import DistanceConfig
+from pairloom.models.objectives.instance import InstanceConfig
+from pairloom.models.objectives.siglip import SiglipConfig
+from pairloom.models.objectives.terms import Objectives, partners, wants
 
 torch.set_num_threads(1)
 OPTIONAL = ("gensim", "ot", "pytorch_metric_learning", "umap", "peft")
 
 
 def test_objectives_that_no_pipeline_names_import_nothing_and_train_nothing(tmp_path: Path) -> None:
-    asked = f"import sys, tasks.train, tasks.mine, flows.nightly; print(sorted({set(OPTIONAL)} & set(sys.modules)))"
+    asked = f"import sys, pairloom.flows.nightly; print(sorted({set(OPTIONAL)} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
     assert found.strip() == "[]"
     objectives = Objectives([ClipConfig()], Setting(tiny_encoder(tmp_path), 32, 0))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import tiny_architecture, tiny_encoder, tiny_images, tiny_texts
 
-from models.encoder import Encoder
-from models.towers import ARCHITECTURES, ModelConfig, create, load
-from models.vocabulary import END_OF_TEXT_ID, fit_vocabulary
+from pairloom.models.encoder import Encoder
+from pairloom.models.towers import ARCHITECTURES, ModelConfig, create, load
+from pairloom.models.vocabulary import END_OF_TEXT_ID, fit_vocabulary
 
 torch.set_num_threads(1)
 

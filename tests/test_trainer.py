@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from models.batches import BatchPlan
-from models.encoder import Encoder
-from models.metrics import EvaluationConfig, evaluate
-from models.mining.lexical import mine_lexical_negatives
-from models.mining.negatives import MiningConfig, batch_negatives
-from models.pixels import AugmentationConfig
-from models.stability import LossGuard, spread
-from models.towers import ModelConfig
-from models.trainer import Recipe, TrainingConfig, TrainingResult, train
-from models.training_log import TrainingProgress, read_log
+from pairloom.models.batches import BatchPlan
+from pairloom.models.encoder import Encoder
+from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import MiningConfig, batch_negatives
+from pairloom.models.pixels import AugmentationConfig
+from pairloom.models.stability import LossGuard, spread
+from pairloom.models.towers import ModelConfig
+from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.training_log import TrainingProgress, read_log
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6, ema_decay=0.9)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from embedded import GROUPS, are_related, embedded_batch, listed
 
-from models.objectives.batch import EmbeddedBatch
-from models.objectives.comparison import comparisons
-from models.objectives.triplet import Choice, TripletConfig, TripletTerm, choose, margin_loss, triplet_loss
+from pairloom.models.objectives.batch import EmbeddedBatch
+from pairloom.models.objectives.comparison import comparisons
+from pairloom.models.objectives.triplet import Choice, TripletConfig, TripletTerm, choose, margin_loss, triplet_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from models.feed import TrainingItems
-from models.pixels import open_pixels, write_pixels
-from models.relations import Relations
-from models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.feed import TrainingItems
+from pairloom.models.pixels import open_pixels, write_pixels
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder, ModelConfig, create
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
 SHAPES = ("square", "bar", "corner", "frame")

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from storage.index import Floats
+from pairloom.storage.index import Floats
 
 D = 8
 

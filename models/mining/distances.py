@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from models.relations import Indices
+from pairloom.models.relations import Indices
 
 Masses = npt.NDArray[np.float64]
 

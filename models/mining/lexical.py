@@ -8,10 +8,10 @@ import bm25s
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.mining.negatives import MiningConfig, Negatives, Scores, choose_negatives
-from models.mining.neighbours import Neighbours
-from models.mining.positives import KnownPositives
-from models.relations import Indices, Relations, normalize_text
+from pairloom.models.mining.negatives import MiningConfig, Negatives, Scores, choose_negatives
+from pairloom.models.mining.neighbours import Neighbours
+from pairloom.models.mining.positives import KnownPositives
+from pairloom.models.relations import Indices, Relations, normalize_text
 
 CROWD = 5000
 """A word that more items share says too little to be searched by, and would cost the most."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.mining.neighbours import Embeddings, Neighbours, nearest
-from models.mining.positives import KnownPositives
-from models.relations import Indices, Mask, Relations
+from pairloom.models.mining.neighbours import Embeddings, Neighbours, nearest
+from pairloom.models.mining.positives import KnownPositives
+from pairloom.models.relations import Indices, Mask, Relations
 
 Digests = npt.NDArray[np.uint64]
 Progress = Callable[[float], None]

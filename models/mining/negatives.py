@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, model_validator
 
-from models.mining.distances import DistancesConfig
-from models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
-from models.mining.neighbours import Embeddings, Neighbours
-from models.relations import Indices, Mask, Relations
+from pairloom.models.mining.distances import DistancesConfig
+from pairloom.models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
+from pairloom.models.mining.neighbours import Embeddings, Neighbours
+from pairloom.models.relations import Indices, Mask, Relations
 
 Scores = npt.NDArray[np.float32]
 

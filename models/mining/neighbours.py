@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.towers import best_device
+from pairloom.models.towers import best_device
 
 Embeddings = npt.NDArray[np.float32]
 Exclusion = Callable[[slice], sparse.csr_matrix]

@@ -5,7 +5,7 @@
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from models.relations import Indices, Relations
+from pairloom.models.relations import Indices, Relations
 
 
 class KnownPositives:

@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
-from models.distributed import ALONE, Ranks
-from models.feed import ReadyBatch, Side
-from models.pairs import ItemPairs, no_pairs
-from models.relations import Relations
-from models.towers import DualEncoder
+from pairloom.models.distributed import ALONE, Ranks
+from pairloom.models.feed import ReadyBatch, Side
+from pairloom.models.pairs import ItemPairs, no_pairs
+from pairloom.models.relations import Relations
+from pairloom.models.towers import DualEncoder
 
 Want = Literal[Side, "item_targets", "pairs"]
 """A side's embeddings, positives among the batch's items, or the given and mined pairs within the batch."""

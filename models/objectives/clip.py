@@ -6,8 +6,8 @@ from typing import Literal
 
 import torch
 
-from models.contrastive import Targets, log_sum_exps, weighted_products
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.contrastive import Targets, log_sum_exps, weighted_products
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 
 
 class ClipConfig(Objective):

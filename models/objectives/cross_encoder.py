@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 
-from models.contrastive import Targets
-from models.cross_encoder import CrossEncoder
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from models.objectives.clip import clip_loss
+from pairloom.models.contrastive import Targets
+from pairloom.models.cross_encoder import CrossEncoder
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.clip import clip_loss
 
 
 class CrossEncoderConfig(Objective):

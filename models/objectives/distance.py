@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from models.objectives.kept import read_kept
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.kept import read_kept
 
 START = 0.7
 """What part of the largest target the sphere's radius stands for at first; measured in docs/objectives-ordered.md."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 
 
 class InstanceConfig(Objective):

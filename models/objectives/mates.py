@@ -6,8 +6,8 @@ from typing import Literal
 
 import torch
 
-from models.contrastive import Targets
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.contrastive import Targets
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 
 
 class MatesConfig(Objective):

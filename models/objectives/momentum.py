@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from models.contrastive import Targets, single
-from models.distributed import Ranks
-from models.feed import ReadyBatch, Side
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from models.relations import Indices, Mask, Relations
+from pairloom.models.contrastive import Targets, single
+from pairloom.models.distributed import Ranks
+from pairloom.models.feed import ReadyBatch, Side
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.relations import Indices, Mask, Relations
 
 Contrast = Literal["image_text", "image_image", "text_text"]
 Key = Literal["image", "text"]

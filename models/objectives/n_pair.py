@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from models.contrastive import log_sum_exps
-from models.objectives.batch import EmbeddedBatch, Setting, Term
-from models.objectives.comparison import Comparing, Comparison, comparisons, logit_scale
+from pairloom.models.contrastive import log_sum_exps
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, logit_scale
 
 
 class NPairConfig(Comparing):

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from models.contrastive import Targets, log_sum_exps, weighted_products
-from models.objectives.batch import EmbeddedBatch, Setting, Term
-from models.objectives.comparison import Between, Comparing, Comparison, Positives, comparisons, logit_scale
+from pairloom.models.contrastive import Targets, log_sum_exps, weighted_products
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.comparison import Between, Comparing, Comparison, Positives, comparisons, logit_scale
 
 
 class NtXentConfig(Comparing):

@@ -8,21 +8,21 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from models.objectives.clip import ClipConfig
-from models.objectives.contrastive import ContrastiveConfig
-from models.objectives.cross_encoder import CrossEncoderConfig
-from models.objectives.distance import DistanceConfig
-from models.objectives.instance import InstanceConfig
-from models.objectives.kept import read_kept, write_kept
-from models.objectives.mates import MatesConfig
-from models.objectives.momentum import MomentumConfig
-from models.objectives.n_pair import NPairConfig
-from models.objectives.nt_xent import NtXentConfig, SupConConfig
-from models.objectives.ordered import OrderedConfig
-from models.objectives.reconstruction import ReconstructionConfig
-from models.objectives.siglip import SiglipConfig
-from models.objectives.triplet import TripletConfig
+from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.clip import ClipConfig
+from pairloom.models.objectives.contrastive import ContrastiveConfig
+from pairloom.models.objectives.cross_encoder import CrossEncoderConfig
+from pairloom.models.objectives.distance import DistanceConfig
+from pairloom.models.objectives.instance import InstanceConfig
+from pairloom.models.objectives.kept import read_kept, write_kept
+from pairloom.models.objectives.mates import MatesConfig
+from pairloom.models.objectives.momentum import MomentumConfig
+from pairloom.models.objectives.n_pair import NPairConfig
+from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
+from pairloom.models.objectives.ordered import OrderedConfig
+from pairloom.models.objectives.reconstruction import ReconstructionConfig
+from pairloom.models.objectives.siglip import SiglipConfig
+from pairloom.models.objectives.triplet import TripletConfig
 
 ObjectiveConfig = Annotated[
     ClipConfig

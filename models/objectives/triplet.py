@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from models.objectives.batch import EmbeddedBatch, Setting, Term, Want
-from models.objectives.comparison import Comparing, Comparison, comparisons, squared_distances
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term, Want
+from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, squared_distances
 
 Choice = Literal["all", "hardest", "semi_hard", "random"]
 Triplets = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

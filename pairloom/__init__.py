@@ -1,0 +1,1 @@
+"""Image–text pairs to cross-modal search, every night, unattended."""

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from pairloom.flows.config import pipeline_folder
-from pairloom.models.encoder import Embeddings
+from pairloom.models.arrays import Embeddings
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.relations import Relations
+from pairloom.models.batches.relations import Relations
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MAX_SIDE = {"grocery": 96, "emoji": 72, "photos": 96}

@@ -33,7 +33,7 @@ import numpy.typing as npt
 import torch
 
 from pairloom.flows.config import pipeline_folder
-from pairloom.models.encoder import Embeddings
+from pairloom.models.arrays import Embeddings
 from pairloom.search.classify import add_examples, classify
 from pairloom.search.release import OpenRelease
 from pairloom.storage.images import IngestConfig, open_query_image

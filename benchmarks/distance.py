@@ -26,7 +26,8 @@ from scipy.spatial.distance import pdist, squareform  # type: ignore[import-unty
 
 from benchmarks.collection import Released, print_figures, released
 from pairloom.models.encoder import Encoder
-from pairloom.models.mining.distances import DistancesConfig, Masses, grid_costs, masses, wasserstein
+from pairloom.models.mining.config import DistancesConfig
+from pairloom.models.mining.distances import Masses, grid_costs, masses, wasserstein
 from pairloom.models.objectives.distance import learned_scale
 from pairloom.storage.corpus import Corpus
 from pairloom.tasks.items import images_of

@@ -22,16 +22,19 @@ from PIL import Image
 
 from benchmarks.momentum import table
 from benchmarks.rendered import scattered
-from pairloom.models.encoder import Embeddings, Encoder
-from pairloom.models.feed import TrainingItems
+from pairloom.models.arrays import Embeddings
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
+from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.probes import probe
 from pairloom.models.objectives.batch import Objective
 from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.reconstruction import ReconstructionConfig
-from pairloom.models.pixels import open_pixels, write_pixels
-from pairloom.models.probes import probe
-from pairloom.models.relations import Relations
-from pairloom.models.towers import ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 
 def measure(weight: float, steps: int, seed: int) -> dict[str, float]:

@@ -34,13 +34,17 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.bundle import read_pictures, read_rows
-from pairloom.models.feed import TrainingItems
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import MiningConfig, batch_negatives
-from pairloom.models.pixels import open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 ITEMS, BATCH = 640, 32
 FORK = multiprocessing.get_context("fork")

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from open_clip.loss import SigLipLoss
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.clip import clip_loss
 from pairloom.models.objectives.siglip import siglip_loss
 

@@ -34,8 +34,10 @@ import numpy as np
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.mining.negatives import MiningConfig, choose_negatives
-from pairloom.models.mining.neighbours import Embeddings, nearest
+from pairloom.models.arrays import Embeddings
+from pairloom.models.mining.config import MiningConfig
+from pairloom.models.mining.negatives import choose_negatives
+from pairloom.models.mining.neighbours import nearest
 
 CENTRES, SPREAD, DISTANCE = 2000, 0.7, 0.5
 BLOCK = 20_000

@@ -32,23 +32,21 @@ from PIL import Image
 
 from benchmarks.bundle import read_collection, read_pictures, read_rows
 from benchmarks.towers import recalls
+from pairloom.models.batches.augmentation import augment, draw_changes
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import TrainingItems
 from pairloom.models.objectives.batch import Objective
 from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.momentum import MomentumConfig
 from pairloom.models.objectives.nt_xent import NtXentConfig
-from pairloom.models.pixels import (
-    AugmentationConfig,
-    augment,
-    draw_changes,
-    normalize_pixels,
-    open_pixels,
-    write_pixels,
-)
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 SLOW = 0.999
 ARMS: dict[str, dict[str, Sequence[Objective]]] = {

@@ -28,15 +28,17 @@ import numpy as np
 import torch
 
 from benchmarks.bundle import read_pictures, read_rows
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import TrainingItems
 from pairloom.models.objectives.batch import Setting, Term
 from pairloom.models.objectives.mates import MatesConfig, MatesTerm
-from pairloom.models.pixels import AugmentationConfig, open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.second_tower import SecondImageTowerConfig
-from pairloom.models.towers import ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 ARTISTS = ("twemoji", "openmoji")
 LIGHT = AugmentationConfig(shift=0.04, scale=0.08, rotation=3, colour=0.05)

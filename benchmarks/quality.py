@@ -45,15 +45,21 @@ from PIL import Image
 
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import TrainingItems
-from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.metrics import evaluate
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import MiningConfig, batch_negatives
-from pairloom.models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 TAUGHT, ASKED = "twemoji", "openmoji"
 RECALLS = {

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from pairloom.flows.config import load_pipeline
-from pairloom.models.bootstrap import mean_intervals
+from pairloom.models.evaluation.bootstrap import mean_intervals
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus

@@ -14,14 +14,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.bundle import Collection, read_collection
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import TrainingItems
-from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.metrics import evaluate
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import MiningConfig, batch_negatives
-from pairloom.models.pixels import open_pixels, write_pixels
-from pairloom.models.towers import ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 
 def measure(shape: str, name: str, config: TrainingConfig, workdir: Path) -> dict[str, float]:

@@ -51,13 +51,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
-from pairloom.models.batches import BatchPlan
-from pairloom.models.feed import TrainingItems
-from pairloom.models.pixels import AugmentationConfig, normalize_pixels, open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
-from pairloom.models.training_log import TrainingProgress
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.batches.relations import Relations
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.log import TrainingProgress
+from pairloom.models.training.trainer import Recipe, train
 
 CAPTIONS = ("names", "joined", "separate")
 Clock = Callable[[], float]

@@ -23,13 +23,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pairloom.models.feed import TrainingItems
-from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.triplet import Choice, TripletConfig
-from pairloom.models.pixels import AugmentationConfig, Pixels, normalize_pixels, open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 ARCHITECTURE = Path(__file__).parent / "objectives" / "digits-16.json"
 AUGMENTATION = AugmentationConfig(shift=0.06, scale=0.1, rotation=10, colour=0.1)

@@ -21,14 +21,17 @@ import torch
 
 from benchmarks.bundle import Collection, read_pictures, read_rows
 from benchmarks.towers import recalls
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import TrainingItems
-from pairloom.models.pixels import AugmentationConfig, open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import ModelConfig, create
-from pairloom.models.trainer import Recipe, TrainingConfig, train
-from pairloom.models.word_start import start_from_words
-from pairloom.models.word_vectors import WordVectorsConfig, learn_words
+from pairloom.models.towers.config import ModelConfig, WordVectorsConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.word_start import start_from_words
+from pairloom.models.towers.word_vectors import learn_words
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 STILL = AugmentationConfig(shift=0.04, scale=0.08, rotation=3, colour=0.05)
 

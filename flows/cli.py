@@ -262,7 +262,7 @@ def words(
     Sums make analogies: `pairloom words king --minus man --plus woman`.
     """
     from pairloom.flows.console import show_words
-    from pairloom.models.word_vectors import Question, ask
+    from pairloom.models.towers.word_vectors import Question, ask
     from pairloom.tasks.words import served_words
 
     with _errors():

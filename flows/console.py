@@ -13,7 +13,7 @@ from pairloom.flows.metrics_table import Grid, Intervals, metrics_grid, probes_g
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
-    from pairloom.models.word_vectors import Answer
+    from pairloom.models.towers.word_vectors import Answer
     from pairloom.search.classify import Classified
     from pairloom.search.query import SearchResult
     from pairloom.storage.releases import Release

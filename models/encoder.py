@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pairloom.models import towers
-from pairloom.models.relations import Indices
-from pairloom.models.second_tower import Mask, SecondImageTowerConfig
-
-Embeddings = npt.NDArray[np.float32]
+from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
+from pairloom.models.towers.config import SecondImageTowerConfig
+from pairloom.models.towers.dual_encoder import DualEncoder, load
 
 TEXT_BATCH = 1024
 
@@ -22,9 +19,9 @@ TEXT_BATCH = 1024
 class Encoder:
     """A dual encoder in evaluation mode."""
 
-    def __init__(self, dual_encoder: towers.DualEncoder) -> None:
+    def __init__(self, dual_encoder: DualEncoder) -> None:
         self.dual_encoder = dual_encoder
-        self.dual_encoder.network.to(towers.best_device()).eval()
+        self.dual_encoder.network.to(best_device()).eval()
         # As late as `towers` does it.
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -33,7 +30,7 @@ class Encoder:
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
         """The encoder of an OpenCLIP directory."""
-        return cls(towers.load(directory))
+        return cls(load(directory))
 
     @property
     def dimension(self) -> int:

@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pairloom.models.cross_encoder import CrossEncoder
+from pairloom.models.arrays import Scores
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm
 from pairloom.models.objectives.kept import read_configs, read_kept
-
-Scores = npt.NDArray[np.float32]
+from pairloom.models.objectives.pair_network import CrossEncoder
 
 
 class Reranker:

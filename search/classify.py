@@ -14,17 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from pairloom.models.prototypes import (
+from pairloom.models.arrays import Indices, Mask, Values
+from pairloom.models.evaluation.prototypes import (
     Nearest,
     Threshold,
-    Values,
     choose_threshold,
     class_sums,
     held_out,
     nearest_two,
     prototypes,
 )
-from pairloom.models.relations import Indices, Mask
 from pairloom.search.query import SCORE_DIGITS
 from pairloom.search.release import OpenRelease
 from pairloom.storage.classes import ClassStore, Vectors, checked_name

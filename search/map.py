@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.models.projection import Floats, Method, Projection
+from pairloom.models.evaluation.projection import Floats, Method, Projection
 from pairloom.search.release import OpenRelease
 
 MAX_ITEMS = 2_000

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
-from pairloom.models.similarity import MEASURES, Metric
+from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
 from pairloom.search.release import OpenRelease
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
@@ -22,7 +22,7 @@ from pairloom.storage.images import IngestConfig, open_query_image
 from pairloom.storage.index import Floats, nearest
 
 if TYPE_CHECKING:
-    from pairloom.models.second_tower import Mask
+    from pairloom.models.arrays import Mask
 
 MAX_K = 10_000
 SCORE_DIGITS = 6
@@ -240,7 +240,7 @@ def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
     if tower is None:
         raise ValueError(f"release {release.record.number} has one image tower: leave out which one is for {value!r}")
     if value not in tower.values and tower.column in release.columns:
-        from pairloom.models.second_tower import as_texts  # with torch, which the encoder has brought by now
+        from pairloom.models.towers.config import as_texts
 
         stored = release.dataset.to_table(columns=[tower.column])[tower.column].unique().to_pylist()
         known = sorted({text for each in stored for text in as_texts(each)})

@@ -14,7 +14,7 @@ from pairloom.search.release import OpenRelease
 from pairloom.storage.images import open_stored
 
 if TYPE_CHECKING:
-    from pairloom.models.reranker import Scores
+    from pairloom.models.arrays import Scores
 
 CANDIDATES = 50
 """Rows that are scored again where nobody says how many."""

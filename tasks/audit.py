@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.batches.relations import normalize_text
 from pairloom.models.mining.negatives import Negatives
-from pairloom.models.relations import normalize_text
 from pairloom.tasks.items import Items
 
 HARDEST = 20

@@ -4,7 +4,8 @@ from itertools import chain
 
 import pyarrow as pa
 
-from pairloom.models.mining.distances import DistancesConfig, distances, masses, sampled_pairs
+from pairloom.models.mining.config import DistancesConfig
+from pairloom.models.mining.distances import distances, masses, sampled_pairs
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.pairs import PairStore

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from pairloom.models.batches.relations import KINDS, Edges
 from pairloom.models.mining.near_duplicates import THUMBNAIL, Thumbnails, near_duplicates
-from pairloom.models.relations import KINDS, Edges
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.tasks.items import images_of
 

@@ -4,10 +4,10 @@ import logging
 from dataclasses import replace
 
 from pairloom.models.encoder import Encoder
-from pairloom.models.gate import Comparison
-from pairloom.models.gate import decide as gate
-from pairloom.models.metrics import RetrievalMetrics
-from pairloom.models.metrics import evaluate as measure
+from pairloom.models.evaluation.gate import Comparison
+from pairloom.models.evaluation.gate import decide as gate
+from pairloom.models.evaluation.metrics import RetrievalMetrics
+from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.modelstore import ModelStore, is_plain
 from pairloom.storage.runs import Run

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pairloom.models.relations import KINDS, Edges, Indices, Relations
+from pairloom.models.arrays import Indices
+from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
 from pairloom.storage.schema import PAIRS

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pairloom.models.metrics import Slice, column_slices, novelty_slices
-from pairloom.models.relations import Relations, normalize_text
-from pairloom.models.second_tower import Mask, SecondImageTowerConfig
+from pairloom.models.arrays import Mask
+from pairloom.models.batches.relations import Relations, normalize_text
+from pairloom.models.evaluation.metrics import Slice, column_slices, novelty_slices
+from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images import open_stored
 

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.arrays import Indices
+from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.negatives import Negatives, mine_negatives
-from pairloom.models.relations import KINDS, Edges, Indices, Relations
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.embeddings import EmbeddingStore

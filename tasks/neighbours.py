@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from pairloom.models.arrays import Embeddings
+from pairloom.models.batches.relations import Relations
 from pairloom.models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
-from pairloom.models.mining.neighbours import Embeddings, Neighbours
-from pairloom.models.relations import Relations
+from pairloom.models.mining.neighbours import Neighbours
 from pairloom.storage.corpus import Snapshot
 from pairloom.storage.neighbours import NeighbourStore
 from pairloom.storage.schema import neighbour_schema

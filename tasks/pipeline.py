@@ -5,13 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from pairloom.models.gate import GateConfig
-from pairloom.models.metrics import EvaluationConfig
-from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.evaluation.config import EvaluationConfig, GateConfig
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.terms import ObjectiveConfig
-from pairloom.models.towers import ModelConfig
-from pairloom.models.trainer import TrainingConfig
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.given_pairs import GivenPairsConfig
 from pairloom.storage.images import IngestConfig
 from pairloom.storage.index import IndexConfig

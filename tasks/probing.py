@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairloom.models.bootstrap import Values
-from pairloom.models.encoder import Embeddings, Encoder
-from pairloom.models.metrics import EvaluationConfig
-from pairloom.models.probes import probe, training_rows
-from pairloom.models.relations import Indices
+from pairloom.models.arrays import Embeddings, Indices, Values
+from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.probes import probe, training_rows
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.tasks.items import image_batches, second_tower_items
 
@@ -76,7 +75,7 @@ def embed_probe_items(corpus: Corpus, snapshot: Snapshot, items: ProbeItems, enc
 
 
 def probe_embeddings(items: ProbeItems, train_ND: Embeddings, image_ND: Embeddings, seed: int) -> dict[str, Values]:
-    """`probe_<column>_<classifier>`: 1 or 0 for every item asked (`pairloom.models.probes`).
+    """`probe_<column>_<classifier>`: 1 or 0 for every item asked (`pairloom.models.evaluation.probes`).
 
     `train_ND` are the image embeddings of `items.train_ids`, `image_ND` those of the evaluated items.
     """

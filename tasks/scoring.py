@@ -8,10 +8,11 @@ from dataclasses import asdict, replace
 from PIL import Image
 from pydantic import BaseModel
 
-from pairloom.models.encoder import Embeddings, Encoder
-from pairloom.models.metrics import column_slices
-from pairloom.models.metrics import evaluate as measure
-from pairloom.models.towers import create
+from pairloom.models.arrays import Embeddings
+from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.metrics import column_slices
+from pairloom.models.evaluation.metrics import evaluate as measure
+from pairloom.models.towers.creation import create
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.sources import SourceRow, read_source

@@ -9,17 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.models import towers
-from pairloom.models.distributed import joined
-from pairloom.models.feed import TrainingItems
-from pairloom.models.launcher import launch, processes_wanted
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pairs import RELATIONS, ItemPairs
+from pairloom.models.batches.pixels import open_pixels, write_pixels
 from pairloom.models.mining.negatives import Negatives, batch_negatives
-from pairloom.models.pairs import RELATIONS, ItemPairs
-from pairloom.models.pixels import open_pixels, write_pixels
-from pairloom.models.trainer import Recipe, TrainingResult
-from pairloom.models.trainer import train as train_encoder
-from pairloom.models.training_log import TrainingProgress, read_log
-from pairloom.models.word_start import start_from_words
+from pairloom.models.ranks import joined
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.word_start import start_from_words
+from pairloom.models.training.launcher import launch, processes_wanted
+from pairloom.models.training.log import TrainingProgress, read_log
+from pairloom.models.training.trainer import Recipe, TrainingResult
+from pairloom.models.training.trainer import train as train_encoder
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import written_aside
 from pairloom.storage.modelstore import ModelStore
@@ -109,12 +110,12 @@ def fitting_champion(pipeline: Pipeline, plan: Plan) -> Path | None:
     return champion if all(made.get(name) == value for name, value in wanted.items()) else None
 
 
-def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snapshot: Snapshot) -> towers.DualEncoder:
+def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snapshot: Snapshot) -> DualEncoder:
     """The champion, or without one a network from `model:`."""
     if champion:
-        return towers.load(champion)
+        return load(champion)
     texts = [text for texts in items.texts for text in texts]
-    encoder = towers.create(pipeline.model, texts, seed=pipeline.training.seed)
+    encoder = create(pipeline.model, texts, seed=pipeline.training.seed)
     if pipeline.model.word_vectors:
         start_from_words(encoder, corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors))
     return encoder

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.models.word_vectors import WordVectors, WordVectorsConfig, learn_words
+from pairloom.models.towers.config import WordVectorsConfig
+from pairloom.models.towers.word_vectors import WordVectors, learn_words
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.releases import release_log

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pairloom.models.contrastive import Targets
-from pairloom.models.feed import ReadyBatch
+from pairloom.models.batches.feed import ReadyBatch
+from pairloom.models.batches.pairs import BatchPairs
+from pairloom.models.batches.relations import Relations
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch
-from pairloom.models.pairs import BatchPairs
-from pairloom.models.relations import Relations
 
 GROUPS = ("a", "b", "a", "c", "b", "a", "d", "e")
 """Three of one, two of another, and three that are alone."""

@@ -9,9 +9,10 @@ from tiny import tiny_encoder, tiny_images, tiny_items, tiny_texts
 from benchmarks import classify, quality
 from benchmarks.bundle import unrelated
 from benchmarks.peer import train_open_clip
-from pairloom.models.batches import BatchPlan
-from pairloom.models.pixels import normalize_pixels
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.batches.pixels import normalize_pixels
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 torch.set_num_threads(1)
 IDS = [str(number) for number in range(32)]

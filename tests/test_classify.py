@@ -12,7 +12,7 @@ from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
 from typer.testing import CliRunner, Result
 
 from pairloom.flows.cli import app
-from pairloom.models.prototypes import choose_threshold, class_sums, held_out
+from pairloom.models.evaluation.prototypes import choose_threshold, class_sums, held_out
 from pairloom.search.classify import Classes, add_examples, classify
 from pairloom.search.query import Query, query_vector
 from pairloom.search.release import OpenRelease

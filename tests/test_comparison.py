@@ -6,16 +6,16 @@ from embedded import GROUPS, are_related, embedded_batch, listed
 from pydantic import ValidationError
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.feed import BatchSource
-from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import BatchSource
+from pairloom.models.batches.partners import Partners
+from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.objectives.batch import EmbeddedBatch
 from pairloom.models.objectives.comparison import Comparison, comparisons
 from pairloom.models.objectives.contrastive import ContrastiveConfig, contrastive_loss
 from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
 from pairloom.models.objectives.terms import partners, wants
-from pairloom.models.partners import Partners
-from pairloom.models.pixels import AugmentationConfig
+from pairloom.models.training.micro_batches import MicroBatches
 
 torch.set_num_threads(1)
 B = len(GROUPS)

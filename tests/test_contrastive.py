@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pairloom.models.contrastive import Targets, log_sum_exps
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.log_sum_exp import log_sum_exps
 
 torch.set_num_threads(1)
 

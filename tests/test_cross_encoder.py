@@ -15,10 +15,10 @@ from released_pipeline import MODEL_ID, NAMES, publish, save_model
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.feed import BatchSource, Side
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.batches.targets import Targets
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import BatchSource, Side
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
 from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.cross_encoder import (
@@ -30,8 +30,9 @@ from pairloom.models.objectives.cross_encoder import (
 )
 from pairloom.models.objectives.terms import Objectives
 from pairloom.models.reranker import Reranker
-from pairloom.models.towers import DualEncoder, load
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.images import open_stored

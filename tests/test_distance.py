@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from pairloom.models.batches import BatchPlan
+from pairloom.models.batches.feed import BatchSource, ReadyBatch, TrainingItems
+from pairloom.models.batches.pairs import ItemPairs
+from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import BatchSource, ReadyBatch, TrainingItems
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
 from pairloom.models.objectives.distance import START, DistanceConfig, learned_distances, learned_scale
 from pairloom.models.objectives.terms import Objectives
-from pairloom.models.pairs import ItemPairs
-from pairloom.models.towers import DualEncoder
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,8 @@ from scipy.optimize import linprog  # type: ignore[import-untyped]  # SciPy publ
 
 from pairloom.flows.config import load_pipeline
 from pairloom.models.mining import distances as mining
-from pairloom.models.mining.distances import DistancesConfig, distances, grid_costs, masses, sampled_pairs, wasserstein
+from pairloom.models.mining.config import DistancesConfig
+from pairloom.models.mining.distances import distances, grid_costs, masses, sampled_pairs, wasserstein
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.pairs import PairStore
 from pairloom.tasks.decide import decide, snapshot_ref

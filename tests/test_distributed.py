@@ -8,12 +8,14 @@ import pytest
 import torch
 from tiny import tiny_architecture, tiny_items, tiny_texts
 
-from pairloom.models.distributed import joined
-from pairloom.models.launcher import launch, processes_wanted
-from pairloom.models.second_tower import SecondImageTowerConfig
-from pairloom.models.towers import ModelConfig, create, load
-from pairloom.models.trainer import Recipe, TrainingConfig, train
-from pairloom.models.training_log import read_log
+from pairloom.models.ranks import joined
+from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import load
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.launcher import launch, processes_wanted
+from pairloom.models.training.log import read_log
+from pairloom.models.training.trainer import Recipe, train
 
 TEXTS = [text for own in tiny_texts() for text in own]
 STEPS = TrainingConfig(

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from tiny import tiny_architecture, tiny_texts
 from transformers import RobertaConfig, RobertaModel
 
-from pairloom.models.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
-from pairloom.models.lora import LoraConfig
-from pairloom.models.towers import DualEncoder, ModelConfig, create, load
+from pairloom.models.towers.config import LoraConfig, ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
 
 torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from pairloom.models.gate import GateConfig, decide
-from pairloom.models.metrics import DIRECTIONS, Answers, RetrievalMetrics
+from pairloom.models.evaluation.config import GateConfig
+from pairloom.models.evaluation.gate import decide
+from pairloom.models.evaluation.metrics import DIRECTIONS, Answers, RetrievalMetrics
 
 
 def metrics(text_hits: int, image_hits: int, count: int = 100) -> RetrievalMetrics:

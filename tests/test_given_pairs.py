@@ -13,7 +13,7 @@ import torch
 from test_cli import error
 
 from pairloom.flows.config import load_pipeline
-from pairloom.models.relations import KINDS, Edges, Relations
+from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
 from pairloom.storage.pairs import PairStore

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.feed import BatchSource, TrainingItems
+from pairloom.models.batches.feed import BatchSource, TrainingItems
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.batches.relations import Relations
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
 from pairloom.models.objectives.instance import (
     ClassesTerm,
@@ -17,8 +18,8 @@ from pairloom.models.objectives.instance import (
     full_softmax_losses,
     sampled_softmax_losses,
 )
-from pairloom.models.relations import Relations
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=10, batch_size=16, threads=1)

@@ -4,10 +4,11 @@ import bm25s
 import numpy as np
 import pytest
 
+from pairloom.models.batches.relations import Relations
 from pairloom.models.mining import lexical
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import MiningConfig, Negatives
-from pairloom.models.relations import Relations
+from pairloom.models.mining.negatives import Negatives
 
 COUNT = 60
 CONFIG = MiningConfig(near_duplicate_bits=None)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.mates import mates_loss
 
 torch.set_num_threads(1)

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from pairloom.models import metrics
-from pairloom.models.bootstrap import median
-from pairloom.models.metrics import EvaluationConfig, column_slices, evaluate, novelty_slices
-from pairloom.models.relations import Relations
+from pairloom.models.batches.relations import Relations
+from pairloom.models.evaluation import metrics
+from pairloom.models.evaluation.bootstrap import median
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.metrics import column_slices, evaluate, novelty_slices
 
 COUNT = 40
 TEXTS = [[f"name {number // 2}", f"other {number % 7}"] for number in range(COUNT)]

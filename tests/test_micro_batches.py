@@ -5,12 +5,13 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.feed import BatchSource, ReadyBatch
-from pairloom.models.finetuning import prepare
-from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.batches.feed import BatchSource, ReadyBatch
+from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.objectives.clip import clip_loss
-from pairloom.models.towers import DualEncoder, ModelConfig
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.towers.finetuning import prepare
+from pairloom.models.training.micro_batches import MicroBatches
 
 torch.set_num_threads(1)
 
@@ -84,8 +85,8 @@ def test_batch_statistics_are_taken_once(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_the_same_for_any_number_of_ranks(tmp_path: Path) -> None:
-    from pairloom.models.distributed import Ranks
-    from pairloom.models.pixels import AugmentationConfig
+    from pairloom.models.batches.config import AugmentationConfig
+    from pairloom.models.ranks import Ranks
 
     encoder = tiny_encoder(tmp_path)
     items = tiny_items(tmp_path, encoder)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.mining_report import hardest_picture, mining_section
+from pairloom.models.batches.relations import KINDS, Edges
 from pairloom.models.mining.negatives import Negatives
-from pairloom.models.relations import KINDS, Edges
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.neighbours import NeighbourStore

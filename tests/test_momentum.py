@@ -10,13 +10,9 @@ import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.contrastive import Targets
-from pairloom.models.distributed import joined
-from pairloom.models.feed import BatchSource
-from pairloom.models.launcher import launch
-from pairloom.models.lora import LoraConfig
-from pairloom.models.micro_batches import MicroBatches
+from pairloom.models.batches.feed import BatchSource
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
 from pairloom.models.objectives.clip import ClipConfig, clip_loss
 from pairloom.models.objectives.momentum import (
@@ -28,8 +24,13 @@ from pairloom.models.objectives.momentum import (
     queue_losses,
 )
 from pairloom.models.objectives.terms import wants
-from pairloom.models.towers import ModelConfig, load
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.ranks import joined
+from pairloom.models.towers.config import LoraConfig, ModelConfig
+from pairloom.models.towers.dual_encoder import load
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.launcher import launch
+from pairloom.models.training.micro_batches import MicroBatches
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=30, batch_size=12, threads=1, checkpoint_seconds=1e-6)

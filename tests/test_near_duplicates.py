@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from pairloom.models.arrays import Indices
 from pairloom.models.mining.near_duplicates import (
     CROWD,
     THUMBNAIL,
-    Indices,
     Thumbnails,
     near_duplicates,
     similar_hashes,

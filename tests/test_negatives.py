@@ -7,10 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from pairloom.models.arrays import Embeddings
+from pairloom.models.batches.relations import KINDS, Edges, Relations
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
-from pairloom.models.mining.negatives import MiningConfig, Negatives, batch_negatives, mine_negatives
-from pairloom.models.mining.neighbours import Embeddings
-from pairloom.models.relations import KINDS, Edges, Relations
+from pairloom.models.mining.negatives import Negatives, batch_negatives, mine_negatives
 
 COUNT, DIMENSION = 60, 8
 

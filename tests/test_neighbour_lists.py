@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.models.mining import lists
 from pairloom.models.mining.lists import DIRECTIONS, NeighbourLists, merge, neighbour_lists
 from pairloom.models.mining.neighbours import Neighbours, nearest
 from pairloom.models.mining.positives import KnownPositives
-from pairloom.models.relations import KINDS, Edges, Relations
 
 K = 8
 

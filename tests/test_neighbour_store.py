@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pairloom.models.batches.relations import Relations
 from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
-from pairloom.models.relations import Relations
 from pairloom.storage.neighbours import NeighbourStore
 from pairloom.tasks.neighbours import lists_of, table_of
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.clip import clip_loss
 
 torch.set_num_threads(1)

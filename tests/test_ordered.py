@@ -7,13 +7,14 @@ import pytest
 import torch
 from tiny import COLOURS, SHAPES, tiny_encoder, tiny_images, tiny_items
 
+from pairloom.models.batches.pairs import ItemPairs
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.ordered import OrderedClassifier, OrderedConfig, ordered_loss
 from pairloom.models.objectives.terms import Objectives
-from pairloom.models.pairs import ItemPairs
-from pairloom.models.towers import DualEncoder
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 torch.set_num_threads(1)
 PER_COLOUR = 2 * len(SHAPES)

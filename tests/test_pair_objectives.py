@@ -10,14 +10,15 @@ import torch
 from tiny import tiny_encoder, tiny_items
 
 from pairloom.flows.config import load_pipeline, pipeline_names
+from pairloom.models.batches.pairs import ItemPairs
 from pairloom.models.objectives.batch import Objective
 from pairloom.models.objectives.contrastive import ContrastiveConfig
 from pairloom.models.objectives.n_pair import NPairConfig
 from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
 from pairloom.models.objectives.siglip import SiglipConfig
 from pairloom.models.objectives.triplet import TripletConfig
-from pairloom.models.pairs import ItemPairs
-from pairloom.models.trainer import Recipe, TrainingConfig, train
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
 
 torch.set_num_threads(1)
 PIPELINES = Path(__file__).parents[1] / "benchmarks" / "objectives" / "pairs.yaml"

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.batches import BatchPlan
-from pairloom.models.feed import BatchSource
-from pairloom.models.pairs import ItemPairs
-from pairloom.models.partners import Partners
-from pairloom.models.pixels import AugmentationConfig
-from pairloom.models.relations import Edges, Relations
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.feed import BatchSource
+from pairloom.models.batches.pairs import ItemPairs
+from pairloom.models.batches.partners import Partners
+from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.batches.relations import Edges, Relations
 
 torch.set_num_threads(1)
 

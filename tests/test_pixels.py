@@ -7,14 +7,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from tiny import tiny_encoder, tiny_images
 
-from pairloom.models.pixels import (
-    AugmentationConfig,
-    augment,
-    draw_changes,
-    normalize_pixels,
-    open_pixels,
-    write_pixels,
-)
+from pairloom.models.batches.augmentation import augment, draw_changes
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
 
 torch.set_num_threads(1)
 

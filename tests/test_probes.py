@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pairloom.models import probes
-from pairloom.models.probes import probe, training_rows
+from pairloom.models.evaluation import probes
+from pairloom.models.evaluation.probes import probe, training_rows
 
 
 def clusters(count: int, seed: int) -> tuple[np.ndarray, list[str]]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pairloom.models.prototypes import (
-    Embeddings,
+from pairloom.models.arrays import Embeddings, Indices
+from pairloom.models.evaluation.prototypes import (
     HeldOut,
     choose_threshold,
     class_sums,
@@ -12,7 +12,6 @@ from pairloom.models.prototypes import (
     nearest_two,
     prototypes,
 )
-from pairloom.models.relations import Indices
 
 
 def collection(seed: int, count: int = 60, classes: int = 7) -> tuple[Embeddings, Indices]:
@@ -38,7 +37,7 @@ def test_prototypes_are_normalised_means() -> None:
 
 @pytest.mark.parametrize("block", [1, 20, 1 << 20])
 def test_the_two_nearest_are_those_of_a_sorted_list(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pairloom.models.prototypes.BLOCK", block)
+    monkeypatch.setattr("pairloom.models.evaluation.prototypes.BLOCK", block)
     image_ND, class_N = collection(1)
     prototype_CD = prototypes(class_sums(image_ND, class_N, 8))
     found = nearest_two(image_ND, prototype_CD)
@@ -59,7 +58,7 @@ def test_one_class_has_no_second() -> None:
 def test_holding_out_matches_prototypes_built_without_the_image_or_its_class(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pairloom.models.prototypes.BLOCK", block)
+    monkeypatch.setattr("pairloom.models.evaluation.prototypes.BLOCK", block)
     image_ND, class_N = collection(2)
     asked = np.arange(0, 60, 4)
     count_C = np.bincount(class_N)

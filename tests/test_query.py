@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
 
-from pairloom.models.similarity import MEASURES
+from pairloom.models.evaluation.similarity import MEASURES
 from pairloom.search.query import Query, item_vector, query_vector, search
 from pairloom.search.release import OpenRelease
 

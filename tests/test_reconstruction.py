@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models import towers
 from pairloom.models.objectives.batch import Objective, Setting
 from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.reconstruction import ReconstructionConfig, squared_errors
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.towers.dual_encoder import load
+from pairloom.models.towers.layout import WEIGHTS_NAME
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 torch.set_num_threads(1)
 
@@ -55,8 +57,8 @@ def test_the_saved_model_holds_no_decoder(tmp_path: Path) -> None:
         result.objectives.save_kept(folder)
     names = [sorted(str(file.relative_to(folder)) for file in folder.rglob("*")) for folder in folders]
     assert names[0] == names[1]
-    one, other = (load_file(folder / towers.WEIGHTS_NAME) for folder in folders)
+    one, other = (load_file(folder / WEIGHTS_NAME) for folder in folders)
     assert {name: tensor.shape for name, tensor in one.items()} == {n: tensor.shape for n, tensor in other.items()}
     assert not torch.equal(one["visual.proj"], other["visual.proj"])  # it was trained by both
     image_BCHW = torch.zeros(1, 3, 16, 16)
-    assert towers.load(folders[1]).encode_images(image_BCHW).shape == (1, 16)
+    assert load(folders[1]).encode_images(image_BCHW).shape == (1, 16)

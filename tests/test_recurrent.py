@@ -16,11 +16,13 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.flows.progress import run_flow
 from pairloom.models.encoder import Encoder
-from pairloom.models.finetuning import finish, parameter_groups, prepare
-from pairloom.models.lora import LoraConfig
-from pairloom.models.recurrent import LstmTextTower
-from pairloom.models.towers import DualEncoder, ModelConfig, create, load
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.towers.config import LoraConfig, ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.finetuning import finish, parameter_groups, prepare
+from pairloom.models.towers.recurrent import LstmTextTower
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.modelstore import is_plain

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pairloom.models.relations import KINDS, Edges, Relations, normalize_text
+from pairloom.models.batches.relations import KINDS, Edges, Relations, normalize_text
 
 GROUPS = ["a", "a", None, "b", None, "b", None]
 TEXTS = [["Red  Apple"], ["x", "fruit"], ["red apple", "No photo"], ["no PHOTO"], ["ﬁsh"], ["fish", "Fish"], ["z"]]

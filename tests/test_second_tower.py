@@ -14,22 +14,23 @@ from tiny import tiny_architecture, tiny_encoder, tiny_images, tiny_items, tiny_
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
-from pairloom.models.batches import BatchPlan
-from pairloom.models.distributed import Ranks
+from pairloom.models.batches.feed import BatchSource, ReadyBatch, TrainingItems
+from pairloom.models.batches.pixels import normalize_pixels
+from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.encoder import Encoder
-from pairloom.models.feed import BatchSource, ReadyBatch, TrainingItems
-from pairloom.models.finetuning import finish, parameter_groups, prepare
-from pairloom.models.lora import LoraConfig
-from pairloom.models.micro_batches import MicroBatches
-from pairloom.models.mining.negatives import MiningConfig
+from pairloom.models.mining.config import MiningConfig
+from pairloom.models.mining.refresh import mine_again
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
 from pairloom.models.objectives.clip import ClipConfig, clip_loss
 from pairloom.models.objectives.mates import MatesConfig, MatesTerm
-from pairloom.models.pixels import normalize_pixels
-from pairloom.models.refresh import mine_again
-from pairloom.models.second_tower import SecondImageTowerConfig
-from pairloom.models.towers import DualEncoder, ModelConfig, create, load
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.ranks import Ranks
+from pairloom.models.towers.config import LoraConfig, ModelConfig, SecondImageTowerConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.finetuning import finish, parameter_groups, prepare
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.micro_batches import MicroBatches
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, item_vector, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.modelstore import ModelStore, model_digest

@@ -10,12 +10,13 @@ from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from test_contrastive import LargestTensor, embeddings, positives
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.kept import read_kept
 from pairloom.models.objectives.siglip import SiglipConfig, SiglipTerm, siglip_loss
-from pairloom.models.towers import DualEncoder
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=4, batch_size=16, threads=1)

@@ -7,7 +7,7 @@ import lancedb
 import numpy as np
 import pytest
 
-from pairloom.models.similarity import (
+from pairloom.models.evaluation.similarity import (
     MEASURES,
     Floats,
     cosine,

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from test_finetuning import TEXTS, TIMM, TIMM_VIT, architecture, images
 from transformers import RobertaConfig, RobertaModel
 
-from pairloom.models.cross_encoder import CrossEncoder
-from pairloom.models.tokens import image_tokens, text_tokens
-from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.objectives.pair_network import CrossEncoder
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.towers.states import image_tokens, text_tokens
 
 torch.set_num_threads(1)
 POOLED = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "pool_type": "avg"}

@@ -8,8 +8,10 @@ import torch
 from tiny import tiny_architecture, tiny_encoder, tiny_images, tiny_texts
 
 from pairloom.models.encoder import Encoder
-from pairloom.models.towers import ARCHITECTURES, ModelConfig, create, load
-from pairloom.models.vocabulary import END_OF_TEXT_ID, fit_vocabulary
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import ARCHITECTURES, create
+from pairloom.models.towers.dual_encoder import load
+from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, fit_vocabulary
 
 torch.set_num_threads(1)
 

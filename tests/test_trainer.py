@@ -14,16 +14,19 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from pairloom.models.batches import BatchPlan
+from pairloom.models.batches.config import AugmentationConfig
+from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.encoder import Encoder
-from pairloom.models.metrics import EvaluationConfig, evaluate
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.metrics import evaluate
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import MiningConfig, batch_negatives
-from pairloom.models.pixels import AugmentationConfig
-from pairloom.models.stability import LossGuard, spread
-from pairloom.models.towers import ModelConfig
-from pairloom.models.trainer import Recipe, TrainingConfig, TrainingResult, train
-from pairloom.models.training_log import TrainingProgress, read_log
+from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.log import TrainingProgress, read_log
+from pairloom.models.training.stability import LossGuard, spread
+from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
 torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=60, batch_size=16, threads=1, checkpoint_seconds=1e-6, ema_decay=0.9)

@@ -15,18 +15,10 @@ from typer.testing import CliRunner
 
 from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
-from pairloom.models.towers import ModelConfig, create
-from pairloom.models.word_start import start_from_words
-from pairloom.models.word_vectors import (
-    Question,
-    WordVectors,
-    WordVectorsConfig,
-    alike,
-    ask,
-    beside,
-    learn_words,
-    split_words,
-)
+from pairloom.models.towers.config import ModelConfig, WordVectorsConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.word_start import start_from_words
+from pairloom.models.towers.word_vectors import Question, WordVectors, alike, ask, beside, learn_words, split_words
 from pairloom.storage.words import WordStore
 from pairloom.tasks.words import from_table, served_words, to_table
 
@@ -105,7 +97,8 @@ def test_vectors_are_the_same_whatever_the_order_and_the_process() -> None:
     assert words.words == again.words
     program = """if True:
         import json, sys
-        from pairloom.models.word_vectors import WordVectorsConfig, learn_words
+        from pairloom.models.towers.word_vectors import learn_words
+        from pairloom.models.towers.config import WordVectorsConfig
         words = learn_words(json.loads(sys.argv[1]), WordVectorsConfig.model_validate_json(sys.argv[2]))
         sys.stdout.buffer.write(words.vector_VD.tobytes() + words.context_VD.tobytes())"""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": "7"}

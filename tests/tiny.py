@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pairloom.models.feed import TrainingItems
-from pairloom.models.pixels import open_pixels, write_pixels
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder, ModelConfig, create
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.relations import Relations
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.dual_encoder import DualEncoder
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
 SHAPES = ("square", "bar", "corner", "frame")

@@ -1,0 +1,1 @@
+"""Which pairs are hard: nearest neighbours, negatives, near-duplicates."""

@@ -8,34 +8,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import BaseModel, Field
 
-from pairloom.models.relations import Indices
+from pairloom.models.arrays import Indices
+from pairloom.models.mining.config import DistancesConfig
 
 Masses = npt.NDArray[np.float64]
 
 _PAIRS_AT_ONCE = 2_000
 _BACKENDS = ("PYTORCH", "JAX", "CUPY", "TENSORFLOW")
-
-
-class DistancesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Distances between the images of sampled pairs, which mining computes exactly, for `loss: distance`."""
-
-    metric: Literal["wasserstein"] = "wasserstein"
-    """Least work that moves the ink of one picture to where the other's is, by POT's exact solver."""
-    order: Literal[1, 2] = 2
-    """Whether work is mass times way, or the root of mass times squared way; ways in cells of the grid."""
-    pairs_per_item: int = Field(default=50, ge=1)
-    """Others that every item is paired with, at random."""
-    side: int = Field(default=8, ge=2, le=64)
-    """Cells a side of the grid that images are shrunk to. Twice as many make a distance about eight times as costly."""
-    ink: Literal["dark", "bright"] = "dark"
-    """What of an image is mass: what is dark, as in a drawing on white, or what is bright."""
 
 
 def masses(images: Iterable[Image.Image], config: DistancesConfig) -> Masses:

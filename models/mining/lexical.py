@@ -8,10 +8,12 @@ import bm25s
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.mining.negatives import MiningConfig, Negatives, Scores, choose_negatives
+from pairloom.models.arrays import Indices, Scores
+from pairloom.models.batches.relations import Relations, normalize_text
+from pairloom.models.mining.config import MiningConfig
+from pairloom.models.mining.negatives import Negatives, choose_negatives
 from pairloom.models.mining.neighbours import Neighbours
 from pairloom.models.mining.positives import KnownPositives
-from pairloom.models.relations import Indices, Relations, normalize_text
 
 CROWD = 5000
 """A word that more items share says too little to be searched by, and would cost the most."""

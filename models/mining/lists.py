@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pairloom.models.mining.neighbours import Embeddings, Neighbours, nearest
+from pairloom.models.arrays import Embeddings, Indices, Mask
+from pairloom.models.batches.relations import Relations
+from pairloom.models.mining.neighbours import Neighbours, nearest
 from pairloom.models.mining.positives import KnownPositives
-from pairloom.models.relations import Indices, Mask, Relations
 
 Digests = npt.NDArray[np.uint64]
 Progress = Callable[[float], None]

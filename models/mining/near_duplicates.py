@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from pairloom.models.arrays import Indices
+
 Thumbnails = npt.NDArray[np.uint8]
 
 THUMBNAIL = 32

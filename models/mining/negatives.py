@@ -4,57 +4,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, model_validator
 
-from pairloom.models.mining.distances import DistancesConfig
+from pairloom.models.arrays import Embeddings, Indices, Mask, Scores
+from pairloom.models.batches.relations import Relations
+from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lists import DIRECTIONS, NeighbourLists, neighbour_lists
-from pairloom.models.mining.neighbours import Embeddings, Neighbours
-from pairloom.models.relations import Indices, Mask, Relations
-
-Scores = npt.NDArray[np.float32]
+from pairloom.models.mining.neighbours import Neighbours
 
 TEMPERATURE = 0.07  # CLIP's first one (Radford et al. 2021)
 _PAIRS_AT_ONCE = 8192
 _POSITIVE_IMAGES = 8
-
-
-class MiningConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """How hard negatives are chosen. An anchor's candidates are ranked by similarity, known positives left out; margins
-    and ranges mean what they mean to `mine_hard_negatives` of sentence-transformers."""
-
-    num_negatives: int = Field(default=4, ge=1, le=64)
-    """Hard negatives kept per anchor and direction."""
-    range_min: int = Field(default=0, ge=0)
-    """How many of the hardest candidates are skipped, of those that the margins leave."""
-    range_max: int = Field(default=64, ge=1, le=1024)
-    """How many of the nearest candidates are looked at."""
-    relative_margin: float | None = Field(default=0.05, ge=0, lt=1)
-    """A negative may score at most (1 - margin) times its anchor's positive: what scores higher may well be a positive
-    nobody marked (NV-Retriever, Moreira et al. 2024). None for no such limit."""
-    absolute_margin: float | None = Field(default=None, ge=0, le=2)
-    """A negative scores at least this much less than its anchor's positive. None for no such limit."""
-    sampling: Literal["top", "random", "softmax"] = "top"
-    """Which of the candidates are kept: the hardest, any, or any with odds of exp(score / 0.07)."""
-    refresh_every: int | None = Field(default=None, ge=1)
-    """Steps between minings with the challenger's own embeddings, after the warm-up. None for none."""
-    near_duplicate_bits: int | None = Field(default=4, ge=0, le=16)
-    """Bits, of 64, in which the perceptual hashes of near-duplicates may differ. Near-duplicates are positives of one
-    another where their thumbnails agree, too. None looks for none."""
-    distances: DistancesConfig | None = None
-    """Distances of sampled pairs, for `loss: distance` to learn. None computes none."""
-
-    @model_validator(mode="after")
-    def _has_room(self) -> "MiningConfig":
-        if self.range_max - self.range_min < self.num_negatives:
-            raise ValueError(
-                f"between range_min={self.range_min} and range_max={self.range_max} there is no room for "
-                f"num_negatives={self.num_negatives}: raise range_max"
-            )
-        return self
 
 
 @dataclass(frozen=True)

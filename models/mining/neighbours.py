@@ -17,9 +17,8 @@ import numpy.typing as npt
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.towers import best_device
+from pairloom.models.arrays import Embeddings, best_device
 
-Embeddings = npt.NDArray[np.float32]
 Exclusion = Callable[[slice], sparse.csr_matrix]
 
 ROWS, COLUMNS, GROUP = 4096, 8192, 16  # a block of bfloat16 products takes 64 MB

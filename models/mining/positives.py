@@ -5,7 +5,8 @@
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.relations import Indices, Relations
+from pairloom.models.arrays import Indices
+from pairloom.models.batches.relations import Relations
 
 
 class KnownPositives:

@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import nn
 
-from pairloom.models.distributed import ALONE, Ranks
-from pairloom.models.feed import ReadyBatch, Side
-from pairloom.models.pairs import ItemPairs, no_pairs
-from pairloom.models.relations import Relations
-from pairloom.models.towers import DualEncoder
+from pairloom.models.batches.feed import ReadyBatch, Side
+from pairloom.models.batches.pairs import ItemPairs, no_pairs
+from pairloom.models.batches.relations import Relations
+from pairloom.models.ranks import ALONE, Ranks
+from pairloom.models.towers.dual_encoder import DualEncoder
 
 Want = Literal[Side, "item_targets", "pairs"]
 """A side's embeddings, positives among the batch's items, or the given and mined pairs within the batch."""

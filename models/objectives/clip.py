@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from pairloom.models.contrastive import Targets, log_sum_exps, weighted_products
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.log_sum_exp import log_sum_exps, weighted_products
 
 
 class ClipConfig(Objective):

@@ -9,11 +9,11 @@ from typing import Literal, Self
 import torch
 from pydantic import model_validator
 
-from pairloom.models.contrastive import PairIndices, Targets
-from pairloom.models.feed import Side
+from pairloom.models.batches.feed import Side
+from pairloom.models.batches.pairs import BatchPairs
+from pairloom.models.batches.partners import Positive
+from pairloom.models.batches.targets import PairIndices, Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Want
-from pairloom.models.pairs import BatchPairs
-from pairloom.models.partners import Positive
 
 Between = Literal["image_text", "image_image", "text_text"]
 Positives = Literal["related", "views", "related_views"]

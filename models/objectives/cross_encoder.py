@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 
-from pairloom.models.contrastive import Targets
-from pairloom.models.cross_encoder import CrossEncoder
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.pair_network import CrossEncoder
 
 
 class CrossEncoderConfig(Objective):

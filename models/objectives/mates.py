@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pairloom.models.contrastive import Targets
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 
 

@@ -12,11 +12,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pairloom.models.contrastive import Targets, single
-from pairloom.models.distributed import Ranks
-from pairloom.models.feed import ReadyBatch, Side
+from pairloom.models.arrays import Indices, Mask
+from pairloom.models.batches.feed import ReadyBatch, Side
+from pairloom.models.batches.relations import Relations
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from pairloom.models.relations import Indices, Mask, Relations
+from pairloom.models.objectives.log_sum_exp import single
+from pairloom.models.ranks import Ranks
 
 Contrast = Literal["image_text", "image_image", "text_text"]
 Key = Literal["image", "text"]

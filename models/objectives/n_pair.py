@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from pairloom.models.contrastive import log_sum_exps
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
 from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, logit_scale
+from pairloom.models.objectives.log_sum_exp import log_sum_exps
 
 
 class NPairConfig(Comparing):

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pairloom.models.contrastive import Targets, log_sum_exps, weighted_products
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
 from pairloom.models.objectives.comparison import Between, Comparing, Comparison, Positives, comparisons, logit_scale
+from pairloom.models.objectives.log_sum_exp import log_sum_exps, weighted_products
 
 
 class NtXentConfig(Comparing):

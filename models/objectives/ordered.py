@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from pairloom.models.arrays import Indices
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
 from pairloom.models.objectives.kept import read_kept
-from pairloom.models.relations import Indices
 
 MAX_LABELS = 100
 

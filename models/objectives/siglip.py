@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from pairloom.models.contrastive import BLOCK, Targets, block_rows, logit_blocks, single, weighted_products
+from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.log_sum_exp import BLOCK, block_rows, logit_blocks, single, weighted_products
 
 FIRST_SCALE, FIRST_BIAS = math.log(10), -10.0  # Zhai et al. 2023, section 3.2
 MAX_SCALE = math.log(100)

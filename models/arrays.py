@@ -1,0 +1,26 @@
+"""The kinds of arrays that pass between the folders here, and where tensors are computed."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Indices = npt.NDArray[np.int64]
+"""Row numbers."""
+Mask = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+Embeddings = npt.NDArray[np.float32]
+"""(N, D), L2-normalised."""
+
+
+def best_device() -> "torch.device":
+    """The first GPU where there is one, else the CPU."""
+    # Configurations name arrays too, and are read without torch.
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""What a training batch holds: which items and texts, their pixels, their relations."""

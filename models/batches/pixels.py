@@ -1,0 +1,51 @@
+"""Decoded pixels, resized once as the model sees them, so that training never decodes; and cheap batch augmentation."""
+
+# N = images, B = batch, H = height, W = width, C = colours
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def write_pixels(images: Iterable[Image.Image], count: int, preprocess_cfg: Mapping[str, Any], path: Path) -> None:
+    """Writes `count` images as uint8 (N, H, W, 3), through the geometry of the evaluation preprocessing."""
+    # As late as `towers` does it.
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)))
+    # Pixels stay uint8: the last two steps of the transform only turn them into normalised floats.
+    *geometry, _to_tensor, _normalize = image_transform_v2(cfg, is_train=False).transforms
+    height, width = cfg.input_size[1:]
+    pixels_NHWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
+    written = 0
+    for image in images:
+        for step in geometry:
+            image = step(image)
+        pixels_NHWC[written] = np.asarray(image)
+        written += 1
+    if written != count:
+        raise ValueError(f"{path}: {count} images were announced, {written} came")
+    pixels_NHWC.flush()
+
+
+def open_pixels(path: Path) -> Pixels:
+    """The file of `write_pixels` as a read-only memory map, uint8 (N, H, W, 3)."""
+    pixels: Pixels = np.load(path, mmap_mode="r")
+    return pixels
+
+
+def normalize_pixels(
+    pixels_BHWC: Pixels, preprocess_cfg: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """What the image tower takes, on `device`: float32 (B, 3, H, W) with the model's mean and standard deviation."""
+    mean, std = (torch.tensor(preprocess_cfg[key], device=device).view(1, 3, 1, 1) for key in ("mean", "std"))
+    # permute alone keeps the colours last in memory, which is also the fastest layout for convolutions.
+    image_BCHW = torch.from_numpy(np.array(pixels_BHWC)).to(device).permute(0, 3, 1, 2)
+    return image_BCHW.float().div_(255).sub_(mean).div_(std)

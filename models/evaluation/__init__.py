@@ -1,0 +1,1 @@
+"""How good embeddings are, and what can be read off them."""

@@ -1,0 +1,61 @@
+"""What `evaluation:` and `gate:` of a pipeline say."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+NOVELTY = ("novel_text", "novel_group")
+
+
+class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What is reported about a model."""
+
+    k: tuple[int, ...] = Field(default=(1, 5, 10), min_length=1)
+    """Recall is reported among this many best candidates."""
+    slices: tuple[str, ...] = ()
+    """Columns by whose values every metric is reported, too."""
+    probes: tuple[str, ...] = ()
+    """Columns (`group`, `split` or a kept one) whose values are read off the image embeddings by logistic regression, a
+    linear SVM and nearest neighbours, learned from at most 5,000 training items of the 200 most frequent values."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of every metric's interval (bootstrap over queries)."""
+    seed: int = Field(default=0, ge=0)
+    """Of the bootstrap, and of the training items that probes learn from."""
+
+    @field_validator("slices")
+    @classmethod
+    def _names_are_free(cls, slices: tuple[str, ...]) -> tuple[str, ...]:
+        for name in slices:
+            if name in NOVELTY:
+                raise ValueError(
+                    f"{name} is a slice of Pairloom's own; keep your column under another name: "
+                    f"keep: {{my_{name}: {{column: {name}, type: string}}}}, slices: [my_{name}]"
+                )
+        return slices
+
+
+class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What a challenger must reach to be released."""
+
+    min: dict[str, float] = {}
+    """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`; not of a median rank, where lower is
+    better."""
+    max_regression: float = Field(default=0.01, ge=0, le=1)
+    """How far a headline metric may fall below the champion's."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of the reported interval of each difference (paired bootstrap over queries)."""
+    approval: Literal["none"] = "none"
+    """Whether a person has to agree."""
+    seed: int = Field(default=0, ge=0)
+    """Of the bootstrap."""
+
+    @field_validator("min")
+    @classmethod
+    def _higher_is_better(cls, floors: dict[str, float]) -> dict[str, float]:
+        for metric in floors:
+            if metric.partition("/")[0].endswith("_median_rank"):
+                raise ValueError(
+                    f"{metric}: lower is better, so a floor would hold the good models; set one for a recall@k, "
+                    "map@r or ndcg@10 instead"
+                )
+        return floors

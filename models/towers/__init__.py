@@ -1,0 +1,1 @@
+"""The dual encoder: its towers, where it comes from and what of it is trained."""

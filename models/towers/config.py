@@ -1,0 +1,125 @@
+"""What `model:` of a pipeline says: which towers, and what of them is trained."""
+
+# N = items
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, Field, model_validator
+
+from pairloom.models.arrays import Mask
+
+
+class LoraConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Low-rank adapters: few weights are trained beside the frozen ones. Needs the extra `lora`."""
+
+    rank: int = Field(default=8, ge=1, le=1024)
+    """Rank of an adapter."""
+    alpha: float = Field(default=16, gt=0)
+    """An adapter's output is scaled by `alpha / rank`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of an adapter's input."""
+    targets: tuple[str, ...] | None = None
+    """Layers that get an adapter, by the end of their names (`c_fc`, `visual.head.proj`); none for every linear one."""
+
+
+class WordVectorsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Skip-gram word vectors (Mikolov et al. 2013) of the training items' texts. Needs the extra `objectives`."""
+
+    dimension: int = Field(default=128, ge=2)
+    """Length of a vector: the width of the text tower that they are to start."""
+    window: int = Field(default=10, ge=1)
+    """Words to either side that count as context. All texts of an item stand in one row."""
+    negatives: int = Field(default=5, ge=1)
+    """Contexts drawn at random against each true one."""
+    min_count: int = Field(default=2, ge=1)
+    """Rarer words are left out."""
+    frequent: float = Field(default=1e-3, gt=0)
+    """Share of all words from which on a word is left out of some rows (`sample` of word2vec)."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the texts; none makes as many as show 5 million words, at most 100."""
+    seed: int = Field(default=0, ge=0)
+    """Of the first vectors and the negatives."""
+
+
+class SecondImageTowerConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """A second image tower, of the first one's architecture and with weights of its own; the text tower is shared."""
+
+    column: str
+    """Column of the items, mostly one of `columns.keep`, that says which tower encodes an item's image."""
+    values: tuple[str, ...] = Field(min_length=1)
+    """Items with one of these values take the second tower, all others the first. Numbers and booleans are compared as
+    text; of a list, one value is enough."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of its initial weights, where nothing is pretrained; none starts it as a copy of the first tower."""
+
+    def takes(self, values: Sequence[object]) -> Mask:
+        """Which items (N,) it encodes, by their values of the column."""
+        return np.array([not set(as_texts(value)).isdisjoint(self.values) for value in values], dtype=bool)
+
+
+class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Which dual encoder a pipeline trains."""
+
+    architecture: str = "tiny-64"
+    """One of our small architectures, any open_clip model name, a config file (`.json`), `local-dir:DIR` or
+    `hf-hub:ORG/NAME`."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights, or a weights file; none trains from nothing. `local-dir:` and `hf-hub:`
+    bring their own."""
+    second_image_tower: SecondImageTowerConfig | None = None
+    """An image tower of their own for some of the items (pseudo-Siamese); none encodes all by one. What is said here of
+    the image tower, such as locks, is said of both."""
+    word_vectors: WordVectorsConfig | None = None
+    """Word vectors of the training items' texts that a training from nothing starts the token embeddings from: tokens
+    that are whole words take their word's vector. None starts all of them at random."""
+    lock_image: bool = False
+    """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
+    lock_text: bool = False
+    """Whether the text tower's weights stay as they are. A Hugging Face tower's projection is trained all the same."""
+    unlocked_image_groups: int = Field(default=0, ge=0)
+    """Groups of layers, counted from the output, that a locked image tower trains nevertheless: the projection is the
+    first one, the last block the second."""
+    unlocked_text_groups: int = Field(default=0, ge=0)
+    """The same for the text tower."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Each layer's learning rate as a share of the next one's, counted from the output (BEiT); none for equal rates."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of the towers' weights; they are merged into the weights that are saved."""
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a vision transformer's patches left out of each training step; the saved model sees all of them."""
+    channels_last: bool = False
+    """Whether the image tower keeps its channels last in memory, which is faster for many convolutional towers."""
+    compile: bool = False
+    """Whether towers are compiled by `torch.compile`: the first steps take minutes, the others less time."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelConfig":
+        for tower in ("image", "text"):
+            groups = getattr(self, f"unlocked_{tower}_groups")
+            if groups and not getattr(self, f"lock_{tower}"):
+                raise ValueError(f"unlocked_{tower}_groups: {groups} needs lock_{tower}: true")
+            if groups and self.lora:
+                raise ValueError(f"unlocked_{tower}_groups: {groups} and lora exclude each other: adapters or weights")
+        if self.lock_image and self.lock_text and not self.unlocked_image_groups + self.unlocked_text_groups:
+            raise ValueError("lock_image and lock_text leave nothing to train; unlock one, or some of its groups")
+        brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
+        if self.word_vectors and (self.pretrained or brings_weights):
+            raise ValueError(
+                f"word_vectors start a tower from nothing, and {self.pretrained or self.architecture!r} brings its "
+                "own token embeddings; leave word_vectors out"
+            )
+        if self.pretrained and brings_weights:
+            raise ValueError(
+                f"pretrained: {self.pretrained!r}: {self.architecture!r} brings its own weights; leave pretrained out"
+            )
+        return self
+
+
+def as_texts(value: object) -> list[str]:
+    """A column's value as `values` are written."""
+    if isinstance(value, list):
+        return [text for each in value for text in as_texts(each)]
+    if value is None:
+        return []
+    return [str(value).lower() if isinstance(value, bool) else str(value)]

@@ -1,0 +1,146 @@
+"""A dual encoder to start training from: pretrained, or initialised at random."""
+
+import copy
+import difflib
+import json
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors import SafetensorError
+
+from pairloom.models.towers import recurrent
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
+from pairloom.models.towers.layout import CONFIG_NAME, read_config, tokenizer_files
+from pairloom.models.towers.second_tower import add_second_tower
+from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
+
+
+def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncoder:
+    """A dual encoder to start training from: pretrained, or initialised at random from `seed`.
+
+    An architecture with a fitted vocabulary fits it on `texts`. ValueError where nothing has the architecture's name.
+    """
+    encoder = _created(config, texts, seed)
+    if (wanted := config.second_image_tower) is not None:
+        # An OpenCLIP directory may bring its own.
+        if encoder.second is None:
+            other = encoder if wanted.seed is None else _created(config, texts, wanted.seed)
+            add_second_tower(encoder.network, other.network)
+        encoder.second = wanted
+    return encoder
+
+
+def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncoder:
+    """The encoder without what `second_image_tower` adds."""
+    name = config.architecture
+    if name.startswith("local-dir:"):
+        with _explained(config):
+            return load(Path(name.removeprefix("local-dir:")))
+    file = _architecture_file(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if file is None:
+            return _create_from_open_clip(config)
+        if config.pretrained is not None and not Path(config.pretrained).is_file():
+            raise ValueError(
+                f"model.pretrained: {config.pretrained!r} is no file; {name!r} is no open_clip model, so it has no tags"
+            )
+        architecture = read_config(file)
+        with tempfile.TemporaryDirectory() as folder:
+            text_cfg = architecture["model_cfg"]["text_cfg"]
+            if text_cfg.get("hf_tokenizer_name") == FITTED:
+                tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"])
+                text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
+                save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
+            plain = recurrent.open_clip_config(architecture)
+            (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
+            with _without_warnings():
+                encoder = open_network(Path(folder), architecture)
+        if config.pretrained is not None:
+            with _explained(config):
+                open_clip.load_checkpoint(encoder.network, config.pretrained)
+        return encoder
+
+
+def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
+    name = config.architecture
+    on_hub = name.startswith("hf-hub:")
+    name = name if on_hub else name.replace("/", "-")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if config.pretrained not in (None, *tags) and not Path(str(config.pretrained)).is_file():
+        raise ValueError(
+            f"model.pretrained: {config.pretrained!r} is neither a file nor one of {name}'s tags: {', '.join(tags)}"
+        )
+    with _explained(config):
+        # Without `require_pretrained`, open_clip only warns where a hub's weights are missing, and starts from nothing.
+        network = open_clip.create_model(
+            name, pretrained=config.pretrained, require_pretrained=on_hub or config.pretrained is not None
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+        model_cfg = copy.deepcopy(open_clip.get_model_config(name))
+    with tempfile.TemporaryDirectory() as folder:
+        if "hf_tokenizer_name" in model_cfg["text_cfg"]:
+            tokenizer.save_pretrained(folder)
+        files = tokenizer_files(Path(folder))
+    preprocess_cfg = {key: value for key, value in network.visual.preprocess_cfg.items() if key != "size"}
+    return DualEncoder(network, tokenizer, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, files)
+
+
+def _architecture_file(name: str) -> Path | None:
+    """Our config file, or none where open_clip knows the name."""
+    ours = {file.stem: file for file in sorted(ARCHITECTURES.glob("*.json"))}
+    if name in ours:
+        return ours[name]
+    if name.endswith(".json"):
+        if Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"model.architecture: there is no file {name}; our own architectures are {', '.join(ours)}")
+    theirs = open_clip.list_models()
+    if name.startswith("hf-hub:") or name.replace("/", "-") in theirs:
+        return None
+    near = difflib.get_close_matches(name, [*ours, *theirs], n=3, cutoff=0.3)
+    raise ValueError(
+        f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
+        f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
+    )
+
+
+@contextmanager
+def _explained(config: ModelConfig) -> Iterator[None]:
+    """ValueError, in one line with the way out, for what open_clip and the hub raise about missing or other weights."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if config.pretrained is not None and Path(config.pretrained).is_file():
+            raise ValueError(
+                f"model.pretrained: {config.pretrained} doesn't hold plain weights of {config.architecture!r}: {reason}"
+            ) from error
+        if config.architecture.startswith("local-dir:"):
+            raise ValueError(f"model.architecture: {config.architecture!r} can't be loaded: {reason}") from error
+        of = f" with the weights {config.pretrained!r}" if config.pretrained else ""
+        raise ValueError(
+            f"model: {config.architecture!r}{of} needs files that aren't on this machine and couldn't be downloaded. "
+            "Fetch them where the hub can be reached and copy its cache (HF_HOME), or give a weights file as "
+            f"pretrained, or an OpenCLIP directory as architecture: local-dir:DIR. The reason: {reason}"
+        ) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For a start from nothing: open_clip warns, through the root logger, that it finds no weights."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

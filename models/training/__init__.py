@@ -1,0 +1,1 @@
+"""The training: its loop, and what lets it survive."""

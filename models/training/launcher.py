@@ -1,0 +1,66 @@
+"""Starts the processes that train together on this machine, and watches over them."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pairloom.models.ranks import launched
+from pairloom.models.training.config import TrainingConfig
+
+RESTARTS = 2
+"""After a process died or hung, all start again from the last checkpoint this often."""
+
+
+def processes_wanted(config: TrainingConfig) -> int:
+    """How many processes to start here: one for each GPU, or as configured; 1 where torchrun has started them."""
+    if launched():
+        return 1
+    return max(torch.cuda.device_count(), 1) if config.processes == "auto" else config.processes
+
+
+def launch(
+    function: Callable[..., None], arguments: tuple[Any, ...], processes: int, *, watch: Callable[[], None]
+) -> None:
+    """Runs `function` in as many processes, each a rank, through PyTorch's elastic agent; calls `watch` once a second.
+
+    The agent ends all where one dies, and starts them again. RuntimeError, with the first one's reason, where that
+    doesn't help.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=RESTARTS,
+        monitor_interval=0.5,
+        shutdown_timeout=5,
+    )
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(watch, over), daemon=True)
+    watcher.start()
+    try:
+        elastic_launch(config, function)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        # What a process wrote of its end is a document, what the agent saw of it a sentence.
+        reason = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+        raise RuntimeError(
+            f"training in {processes} processes failed {RESTARTS + 1} times; rank {rank} said: {reason}"
+        ) from error
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(watch: Callable[[], None], over: threading.Event) -> None:
+    while not over.wait(1.0):
+        # Between two lines of the log there may be nothing to show.
+        with contextlib.suppress(OSError):
+            watch()

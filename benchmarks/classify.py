@@ -36,7 +36,8 @@ from pairloom.flows.config import pipeline_folder
 from pairloom.models.arrays import Embeddings
 from pairloom.search.classify import add_examples, classify
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images import IngestConfig, open_query_image
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import open_query_image
 
 PIPELINES = Path(__file__).parent / "objectives" / "classify.yaml"
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -8,6 +8,7 @@ from rich.text import Text
 import pairloom
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.console import out, show_night
+from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
 from pairloom.flows.progress import bar, run_flow
 from pairloom.search.map import ReleaseMap
@@ -15,7 +16,6 @@ from pairloom.search.query import Query, SearchResult, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_sheet
 from pairloom.storage.files import make_writable
-from pairloom.storage.icons import render_icons
 
 FILE = Path(pairloom.__file__).parents[1] / "pipelines.yaml"
 QUERIES = (

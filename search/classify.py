@@ -27,9 +27,10 @@ from pairloom.models.evaluation.prototypes import (
 from pairloom.search.query import SCORE_DIGITS
 from pairloom.search.release import OpenRelease
 from pairloom.storage.classes import ClassStore, Vectors, checked_name
-from pairloom.storage.images import IngestConfig, open_query_image, open_stored, read_example
-from pairloom.storage.index import Floats
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import open_query_image, open_stored, read_example
 from pairloom.storage.schema import VECTOR_COLUMNS
+from pairloom.storage.table.index import Floats
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
 from pairloom.search.release import OpenRelease
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.storage.images import IngestConfig, open_query_image
-from pairloom.storage.index import Floats, nearest
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.table.index import Floats, nearest
 
 if TYPE_CHECKING:
     from pairloom.models.arrays import Mask

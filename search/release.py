@@ -8,7 +8,7 @@ import lance
 
 from pairloom.storage.files import FileDigests, damage
 from pairloom.storage.releases import Release, release_log
-from pairloom.storage.vectors import names_model, table_metadata, table_name
+from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
     from pairloom.models.encoder import Encoder

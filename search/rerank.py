@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images import open_stored
+from pairloom.storage.images.decoding import open_stored
 
 if TYPE_CHECKING:
     from pairloom.models.arrays import Scores

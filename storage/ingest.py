@@ -11,9 +11,13 @@ import pyarrow as pa
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.digest import digest
-from pairloom.storage.images import DecodedImage, IngestConfig, RejectedImage, decode
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import decode
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.schema import QUARANTINE, ColumnType, item_schema
-from pairloom.storage.sources import ColumnsConfig, RejectedRow, SourceConfig, SourceRow, read_source
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import SourceConfig
+from pairloom.storage.sources.rows import RejectedRow, SourceRow, read_source
 
 Progress = Callable[[int], None]
 """Called with the number of rows seen so far."""

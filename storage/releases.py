@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
-from pairloom.storage.vectors import VectorTable
+from pairloom.storage.table.vectors import VectorTable
 
 
 class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

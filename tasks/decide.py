@@ -7,9 +7,9 @@ from pydantic import BaseModel, Field
 
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
-from pairloom.storage.given_pairs import given_digest
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.runs import Run
+from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
 

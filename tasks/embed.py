@@ -5,7 +5,7 @@ import numpy as np
 from pairloom.models.encoder import Encoder, mean_text_embeddings
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.storage.images import open_stored
+from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.items import require_tower_column
 from pairloom.tasks.pipeline import Pipeline

@@ -11,8 +11,9 @@ import pyarrow as pa
 from pairloom.models.arrays import Indices
 from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.storage.corpus import Corpus, Snapshot
-from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
 from pairloom.storage.schema import PAIRS
+from pairloom.storage.sources.config import GivenPairsConfig
+from pairloom.storage.sources.given_pairs import GivenPair, RejectedPair, read_given_pairs
 
 KIND = "given"
 EXAMPLES = 20

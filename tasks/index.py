@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.schema import vector_schema
-from pairloom.storage.vectors import VectorTable, table_name, thumbnail
+from pairloom.storage.table.vectors import VectorTable, table_name, thumbnail
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef, TableRef
 from pairloom.tasks.stage import report_progress, stage

@@ -13,7 +13,7 @@ from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.metrics import Slice, column_slices, novelty_slices
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.storage.corpus import Corpus, Snapshot
-from pairloom.storage.images import open_stored
+from pairloom.storage.images.decoding import open_stored
 
 COLUMNS = ["item_id", "texts", "group", "pixel_hash", "split"]
 IMAGES_AT_ONCE = 256

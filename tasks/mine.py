@@ -13,10 +13,10 @@ from pairloom.models.mining.negatives import Negatives, mine_negatives
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.storage.given_pairs import given_digest
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
 from pairloom.storage.schema import PAIRS
+from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.audit import audit
 from pairloom.tasks.distances import target_pairs
 from pairloom.tasks.edges import joined_edges, near_duplicate_edges

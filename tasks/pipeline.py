@@ -11,11 +11,11 @@ from pairloom.models.objectives.clip import ClipConfig
 from pairloom.models.objectives.terms import ObjectiveConfig
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.training.config import TrainingConfig
-from pairloom.storage.given_pairs import GivenPairsConfig
-from pairloom.storage.images import IngestConfig
-from pairloom.storage.index import IndexConfig
+from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.releases import RetentionConfig
-from pairloom.storage.sources import ColumnsConfig, SourceConfig
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
+from pairloom.storage.table.config import IndexConfig
 from pairloom.tasks.decide import RetrainConfig
 
 

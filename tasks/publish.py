@@ -9,7 +9,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
-from pairloom.storage.vectors import VectorTable
+from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage

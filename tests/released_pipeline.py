@@ -17,7 +17,7 @@ from pairloom.models.encoder import Encoder
 from pairloom.storage.files import digest_files
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.schema import ColumnType
-from pairloom.storage.vectors import VectorTable, table_name, thumbnail
+from pairloom.storage.table.vectors import VectorTable, table_name, thumbnail
 
 D = 16
 MODEL_ID = "tiny0001"

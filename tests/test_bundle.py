@@ -8,7 +8,7 @@ import pytest
 
 from pairloom.flows.config import load_pipeline
 from pairloom.storage.corpus import Corpus
-from pairloom.storage.images import open_stored
+from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.ingest import RowCounts
 from pairloom.tasks.ingest import ingest
 

@@ -35,7 +35,7 @@ from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images import open_stored
+from pairloom.storage.images.decoding import open_stored
 
 torch.set_num_threads(1)
 SMALL = CrossEncoderConfig(width=16, heads=2, anchors=6, negatives=3)

@@ -15,8 +15,9 @@ from test_cli import error
 from pairloom.flows.config import load_pipeline
 from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.storage.corpus import Corpus
-from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, RejectedPair, read_given_pairs
 from pairloom.storage.pairs import PairStore
+from pairloom.storage.sources.config import GivenPairsConfig
+from pairloom.storage.sources.given_pairs import GivenPair, RejectedPair, read_given_pairs
 from pairloom.tasks.decide import decide, snapshot_ref, training_digest
 from pairloom.tasks.edges import stored_edges
 from pairloom.tasks.ingest import ingest

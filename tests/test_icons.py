@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pairloom.storage.icons import render_icons
-from pairloom.storage.sources import ColumnsConfig, JsonlSource, SourceRow, read_source
+from pairloom.flows.icons import render_icons
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import JsonlSource
+from pairloom.storage.sources.rows import SourceRow, read_source
 
 needs_fonts = pytest.mark.skipif(importlib.util.find_spec("qtawesome") is None, reason="needs the extra `demo`")
 

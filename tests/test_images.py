@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pairloom.storage import image_worker
-from pairloom.storage.images import DecodedImage, IngestConfig, RejectedImage, decode, open_query_image
-from pairloom.storage.pixels import decode_file
+from pairloom.storage.images import worker as image_worker
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import decode, open_query_image
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NASTY = DATA / "nasty" / "index.jsonl"
@@ -31,7 +32,7 @@ POLICY_REJECTED = {
     "dev_strip_3x3000.png": "image-too-small",
     "dev_big_flat_12000x12000.png": "image-too-large",
 }
-"""Files of the `policy` kind that are not ingested; see `pairloom.storage.pixels` for the rules."""
+"""Files of the `policy` kind that are not ingested; see `storage.images.stored_image` for the rules."""
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the development bundle")
 
@@ -328,10 +329,10 @@ def test_a_child_imports_nothing_heavy_and_not_the_main_module(tmp_path: Path) -
         "import sys\n"
         "from pathlib import Path\n"
         "assert __name__ == '__main__', 'the main module was imported by a child'\n"
-        "from pairloom.storage.images import IngestConfig, decode\n"
+        "from pairloom.storage.images.decoding import IngestConfig, decode\n"
         "print(list(decode([(1, Path(sys.argv[1]))], IngestConfig(workers=1)))[0][1].width)\n"
     )
-    root = str(Path(image_worker.__file__).parents[2])
+    root = str(Path(image_worker.__file__).parents[3])
     done = subprocess.run(
         [sys.executable, tmp_path / "main.py", tmp_path / "a.png"],
         env={**os.environ, "PYTHONPATH": root},
@@ -341,7 +342,7 @@ def test_a_child_imports_nothing_heavy_and_not_the_main_module(tmp_path: Path) -
     )
     assert (done.returncode, done.stdout.strip()) == (0, "40"), done.stderr
     code = (
-        "import sys, pairloom.storage.image_worker;"
+        "import sys, pairloom.storage.images.worker;"
         "sys.exit(bool({'torch', 'prefect', 'pyarrow', 'pandas', 'duckdb', 'pydantic'} & set(sys.modules)))"
     )
     assert (

@@ -9,10 +9,11 @@ import pytest
 from pydantic import ValidationError
 from vector_rows import unit_vectors, vector_rows
 
-import pairloom.storage.index
-import pairloom.storage.vectors
-from pairloom.storage.index import IndexConfig, indexed_kind, nearest, unindexed_rows
-from pairloom.storage.vectors import VectorTable
+import pairloom.storage.table.index
+import pairloom.storage.table.vectors
+from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.index import indexed_kind, nearest, unindexed_rows
+from pairloom.storage.table.vectors import VectorTable
 
 WIDE = 32
 
@@ -67,13 +68,13 @@ def test_index_is_built_anew_when_it_has_outgrown_its_partitions(
     before = table.version
     table.build_index(config)
     assert table.version == before
-    monkeypatch.setattr(pairloom.storage.index, "ROWS_PER_PARTITION", 100)
+    monkeypatch.setattr(pairloom.storage.table.index, "ROWS_PER_PARTITION", 100)
     table.build_index(config)
     assert table.version > before
 
 
 def test_poor_recall_is_a_problem(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairloom.storage.index, "REFINE_FACTOR", 1)
+    monkeypatch.setattr(pairloom.storage.table.index, "REFINE_FACTOR", 1)
     table.build_index(IndexConfig(min_rows=1000))
     found = table.check(IndexConfig(min_ann_recall=1.0), expected_rows=2000)
     assert found.ann_recall < 1
@@ -114,8 +115,8 @@ def test_recall_counts_copies_of_one_picture_as_equally_near(tmp_path: Path) -> 
 def test_merging_small_files_keeps_rows_index_and_tagged_versions(
     table: VectorTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairloom.storage.vectors, "MAX_FRAGMENTS", 4)
-    monkeypatch.setattr(pairloom.storage.index, "MAX_SEGMENTS", 2)
+    monkeypatch.setattr(pairloom.storage.table.vectors, "MAX_FRAGMENTS", 4)
+    monkeypatch.setattr(pairloom.storage.table.index, "MAX_SEGMENTS", 2)
     config = IndexConfig(min_rows=1000, min_ann_recall=0.9)
     table.build_index(config)
     table.tag(1, table.version)

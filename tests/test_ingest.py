@@ -9,10 +9,11 @@ from PIL import Image
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import DamagedError
-from pairloom.storage.images import IngestConfig
+from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.records import StaleWriterError
-from pairloom.storage.sources import ColumnsConfig, JsonlSource
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import JsonlSource
 
 COLUMNS = ColumnsConfig(id="id", group="group", keep={"price": "float64"})
 CONFIG = IngestConfig(workers=1, part_rows=3, min_side=4)

@@ -9,7 +9,7 @@ from released_pipeline import MODEL_ID, NAMES, D, publish, save_model
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.releases import release_log
-from pairloom.storage.vectors import VectorTable
+from pairloom.storage.table.vectors import VectorTable
 
 
 def test_pipeline_without_release_says_what_to_run(tmp_path: Path) -> None:

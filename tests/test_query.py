@@ -123,7 +123,7 @@ def test_equal_scores_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     release = OpenRelease.open(tmp_path)
     rows = release.dataset.to_table()
     same = [f"same {at:03d}" for at in range(40)]
-    from pairloom.storage.vectors import VectorTable
+    from pairloom.storage.table.vectors import VectorTable
 
     table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
     for item_id in reversed(same):

@@ -26,7 +26,7 @@ from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.modelstore import is_plain
-from pairloom.storage.vectors import names_model, table_metadata
+from pairloom.storage.table.vectors import names_model, table_metadata
 
 torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.distance import agreement
 from benchmarks.rendered import GAMES, game, outcome
-from pairloom.storage.given_pairs import GivenPair, GivenPairsConfig, read_given_pairs
+from pairloom.storage.sources.config import GivenPairsConfig
+from pairloom.storage.sources.given_pairs import GivenPair, read_given_pairs
 
 
 def test_every_kind_beats_one_other_and_loses_to_the_third() -> None:

@@ -10,17 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from pairloom.storage.raw_rows import MAX_LINE
-from pairloom.storage.sources import (
-    ColumnsConfig,
-    CsvSource,
-    FolderSource,
-    JsonlSource,
-    RejectedRow,
-    SourceConfig,
-    SourceRow,
-    read_source,
-)
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
+from pairloom.storage.sources.raw_row import MAX_LINE
+from pairloom.storage.sources.rows import RejectedRow, SourceRow, read_source
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from vector_rows import D, vector_rows
 
-import pairloom.storage.vectors
+import pairloom.storage.table.vectors
 from pairloom.storage.files import damage, digest_files
-from pairloom.storage.index import IndexConfig
-from pairloom.storage.vectors import VectorTable, thumbnail
+from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.vectors import VectorTable, thumbnail
 
 HOSTILE = ["'; DROP TABLE items; --", "a' OR '1'='1", 'quo"te', "back`tick", "ünïcödé 🍎", "%", "_", "\\"]
 EXACT = IndexConfig(kind="none")
@@ -43,7 +43,7 @@ def test_upsert_inserts_new_rows_and_replaces_known_ones(table: VectorTable) -> 
 
 
 def test_upsert_takes_a_reader_and_commits_in_pieces(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairloom.storage.vectors, "ROWS_PER_COMMIT", 4)
+    monkeypatch.setattr(pairloom.storage.table.vectors, "ROWS_PER_COMMIT", 4)
     before = table.version
     done = table.upsert(vector_rows([f"i{at}" for at in range(10)]).to_reader(max_chunksize=2))
     assert done.inserted == 10
@@ -55,7 +55,7 @@ def test_upsert_refuses_an_item_id_that_comes_twice(table: VectorTable, monkeypa
     with pytest.raises(ValueError, match="'a' comes twice"):
         table.upsert(vector_rows(["a", "b", "a"]))
     assert ids_of(table) == []
-    monkeypatch.setattr(pairloom.storage.vectors, "ROWS_PER_COMMIT", 2)
+    monkeypatch.setattr(pairloom.storage.table.vectors, "ROWS_PER_COMMIT", 2)
     with pytest.raises(ValueError, match="'a' comes twice"):
         table.upsert(vector_rows(["a", "b", "c", "a"]))
     assert ids_of(table) == ["a", "b"]
@@ -85,7 +85,7 @@ def test_killed_upsert_run_again_loses_and_doubles_nothing(tmp_path: Path) -> No
     program = """
 import sys, time
 from pathlib import Path
-from pairloom.storage import vectors
+from pairloom.storage.table import vectors
 from vector_rows import D, vector_rows
 vectors.ROWS_PER_COMMIT = 10
 table = vectors.VectorTable.create_or_open(Path(sys.argv[1]), "m", dimension=D, keep={"subgroup": "string"})
@@ -128,7 +128,7 @@ def test_hostile_ids_are_kept_and_deleted_exactly(table: VectorTable) -> None:
 
 
 def test_delete_removes_many_rows_in_pieces(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairloom.storage.vectors, "IDS_PER_DELETE", 3)
+    monkeypatch.setattr(pairloom.storage.table.vectors, "IDS_PER_DELETE", 3)
     ids = [f"i{at}" for at in range(10)]
     table.upsert(vector_rows(ids))
     assert table.delete(ids[:8]) == 8

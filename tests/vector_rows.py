@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pairloom.storage.index import Floats
+from pairloom.storage.table.index import Floats
 
 D = 8
 

@@ -18,12 +18,10 @@ from typing import TypeVar
 
 from PIL.Image import Image
 from PIL.Image import open as open_image
-from pydantic import BaseModel, Field
 
-from pairloom.storage.image_worker import message, read_message, understood
-from pairloom.storage.pixels import DecodedImage, Limits, RejectedImage, decode_file, open_upright
-
-__all__ = ["DecodedImage", "IngestConfig", "RejectedImage", "decode", "open_query_image", "open_stored", "read_example"]
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
+from pairloom.storage.images.worker import message, read_message, understood
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
@@ -31,35 +29,6 @@ _START_SECONDS = 120.0
 _ABSENT = "there is no such file"
 
 K = TypeVar("K")
-
-
-class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """How images become what is stored."""
-
-    max_side: int = Field(default=256, ge=8, le=4_096)
-    """Longest side stored, in pixels: the size that models are trained at. Larger images are shrunk, once."""
-    min_side: int = Field(default=16, ge=1)
-    """Images with a shorter side than this are filtered."""
-    max_pixels: int = Field(default=64_000_000, ge=1)
-    """Images whose header promises more pixels are quarantined without being decoded."""
-    workers: int | None = Field(default=None, ge=1)
-    """Decoding processes; without it one per CPU this process may use."""
-    timeout_seconds: float = Field(default=20.0, gt=0)
-    """Time one image may take."""
-    memory_mb: int = Field(default=2_048, ge=512)
-    """Address space of each decoding process, in MiB."""
-
-    part_rows: int = Field(default=5_000, ge=1)
-    """Most items in one corpus part."""
-    val_fraction: float = Field(default=0.1, ge=0, le=0.5)
-    """Share of the groups that are validation items, where the source names no split."""
-    test_fraction: float = Field(default=0.1, ge=0, le=0.4)
-    """Share of the groups that are held back as test items, where the source names no split."""
-
-    @property
-    def limits(self) -> Limits:
-        """What a single image is measured against."""
-        return Limits(self.max_side, self.min_side, self.max_pixels)
 
 
 def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
@@ -199,7 +168,7 @@ class _Child:
     def _start(self) -> None:
         if self._interrupted:
             raise RuntimeError("decoding was stopped")
-        here = str(Path(__file__).parents[2])
+        here = str(Path(__file__).parents[3])
         # Only what Python needs to start: a child that reads hostile files has no use for secrets.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -207,7 +176,7 @@ class _Child:
         environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pairloom.storage.image_worker"],
+                [sys.executable, "-P", "-m", "pairloom.storage.images.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,

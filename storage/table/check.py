@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from pairloom.storage.index import COLUMN, Floats, IndexConfig, indexed_kind, recall_at_10, unindexed_rows
+from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.index import COLUMN, Floats, indexed_kind, recall_at_10, unindexed_rows
 
 # N = rows, D = embedding, Q = queries, K = neighbours
 

@@ -5,39 +5,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, model_validator
 
-from pairloom.storage.columns import typed
-from pairloom.storage.raw_rows import RawRow, Values, csv_rows, jsonl_rows
+from pairloom.storage.sources.columns import typed
+from pairloom.storage.sources.config import GivenPairsConfig
+from pairloom.storage.sources.delimited import csv_rows
+from pairloom.storage.sources.jsonl import jsonl_rows
+from pairloom.storage.sources.raw_row import RawRow, Values
 
-Kind = Literal["parquet", "csv", "jsonl"]
 RELATIONS = ("positive", "negative", "ordered", "target")
 REQUIRED = ("anchor", "other", "relation")
 COLUMNS = (*REQUIRED, "target", "weight")
-
-
-class GivenPairsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """A file of pairs of items, with the columns of docs/pairs.md; its path alone will do."""
-
-    path: Path
-    """The file, relative to pipelines.yaml."""
-    kind: Kind | None = None
-    """How it is written; without it, what its name ends in."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _path_alone(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str | Path) else value
-
-    @model_validator(mode="after")
-    def _kind_is_known(self) -> "GivenPairsConfig":
-        if self.kind is None and self.path.suffix.removeprefix(".").lower() not in get_args(Kind):
-            raise ValueError(f"{self.path}: say how it is written, kind: {' or '.join(get_args(Kind))}")
-        return self
 
 
 @dataclass(frozen=True)

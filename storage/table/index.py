@@ -1,12 +1,13 @@
 """The vector index of a table: when there is one, how it is built, how it is asked, and how right its answers are."""
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, Field
+
+from pairloom.storage.table.config import IndexConfig
 
 logger = logging.getLogger(__name__)
 
@@ -24,25 +25,6 @@ MAX_SEGMENTS = 16
 """Every night adds a segment to the index, all of which each query searches: at this many they are merged into one."""
 RETRAIN_GROWTH = 4
 """Partitions are learned anew once they hold this many times the rows they were made for."""
-
-
-class IndexConfig(
-    BaseModel,
-    frozen=True,
-    extra="forbid",
-    use_attribute_docstrings=True,
-    validate_by_name=True,
-    validate_by_alias=True,
-    serialize_by_alias=True,
-):
-    """How the released table is indexed."""
-
-    kind: Literal["ivf_rq", "ivf_pq", "ivf_hnsw_sq", "none"] = "ivf_rq"
-    """Kind of the vector index; `none` answers every query exactly, by reading all vectors."""
-    min_rows: int = Field(default=20_000, ge=1_000)
-    """Below this many rows no index is built: reading all vectors is exact and takes milliseconds."""
-    min_ann_recall: float = Field(default=0.95, ge=0, le=1, alias="min_ann_recall@10")
-    """Least share of the exact ten nearest items that the index must find, on a seeded sample of items."""
 
 
 def nearest(

@@ -31,6 +31,8 @@ import imagehash
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pairloom.storage.images.limits import Limits
+
 # H, W = height, width
 
 FORMATS = (
@@ -54,15 +56,6 @@ Reason = Literal[
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
 _JPEG_QUALITY = 90
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an image is measured against, in pixels."""
-
-    max_side: int
-    min_side: int
-    max_pixels: int
 
 
 @dataclass(frozen=True)

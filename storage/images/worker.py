@@ -1,4 +1,4 @@
-"""The child process that decodes untrusted image files, and the messages it exchanges with `pairloom.storage.images`.
+"""The child process that decodes untrusted image files, and the messages it exchanges with its parent.
 
 A message is a JSON header and a block of bytes, each behind its length: no pickle, so that a child which a hostile
 file has taken over can send wrong pictures but run nothing in the parent. Run with `python -m`, which, unlike a child
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pairloom.storage.pixels import DecodedImage, Limits, RejectedImage, decode_file
+from pairloom.storage.images.limits import Limits
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 
 _LENGTHS = struct.Struct("<II")
 _LONGEST = 2**27

@@ -13,10 +13,11 @@ from PIL import Image
 from pydantic import BaseModel
 
 from pairloom.storage.files import sync
-from pairloom.storage.index import COLUMN, IndexConfig, bring_up_to_date
 from pairloom.storage.modelstore import is_plain
 from pairloom.storage.schema import ColumnType, vector_schema
-from pairloom.storage.table_check import TableCheck, check_table
+from pairloom.storage.table.check import TableCheck, check_table
+from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.index import COLUMN, bring_up_to_date
 
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000

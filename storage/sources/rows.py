@@ -10,25 +10,15 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
-
-from pairloom.storage.columns import ColumnsConfig, KeptColumn, Metadata, typed
-from pairloom.storage.raw_rows import FOLDER_COLUMNS, RawRow, Values, csv_rows, folder_rows, jsonl_rows
-from pairloom.storage.row_filter import RowFilter
-
-__all__ = [
-    "ColumnsConfig",
-    "CsvSource",
-    "FolderSource",
-    "JsonlSource",
-    "KeptColumn",
-    "RejectedRow",
-    "SourceConfig",
-    "SourceRow",
-    "read_source",
-]
+from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
+from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
+from pairloom.storage.sources.delimited import csv_rows
+from pairloom.storage.sources.folder import FOLDER_COLUMNS, folder_rows
+from pairloom.storage.sources.jsonl import jsonl_rows
+from pairloom.storage.sources.raw_row import RawRow, Values
+from pairloom.storage.sources.row_filter import RowFilter
 
 _ROWS_PER_BATCH = 1_000
 
@@ -41,60 +31,6 @@ _SPLITS = {
     "dev": "val",
     "test": "test",
 }
-
-
-class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    path: Path
-    """The caption file, or the folder of images."""
-    name: str | None = None
-    """What the rows' `source` says; without it the folder's and the file's name, as in `grocery/captions`."""
-    where: str | None = None
-    """SQL expression over the source's columns, such as `skin_tone = 'none'`; other rows are filtered."""
-
-    @property
-    def label(self) -> str:
-        """`name`, or what stands for it."""
-        return self.name or "/".join(part for part in (self.path.parent.name, self.path.stem) if part)
-
-
-class _CaptionFile(_Source, frozen=True):
-    base: Path | None = None
-    """Folder that image paths start from and may not leave; without it the caption file's."""
-
-    @property
-    def image_folder(self) -> Path:
-        return self.path.parent if self.base is None else self.base
-
-
-class JsonlSource(_CaptionFile, frozen=True):
-    """A file of JSON objects, one a line."""
-
-    kind: Literal["jsonl"] = "jsonl"
-
-
-class CsvSource(_CaptionFile, frozen=True):
-    """A CSV file with a header."""
-
-    kind: Literal["csv"] = "csv"
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    """What stands between cells; a tab is written `"\\t"`."""
-
-
-class FolderSource(_Source, frozen=True):
-    """Images in a folder and those below it, each with its texts in a `.txt` file of the same stem, best first.
-
-    Its columns are `image` (path below the folder), `text`, `folder` and `name`; image and texts are found whatever
-    `columns.image` and `columns.texts` say.
-    """
-
-    kind: Literal["folder"] = "folder"
-
-    @property
-    def image_folder(self) -> Path:
-        return self.path
-
-
-SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Untrusted image files, decoded in isolated children into what is stored."""

@@ -1,0 +1,34 @@
+"""What `ingest:` of a pipeline says."""
+
+from pydantic import BaseModel, Field
+
+from pairloom.storage.images.limits import Limits
+
+
+class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """How images become what is stored."""
+
+    max_side: int = Field(default=256, ge=8, le=4_096)
+    """Longest side stored, in pixels: the size that models are trained at. Larger images are shrunk, once."""
+    min_side: int = Field(default=16, ge=1)
+    """Images with a shorter side than this are filtered."""
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """Images whose header promises more pixels are quarantined without being decoded."""
+    workers: int | None = Field(default=None, ge=1)
+    """Decoding processes; without it one per CPU this process may use."""
+    timeout_seconds: float = Field(default=20.0, gt=0)
+    """Time one image may take."""
+    memory_mb: int = Field(default=2_048, ge=512)
+    """Address space of each decoding process, in MiB."""
+
+    part_rows: int = Field(default=5_000, ge=1)
+    """Most items in one corpus part."""
+    val_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the groups that are validation items, where the source names no split."""
+    test_fraction: float = Field(default=0.1, ge=0, le=0.4)
+    """Share of the groups that are held back as test items, where the source names no split."""
+
+    @property
+    def limits(self) -> Limits:
+        """What a single image is measured against."""
+        return Limits(self.max_side, self.min_side, self.max_pixels)

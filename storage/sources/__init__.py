@@ -1,0 +1,1 @@
+"""Rows as strangers keep them, one kind of source a file."""

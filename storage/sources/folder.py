@@ -1,0 +1,62 @@
+"""Rows of a folder of images with their texts beside them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, not_utf8
+
+FOLDER_COLUMNS = ("image", "text", "folder", "name")
+"""Columns of a folder's rows: path below it, lines of the sidecar, the image's folder, its name without suffix."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".apng", ".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".mpo"}
+    | {".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+"""Files in a folder with another suffix are no images, and no rows."""
+
+
+def folder_rows(path: Path) -> Iterator[RawRow]:
+    """One row per image below `path`, sorted by path; texts are the lines of the `.txt` file of the same stem.
+
+    Hidden files and folders are left out, and linked folders not entered.
+    """
+    number = 0
+    unreadable: list[OSError] = []
+    for at, folders, names in os.walk(path, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            image = Path(at, name)
+            if name.startswith(".") or image.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            number += 1
+            below = image.relative_to(path)
+            try:
+                texts = _sidecar_lines(image.with_suffix(".txt"), path)
+            except ValueError as error:
+                yield RawRow(number, {}, str(below), str(error))
+                continue
+            folder = "" if below.parent == Path() else below.parent.as_posix()
+            values = {"image": below.as_posix(), "text": texts, "folder": folder, "name": image.stem}
+            problem = not_utf8(below.as_posix())
+            yield RawRow(number, {} if problem else values, str(below), problem)
+    for place, refusal in enumerate(unreadable, start=number + 1):
+        yield RawRow(place, {}, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
+
+
+def _sidecar_lines(path: Path, base: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    if not path.resolve().is_relative_to(base.resolve()):
+        raise ValueError(f"{path.name} is a link to a file outside {base}")
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_LINE + 1)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_LINE:
+        raise ValueError(f"{path.name} is longer than {MAX_LINE} bytes")
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 at byte {error.start}") from error

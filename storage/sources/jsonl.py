@@ -1,0 +1,35 @@
+"""Rows of JSON lines, one object a line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, not_utf8, numbered_lines, opened
+
+
+def jsonl_rows(path: Path) -> Iterator[RawRow]:
+    """One row per non-empty line. NaN and infinities count as absent, as pandas means them."""
+    with opened(path) as stream:
+        for number, line in numbered_lines(stream):
+            if line.isspace():
+                continue
+            try:
+                yield RawRow(number, _json_object(line), line)
+            except (ValueError, RecursionError) as error:
+                yield RawRow(number, {}, line, str(error) or "nested too deeply")
+
+
+def _json_object(line: str) -> Values:
+    if len(line) == MAX_LINE:
+        raise ValueError(f"longer than {MAX_LINE} characters")
+    problem = not_utf8(line)
+    if problem:
+        raise ValueError(problem)
+    found = json.loads(line, parse_constant=lambda _: None)
+    if not isinstance(found, dict):
+        raise ValueError(f"not a JSON object but {type(found).__name__}")
+    if "\\ud" in line.lower():
+        problem = not_utf8(json.dumps(found, ensure_ascii=False))
+        if problem:
+            raise ValueError("holds half of a surrogate pair")
+    return found

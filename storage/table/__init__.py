@@ -1,0 +1,1 @@
+"""The vector table of a model: its versions, its index, its check."""

@@ -55,10 +55,10 @@ def start() -> None:
 @app.command()
 def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
     """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
-    from pairloom.flows.console import show_night
     from pairloom.flows.nightly import nightly
     from pairloom.flows.outcome import Night
-    from pairloom.flows.progress import run_flow
+    from pairloom.flows.show.console import show_night
+    from pairloom.flows.show.progress import run_flow
 
     def failed(reason: str) -> None:
         if json_:
@@ -81,8 +81,8 @@ def _stage_command(stage: str, about: str) -> None:
 
 def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> None:
     from pairloom.flows import stages
-    from pairloom.flows.console import show_ref
-    from pairloom.flows.progress import run_flow
+    from pairloom.flows.show.console import show_ref
+    from pairloom.flows.show.progress import run_flow
 
     with _errors():
         ref = run_flow(getattr(stages, stage), pipeline(), quiet=json_)
@@ -136,8 +136,8 @@ def evaluate(
     """
     if model is None and data is None and not any((pretrained, base, column, where, split, k, slices, probe)):
         return _run_stage("evaluate", lambda: _writable(_pipeline(name, file, root, set_)), json_)
-    from pairloom.flows.console import show_scores
     from pairloom.flows.scoring import Owner, Question, score_question
+    from pairloom.flows.show.console import show_scores
 
     with _errors():
         if model is None or data is None:
@@ -181,7 +181,7 @@ def search(
     json_: Json = False,
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
-    from pairloom.flows.console import show_hits
+    from pairloom.flows.show.console import show_hits
     from pairloom.search.map import ReleaseMap
     from pairloom.search.query import Query
     from pairloom.search.query import search as find
@@ -235,7 +235,7 @@ def sql(
 
     `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
     """
-    from pairloom.flows.console import show_rows
+    from pairloom.flows.show.console import show_rows
     from pairloom.search.sql import json_rows, run_sql
 
     with _errors():
@@ -261,7 +261,7 @@ def words(
 
     Sums make analogies: `pairloom words king --minus man --plus woman`.
     """
-    from pairloom.flows.console import show_words
+    from pairloom.flows.show.console import show_words
     from pairloom.models.towers.word_vectors import Question, ask
     from pairloom.tasks.words import served_words
 
@@ -287,7 +287,7 @@ def classify(
 
     The classes are the release's groups and those of `pairloom classes add`.
     """
-    from pairloom.flows.console import show_classified
+    from pairloom.flows.show.console import show_classified
     from pairloom.search.classify import classify as tell
 
     with _errors():
@@ -315,7 +315,7 @@ def list_classes(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`")
         return
-    from pairloom.flows.console import show_rows
+    from pairloom.flows.show.console import show_rows
     from pairloom.search.classify import Classes
 
     with _errors():
@@ -334,7 +334,7 @@ def add_class(
     json_: Json = False,
 ) -> None:
     """Add a class from a few examples: the next `pairloom classify` knows it."""
-    from pairloom.flows.console import show_rows
+    from pairloom.flows.show.console import show_rows
     from pairloom.search.classify import add_examples
 
     with _errors():
@@ -352,7 +352,7 @@ def remove_class(
     json_: Json = False,
 ) -> None:
     """Take back the examples of an added class; the items of the release stay."""
-    from pairloom.flows.console import show_rows
+    from pairloom.flows.show.console import show_rows
     from pairloom.storage.classes import ClassStore
 
     with _errors():
@@ -364,8 +364,8 @@ def remove_class(
 def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
     """Show what is stored and what is served, of one pipeline or of all."""
     from pairloom.flows.config import pipeline_names
-    from pairloom.flows.console import show_status
-    from pairloom.flows.history import pipeline_status
+    from pairloom.flows.show.console import show_status
+    from pairloom.flows.show.history import pipeline_status
 
     with _errors():
         names = [name] if name else pipeline_names(file)
@@ -376,8 +376,8 @@ def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json
 @app.command()
 def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
     """List the releases, newest first."""
-    from pairloom.flows.console import show_releases
-    from pairloom.flows.history import release_rows
+    from pairloom.flows.show.console import show_releases
+    from pairloom.flows.show.history import release_rows
 
     with _errors():
         rows = release_rows(_folder(name, file, root))
@@ -393,7 +393,7 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show one release: what it binds, how good it is, why it was made."""
-    from pairloom.flows.console import show_release
+    from pairloom.flows.show.console import show_release
     from pairloom.storage.releases import release_log
 
     with _errors():
@@ -410,7 +410,7 @@ def rollback(
     json_: Json = False,
 ) -> None:
     """Serve an earlier release again: a new record that names its content."""
-    from pairloom.flows.console import show_release
+    from pairloom.flows.show.console import show_release
     from pairloom.storage.releases import roll_back
 
     with _errors():
@@ -433,7 +433,7 @@ def deploy(
     with _errors():
         pipelines = [_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
         rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
-    from pairloom.flows.console import show_rows
+    from pairloom.flows.show.console import show_rows
 
     _show(json_, rows, lambda: show_rows(rows))
 

@@ -7,10 +7,10 @@ from rich.text import Text
 
 import pairloom
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.console import out, show_night
 from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
-from pairloom.flows.progress import bar, run_flow
+from pairloom.flows.show.console import out, show_night
+from pairloom.flows.show.progress import bar, run_flow
 from pairloom.search.map import ReleaseMap
 from pairloom.search.query import Query, SearchResult, search
 from pairloom.search.release import OpenRelease

@@ -4,7 +4,7 @@ from prefect import flow
 
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import placed
-from pairloom.flows.report import report
+from pairloom.flows.show.report import report
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate

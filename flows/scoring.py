@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pairloom.flows.config import block_pipeline, pipeline_block, pipeline_folder
-from pairloom.flows.progress import stage_bars
+from pairloom.flows.show.progress import stage_bars
 from pairloom.storage.modelstore import ModelStore
-from pairloom.tasks.scoring import Scores, score
+from pairloom.tasks.evaluation.scoring import Scores, score
 
 NAME = "evaluate"
 MAX_SIDE = 512  # no smaller than what open_clip's models look at, so that nothing is lost before their preprocessing

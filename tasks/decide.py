@@ -1,33 +1,19 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, Field
 
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
+from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
 
-if TYPE_CHECKING:
-    from pairloom.tasks.pipeline import Pipeline
-
-
-class RetrainConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """When a night trains a challenger. Otherwise the champion embeds the new rows."""
-
-    min_new_fraction: float = Field(default=0.02, ge=0)
-    """Retrain once this share of the items is newer than the last training."""
-    every_nights: int = Field(default=7, ge=1)
-    """Retrain at least this often, in days."""
-
 
 @stage()
-def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
+def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     """Tonight's plan. Raises RuntimeError where the corpus is empty."""
     if snapshot.rows == 0:
         raise RuntimeError(
@@ -60,7 +46,7 @@ def decide(pipeline: "Pipeline", snapshot: SnapshotRef) -> Plan:
 
 
 def retrain_reason(
-    pipeline: "Pipeline", snapshot: SnapshotRef, release: Release | None, now: datetime, shaped: str
+    pipeline: Pipeline, snapshot: SnapshotRef, release: Release | None, now: datetime, shaped: str
 ) -> str:
     """Why tonight trains a challenger; empty where it does not. `shaped` is tonight's `training_digest`."""
     if release is None:
@@ -80,20 +66,20 @@ def retrain_reason(
     return ""
 
 
-def training_digest(pipeline: "Pipeline") -> str:
+def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, and what the files of given pairs hold."""
     blocks = (pipeline.model, pipeline.mining, *pipeline.objective)
     shape = [pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)]
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs)])])
 
 
-def verdict_name(pipeline: "Pipeline") -> str:
+def verdict_name(pipeline: Pipeline) -> str:
     """Under which name a run keeps its verdict: another gate or other measures judge the same challenger anew."""
     blocks = (pipeline.gate, pipeline.evaluation)
     return f"evaluate-{digest([block.model_dump(mode='json') for block in blocks])}"
 
 
-def snapshot_ref(pipeline: "Pipeline") -> SnapshotRef:
+def snapshot_ref(pipeline: Pipeline) -> SnapshotRef:
     """The corpus as the last ingest left it, for a stage that runs on its own."""
     snapshot = Corpus(pipeline.folder).current()
     return SnapshotRef(number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen={})

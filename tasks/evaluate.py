@@ -11,11 +11,11 @@ from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.modelstore import ModelStore, is_plain
 from pairloom.storage.runs import Run
-from pairloom.tasks.card import lineage, model_card
 from pairloom.tasks.decide import verdict_name
+from pairloom.tasks.evaluation.card import lineage, model_card
+from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, read_items, second_tower_items, split_images, split_slices
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.refs import ModelRef, Plan, Verdict
 from pairloom.tasks.stage import report_progress, stage
 

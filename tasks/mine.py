@@ -17,12 +17,12 @@ from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
 from pairloom.storage.schema import PAIRS
 from pairloom.storage.sources.given_pairs import given_digest
-from pairloom.tasks.audit import audit
-from pairloom.tasks.distances import target_pairs
-from pairloom.tasks.edges import joined_edges, near_duplicate_edges
-from pairloom.tasks.given import given_edges, given_rows, read_given, without_contradictions
 from pairloom.tasks.items import read_items
-from pairloom.tasks.neighbours import followed_lists
+from pairloom.tasks.mining.audit import audit
+from pairloom.tasks.mining.distances import target_pairs
+from pairloom.tasks.mining.edges import joined_edges, near_duplicate_edges
+from pairloom.tasks.mining.given import given_edges, given_rows, read_given, without_contradictions
+from pairloom.tasks.mining.neighbours import followed_lists
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan
 from pairloom.tasks.stage import report_progress, stage

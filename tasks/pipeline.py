@@ -16,7 +16,7 @@ from pairloom.storage.releases import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig
-from pairloom.tasks.decide import RetrainConfig
+from pairloom.tasks.retrain import RetrainConfig
 
 
 class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

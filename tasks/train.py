@@ -26,8 +26,8 @@ from pairloom.storage.files import written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
-from pairloom.tasks.edges import stored_edges
 from pairloom.tasks.items import Items, read_items, second_tower_items, split_images
+from pairloom.tasks.mining.edges import stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan
 from pairloom.tasks.stage import report_progress, stage

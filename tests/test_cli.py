@@ -138,7 +138,7 @@ def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
 def test_what_is_shown_to_people_fits_the_terminal(
     released: tuple[str, ...], command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pairloom.flows.console.out.width", 80)
+    monkeypatch.setattr("pairloom.flows.show.console.out.width", 80)
     result = invoke(*command, *released)
     assert result.exit_code == 0
     folder = released[1].removesuffix("/pipelines.yaml")

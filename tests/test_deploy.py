@@ -25,10 +25,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_P
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
-from pairloom.flows.markdown import escaped
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
-from pairloom.flows.report import markdown
+from pairloom.flows.show.markdown import escaped
+from pairloom.flows.show.report import markdown
 from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 

@@ -17,10 +17,10 @@ from pairloom.models.mining.distances import distances, grid_costs, masses, samp
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.pairs import PairStore
 from pairloom.tasks.decide import decide, snapshot_ref
-from pairloom.tasks.distances import target_pairs
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.items import read_items
 from pairloom.tasks.mine import mine
+from pairloom.tasks.mining.distances import target_pairs
 from pairloom.tasks.train import pairs_of
 
 torch.set_num_threads(1)

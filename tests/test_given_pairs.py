@@ -19,10 +19,10 @@ from pairloom.storage.pairs import PairStore
 from pairloom.storage.sources.config import GivenPairsConfig
 from pairloom.storage.sources.given_pairs import GivenPair, RejectedPair, read_given_pairs
 from pairloom.tasks.decide import decide, snapshot_ref, training_digest
-from pairloom.tasks.edges import stored_edges
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.items import read_items
 from pairloom.tasks.mine import mine
+from pairloom.tasks.mining.edges import stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.train import stored_negatives
 

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from pairloom.flows.loss_curve import curve_picture
+from pairloom.flows.show.loss_curve import curve_picture
 
 
 def test_the_curve_shows_the_sides_that_were_trained() -> None:

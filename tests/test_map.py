@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import pairloom.search.map
 from pairloom.flows.cli import app
-from pairloom.flows.report import map_section
+from pairloom.flows.show.report import map_section
 from pairloom.models.evaluation.projection import Floats, Projection
 from pairloom.search.map import ReleaseMap, labels
 from pairloom.search.map_picture import COLOURS, HEIGHT, WIDTH, map_picture, plotted

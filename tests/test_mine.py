@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.mining_report import hardest_picture, mining_section
+from pairloom.flows.show.mining_report import hardest_picture, mining_section
 from pairloom.models.batches.relations import KINDS, Edges
 from pairloom.models.mining.negatives import Negatives
 from pairloom.storage.corpus import Corpus
@@ -22,12 +22,12 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.neighbours import NeighbourStore
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.schema import PAIRS
-from pairloom.tasks.audit import HARDEST, audit
 from pairloom.tasks.decide import decide, snapshot_ref
-from pairloom.tasks.edges import near_duplicate_edges, stored_edges
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.items import Items, read_items
 from pairloom.tasks.mine import hard_negatives, mine, negative_pairs, positive_pairs
+from pairloom.tasks.mining.audit import HARDEST, audit
+from pairloom.tasks.mining.edges import near_duplicate_edges, stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.train import stored_negatives
 

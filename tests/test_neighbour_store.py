@@ -5,7 +5,7 @@ import numpy as np
 from pairloom.models.batches.relations import Relations
 from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
 from pairloom.storage.neighbours import NeighbourStore
-from pairloom.tasks.neighbours import lists_of, table_of
+from pairloom.tasks.mining.neighbours import lists_of, table_of
 
 
 def table(count: int = 5) -> object:

@@ -14,7 +14,7 @@ from tiny import lstm_architecture, tiny_images, tiny_items, tiny_texts
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
-from pairloom.flows.progress import run_flow
+from pairloom.flows.show.progress import run_flow
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import LoraConfig, ModelConfig
 from pairloom.models.towers.creation import create

@@ -10,7 +10,7 @@ import pytest
 from test_cli import document, error, invoke
 from tiny import tiny_encoder
 
-from pairloom.flows.metrics_table import metrics_grid, slices_grid
+from pairloom.flows.show.metrics_table import metrics_grid, slices_grid
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_rows_that_are_lost_are_counted_with_their_reasons(shapes: Path, model: 
 
 
 def test_a_person_reads_tables_that_fit_the_terminal(shapes: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pairloom.flows.console.out.width", 80)
+    monkeypatch.setattr("pairloom.flows.show.console.out.width", 80)
     data = ("--data", str(shapes / "captions.jsonl"), "--column", "group=group", "--slices", "colour")
     lines = invoke("evaluate", "--model", model, *data).stdout.splitlines()
     assert max(map(len, lines)) <= 80

@@ -16,9 +16,9 @@ from pairloom.models.towers.creation import create
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.sources.rows import SourceRow, read_source
+from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.stage import clock, report_progress, timed
 
 logger = logging.getLogger(__name__)

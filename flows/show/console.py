@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pairloom.flows.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
+from pairloom.flows.show.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pairloom.search.classify import Classified
     from pairloom.search.query import SearchResult
     from pairloom.storage.releases import Release
-    from pairloom.tasks.scoring import Scores
+    from pairloom.tasks.evaluation.scoring import Scores
 
 SLICES = 12
 MEASURED = ("metrics", "intervals", "champion_metrics", "champion_intervals")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pairloom.flows.markdown import table
+from pairloom.flows.show.markdown import table
 from pairloom.search.sheet import Pair, data_uri, pair_picture
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.pairs import PairStore

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 
-from pairloom.flows.markdown import table
+from pairloom.flows.show.markdown import table
 from pairloom.search.sheet import data_uri
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.pipeline import Pipeline

@@ -6,11 +6,11 @@ from typing import cast
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from pairloom.flows.loss_curve import curve_section
-from pairloom.flows.markdown import escaped, table
-from pairloom.flows.metrics_table import metrics_grid, probes_grid, slices_grid
-from pairloom.flows.mining_report import mining_section
 from pairloom.flows.outcome import Night
+from pairloom.flows.show.loss_curve import curve_section
+from pairloom.flows.show.markdown import escaped, table
+from pairloom.flows.show.metrics_table import metrics_grid, probes_grid, slices_grid
+from pairloom.flows.show.mining_report import mining_section
 from pairloom.search.map import ReleaseMap
 from pairloom.search.map_picture import map_picture
 from pairloom.search.query import Query, SearchResult, search

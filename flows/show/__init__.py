@@ -1,0 +1,1 @@
+"""What people see of nights and releases: tables, progress, reports."""

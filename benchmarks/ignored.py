@@ -28,9 +28,7 @@ from pairloom.models.batches.pixels import open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.probes import probe
-from pairloom.models.objectives.batch import Objective
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.reconstruction import ReconstructionConfig
+from pairloom.models.objectives.config import ClipConfig, Objective, ReconstructionConfig
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.training.config import TrainingConfig

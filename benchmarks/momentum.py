@@ -38,10 +38,7 @@ from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
-from pairloom.models.objectives.batch import Objective
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.momentum import MomentumConfig
-from pairloom.models.objectives.nt_xent import NtXentConfig
+from pairloom.models.objectives.config import ClipConfig, MomentumConfig, NtXentConfig, Objective
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder

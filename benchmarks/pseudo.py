@@ -4,7 +4,7 @@
     python -m benchmarks.pseudo --results pseudo.jsonl --minutes 2 --rows "one tower, across" "two towers, across"
 
 Both learn from twemoji's and openmoji's drawings of the training concepts, without skin tones, by InfoNCE between
-drawings of one concept (`loss: image_image`); texts are not used. *across* compares drawings with the other artist's
+drawings of one concept (`loss: sup_con`); texts are not used. *across* compares drawings with the other artist's
 alone, *all* with all. Two towers start as copies, but for the row that says otherwise. Asked is, for each validation
 concept that both have drawn, one artist's drawing among the other's: is the same concept among the first k? Both
 ways. Nothing is tuned: settings are the pipeline defaults, but for the emoji augmentation of benchmarks/pipelines.yaml.
@@ -34,7 +34,8 @@ from pairloom.models.batches.pixels import open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import Setting, Term
-from pairloom.models.objectives.mates import MatesConfig, MatesTerm
+from pairloom.models.objectives.config import SupConConfig
+from pairloom.models.objectives.nt_xent import NtXentTerm
 from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.training.config import TrainingConfig
@@ -44,12 +45,12 @@ ARTISTS = ("twemoji", "openmoji")
 LIGHT = AugmentationConfig(shift=0.04, scale=0.08, rotation=3, colour=0.05)
 
 
-class Across(MatesConfig):
+class Across(SupConConfig):
     """Comparison across artists also where one tower encodes both."""
 
     def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
         """The term."""
-        return MatesTerm(across_towers=True)
+        return NtXentTerm(self)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def measure(trial: Trial) -> dict[str, Any]:
         items = TrainingItems(
             tuple(ids), open_pixels(pixels), relations, second_N=second.takes([own["source"] for own in learn])
         )
-        objective = Across() if row.across else MatesConfig()
+        objective = (Across if row.across else SupConConfig)(positives="related", temperature=None)
         result = train(start, items, Recipe(config, [objective], model), workdir=Path(folder) / "run")
     spent = {"taken": result.steps, "seconds": round(result.seconds, 1), "load": os.getloadavg()[0]}
     return vars(trial) | spent | recalls(Encoder(start), rows)

@@ -60,9 +60,8 @@ def measure(release: OpenRelease, folder: Path, split: str, cosines: Sequence[fl
         return Answered(np.array(right), np.array(seconds))
 
     found = {"dual encoder": ask(None)} | {f"re-ranked, {count}": ask(count) for count in CANDIDATES}
-    kept = release.reranker
     for cosine in cosines:
-        release.reranker = kept.with_cosine(cosine)
+        release.reranker.cosine = cosine
         found |= {f"re-ranked, {count}, cosine {cosine:g}": ask(count) for count in CANDIDATES}
     return found
 

@@ -28,7 +28,7 @@ from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import Pixels, normalize_pixels, open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
 from pairloom.models.mining.config import MiningConfig
-from pairloom.models.objectives.triplet import Choice, TripletConfig
+from pairloom.models.objectives.config import Choice, TripletConfig
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder

@@ -376,12 +376,12 @@ def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json
 @app.command()
 def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
     """List the releases, newest first."""
-    from pairloom.flows.show.console import show_releases
+    from pairloom.flows.show.console import show_rows
     from pairloom.flows.show.history import release_rows
 
     with _errors():
         rows = release_rows(_folder(name, file, root))
-    _show(json_, rows, lambda: show_releases(rows))
+    _show(json_, rows, lambda: show_rows(rows))
 
 
 @app.command()

@@ -13,7 +13,8 @@ from PIL import Image
 from pairloom.models.arrays import Scores
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import Setting
-from pairloom.models.objectives.cross_encoder import CrossEncoderConfig, CrossEncoderTerm
+from pairloom.models.objectives.config import CrossEncoderConfig
+from pairloom.models.objectives.cross_encoder import CrossEncoderTerm
 from pairloom.models.objectives.kept import read_configs, read_kept
 from pairloom.models.objectives.pair_network import CrossEncoder
 
@@ -26,7 +27,8 @@ class Reranker:
         self._encoder = encoder
         self._network = network.to(encoder.dual_encoder.device).eval()
         logit_scale: torch.Tensor = encoder.dual_encoder.network.logit_scale  # type: ignore[assignment]
-        self._factor = cosine * float(logit_scale.detach().exp())
+        self.cosine = cosine
+        self._logit_scale = float(logit_scale.detach().exp())
 
     @classmethod
     def load(cls, directory: Path, encoder: Encoder) -> "Reranker":
@@ -45,18 +47,14 @@ class Reranker:
             "pipeline's `objective:` and train"
         )
 
-    def with_cosine(self, cosine: float) -> "Reranker":
-        """The same with another share of the dual encoder in the scores."""
-        return Reranker(self._network, self._encoder, cosine=cosine)
-
     def score_images(self, text: str, images: Sequence[Image.Image], cosine_N: npt.ArrayLike) -> Scores:
         """How well `text` describes each image, of whose embeddings the cosine similarities are known."""
-        return self._scores(images, [text]) + self._factor * np.asarray(cosine_N, np.float32)
+        return self._scores(images, [text]) + self.cosine * self._logit_scale * np.asarray(cosine_N, np.float32)
 
     def score_texts(self, image: Image.Image, texts: Sequence[str]) -> Scores:
         """How well each text describes `image`."""
         (image_D,), text_ND = self._encoder.embed_images([image]), self._encoder.embed_texts(texts)
-        scores: Scores = self._scores([image], texts) + self._factor * (text_ND @ image_D)
+        scores: Scores = self._scores([image], texts) + self.cosine * self._logit_scale * (text_ND @ image_D)
         return scores
 
     def _scores(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:

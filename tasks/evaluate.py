@@ -4,8 +4,7 @@ import logging
 from dataclasses import replace
 
 from pairloom.models.encoder import Encoder
-from pairloom.models.evaluation.gate import Comparison
-from pairloom.models.evaluation.gate import decide as gate
+from pairloom.models.evaluation.gate import Difference, gate
 from pairloom.models.evaluation.metrics import RetrievalMetrics
 from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.storage.corpus import Corpus, Snapshot
@@ -87,7 +86,7 @@ def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetr
     )
 
 
-def sentence(found: Comparison, confidence: float) -> str:
+def sentence(found: Difference, confidence: float) -> str:
     """One comparison in words."""
     return (
         f"{found.metric} {found.champion:.4f} → {found.challenger:.4f} "

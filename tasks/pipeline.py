@@ -7,8 +7,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from pairloom.models.evaluation.config import EvaluationConfig, GateConfig
 from pairloom.models.mining.config import MiningConfig
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.terms import ObjectiveConfig
+from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig

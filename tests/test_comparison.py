@@ -12,9 +12,8 @@ from pairloom.models.batches.partners import Partners
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.objectives.batch import EmbeddedBatch
 from pairloom.models.objectives.comparison import Comparison, comparisons
-from pairloom.models.objectives.contrastive import ContrastiveConfig, contrastive_loss
-from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
-from pairloom.models.objectives.terms import partners, wants
+from pairloom.models.objectives.config import ContrastiveConfig, NtXentConfig, SupConConfig, partners, wants
+from pairloom.models.objectives.contrastive import contrastive_loss
 from pairloom.models.training.micro_batches import MicroBatches
 
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ DESIGNED = """
         training: {max_minutes: 3, batch_size: 256, learning_rate: 1.0e-3, seed: 0}
         retrain:  {min_new_fraction: 0.02, every_nights: 7}
         evaluation: {k: [1, 5, 10], slices: [subgroup]}
-        gate:     {min: {text_to_image_recall@10: 0.2}, max_regression: 0.01, confidence: 0.95, approval: none}
+        gate:     {min: {text_to_image_recall@10: 0.2}, max_regression: 0.01, confidence: 0.95}
         index:    {kind: ivf_rq, min_ann_recall@10: 0.95}
         retention: {releases: 7}
         schedule: {cron: "30 2 * * *", timezone: Europe/Berlin}

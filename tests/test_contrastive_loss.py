@@ -6,7 +6,8 @@ from embedded import GROUPS, are_related, embedded_batch, listed
 
 from pairloom.models.objectives.batch import EmbeddedBatch
 from pairloom.models.objectives.comparison import comparisons
-from pairloom.models.objectives.contrastive import ContrastiveConfig, ContrastiveTerm, contrastive_loss
+from pairloom.models.objectives.config import ContrastiveConfig
+from pairloom.models.objectives.contrastive import ContrastiveTerm, contrastive_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -15,19 +15,14 @@ from released_pipeline import MODEL_ID, NAMES, publish, save_model
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from tiny import tiny_encoder, tiny_images, tiny_items
 
-from pairloom.models.batches.feed import BatchSource, Side
+from pairloom.models.batches.config import Side
+from pairloom.models.batches.feed import BatchSource
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.targets import Targets
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.cross_encoder import (
-    CrossEncoderConfig,
-    CrossEncoderTerm,
-    gumbel,
-    likely_negatives,
-    ranking_loss,
-)
+from pairloom.models.objectives.config import ClipConfig, CrossEncoderConfig
+from pairloom.models.objectives.cross_encoder import CrossEncoderTerm, gumbel, likely_negatives, ranking_loss
 from pairloom.models.objectives.terms import Objectives
 from pairloom.models.reranker import Reranker
 from pairloom.models.towers.dual_encoder import DualEncoder, load

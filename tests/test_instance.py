@@ -11,13 +11,8 @@ from pairloom.models.batches.feed import BatchSource, TrainingItems
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.relations import Relations
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
-from pairloom.models.objectives.instance import (
-    ClassesTerm,
-    InstanceConfig,
-    MemoryTerm,
-    full_softmax_losses,
-    sampled_softmax_losses,
-)
+from pairloom.models.objectives.config import InstanceConfig
+from pairloom.models.objectives.instance import ClassesTerm, MemoryTerm, full_softmax_losses, sampled_softmax_losses
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 

@@ -14,16 +14,9 @@ from pairloom.models.batches.feed import BatchSource
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
-from pairloom.models.objectives.clip import ClipConfig, clip_loss
-from pairloom.models.objectives.momentum import (
-    MomentumConfig,
-    MomentumTerm,
-    Rows,
-    follow,
-    known_positives,
-    queue_losses,
-)
-from pairloom.models.objectives.terms import wants
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.config import ClipConfig, MomentumConfig, wants
+from pairloom.models.objectives.momentum import MomentumTerm, Rows, follow, known_positives, queue_losses
 from pairloom.models.ranks import joined
 from pairloom.models.towers.config import LoraConfig, ModelConfig
 from pairloom.models.towers.dual_encoder import load

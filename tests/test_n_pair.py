@@ -7,8 +7,9 @@ from embedded import GROUPS, are_related, embedded_batch
 
 from pairloom.models.objectives.clip import clip_loss
 from pairloom.models.objectives.comparison import comparisons
-from pairloom.models.objectives.n_pair import NPairConfig, NPairTerm, n_pair_loss
-from pairloom.models.objectives.triplet import TripletConfig, TripletTerm
+from pairloom.models.objectives.config import NPairConfig, TripletConfig
+from pairloom.models.objectives.n_pair import NPairTerm, n_pair_loss
+from pairloom.models.objectives.triplet import TripletTerm
 
 torch.set_num_threads(1)
 B = len(GROUPS)

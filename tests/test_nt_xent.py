@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from embedded import GROUPS, are_related, embedded_batch
 from pytorch_metric_learning.distances import DotProductSimilarity
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
-from test_contrastive import LargestTensor
+from test_log_sum_exp import LargestTensor
 
 from pairloom.models.objectives.clip import clip_loss
 from pairloom.models.objectives.comparison import Comparison
-from pairloom.models.objectives.nt_xent import NtXentConfig, NtXentTerm, SupConConfig, nt_xent_loss
+from pairloom.models.objectives.config import NtXentConfig, SupConConfig
+from pairloom.models.objectives.nt_xent import NtXentTerm, nt_xent_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -10,7 +10,8 @@ from tiny import COLOURS, SHAPES, tiny_encoder, tiny_images, tiny_items
 from pairloom.models.batches.pairs import ItemPairs
 from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.batch import Setting
-from pairloom.models.objectives.ordered import OrderedClassifier, OrderedConfig, ordered_loss
+from pairloom.models.objectives.config import OrderedConfig
+from pairloom.models.objectives.ordered import OrderedClassifier, ordered_loss
 from pairloom.models.objectives.terms import Objectives
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.training.config import TrainingConfig

@@ -11,12 +11,15 @@ from tiny import tiny_encoder, tiny_items
 
 from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.models.batches.pairs import ItemPairs
-from pairloom.models.objectives.batch import Objective
-from pairloom.models.objectives.contrastive import ContrastiveConfig
-from pairloom.models.objectives.n_pair import NPairConfig
-from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
-from pairloom.models.objectives.siglip import SiglipConfig
-from pairloom.models.objectives.triplet import TripletConfig
+from pairloom.models.objectives.config import (
+    ContrastiveConfig,
+    NPairConfig,
+    NtXentConfig,
+    Objective,
+    SiglipConfig,
+    SupConConfig,
+    TripletConfig,
+)
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
 

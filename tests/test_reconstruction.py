@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import tiny_encoder, tiny_items
 
-from pairloom.models.objectives.batch import Objective, Setting
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.reconstruction import ReconstructionConfig, squared_errors
+from pairloom.models.objectives.batch import Setting
+from pairloom.models.objectives.config import ClipConfig, Objective, ReconstructionConfig
+from pairloom.models.objectives.reconstruction import squared_errors
 from pairloom.models.towers.dual_encoder import load
 from pairloom.models.towers.layout import WEIGHTS_NAME
 from pairloom.models.training.config import TrainingConfig

@@ -21,8 +21,9 @@ from pairloom.models.encoder import Encoder
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.refresh import mine_again
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
-from pairloom.models.objectives.clip import ClipConfig, clip_loss
-from pairloom.models.objectives.mates import MatesConfig, MatesTerm
+from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.config import ClipConfig, SupConConfig
+from pairloom.models.objectives.nt_xent import NtXentTerm
 from pairloom.models.ranks import Ranks
 from pairloom.models.towers.config import LoraConfig, ModelConfig, SecondImageTowerConfig
 from pairloom.models.towers.creation import create
@@ -40,7 +41,7 @@ ODD = SecondImageTowerConfig(column="copy", values=("1",))
 OTHER = ODD.model_copy(update={"seed": 7})
 SECOND_N = ODD.takes([number % 2 for number in range(32)])
 STEPS = TrainingConfig(max_minutes=None, max_steps=6, batch_size=12, threads=1, checkpoint_seconds=1e-6)
-ACROSS = MatesConfig(across_towers=True)
+ACROSS = SupConConfig(positives="related", temperature=None, across_towers=True)
 
 
 def two_towers(folder: Path, second: SecondImageTowerConfig = OTHER) -> DualEncoder:
@@ -183,7 +184,7 @@ def test_the_rows_of_a_batch_know_their_tower_on_any_number_of_ranks(tmp_path: P
 def test_parts_add_up_to_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     encoder = two_towers(tmp_path)
     batch = batch_of(encoder, tmp_path)
-    term = MatesTerm(across_towers=True)
+    term = NtXentTerm(ACROSS)
 
     def gradients(rows: int | None) -> dict[str, torch.Tensor]:
         encoder.network.zero_grad()
@@ -210,22 +211,22 @@ def test_negatives_are_mined_again_by_both_towers(tmp_path: Path) -> None:
     assert not np.array_equal(mined_NK, alone_NK)
 
 
-class Interrupted(MatesConfig):
+class Interrupted(SupConConfig):
     """Fails at a step."""
 
     def build(self, setting: Setting) -> Term:
         del setting
 
-        class Failing(MatesTerm):
+        class Failing(NtXentTerm):
             def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
                 if batch.ready.step == 4:
                     raise RuntimeError("struck down")
                 return super().forward(batch)
 
-        return Failing(across_towers=True)
+        return Failing(self)
 
 
-def trained(folder: Path, name: str, objective: MatesConfig = ACROSS, **changes: object) -> TrainingResult:
+def trained(folder: Path, name: str, objective: SupConConfig = ACROSS, **changes: object) -> TrainingResult:
     start, config = two_towers(folder), STEPS.model_copy(update=changes)
     recipe = Recipe(config, [ClipConfig(), objective], ModelConfig(second_image_tower=OTHER))
     return train(start, two_sided_items(folder, start), recipe, workdir=folder / name)
@@ -234,7 +235,7 @@ def trained(folder: Path, name: str, objective: MatesConfig = ACROSS, **changes:
 def test_a_training_that_was_cut_ends_bit_identical_and_both_towers_learn(tmp_path: Path) -> None:
     whole = trained(tmp_path, "whole")
     with pytest.raises(RuntimeError, match="struck down"):
-        trained(tmp_path, "cut", Interrupted(across_towers=True))
+        trained(tmp_path, "cut", Interrupted.model_validate(ACROSS.model_dump()))
     resumed = trained(tmp_path, "cut")
     assert 0 < resumed.resumed_from_step <= 4
     before = two_towers(tmp_path).network.state_dict()
@@ -299,7 +300,7 @@ def night(
         folder,
         shapes,
         model=model,
-        objective=[{"loss": "clip"}, {"loss": "image_image", "across_towers": True}],
+        objective=[{"loss": "clip"}, ACROSS.model_dump()],
         evaluation={"slices": ["size"], "probes": ["colour"]},
     )
     assert nightly.fn(load_pipeline(file)).outcome == "released"

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from embedded import embedded_batch
 from open_clip.loss import SigLipLoss
 from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
-from test_contrastive import LargestTensor, embeddings, positives
+from test_log_sum_exp import LargestTensor, embeddings, positives
 from tiny import tiny_encoder, tiny_items
 
 from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import Setting
+from pairloom.models.objectives.config import SiglipConfig
 from pairloom.models.objectives.kept import read_kept
-from pairloom.models.objectives.siglip import SiglipConfig, SiglipTerm, siglip_loss
+from pairloom.models.objectives.siglip import SiglipTerm, siglip_loss
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train

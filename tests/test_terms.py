@@ -6,11 +6,8 @@ import torch
 from tiny import tiny_encoder
 
 from pairloom.models.objectives.batch import Setting
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.distance import DistanceConfig
-from pairloom.models.objectives.instance import InstanceConfig
-from pairloom.models.objectives.siglip import SiglipConfig
-from pairloom.models.objectives.terms import Objectives, partners, wants
+from pairloom.models.objectives.config import ClipConfig, DistanceConfig, InstanceConfig, SiglipConfig, partners, wants
+from pairloom.models.objectives.terms import Objectives
 
 torch.set_num_threads(1)
 OPTIONAL = ("gensim", "ot", "pytorch_metric_learning", "umap", "peft")

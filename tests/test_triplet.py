@@ -7,7 +7,8 @@ from embedded import GROUPS, are_related, embedded_batch, listed
 
 from pairloom.models.objectives.batch import EmbeddedBatch
 from pairloom.models.objectives.comparison import comparisons
-from pairloom.models.objectives.triplet import Choice, TripletConfig, TripletTerm, choose, margin_loss, triplet_loss
+from pairloom.models.objectives.config import Choice, TripletConfig
+from pairloom.models.objectives.triplet import TripletTerm, choose, margin_loss, triplet_loss
 
 torch.set_num_threads(1)
 B = len(GROUPS)

@@ -118,11 +118,6 @@ def show_status(states: Sequence[Mapping[str, Any]]) -> None:
         show_metrics(state["metrics"], {})
 
 
-def show_releases(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The releases, a line each."""
-    show_rows(rows)
-
-
 def show_release(release: "Release") -> None:
     """One release."""
     facts = release.model_dump(mode="json", exclude={"files", "metrics", "intervals"})

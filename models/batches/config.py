@@ -1,6 +1,13 @@
 """What a pipeline says of its training batches."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
+
+Side = Literal["image", "text", "image_view", "text_view"]
+"""What of an item is embedded; a view is a second one: other random changes of the image, another of its texts."""
+
+Positive = "positive"
 
 
 class AugmentationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

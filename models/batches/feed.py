@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from pairloom.models.batches.relations import Relations
 from pairloom.models.batches.targets import Targets
 from pairloom.models.ranks import ALONE, Ranks
 from pairloom.models.towers.dual_encoder import DualEncoder
-
-Side = Literal["image", "text", "image_view", "text_view"]
-"""What of an item is embedded; a view is a second one: other random changes of the image, another of its texts."""
 
 AHEAD = 1
 """Batches kept ready, beside the one in the making."""

@@ -9,10 +9,9 @@ import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Indices
+from pairloom.models.batches.config import Positive
 from pairloom.models.batches.pairs import ItemPairs, no_pairs
 from pairloom.models.batches.relations import Relations
-
-Positive = "positive"
 
 
 class Partners:

@@ -1,7 +1,5 @@
 """What `evaluation:` and `gate:` of a pipeline say."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field, field_validator
 
 NOVELTY = ("novel_text", "novel_group")
@@ -44,8 +42,6 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """How far a headline metric may fall below the champion's."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the reported interval of each difference (paired bootstrap over queries)."""
-    approval: Literal["none"] = "none"
-    """Whether a person has to agree."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
 

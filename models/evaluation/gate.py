@@ -11,7 +11,7 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """One headline metric of both models on the same queries."""
 
     metric: str
@@ -24,16 +24,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """The decision, with a sentence for every reason against the challenger."""
 
     passed: bool
     reasons: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Difference, ...]
     """Empty without a champion."""
 
 
-def decide(challenger: RetrievalMetrics, champion: RetrievalMetrics | None, config: GateConfig) -> Verdict:
+def gate(challenger: RetrievalMetrics, champion: RetrievalMetrics | None, config: GateConfig) -> Decision:
     """Held by any metric under its floor, or any headline metric that falls by more than `max_regression`.
 
     The headline metrics are recall at 10 both ways, or at the largest k there is. ValueError for a floor on a metric
@@ -55,10 +55,10 @@ def decide(challenger: RetrievalMetrics, champion: RetrievalMetrics | None, conf
         for c in comparisons
         if c.difference < -config.max_regression
     ]
-    return Verdict(not reasons, tuple(reasons), comparisons)
+    return Decision(not reasons, tuple(reasons), comparisons)
 
 
-def _compare(challenger: RetrievalMetrics, champion: RetrievalMetrics, config: GateConfig) -> tuple[Comparison, ...]:
+def _compare(challenger: RetrievalMetrics, champion: RetrievalMetrics, config: GateConfig) -> tuple[Difference, ...]:
     same = (challenger.text_queries, challenger.image_queries) == (champion.text_queries, champion.image_queries)
     if not same:
         raise ValueError("champion and challenger were evaluated on different queries; evaluate both on the same items")
@@ -74,7 +74,7 @@ def _compare(challenger: RetrievalMetrics, champion: RetrievalMetrics, config: G
         differences = (drawn[:, 0] - drawn[:, 1]) / count
         low, high = np.quantile(differences, [(1 - config.confidence) / 2, (1 + config.confidence) / 2])
         comparisons.append(
-            Comparison(
+            Difference(
                 metric=f"{direction}_recall@{k}",
                 champion=float(old_Q.mean()),
                 challenger=float(new_Q.mean()),

@@ -4,20 +4,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field
 from torch import nn
 
-from pairloom.models.batches.feed import ReadyBatch, Side
+from pairloom.models.batches.config import Side
+from pairloom.models.batches.feed import ReadyBatch
 from pairloom.models.batches.pairs import ItemPairs, no_pairs
 from pairloom.models.batches.relations import Relations
 from pairloom.models.ranks import ALONE, Ranks
 from pairloom.models.towers.dual_encoder import DualEncoder
-
-Want = Literal[Side, "item_targets", "pairs"]
-"""A side's embeddings, positives among the batch's items, or the given and mined pairs within the batch."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +84,3 @@ class Term(nn.Module):
 
     def after_step(self, batch: EmbeddedBatch) -> None:
         """Called after the optimizer has taken the step, to follow it: momentum towers, queues, memories."""
-
-
-class Objective(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """One entry of `objective:`."""
-
-    weight: float = Field(default=1.0, gt=0)
-    """Factor of this term in the sum."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """What the term needs of a batch; nothing else is computed."""
-        raise NotImplementedError
-
-    @property
-    def partners(self) -> frozenset[str]:
-        """By which relations (`positive`, or one of the pairs' Parquet) batches must bring items together."""
-        return frozenset()
-
-    def build(self, setting: Setting) -> Term:
-        """The term, its own weights initialised from `setting.seed`."""
-        raise NotImplementedError

@@ -2,28 +2,17 @@
 
 # B = batch, D = embedding, P = positive pairs
 
-from typing import Literal
-
 import torch
 
 from pairloom.models.batches.targets import Targets
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import ClipConfig
 from pairloom.models.objectives.log_sum_exp import log_sum_exps, weighted_products
 
 
-class ClipConfig(Objective):
-    """Symmetric InfoNCE between images and texts, with a learned temperature and targets by group."""
-
-    loss: Literal["clip"] = "clip"
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Both sides."""
-        return frozenset({"image", "text"})
-
-    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
-        """A term without weights: the logit scale is the network's."""
-        return ClipTerm()
+def build(config: ClipConfig, setting: Setting) -> Term:  # noqa: ARG001  # nothing of its own to set up
+    """A term without weights: the logit scale is the network's."""
+    return ClipTerm()
 
 
 class ClipTerm(Term):

@@ -4,19 +4,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
 
-from pairloom.models.batches.feed import Side
 from pairloom.models.batches.pairs import BatchPairs
-from pairloom.models.batches.partners import Positive
 from pairloom.models.batches.targets import PairIndices, Targets
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Want
-
-Between = Literal["image_text", "image_image", "text_text"]
-Positives = Literal["related", "views", "related_views"]
+from pairloom.models.objectives.batch import EmbeddedBatch
+from pairloom.models.objectives.config import Comparing
 
 
 @dataclass(frozen=True)
@@ -66,46 +60,6 @@ class Comparison:
         return mask_AC & self.negatives
 
 
-class Comparing(Objective):
-    """An objective that compares embeddings of a batch."""
-
-    between: Between = "image_text"
-    """What is compared: images with texts, or images, or texts, with one another through their one tower."""
-    positives: Positives = "related"
-    """Which are positives: `related` items and texts (of a group, of equal text or pixels, or given as a pair); the two
-    `views` of an item, whatever else is known of it: its image under two random changes, two of its texts, or image and
-    text; or both, every view of an item being one of each related item's."""
-
-    @model_validator(mode="after")
-    def _has_views(self) -> Self:
-        if self.between == "image_text" and self.positives == "related_views":
-            raise ValueError(
-                "positives: related_views needs between: image_image or text_text; between images and texts it is "
-                "related, or views"
-            )
-        return self
-
-    @property
-    def sides(self) -> tuple[Side, ...]:
-        """What is embedded."""
-        if self.between == "image_text":
-            return "image", "text"
-        one: tuple[Side, Side] = ("image", "image_view") if self.between == "image_image" else ("text", "text_view")
-        return one[:1] if self.positives == "related" else one
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """The sides, and positives of items where items are compared."""
-        if self.between == "image_text" or self.positives == "views":
-            return frozenset(self.sides)
-        return frozenset({*self.sides, "item_targets"})
-
-    @property
-    def partners(self) -> frozenset[str]:
-        """Positives, where nothing but another item can be one."""
-        return frozenset({Positive}) if "item_targets" in self.wants else frozenset()
-
-
 def comparisons(config: Comparing, batch: EmbeddedBatch) -> list[Comparison]:
     """All that a batch has to compare: between images and texts once from either side."""
     listed = _either_way(batch.ready.pairs.get("negative"))
@@ -128,6 +82,24 @@ def comparisons(config: Comparing, batch: EmbeddedBatch) -> list[Comparison]:
     if listed is not None and len(views) == 2:
         listed = _in_all_blocks(listed, batch.ready.count)
     return [Comparison(embedding_AD, embedding_AD, *positives, itself=True, listed=listed)]
+
+
+def across_towers(batch: EmbeddedBatch) -> tuple[Comparison, Comparison]:
+    """Images of the one image tower with those of the other, from either side."""
+    known, second_B, image_BD = batch.ready.item_targets, batch.ready.second_B, batch.sides["image"]
+    assert known is not None, "the batch source was asked for them"
+    assert second_B is not None, "two towers were asked for"
+    # Where each image stands among those of its side.
+    place_B = torch.where(second_B, second_B.cumsum(0), (~second_B).cumsum(0)) - 1
+
+    def seen_from(side_B: torch.Tensor) -> Comparison:
+        kept_P = side_B[known.rows_P] & ~side_B[known.columns_P]
+        row_P, column_P = place_B[known.rows_P[kept_P]], place_B[known.columns_P[kept_P]]
+        weight_P = known.row_weights_P[kept_P]
+        total_A = weight_P.new_zeros(len(side_B)).index_add_(0, row_P, weight_P)
+        return Comparison(image_BD[side_B], image_BD[~side_B], row_P, column_P, weight_P / total_A[row_P], itself=False)
+
+    return seen_from(~second_B), seen_from(second_B)
 
 
 def own_alone(items_B: torch.Tensor) -> Targets:

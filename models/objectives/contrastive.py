@@ -2,34 +2,16 @@
 
 # A = anchors, C = what they are compared with, D = embedding
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term, Want
-from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, squared_distances
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.comparison import Comparison, comparisons, squared_distances
+from pairloom.models.objectives.config import ContrastiveConfig
 
 
-class ContrastiveConfig(Comparing):
-    """Hadsell, Chopra and LeCun's loss (2006): similar pairs are drawn together, distinct ones pushed apart until their
-    Euclidean distance is the margin."""
-
-    loss: Literal["contrastive"] = "contrastive"
-    margin: float = Field(default=1.0, gt=0, le=2)
-    """Euclidean distance beyond which distinct pairs are left in peace; embeddings are at most 2 apart."""
-    negatives: Literal["batch", "pairs"] = "batch"
-    """Which pairs are distinct: all of a batch that aren't similar, or those alone that are given or mined as
-    negatives."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Pairs beside the sides, where they are asked for."""
-        return super().wants | ({"pairs"} if self.negatives == "pairs" else frozenset())
-
-    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
-        """A term without weights."""
-        return ContrastiveTerm(self)
+def build(config: ContrastiveConfig, setting: Setting) -> Term:  # noqa: ARG001  # nothing of its own to set up
+    """A term without weights."""
+    return ContrastiveTerm(config)
 
 
 class ContrastiveTerm(Term):

@@ -3,57 +3,23 @@
 # B = batch, b = this rank's share of it, A = anchors, K = hard negatives an anchor, C = candidates (1 + K), M = pairs,
 # V = images read, U = unique texts
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 
 from pairloom.models.batches.targets import Targets
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
 from pairloom.models.objectives.clip import clip_loss
+from pairloom.models.objectives.config import CrossEncoderConfig
 from pairloom.models.objectives.pair_network import CrossEncoder
 
 
-class CrossEncoderConfig(Objective):
-    """A network of its own that reads an image and a text together and gives one score. It learns to tell each pair
-    from those that the dual encoder takes for likely, and is kept beside the model for `pairloom search --rerank`."""
-
-    loss: Literal["cross_encoder"] = "cross_encoder"
-    towers: Literal["own", "shared"] = "own"
-    """Whose tokens it reads: a copy of the towers, trained by this loss alone and whole (no lock, no adapters), whose
-    mistakes are others than the dual encoder's; or `shared`, those of the dual encoder, which costs less."""
-    anchors: int = Field(default=64, ge=1)
-    """Texts, and as many images, of a batch that are compared with their hard negatives in a step."""
-    negatives: int = Field(default=15, ge=1)
-    """Hard negatives an anchor, drawn from the batch with the probabilities that the dual encoder gives them: any at
-    first, the most alike later. Known positives are never among them."""
-    width: int = Field(default=128, ge=8)
-    """Of the network's layers."""
-    heads: int = Field(default=4, ge=1)
-    """Of the attention; they share its width."""
-
-    cosine: float = Field(default=1.0, ge=0)
-    """How much the dual encoder's own logit counts beside the network's score where hits are re-ranked."""
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> "CrossEncoderConfig":
-        if self.width % self.heads:
-            raise ValueError(f"cross_encoder: width {self.width} is no multiple of heads {self.heads}")
-        return self
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Both sides, to find hard negatives by."""
-        return frozenset({"image", "text"})
-
-    def build(self, setting: Setting) -> Term:
-        """The term with its network."""
-        if setting.encoder.second:
-            raise ValueError(
-                "objective: cross_encoder reads the tokens of one image tower; leave it or model.second_image_tower out"
-            )
-        return CrossEncoderTerm(self, setting)
+def build(config: CrossEncoderConfig, setting: Setting) -> Term:
+    """The term with its network."""
+    if setting.encoder.second:
+        raise ValueError(
+            "objective: cross_encoder reads the tokens of one image tower; leave it or model.second_image_tower out"
+        )
+    return CrossEncoderTerm(config, setting)
 
 
 class CrossEncoderTerm(Term):

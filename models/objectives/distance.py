@@ -4,53 +4,30 @@
 
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import DistanceConfig
 from pairloom.models.objectives.kept import read_kept
 
 START = 0.7
 """What part of the largest target the sphere's radius stands for at first; measured in docs/objectives-ordered.md."""
 
 
-class DistanceConfig(Objective):
-    """Mean squared difference between the Euclidean distances of embeddings, times a learned scale, and the targets of
-    given or mined pairs (Courty, Flamary and Ducoffe 2017)."""
-
-    loss: Literal["distance"] = "distance"
-    side: Literal["image", "text"] = "image"
-    """What of the two items is compared."""
-    decoder_weight: float = Field(default=0.0, ge=0)
-    """Factor of a small decoder's loss: it draws the image's ink from the embedding, coarsely. 0 builds none."""
-    decoder_side: int = Field(default=8, ge=2, le=64)
-    """Cells a side of what the decoder draws."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """The side, and who is paired."""
-        return frozenset({self.side, "pairs"})
-
-    @property
-    def partners(self) -> frozenset[str]:
-        """The other of a pair with a target."""
-        return frozenset({"target"})
-
-    def build(self, setting: Setting) -> Term:
-        """A term whose scale starts from the largest target. ValueError where no pair has one above 0."""
-        targets_M = setting.pairs_of("target").targets_M
-        if not (targets_M.min() >= 0 and targets_M.max() > 0):
-            raise ValueError(
-                f"objective: loss: distance learns distances, and the targets of the pairs run from "
-                f"{targets_M.min():g} to {targets_M.max():g}: give pairs 0 or more, and some more than 0"
-            )
-        return DistanceTerm(self, setting.dimension, targets_M)
+def build(config: DistanceConfig, setting: Setting) -> Term:
+    """A term whose scale starts from the largest target. ValueError where no pair has one above 0."""
+    targets_M = setting.pairs_of("target").targets_M
+    if not (targets_M.min() >= 0 and targets_M.max() > 0):
+        raise ValueError(
+            f"objective: loss: distance learns distances, and the targets of the pairs run from "
+            f"{targets_M.min():g} to {targets_M.max():g}: give pairs 0 or more, and some more than 0"
+        )
+    return DistanceTerm(config, setting.dimension, targets_M)
 
 
 class DistanceTerm(Term):
@@ -107,18 +84,6 @@ def distance_loss(
 ) -> torch.Tensor:
     """Weighted sum of squared differences, in squares of `unit`."""
     return (weight_M * ((distance_M - target_M) / unit) ** 2).sum()
-
-
-def learned_distances(
-    model: Path, first_MD: npt.NDArray[np.float32], second_MD: npt.NDArray[np.float32], term: str = "distance"
-) -> npt.NDArray[np.float32]:
-    """The distance (M,) of each pair of embeddings of a model, in the unit of the targets that it was trained with.
-
-    `term` is numbered where the loss stands several times: `distance_1`. ValueError where the training had none.
-    """
-    scale = learned_scale(model, term)
-    distance_M: npt.NDArray[np.float32] = scale * np.linalg.norm(first_MD - second_MD, axis=1)
-    return distance_M
 
 
 def learned_scale(model: Path, term: str = "distance") -> np.float32:

@@ -3,42 +3,19 @@
 # N = items, B = batch, b = this rank's share of it, D = embedding, M = sampled negatives
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import InstanceConfig
 
 
-class InstanceConfig(Objective):
-    """Each item a class: no group and no text is read, only which item an image, randomly changed, came from."""
-
-    loss: Literal["instance"] = "instance"
-    classes: Literal["auto", "weights", "memory"] = "auto"
-    """What an item's class is: a trained weight vector in a softmax over all items (`weights`), or the memory of its
-    own past embeddings, told from sampled ones (`memory`). `auto`: weights up to `max_weights` items, memory for
-    more."""
-    max_weights: int = Field(default=10_000, ge=1)
-    """Items up to which `auto` takes weights."""
-    negatives: int = Field(default=4096, ge=1)
-    """Memories that a batch is told from in a step; with `memory` alone."""
-    memory_momentum: float = Field(default=0.5, ge=0, lt=1)
-    """How much of an item's memory stays where a new embedding comes; with `memory` alone."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Cosine similarities are divided by it. Wu et al. use 0.07."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Images."""
-        return frozenset({"image"})
-
-    def build(self, setting: Setting) -> Term:
-        """A class an item, at random directions."""
-        by_weights = self.classes == "weights" or (self.classes == "auto" and setting.item_count <= self.max_weights)
-        return ClassesTerm(self, setting) if by_weights else MemoryTerm(self, setting)
+def build(config: InstanceConfig, setting: Setting) -> Term:
+    """A class an item, at random directions."""
+    by_weights = config.classes == "weights" or (config.classes == "auto" and setting.item_count <= config.max_weights)
+    return ClassesTerm(config, setting) if by_weights else MemoryTerm(config, setting)
 
 
 class ClassesTerm(Term):

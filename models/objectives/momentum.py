@@ -3,61 +3,29 @@
 # N = items, T = unique texts, B = batch, b = this rank's share of it, D = embedding, K = queue, C = candidates (B + K)
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from pairloom.models.arrays import Indices, Mask
-from pairloom.models.batches.feed import ReadyBatch, Side
+from pairloom.models.batches.config import Side
+from pairloom.models.batches.feed import ReadyBatch
 from pairloom.models.batches.relations import Relations
 from pairloom.models.batches.targets import Targets
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import DIRECTIONS, Key, MomentumConfig
 from pairloom.models.objectives.log_sum_exp import single
 from pairloom.models.ranks import Ranks
-
-Contrast = Literal["image_text", "image_image", "text_text"]
-Key = Literal["image", "text"]
-"""What the momentum towers embed, and queues hold."""
 
 ROWS = 256
 """Images, or texts, that pass through a momentum tower at once."""
 
-DIRECTIONS: Mapping[Contrast, tuple[tuple[Side, Key], ...]] = {
-    "image_text": (("image", "text"), ("text", "image")),
-    "image_image": (("image_view", "image"),),
-    "text_text": (("text_view", "text"),),
-}
-"""Which embeddings look for their positives among which keys."""
 
-
-class MomentumConfig(Objective):
-    """InfoNCE against the batch's and many past batches' embeddings, all by a moving average of the towers."""
-
-    loss: Literal["momentum"] = "momentum"
-    contrasts: tuple[Contrast, ...] = Field(default=("image_text",), min_length=1)
-    """Which embeddings are compared: images with texts both ways, or a second view of an image (text) with images
-    (texts). The loss is the mean over all."""
-    queue: int = Field(default=4096, ge=0)
-    """Past embeddings of each kind that are kept as negatives. Those that are known positives are left out."""
-    momentum: float = Field(default=0.99, ge=0, lt=1)
-    """How much of the momentum towers' weights stays in each step. He et al. use 0.999, in trainings of many epochs."""
-    temperature: float | None = Field(default=None, gt=0)
-    """Cosine similarities are divided by it. None takes the learned logit scale. He et al. use 0.07."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """The sides that look for keys; within a modality, positives among the batch's items too."""
-        sides: set[Want] = {query for contrast in self.contrasts for query, _ in DIRECTIONS[contrast]}
-        return frozenset(sides | ({"item_targets"} if set(self.contrasts) != {"image_text"} else set()))
-
-    def build(self, setting: Setting) -> Term:
-        """The term with its towers and queues."""
-        return MomentumTerm(self, setting)
+def build(config: MomentumConfig, setting: Setting) -> Term:
+    """The term with its towers and queues."""
+    return MomentumTerm(config, setting)
 
 
 class MomentumTerm(Term):

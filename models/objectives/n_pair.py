@@ -2,28 +2,18 @@
 
 # A = anchors, P = positive pairs
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
-from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, logit_scale
+from pairloom.models.objectives.comparison import Comparison, comparisons, logit_scale
+from pairloom.models.objectives.config import NPairConfig
 from pairloom.models.objectives.log_sum_exp import log_sum_exps
 
 
-class NPairConfig(Comparing):
-    """Sohn's N-pair loss (2016): each positive of an anchor against all the negatives of a batch at once. With one
-    positive an anchor it is InfoNCE."""
-
-    loss: Literal["n_pair"] = "n_pair"
-    temperature: float | None = Field(default=None, gt=0)
-    """What cosines are divided by; none for the network's learned logit scale."""
-
-    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
-        """A term without weights."""
-        return NPairTerm(self)
+def build(config: NPairConfig, setting: Setting) -> Term:  # noqa: ARG001  # nothing of its own to set up
+    """A term without weights."""
+    return NPairTerm(config)
 
 
 class NPairTerm(Term):

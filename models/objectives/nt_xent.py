@@ -2,43 +2,20 @@
 
 # A = anchors, P = positive pairs
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 
 from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
-from pairloom.models.objectives.comparison import Between, Comparing, Comparison, Positives, comparisons, logit_scale
+from pairloom.models.objectives.comparison import Comparison, across_towers, comparisons, logit_scale
+from pairloom.models.objectives.config import NtXentConfig
 from pairloom.models.objectives.log_sum_exp import log_sum_exps, weighted_products
 
 
-class NtXentConfig(Comparing):
-    """SimCLR's NT-Xent (Chen et al. 2020): the two views of an item find one another among all views of a batch. No
-    label is read."""
-
-    loss: Literal["nt_xent"] = "nt_xent"
-    between: Between = "image_image"
-    """What is compared: images, or texts, with one another through their one tower, or images with texts."""
-    positives: Positives = "views"
-    """The two views of an item: its image under two random changes, two of its texts, or image and text; `related`
-    and `related_views` are those of sup_con."""
-    temperature: float | None = Field(default=0.1, gt=0)
-    """What cosines are divided by; none for the network's learned logit scale."""
-
-    def build(self, setting: Setting) -> Term:  # noqa: ARG002  # nothing of its own to set up
-        """A term without weights."""
-        return NtXentTerm(self)
-
-
-class SupConConfig(NtXentConfig):
-    """Supervised contrastive learning (Khosla et al. 2020): all views of all items that are known positives find one
-    another."""
-
-    loss: Literal["sup_con"] = "sup_con"  # type: ignore[assignment]  # another tag of the same fields
-    positives: Positives = "related_views"
-    """Every view of an item and of each `related` one (of a group, of equal text or pixels, or given as a pair); or
-    without views: `related`; `views` alone make it nt_xent."""
+def build(config: NtXentConfig, setting: Setting) -> Term:
+    """A term without weights."""
+    if config.across_towers and not setting.encoder.second:
+        raise ValueError("objective: across_towers: true needs two image towers; set model.second_image_tower")
+    return NtXentTerm(config)
 
 
 class NtXentTerm(Term):
@@ -51,6 +28,8 @@ class NtXentTerm(Term):
     def forward(self, batch: EmbeddedBatch) -> torch.Tensor:
         """The whole loss."""
         scale = logit_scale(batch, self._config.temperature)
+        if self._config.across_towers:
+            return across_towers_loss(across_towers(batch), scale)
         return torch.stack([nt_xent_loss(each, scale) for each in comparisons(self._config, batch)]).mean()
 
 
@@ -69,3 +48,11 @@ def nt_xent_loss(comparison: Comparison, scale: torch.Tensor) -> torch.Tensor:
     counted_A = torch.zeros_like(all_A)
     counted_A[comparison.rows_P] = 1
     return (all_A @ counted_A - positive) / max(comparison.anchors_with_positives, 1)
+
+
+def across_towers_loss(found: tuple[Comparison, Comparison], scale: torch.Tensor) -> torch.Tensor:
+    """The mean over the anchors of both sides: each image among those of the other image tower alone."""
+    # Where no image has a positive on the other side there is nothing to learn, and perhaps nobody to compare with.
+    losses = [nt_xent_loss(each, scale) * each.anchors_with_positives for each in found if len(each.rows_P)]
+    anchors = sum(each.anchors_with_positives for each in found)
+    return torch.stack(losses).sum() / anchors if losses else sum(each.anchor_AD.sum() for each in found) * scale * 0

@@ -9,44 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
 from pairloom.models.arrays import Indices
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import OrderedConfig
 from pairloom.models.objectives.kept import read_kept
 
 MAX_LABELS = 100
 
 
-class OrderedConfig(Objective):
-    """Which label an ordered pair (anchor, other) has: cross-entropy of a classifier over its two embeddings."""
-
-    loss: Literal["ordered"] = "ordered"
-    side: Literal["image", "text"] = "image"
-    """What of the two items is compared."""
-    width: int = Field(default=64, ge=1)
-    """Length of the left and the right projection."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """The side, and who is paired."""
-        return frozenset({self.side, "pairs"})
-
-    @property
-    def partners(self) -> frozenset[str]:
-        """The other of a labelled pair."""
-        return frozenset({"ordered"})
-
-    def build(self, setting: Setting) -> Term:
-        """A term with a classifier of the labels that the pairs have. ValueError for too many of them, or too few."""
-        label_C = np.unique(_labels(torch.from_numpy(setting.pairs_of("ordered").targets_M)).numpy())
-        if not 2 <= len(label_C) <= MAX_LABELS:
-            raise ValueError(
-                f"objective: loss: ordered classifies pairs, and the targets of the ordered pairs have {len(label_C)} "
-                f"different values: give them labels, 2 to {MAX_LABELS} numbers such as 1, 0 and -1 (docs/pairs.md)"
-            )
-        return OrderedTerm(self.side, OrderedClassifier(setting.dimension, self.width, label_C.tolist()))
+def build(config: OrderedConfig, setting: Setting) -> Term:
+    """A term with a classifier of the labels that the pairs have. ValueError for too many of them, or too few."""
+    label_C = np.unique(_labels(torch.from_numpy(setting.pairs_of("ordered").targets_M)).numpy())
+    if not 2 <= len(label_C) <= MAX_LABELS:
+        raise ValueError(
+            f"objective: loss: ordered classifies pairs, and the targets of the ordered pairs have {len(label_C)} "
+            f"different values: give them labels, 2 to {MAX_LABELS} numbers such as 1, 0 and -1 (docs/pairs.md)"
+        )
+    return OrderedTerm(config.side, OrderedClassifier(setting.dimension, config.width, label_C.tolist()))
 
 
 class OrderedClassifier(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pairloom.models.towers.dual_encoder import DualEncoder
-from pairloom.models.towers.states import image_tokens, text_tokens
+from pairloom.models.towers.states import image_states, text_states
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class CrossEncoder(nn.Module):
         self._encoder, self._heads = (encoder,), heads  # a tuple, so that its weights aren't taken for this module's
         height, breadth = (1, 3, *_size(encoder)), (1, encoder.context_length)
         with torch.no_grad():
-            image_width = image_tokens(encoder, torch.zeros(height)).token_BPF.shape[-1]
-            text_width = text_tokens(encoder, torch.ones(breadth, dtype=torch.int64)).token_BPF.shape[-1]
+            image_width = image_states(encoder, torch.zeros(height)).token_BPF.shape[-1]
+            text_width = text_states(encoder, torch.ones(breadth, dtype=torch.int64)).token_BPF.shape[-1]
         dimension = int(encoder.config["model_cfg"]["embed_dim"])
         self.patches = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width), nn.LayerNorm(width))
         self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.LayerNorm(width))
@@ -70,7 +70,7 @@ class CrossEncoder(nn.Module):
     def read_images(self, image_BCHW: torch.Tensor) -> Images:
         """Normalised pixels."""
         with self._gradients():
-            read = image_tokens(self._encoder[0], image_BCHW)
+            read = image_states(self._encoder[0], image_BCHW)
         patch_BPW = self.patches(read.token_BPF)
         whole_BW = self.whole_image(_of_unit_variance(read.embedding_BD))
         key_BEPS, value_BEPS = self._by_head(self.key(patch_BPW)), self._by_head(self.value(patch_BPW))
@@ -79,7 +79,7 @@ class CrossEncoder(nn.Module):
     def read_texts(self, token_UL: torch.Tensor) -> Texts:
         """Token ids, which may be trimmed."""
         with self._gradients():
-            read = text_tokens(self._encoder[0], token_UL)
+            read = text_states(self._encoder[0], token_UL)
         word_ULW = self.words(read.token_BPF)
         whole_UW = self.whole_text(_of_unit_variance(read.embedding_BD))
         share_UL = read.real_BP / read.real_BP.sum(dim=1, keepdim=True)

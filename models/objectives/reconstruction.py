@@ -2,33 +2,17 @@
 
 # B = batch, b = this rank's share of it, D = embedding, C = colours, H = height, W = width
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import ReconstructionConfig
 
 
-class ReconstructionConfig(Objective):
-    """The images' own pixels, read off their embeddings by a decoder that is dropped after the training."""
-
-    loss: Literal["reconstruction"] = "reconstruction"
-    width: int = Field(default=256, ge=1)
-    """Units of the decoder's hidden layer."""
-    side: int = Field(default=32, ge=1)
-    """Larger images are shrunk to this many pixels a side before they are compared."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Images."""
-        return frozenset({"image"})
-
-    def build(self, setting: Setting) -> Term:
-        """The term with its decoder."""
-        return ReconstructionTerm(self, setting)
+def build(config: ReconstructionConfig, setting: Setting) -> Term:
+    """The term with its decoder."""
+    return ReconstructionTerm(config, setting)
 
 
 class ReconstructionTerm(Term):

@@ -3,7 +3,6 @@
 # B = batch, R = rows, C = columns, D = embedding, P = positive pairs
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,27 +10,17 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pairloom.models.batches.targets import Targets
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.config import SiglipConfig
 from pairloom.models.objectives.log_sum_exp import BLOCK, block_rows, logit_blocks, single, weighted_products
 
 FIRST_SCALE, FIRST_BIAS = math.log(10), -10.0  # Zhai et al. 2023, section 3.2
 MAX_SCALE = math.log(100)
 
 
-class SiglipConfig(Objective):
-    """A sigmoid of each image and each text of a batch, with a learned scale and bias; positives by group. Needs no
-    large batch."""
-
-    loss: Literal["siglip"] = "siglip"
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Both sides."""
-        return frozenset({"image", "text"})
-
-    def build(self, setting: Setting) -> Term:
-        """A term with scale and bias of its own where the architecture has no bias."""
-        return SiglipTerm(own=getattr(setting.encoder.network, "logit_bias", None) is None)
+def build(config: SiglipConfig, setting: Setting) -> Term:  # noqa: ARG001  # says nothing but its weight
+    """A term with scale and bias of its own where the architecture has no bias."""
+    return SiglipTerm(own=getattr(setting.encoder.network, "logit_bias", None) is None)
 
 
 class SiglipTerm(Term):

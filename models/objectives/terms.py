@@ -1,63 +1,56 @@
 """All objectives of a pipeline at work: the weighted sum of their terms, and the state that the terms keep."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting, Term, Want
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.contrastive import ContrastiveConfig
-from pairloom.models.objectives.cross_encoder import CrossEncoderConfig
-from pairloom.models.objectives.distance import DistanceConfig
-from pairloom.models.objectives.instance import InstanceConfig
+from pairloom.models.objectives import (
+    clip,
+    contrastive,
+    cross_encoder,
+    distance,
+    instance,
+    momentum,
+    n_pair,
+    nt_xent,
+    ordered,
+    reconstruction,
+    siglip,
+    triplet,
+)
+from pairloom.models.objectives import config as configs
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
 from pairloom.models.objectives.kept import read_kept, write_kept
-from pairloom.models.objectives.mates import MatesConfig
-from pairloom.models.objectives.momentum import MomentumConfig
-from pairloom.models.objectives.n_pair import NPairConfig
-from pairloom.models.objectives.nt_xent import NtXentConfig, SupConConfig
-from pairloom.models.objectives.ordered import OrderedConfig
-from pairloom.models.objectives.reconstruction import ReconstructionConfig
-from pairloom.models.objectives.siglip import SiglipConfig
-from pairloom.models.objectives.triplet import TripletConfig
 
-ObjectiveConfig = Annotated[
-    ClipConfig
-    | ContrastiveConfig
-    | CrossEncoderConfig
-    | DistanceConfig
-    | InstanceConfig
-    | MatesConfig
-    | MomentumConfig
-    | NPairConfig
-    | NtXentConfig
-    | OrderedConfig
-    | ReconstructionConfig
-    | SiglipConfig
-    | SupConConfig
-    | TripletConfig,
-    Field(discriminator="loss"),
-]
-"""One entry of `objective:`; `loss` says which."""
+BUILDERS: Mapping[type[configs.Objective], Callable[[Any, Setting], Term]] = {
+    configs.ClipConfig: clip.build,
+    configs.ContrastiveConfig: contrastive.build,
+    configs.CrossEncoderConfig: cross_encoder.build,
+    configs.DistanceConfig: distance.build,
+    configs.InstanceConfig: instance.build,
+    configs.MomentumConfig: momentum.build,
+    configs.NPairConfig: n_pair.build,
+    configs.NtXentConfig: nt_xent.build,
+    configs.OrderedConfig: ordered.build,
+    configs.ReconstructionConfig: reconstruction.build,
+    configs.SiglipConfig: siglip.build,
+    configs.SupConConfig: nt_xent.build,
+    configs.TripletConfig: triplet.build,
+}
 
 
-def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
-    """All that the objectives need of a batch."""
-    return frozenset().union(*(each.wants for each in objectives))
-
-
-def partners(objectives: Iterable[Objective]) -> frozenset[str]:
-    """All relations by which batches must bring items together."""
-    return frozenset().union(*(each.partners for each in objectives))
+def build(config: configs.Objective, setting: Setting) -> Term:
+    """The term of one objective."""
+    return BUILDERS[type(config)](config, setting)
 
 
 class Objectives(nn.Module):
     """The weighted sum of the terms. Called with a batch, it gives this rank's share of it."""
 
-    def __init__(self, objectives: Sequence[Objective], setting: Setting) -> None:
+    def __init__(self, objectives: Sequence[configs.Objective], setting: Setting) -> None:
         super().__init__()
         self.configs = list(objectives)
         self.weights = [each.weight for each in objectives]

@@ -2,43 +2,21 @@
 
 # A = anchors, C = what they are compared with, P = positive pairs, M = triplets
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term, Want
-from pairloom.models.objectives.comparison import Comparing, Comparison, comparisons, squared_distances
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting, Term
+from pairloom.models.objectives.comparison import Comparison, comparisons, squared_distances
+from pairloom.models.objectives.config import Choice, TripletConfig
 
-Choice = Literal["all", "hardest", "semi_hard", "random"]
 Triplets = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Anchor, positive and negative of each, (M,) int64."""
 
 
-class TripletConfig(Comparing):
-    """FaceNet's loss (Schroff et al. 2015): an anchor's positive is nearer than a negative by a margin of squared
-    Euclidean distance. Needs the extra `objectives`."""
-
-    loss: Literal["triplet"] = "triplet"
-    margin: float = Field(default=0.2, ge=0, le=4)
-    """How much further a negative shall be, in squared Euclidean distance, which is at most 4."""
-    choose: Choice = "semi_hard"
-    """Negatives of each anchor and positive: `all` (a sum of hinges), the `hardest` (the largest hinge), the nearest
-    that is still further than the positive (`semi_hard`; none where there is none), or one at `random`."""
-    negatives: Literal["batch", "pairs"] = "batch"
-    """What they are chosen from: all of a batch that aren't positives, or those alone that are given or mined as
-    negatives of the anchor."""
-    temperature: float | None = Field(default=None, gt=0)
-    """Of a soft-plus in place of the hinge, which it is the limit of; none for the hinge."""
-
-    @property
-    def wants(self) -> frozenset[Want]:
-        """Pairs beside the sides, where they are asked for."""
-        return super().wants | ({"pairs"} if self.negatives == "pairs" else frozenset())
-
-    def build(self, setting: Setting) -> Term:
-        """A term without weights. ValueError without pytorch-metric-learning."""
-        return TripletTerm(self, setting.seed)
+def build(config: TripletConfig, setting: Setting) -> Term:
+    """A term without weights. ValueError without pytorch-metric-learning."""
+    return TripletTerm(config, setting.seed)
 
 
 class TripletTerm(Term):

@@ -12,7 +12,7 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True)
-class Tokens:
+class States:
     """What a tower makes of B images or texts."""
 
     token_BPF: torch.Tensor
@@ -22,7 +22,7 @@ class Tokens:
     """L2-normalised."""
 
 
-def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> Tokens:
+def image_states(encoder: DualEncoder, image_BCHW: torch.Tensor) -> States:
     """The last layer's patches or cells of normalised pixels.
 
     An image tower that tells none has its embedding as the only one.
@@ -36,10 +36,10 @@ def image_tokens(encoder: DualEncoder, image_BCHW: torch.Tensor) -> Tokens:
     found = visual.forward_intermediates(image_BCHW, indices=1, output_fmt=layout)
     token: torch.Tensor = found["image_intermediates"][-1]
     token_BPF = token if token.ndim == 3 else token.flatten(2).transpose(1, 2)
-    return Tokens(token_BPF, _all(token_BPF), F.normalize(found["image_features"], dim=-1))
+    return States(token_BPF, _all(token_BPF), F.normalize(found["image_features"], dim=-1))
 
 
-def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> Tokens:
+def text_states(encoder: DualEncoder, token_UL: torch.Tensor) -> States:
     """The last layer's tokens of token ids, which may be trimmed.
 
     A text tower that tells none has its embedding as the only one.
@@ -58,12 +58,12 @@ def text_tokens(encoder: DualEncoder, token_UL: torch.Tensor) -> Tokens:
     token = getattr(kept[-1], "last_hidden_state", kept[-1]) if kept else embedding_UD
     if token.shape[:-1] != token_UL.shape:
         return _alone(embedding_UD)
-    return Tokens(token, token_UL.to(token.device) != _padding(encoder), embedding_UD)
+    return States(token, token_UL.to(token.device) != _padding(encoder), embedding_UD)
 
 
-def _alone(embedding_BD: torch.Tensor) -> Tokens:
+def _alone(embedding_BD: torch.Tensor) -> States:
     token_B1D = embedding_BD[:, None]
-    return Tokens(token_B1D, _all(token_B1D), embedding_BD)
+    return States(token_B1D, _all(token_B1D), embedding_BD)
 
 
 def _all(token_BPF: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pairloom.models.batches.feed import ReadyBatch, Side
+from pairloom.models.batches.config import Side
+from pairloom.models.batches.feed import ReadyBatch
 from pairloom.models.objectives.log_sum_exp import single
 from pairloom.models.towers.dual_encoder import DualEncoder
 

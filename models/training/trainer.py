@@ -15,14 +15,15 @@ from pathlib import Path
 import torch
 
 from pairloom.models.arrays import best_device
-from pairloom.models.batches.feed import BatchSource, Feed, Side, TrainingItems
+from pairloom.models.batches.config import Side
+from pairloom.models.batches.feed import BatchSource, Feed, TrainingItems
 from pairloom.models.batches.partners import Partners
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.refresh import mine_again
-from pairloom.models.objectives.batch import EmbeddedBatch, Objective, Setting
-from pairloom.models.objectives.clip import ClipConfig
-from pairloom.models.objectives.terms import Objectives, partners, wants
+from pairloom.models.objectives.batch import EmbeddedBatch, Setting
+from pairloom.models.objectives.config import ClipConfig, Objective, partners, wants
+from pairloom.models.objectives.terms import Objectives
 from pairloom.models.ranks import ALONE, Ranks
 from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder

@@ -1,0 +1,33 @@
+"""The command line: doors to the flows and to the read side, one short function a command."""
+
+# This package stays light: decoding starts child processes, and each imports it again as its main module.
+import logging
+import os
+import sys
+
+import typer
+
+from pairloom.flows.cli import classes, reading, running
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(running.app)
+app.add_typer(reading.app)
+app.add_typer(classes.classes, name="classes")
+
+
+def main() -> None:
+    """Run the command line; bad usage or configuration exits 2, a failure 1, each with one clear line."""
+    app()
+
+
+@app.callback()
+def start() -> None:
+    """Image–text pairs to cross-modal search, every night, unattended."""
+    # Prefect would send usage data from here; who wants that can say DO_NOT_TRACK=0.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)

@@ -1,0 +1,35 @@
+"""How a command answers: a table for people or one JSON document, an error in one line, an exit status."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+HELD = 3
+
+
+@contextmanager
+def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Turn an error into one clear line and the right exit status: 2 for bad input, 1 for a failure."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        if failed:
+            failed(reason)
+        typer.echo(f"error: {reason}", err=True)
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
+
+
+def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        show_text()
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")

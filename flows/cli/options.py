@@ -1,0 +1,49 @@
+"""The options that commands share, and what they choose."""
+
+# Light: every command imports it before it knows what it needs.
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pairloom.search.release import OpenRelease
+    from pairloom.tasks.pipeline import Pipeline
+
+Name = Annotated[
+    str | None, typer.Option("--pipeline", "-p", help="Which pipeline; needed only where the file holds several.")
+]
+File = Annotated[Path, typer.Option("--file", help="The file of pipelines.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Store under this folder instead of the file's `root`.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, like training.max_minutes=1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
+Column = Annotated[str, typer.Option(help="The column of classes: `group`, or a kept one of strings.")]
+
+DEFAULT_FILE = Path("pipelines.yaml")
+
+
+def chosen_pipeline(name: str | None, file: Path, root: Path | None, overrides: list[str] | None = None) -> "Pipeline":
+    from pairloom.flows.config import load_pipeline
+
+    return load_pipeline(file, name, root=root, overrides=overrides or ())
+
+
+def chosen_folder(name: str | None, file: Path, root: Path | None) -> Path:
+    from pairloom.flows.config import pipeline_folder
+
+    return pipeline_folder(file, name, root=root)
+
+
+def writable(pipeline: "Pipeline") -> "Pipeline":
+    from pairloom.storage.files import make_writable
+
+    make_writable(pipeline.folder)
+    return pipeline
+
+
+def chosen_release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
+    from pairloom.search.release import OpenRelease
+
+    return OpenRelease.open(chosen_folder(name, file, root))

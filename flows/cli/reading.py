@@ -1,0 +1,209 @@
+"""Commands that only read: the state, the releases, and questions to the current one."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pairloom.flows.cli.answers import answer, errors_in_one_line
+from pairloom.flows.cli.options import (
+    DEFAULT_FILE,
+    Column,
+    File,
+    Json,
+    Name,
+    Root,
+    chosen_folder,
+    chosen_pipeline,
+    chosen_release,
+    writable,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Look for what resembles this image file.")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="VALUE", help="Which of two image towers encodes the file: that of this value."),
+    ] = None,
+    like: Annotated[str | None, typer.Option(metavar="ITEM_ID", help="Look for what resembles this item.")] = None,
+    plus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Add a text to the query.")] = None,
+    minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
+    text_weight: Annotated[float, typer.Option(help="How much a text counts beside the image or item.")] = 1.0,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many items.")] = 10,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items for which this holds.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the model's cross-encoder order the nearest.")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_000, help="How many `--rerank` orders: 50 by default.")
+    ] = None,
+    metric: Annotated[
+        Literal["cosine", "inner_product", "euclidean"],
+        typer.Option(help="What the scores are; the hits are the same."),
+    ] = "cosine",
+    html: Annotated[
+        Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
+    ] = None,
+    method: Annotated[Literal["pca", "umap"], typer.Option("--map", help="How the page's map is laid out.")] = "pca",
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Find the nearest items of the current release, by text, by image or by item."""
+    from pairloom.flows.show.console import show_hits
+    from pairloom.search.map import ReleaseMap
+    from pairloom.search.query import Query
+    from pairloom.search.query import search as find
+    from pairloom.search.rerank import CANDIDATES
+    from pairloom.search.sheet import contact_sheet
+
+    with errors_in_one_line():
+        if candidates is not None and not rerank:
+            raise ValueError("--candidates says how many --rerank orders: give --rerank too")
+        more, less = tuple(plus or ()), tuple(minus or ())
+        query = Query(text, image, like, more, less, text_weight, image_as=as_)
+        release = chosen_release(name, file, root)
+        reordered = (candidates or CANDIDATES) if rerank else None
+        result = find(release, query, k=k, where=where, metric=metric, rerank=reordered)
+        if html:
+            page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
+            html.write_text(page, encoding="utf-8")
+    answer(json_, result.to_json(), lambda: show_hits(result))
+
+
+@app.command("map")
+def map_(
+    out: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("map.webp"),
+    method: Annotated[Literal["pca", "umap"], typer.Option(help="How it is laid out; umap is an extra.")] = "pca",
+    colour: Annotated[str | None, typer.Option(metavar="COLUMN", help="Colour the items by this column.")] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+) -> None:
+    """Draw a map of the current release, on which like images lie near one another."""
+    from pairloom.search.map import ReleaseMap
+    from pairloom.search.map_picture import map_picture
+
+    with errors_in_one_line():
+        if out.suffix.lower() != ".webp":
+            raise ValueError(f"the map is a WebP: name a file that ends in .webp, not {out}")
+        release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
+        out.write_bytes(map_picture(release_map))
+    typer.echo(f"{out}: {release_map.title}")
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT over the table `items`.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Query the current release with DuckDB.
+
+    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
+    """
+    from pairloom.flows.show.console import show_rows
+    from pairloom.search.sql import json_rows, run_sql
+
+    with errors_in_one_line():
+        rows = json_rows(run_sql(chosen_release(name, file, root), statement))
+    answer(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def words(
+    word: Annotated[list[str], typer.Argument(metavar="WORD…", help="Words of the collection's texts.")],
+    plus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Add a word to a sum of all.")] = None,
+    minus: Annotated[list[str] | None, typer.Option(metavar="WORD", help="Take a word from a sum of all.")] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="What stands beside each word, rather than what is used alike.")
+    ] = False,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many words.")] = 10,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Show words that the collection's texts use alike, by vectors learned from these texts alone.
+
+    Sums make analogies: `pairloom words king --minus man --plus woman`.
+    """
+    from pairloom.flows.show.console import show_words
+    from pairloom.models.towers.word_vectors import Question, ask
+    from pairloom.tasks.words import served_words
+
+    with errors_in_one_line():
+        vectors = served_words(writable(chosen_pipeline(name, file, root)))
+        answers = ask(vectors, Question(word, plus or (), minus or (), beside), k=k)
+    answer(json_, [answer.model_dump(mode="json") for answer in answers], lambda: show_words(answers))
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    column: Column = "group",
+    threshold: Annotated[
+        float | None, typer.Option(help="Least similarity to a class; else chosen on the validation items.")
+    ] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Tell which class each image is of, or that it is of none.
+
+    The classes are the release's groups and those of `pairloom classes add`.
+    """
+    from pairloom.flows.show.console import show_classified
+    from pairloom.search.classify import classify as tell
+
+    with errors_in_one_line():
+        found = tell(chosen_release(name, file, root), images, column=column, threshold=threshold)
+    answer(json_, found.to_json(), lambda: show_classified(found))
+
+
+@app.command()
+def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
+    """Show what is stored and what is served, of one pipeline or of all."""
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.show.console import show_status
+    from pairloom.flows.show.history import pipeline_status
+
+    with errors_in_one_line():
+        names = [name] if name else pipeline_names(file)
+        states = [pipeline_status(chosen_folder(each, file, root)) for each in names]
+    answer(json_, states, lambda: show_status(states))
+
+
+@app.command()
+def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
+    """List the releases, newest first."""
+    from pairloom.flows.show.console import show_rows
+    from pairloom.flows.show.history import release_rows
+
+    with errors_in_one_line():
+        rows = release_rows(chosen_folder(name, file, root))
+    answer(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(help="The release's number.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Show one release: what it binds, how good it is, why it was made."""
+    from pairloom.flows.show.console import show_release
+    from pairloom.storage.releases import release_log
+
+    with errors_in_one_line():
+        release = release_log(chosen_folder(name, file, root)).read(number)
+    answer(json_, release.model_dump(mode="json"), lambda: show_release(release))

@@ -1,0 +1,181 @@
+"""Commands that change what is stored or served: the night, its stages, releases, deployments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pairloom.flows.cli.answers import HELD, answer, errors_in_one_line, print_json
+from pairloom.flows.cli.options import (
+    DEFAULT_FILE,
+    File,
+    Json,
+    Name,
+    Root,
+    Set,
+    chosen_folder,
+    chosen_pipeline,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from pairloom.tasks.pipeline import Pipeline
+
+app = typer.Typer()
+
+
+@app.command()
+def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
+    """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
+    from pairloom.flows.nightly import nightly
+    from pairloom.flows.outcome import Night
+    from pairloom.flows.show.console import show_night
+    from pairloom.flows.show.progress import run_flow
+
+    def failed(reason: str) -> None:
+        if json_:
+            print_json(Night.failed(name, reason).model_dump())
+
+    with errors_in_one_line(failed):
+        night = run_flow(nightly, writable(chosen_pipeline(name, file, root, set_)), quiet=json_)
+    answer(json_, night.model_dump(), lambda: show_night(night))
+    raise typer.Exit(HELD if night.outcome == "held" else 0)
+
+
+def _stage_command(stage: str, about: str) -> None:
+    def command(
+        name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False
+    ) -> None:
+        _run_stage(stage, lambda: writable(chosen_pipeline(name, file, root, set_)), json_)
+
+    app.command(stage, help=about)(command)
+
+
+def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> None:
+    from pairloom.flows import stages
+    from pairloom.flows.show.console import show_ref
+    from pairloom.flows.show.progress import run_flow
+
+    with errors_in_one_line():
+        ref = run_flow(getattr(stages, stage), pipeline(), quiet=json_)
+    answer(json_, ref.model_dump(), lambda: show_ref(stage, ref))
+    raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
+
+
+for _stage, _about in {
+    "ingest": "Read the sources' new rows into the corpus.",
+    "mine": "Mine positive and negative pairs of the current snapshot.",
+    "train": "Train a challenger from the mined pairs.",
+    "embed": "Embed what the serving model has not embedded yet.",
+    "publish": "Build, check and release the vector table.",
+}.items():
+    _stage_command(_stage, _about)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Score this instead: an OpenCLIP folder, a name open_clip knows, `hf-hub:…`, with -p a model_id."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Score on these: a folder of images, or a .jsonl, .csv or .tsv of captions.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of weights, or a weights file.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Where image paths in the caption file start.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=COLUMN", help="A column of the data: id, image, texts, group or split. Repeatable."),
+    ] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this holds.")] = None,
+    split: Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Only items of this split.")] = None,
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="Recall at this many. Repeatable.")] = None,
+    slices: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Break down by it. Repeatable.")] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Classify it from the image embeddings. Repeatable.")
+    ] = None,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure the challenger beside the champion; the gate decides.
+
+    With `--model` and `--data`: score any open_clip model on any images with texts; needs no pipeline.
+    """
+    if model is None and data is None and not any((pretrained, base, column, where, split, k, slices, probe)):
+        return _run_stage("evaluate", lambda: writable(chosen_pipeline(name, file, root, set_)), json_)
+    from pairloom.flows.scoring import Owner, Question, score_question
+    from pairloom.flows.show.console import show_scores
+
+    with errors_in_one_line():
+        if model is None or data is None:
+            raise ValueError("scoring a model on a source takes both --model and --data")
+        columns, measured = tuple(column or ()), (tuple(k or ()), tuple(slices or ()), tuple(probe or ()))
+        question = Question(model, pretrained, data, base, where, columns, split, *measured)
+        owner = Owner(file, name, root) if name else None
+        scores = score_question(question, owner, set_ or (), quiet=json_)
+    return answer(json_, scores.model_dump(), lambda: show_scores(scores))
+
+
+@app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="The release to go back to.")],
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    json_: Json = False,
+) -> None:
+    """Serve an earlier release again: a new record that names its content."""
+    from pairloom.flows.show.console import show_release
+    from pairloom.storage.releases import roll_back
+
+    with errors_in_one_line():
+        release = roll_back(chosen_folder(name, file, root), number)
+    answer(json_, release.model_dump(mode="json"), lambda: show_release(release))
+
+
+@app.command()
+def deploy(
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check what would be deployed; needs no server.")] = False,
+    json_: Json = False,
+) -> None:
+    """Register every pipeline's night, with its schedule, and its stages on the Prefect server."""
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.deploy import deploy_pipelines, plan_deployments
+
+    with errors_in_one_line():
+        pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
+        rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
+    from pairloom.flows.show.console import show_rows
+
+    answer(json_, rows, lambda: show_rows(rows))
+
+
+@app.command()
+def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> None:
+    """Run a Prefect server, the schedules and the runs in this one process."""
+    from pairloom.flows.config import pipeline_names
+    from pairloom.flows.deploy import serve_pipelines
+
+    with errors_in_one_line():
+        serve_pipelines([chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))])
+
+
+@app.command()
+def demo(
+    root: Root = None,
+    sheet: Annotated[Path, typer.Option(help="Where to write the page of hits.")] = Path("contact-sheet.html"),
+) -> None:
+    """From nothing to a searchable release of some thousand icons, in minutes on a laptop's CPU."""
+    from pairloom.flows.demo import run_demo
+
+    with errors_in_one_line():
+        run_demo(root, sheet)

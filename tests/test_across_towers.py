@@ -44,7 +44,7 @@ def test_the_loss_matches_nested_loops(config: SupConConfig) -> None:
                     for j in positives
                 )
             )
-    assert float(NtXentTerm(config)(batch)) == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    assert NtXentTerm(config)(batch).item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
 
 
 @pytest.mark.parametrize("config", [TOGETHER, ACROSS], ids=["together", "across"])

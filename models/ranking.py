@@ -3,10 +3,9 @@
 Scores that are alike are ties, and ties count against the model: a negative stands before a positive unless it scores
 lower by more than a tolerance, and every metric is the mean of what it is at the tolerances from `TIE` to twice that.
 
-- Within `TIE` scores are told apart by the order of summation only, which differs between processors, batches and
-  places in a batch. Against the model, because whatever gives everything the same embedding has learned nothing; the
-  expected value over the orders of ties (McSherry and Najork 2008) would give it the marks of chance. Nor need ties be
-  groups, which they aren't, being alike not handed on: every positive looks at its own distance from every negative.
+- Against the model, because whatever gives everything the same embedding has learned nothing; the expected value over
+  the orders of ties (McSherry and Najork 2008) would give it the marks of chance. Nor need ties be groups, which they
+  aren't, since being alike isn't handed on: every positive looks at its own distance from every negative.
 - A single tolerance would be an edge of its own, at which the last bit decides again. The mean has none: where no
   score moves by more than e, no recall@k, map@r or ndcg@10 of any query moves by more than 2 e / `TIE`, however many
   candidates there are, and none moves at all where no gap between a positive and a negative is from `TIE` - 2 e to
@@ -29,6 +28,7 @@ import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from models.relations import Indices
+from models.similarity import TIE
 
 Embeddings = npt.NDArray[np.float32]
 Shares = npt.NDArray[np.float64]
@@ -36,9 +36,7 @@ Shares = npt.NDArray[np.float64]
 NDCG_DEPTH = 10
 BLOCK = 1 << 23  # scores held at once
 
-# Powers of two: with them no sum or difference of scores, nor its share of a tolerance, is ever rounded.
-TIE = 2.0**-16
-"""Scores within this are ties."""
+# A power of two, as `TIE` is: with them no sum or difference of scores, nor its share of a tolerance, is ever rounded.
 GRID = 2.0**-24
 """What embeddings are rounded to multiples of: the distance of neighbouring float32 numbers from 0.5 to 1."""
 GAINS = np.array([*(1 / math.log2(place + 2) for place in range(NDCG_DEPTH)), 0.0])

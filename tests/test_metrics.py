@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from models import bootstrap, ranking
 from models.bootstrap import median
 from models.metrics import EvaluationConfig, RetrievalMetrics, column_slices, evaluate, novelty_slices
-from models.ranking import TIE
 from models.relations import Relations, normalize_text
+from models.similarity import TIE
 
 COUNT = 40
 TEXTS = [[f"name {number // 2}", f"other {number % 7}"] for number in range(COUNT)]
@@ -42,7 +43,8 @@ def uneven(count: int, seed: int) -> np.ndarray:
     """Embeddings a few tolerances apart with large and small parts, whose products float64 can't add up unrounded."""
     size_D = np.random.default_rng(0).standard_normal(48) ** 5
     side = size_D * (1 + 8 * TIE**0.5 * np.random.default_rng(seed).standard_normal((count, 48)))
-    return (side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32)
+    unit: np.ndarray = side / np.linalg.norm(side, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def naive(score: list[float], positive: list[bool], candidate: list[bool]) -> tuple[int, float, float]:
@@ -59,8 +61,18 @@ def of_order(hits: list[bool]) -> tuple[int, float, float]:
     return hits.index(True), precision, gain / sum(1 / math.log2(at + 2) for at in range(min(10, total)))
 
 
-def questions(image_ND: np.ndarray, text_TD: np.ndarray, known: Relations) -> list[tuple]:
-    """Of each direction: the queries that have a positive, by name, and (Q, C) scores, positives and candidates."""
+class Question(NamedTuple):
+    """What is asked in one direction."""
+
+    direction: str
+    asked: list[int]
+    """The queries that have a positive, by name."""
+    score_QC: np.ndarray
+    positive_QC: np.ndarray
+    candidate_QC: np.ndarray
+
+
+def questions(image_ND: np.ndarray, text_TD: np.ndarray, known: Relations) -> list[Question]:
     images, texts = np.arange(len(known)), np.arange(len(known.texts))
     positive_NT, positive_NN = known.text_mask(images, texts), known.positive_mask(images, images)
     other_NN = known.pixels_N[:, None] != known.pixels_N[None, :]
@@ -74,7 +86,7 @@ def questions(image_ND: np.ndarray, text_TD: np.ndarray, known: Relations) -> li
     ):
         own = names[direction.partition("_")[0]]
         asked = sorted(np.flatnonzero(positive.any(axis=1)).tolist(), key=lambda query: own[query])
-        found.append((direction, asked, score, positive, candidate))
+        found.append(Question(direction, asked, score, positive, candidate))
     return found
 
 
@@ -250,7 +262,8 @@ def test_no_metric_moves_further_than_the_scores_did() -> None:
     random, config = np.random.default_rng(2), EvaluationConfig(k=(1, 3, 5))
     moved = [np.rint(side * 2**24 + random.uniform(-4, 4, side.shape)) / 2**24 for side in (image_ND, text_TD)]
     moved_ND, moved_TD = (side.astype(np.float32) for side in moved)
-    before, after = (evaluate(*sides, known, config, {}) for sides in ((image_ND, text_TD), (moved_ND, moved_TD)))
+    before = evaluate(image_ND, text_TD, known, config, {})
+    after = evaluate(moved_ND, moved_TD, known, config, {})
     asked = zip(questions(image_ND, text_TD, known), questions(moved_ND, moved_TD, known), strict=True)
     for (direction, _, score, _, _), (_, _, moved_score, _, _) in asked:
         bound = 2 * float(np.abs(score - moved_score).max()) / TIE

@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 GROUP = "group"
 MAX_VALIDATION = 5_000
-"""Validation items that a threshold is chosen on; of more, as many are drawn with seed 0."""
+"""Validation items that a threshold is chosen on; of more, as many are drawn with seed 0 by their ids."""
 
 
 class ClassRow(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -139,7 +139,7 @@ class Classes:
 
     @cached_property
     def threshold(self) -> Threshold:
-        """Chosen on the release's validation items (`models.prototypes.choose_threshold`); added classes have no part.
+        """Chosen on the release's validation items by `choose_threshold`; added classes have no part.
 
         Raises ValueError where they don't allow it.
         """
@@ -160,7 +160,9 @@ class Classes:
     def _sums(self) -> "_Sums":
         chosen_V = np.flatnonzero(self._validation_N)
         if len(chosen_V) > MAX_VALIDATION:
-            chosen_V = np.sort(np.random.default_rng(0).choice(chosen_V, MAX_VALIDATION, replace=False))
+            ids = self.release.dataset.to_table(columns=["item_id"])["item_id"].take(chosen_V)
+            drawn = np.random.default_rng(0).choice(len(chosen_V), MAX_VALIDATION, replace=False)
+            chosen_V = np.sort(chosen_V[pc.sort_indices(ids).to_numpy()[drawn]])
         return _read_sums(self.release, self._class_N, len(self.names), chosen_V)
 
     def _example_vectors(self) -> Vectors:

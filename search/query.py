@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -192,7 +193,10 @@ def nearest_rows(
     columns: list[str],
     without: str | None = None,
 ) -> pa.Table:
-    """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids."""
+    """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
+
+    Scores that only their last bits could tell apart are equal.
+    """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
     condition = None if where is None else lance_filter(where, release.columns)
@@ -205,7 +209,7 @@ def nearest_rows(
             if where is None:
                 raise
             raise bad_filter(where, str(error), release.columns) from error
-        scores = np.round(1 - found["_distance"].to_numpy().astype(np.float64), SCORE_DIGITS)
+        scores = _tied(1 - found["_distance"].to_numpy().astype(np.float64))
         # Where a tie straddles the k-th place, all of it must be seen before the item_ids can decide.
         if len(found) < asked or asked >= MAX_K or scores.min() < np.partition(scores, -wanted)[-wanted]:
             break
@@ -214,6 +218,19 @@ def nearest_rows(
     if without is not None:
         found = found.filter(pc.field("item_id") != without)
     return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+
+
+def _tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores rounded, those of copies to the same: a score counts as the best that is no more than a unit above it.
+
+    Rounding alone would part copies whose last bits lie on two sides of an edge.
+    """
+    tied, best = np.empty_like(scores), math.inf
+    for place in np.argsort(-scores, kind="stable"):
+        if scores[place] < best - 10**-SCORE_DIGITS:
+            best = scores[place]
+        tied[place] = best
+    return tied.round(SCORE_DIGITS)
 
 
 def json_value(value: Any) -> Any:

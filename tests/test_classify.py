@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
+from released_pipeline import HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
 from typer.testing import CliRunner, Result
 
 from pairloom.flows.cli import app
@@ -17,6 +17,7 @@ from pairloom.search.classify import Classes, add_examples, classify
 from pairloom.search.query import Query, query_vector
 from pairloom.search.release import OpenRelease
 from pairloom.storage.classes import ClassStore
+from pairloom.storage.table.vectors import VectorTable
 
 torch.set_num_threads(1)
 
@@ -103,6 +104,23 @@ def test_of_many_validation_items_some_are_drawn(released: OpenRelease, monkeypa
     choice = Classes(released).threshold.choice
     assert choice is not None
     assert choice.images == 14
+
+
+def test_which_are_drawn_does_not_depend_on_the_order_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.classify.MAX_VALIDATION", 14)
+    found = []
+    for folder, order in (("one", 1), ("other", -1)):
+        publish(tmp_path / folder, names=NAMES[:5])
+        release = OpenRelease.open(tmp_path / folder)
+        rows = item_rows(release.encoder, NAMES).take(np.arange(len(NAMES))[::order])
+        table = VectorTable(release.folder / "vectors" / f"{MODEL_ID}.lance")
+        table.upsert(rows)
+        record = release.record.model_copy(update={"table_version": table.version, "rows": len(NAMES)})
+        found.append(Classes(OpenRelease(release.folder, record)).threshold)
+    assert found[0].value == pytest.approx(found[1].value, abs=1e-6)
+    assert found[0].choice == found[1].choice
 
 
 def test_an_image_far_from_every_class_is_unknown(released: OpenRelease, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 
 from pairloom.models.evaluation.config import GateConfig
 from pairloom.models.evaluation.gate import gate
-from pairloom.models.evaluation.metrics import DIRECTIONS, Answers, RetrievalMetrics
+from pairloom.models.evaluation.metrics import DIRECTIONS, RetrievalMetrics
+from pairloom.models.evaluation.ranking import Answers
 
 
 def metrics(text_hits: int, image_hits: int, count: int = 100) -> RetrievalMetrics:
@@ -11,7 +12,7 @@ def metrics(text_hits: int, image_hits: int, count: int = 100) -> RetrievalMetri
     ranks = [np.where(np.arange(count) < hits, 0, 50) for hits in (text_hits, image_hits)]
     every_Q, share_Q = np.arange(count), np.zeros(count)
     answers = {
-        direction: Answers(every_Q, rank_Q, share_Q, share_Q)
+        direction: Answers(every_Q, rank_Q, np.stack([rank_Q < 1, rank_Q < 10], axis=1).astype(float), share_Q, share_Q)
         for direction, rank_Q in zip(DIRECTIONS, ranks, strict=True)
     }
     return RetrievalMetrics((1, 10), names, names, answers, {})
@@ -40,7 +41,7 @@ def test_interval_matches_resampling_the_queries() -> None:
     new, old = metrics(60, 50), metrics(50, 50)
     comparison = gate(new, old, GateConfig()).comparisons[0]
     random = np.random.default_rng(1)
-    difference_Q = (new.ranks("text_to_image") < 10).astype(float) - (old.ranks("text_to_image") < 10)
+    difference_Q = new.recall("text_to_image", 10) - old.recall("text_to_image", 10)
     means = [random.choice(difference_Q, len(difference_Q)).mean() for _ in range(4000)]
     assert (comparison.low, comparison.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
     assert comparison == gate(new, old, GateConfig()).comparisons[0]

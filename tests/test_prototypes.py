@@ -48,6 +48,25 @@ def test_the_two_nearest_are_those_of_a_sorted_list(block: int, monkeypatch: pyt
         assert found.second_score_N[row] == pytest.approx(float(image_D @ prototype_CD[ranked[1]]))
 
 
+def test_of_classes_of_the_same_images_the_first_is_told() -> None:
+    random = np.random.default_rng(0)
+    image_ND, class_N = collection(1)
+    prototype_CD = prototypes(class_sums(image_ND, class_N, 8))
+    for _ in range(5):
+        again_CD = prototype_CD + 1e-7 * random.standard_normal(prototype_CD.shape)
+        both_CD = np.concatenate([prototype_CD, again_CD])
+        assert (nearest_two(image_ND, both_CD).best_N < 8).all()
+        assert (nearest_two(image_ND, both_CD[::-1]).best_N < 8).all()
+
+
+def test_an_image_as_near_to_another_class_is_not_told_right() -> None:
+    for noise in (-1e-7, 0, 1e-7):
+        asked = HeldOut(own_V=np.array([0.9, 0.8]), other_V=np.array([0.2, 0.8 + noise]))
+        choice = choose_threshold(asked).choice
+        assert choice is not None
+        assert choice.right == 0.5
+
+
 def test_one_class_has_no_second() -> None:
     found = nearest_two(np.eye(2, dtype=np.float32), np.array([[1.0, 0.0]]))
     assert found.best_N.tolist() == [0, 0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
@@ -13,6 +14,7 @@ from released_pipeline import COLOURS, HOSTILE, MODEL_ID, NAMES, item_rows, pict
 from pairloom.models.evaluation.similarity import MEASURES
 from pairloom.search.query import Query, item_vector, query_vector, search
 from pairloom.search.release import OpenRelease
+from pairloom.storage.table.vectors import VectorTable
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +125,6 @@ def test_equal_scores_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     release = OpenRelease.open(tmp_path)
     rows = release.dataset.to_table()
     same = [f"same {at:03d}" for at in range(40)]
-    from pairloom.storage.table.vectors import VectorTable
-
     table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
     for item_id in reversed(same):
         row = rows.slice(0, 1).set_column(0, "item_id", [[item_id]])
@@ -135,6 +135,28 @@ def test_equal_scores_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
     assert ids == sorted([NAMES[0], *same])
     first = search(release, Query(image=Image.open(io.BytesIO(picture(0)))), k=5).hits
     assert [hit.item_id for hit in first] == sorted([NAMES[0], *same])[:5]
+
+
+def test_copies_that_differ_in_their_last_bits_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:5])
+    release = OpenRelease.open(tmp_path)
+    rows, random = release.dataset.to_table(), np.random.default_rng(0)
+    table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
+    copies = {name: [f"{name} {at}" for at in range(8)] for name in rows["item_id"].to_pylist()}
+    at = rows.schema.get_field_index("image_vector")
+    for number in range(8):
+        vector_ND = np.stack(rows["image_vector"].to_numpy())
+        noisy_ND = (vector_ND + 3e-8 * random.standard_normal(vector_ND.shape)).astype(np.float32)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(noisy_ND.ravel()), noisy_ND.shape[1])
+        ids = [copies[name][number] for name in rows["item_id"].to_pylist()]
+        table.upsert(rows.set_column(at, "image_vector", vectors).set_column(0, "item_id", [ids]))
+    release = OpenRelease(tmp_path, release.record.model_copy(update={"table_version": table.version}))
+    for text in ("red", "a pear", "green fig", "plum", "black lemon", "apple"):
+        hits = search(release, Query(text=text), k=45).hits
+        for name, own in copies.items():
+            ids = [hit.item_id for hit in hits if hit.item_id in {name, *own}]
+            assert ids == sorted([name, *own])
+            assert len({hit.score for hit in hits if hit.item_id in ids}) == 1
 
 
 @pytest.mark.parametrize(

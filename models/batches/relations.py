@@ -53,7 +53,8 @@ class Relations:
 
     item_ids: tuple[str, ...]
     texts: tuple[str, ...]
-    """The T unique texts, each in its first spelling, in order of appearance."""
+    """The T unique texts, in order of appearance. Of a text's spellings the one that stands last in the order of code
+    points, so that it doesn't depend on the order of items: small letters rather than capitals."""
     item_texts: tuple[npt.NDArray[np.int64], ...]
     """For each item, the indices of its own texts in `texts`, best first."""
     group_N: Indices
@@ -91,7 +92,8 @@ class Relations:
         for own in texts:
             keys = dict.fromkeys(normalize_text(text) for text in own)
             for text in own:
-                spelling.setdefault(normalize_text(text), text)
+                key = normalize_text(text)
+                spelling[key] = max(spelling.get(key, text), text)
             item_texts.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64))
         group_N, pixels_N = _integers(groups), _integers(pixel_hashes)
         item_keys_NF, text_keys_TF = _keys(group_N, pixels_N, item_texts, len(number))

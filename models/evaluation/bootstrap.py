@@ -21,18 +21,18 @@ def mean_intervals(values_QM: Values, member_QM: npt.NDArray[np.bool_], *, confi
     """
     count, means = values_QM.shape
     random = np.random.default_rng(seed)
-    weighed_QM = np.hstack([np.where(member_QM, values_QM, 0.0), member_QM]).astype(np.float32)
+    weighed_QM = np.hstack([np.where(member_QM, values_QM, 0.0), member_QM])
     step = max(1, BLOCK // count)
     drawn = []
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
         picked_RQ = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        weight_RQ = np.bincount(picked_RQ.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float32)
+        weight_RQ = np.bincount(picked_RQ.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
         total_RM = weight_RQ @ weighed_QM
         with np.errstate(invalid="ignore"):
             drawn.append(total_RM[:, :means] / total_RM[:, means:])
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-    found: Values = np.nanquantile(np.concatenate(drawn).astype(np.float64), ends, axis=0).T
+    found: Values = np.nanquantile(np.concatenate(drawn), ends, axis=0).T
     return found
 
 

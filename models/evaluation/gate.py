@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pairloom.models.evaluation.bootstrap import mean_intervals
 from pairloom.models.evaluation.config import GateConfig
 from pairloom.models.evaluation.metrics import DIRECTIONS, RetrievalMetrics
-
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,22 @@ def _compare(challenger: RetrievalMetrics, champion: RetrievalMetrics, config: G
     if not same:
         raise ValueError("champion and challenger were evaluated on different queries; evaluate both on the same items")
     k = 10 if 10 in challenger.k else max(challenger.k)
-    random = np.random.default_rng(config.seed)
     comparisons = []
     for direction in DIRECTIONS:
-        new_Q, old_Q = challenger.ranks(direction) < k, champion.ranks(direction) < k
-        gained, lost, count = int((new_Q & ~old_Q).sum()), int((old_Q & ~new_Q).sum()), len(new_Q)
-        # A query's difference is 1, 0 or -1, so resampling queries is drawing how many of each there are.
-        shares = np.array([gained, lost, count - gained - lost]) / count
-        drawn = random.multinomial(count, shares, size=RESAMPLES)
-        differences = (drawn[:, 0] - drawn[:, 1]) / count
-        low, high = np.quantile(differences, [(1 - config.confidence) / 2, (1 + config.confidence) / 2])
+        new_Q, old_Q = challenger.recall(direction, k), champion.recall(direction, k)
+        difference_Q = new_Q - old_Q
+        ((low, high),) = mean_intervals(
+            difference_Q[:, None],
+            np.ones((len(difference_Q), 1), bool),
+            confidence=config.confidence,
+            seed=config.seed,
+        )
         comparisons.append(
             Difference(
                 metric=f"{direction}_recall@{k}",
                 champion=float(old_Q.mean()),
                 challenger=float(new_Q.mean()),
-                difference=(gained - lost) / count,
+                difference=float(difference_Q.mean()),
                 low=float(low),
                 high=float(high),
             )

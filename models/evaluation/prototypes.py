@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, Values
+from pairloom.models.evaluation.similarity import TIE
 
 BLOCK = 1 << 24  # similarities held at once
 NONE = -1
@@ -84,7 +85,7 @@ def prototypes(sum_CD: Values) -> Values:
 
 
 def nearest_two(image_ND: Embeddings, prototype_CD: Values) -> Nearest:
-    """The nearest and second nearest prototype of every image; of equal ones the first."""
+    """The nearest and second nearest prototype of every image; of those within `TIE` of the nearest, the first."""
     count, classes = len(image_ND), len(prototype_CD)
     best_N, second_N = np.zeros(count, np.int64), np.full(count, NONE, np.int64)
     score_N, second_score_N = np.zeros(count), np.full(count, -np.inf)
@@ -93,13 +94,18 @@ def nearest_two(image_ND: Embeddings, prototype_CD: Values) -> Nearest:
         rows = slice(start, start + step)
         scores_NC = image_ND[rows].astype(np.float64) @ prototype_CD.T
         here = np.arange(len(scores_NC))
-        best_N[rows] = scores_NC.argmax(axis=1)
+        best_N[rows] = _first_of_the_nearest(scores_NC)
         score_N[rows] = scores_NC[here, best_N[rows]]
         if classes > 1:
             scores_NC[here, best_N[rows]] = -np.inf
-            second_N[rows] = scores_NC.argmax(axis=1)
+            second_N[rows] = _first_of_the_nearest(scores_NC)
             second_score_N[rows] = scores_NC[here, second_N[rows]]
     return Nearest(best_N, score_N, second_N, second_score_N)
+
+
+def _first_of_the_nearest(scores_NC: Values) -> Indices:
+    first_N: Indices = (scores_NC >= scores_NC.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+    return first_N
 
 
 def held_out(image_VD: Embeddings, class_V: Indices, sum_CD: Values, count_C: Indices) -> HeldOut:
@@ -127,11 +133,11 @@ def choose_threshold(asked: HeldOut) -> Threshold:
     """The threshold with the highest sum of two shares: known images that, told right, are kept, and left-out ones that
     are refused (Youden's index).
 
-    An image whose class has no other image is asked as a left-out one only. Raises ValueError where either share would
-    be of nothing.
+    An image whose class has no other image is asked as a left-out one only; one as near to another class, within
+    `TIE`, is not told right. Raises ValueError where either share would be of nothing.
     """
     known_V: Mask = np.isfinite(asked.own_V)
-    right = np.sort(asked.own_V[known_V & (asked.own_V > asked.other_V)])
+    right = np.sort(asked.own_V[known_V & (asked.own_V > asked.other_V + TIE)])
     left_out = np.sort(asked.other_V[np.isfinite(asked.other_V)])
     if not len(right) or not len(left_out):
         raise ValueError("it takes validation images of two classes or more, one of which is told right by the others")

@@ -11,6 +11,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
+TIE = 2.0**-16
+"""Similarities of embeddings that are closer than this are told apart by nothing but the order of summation, which
+differs between processors, batches and places in a batch."""
+
 Metric = Literal["cosine", "inner_product", "euclidean"]
 
 

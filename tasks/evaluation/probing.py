@@ -21,7 +21,7 @@ class Labels:
     """One column's values."""
 
     train_rows: Indices
-    """Rows of `ProbeItems.train_ids` that are learned from."""
+    """Rows of `ProbeItems.train_ids` that are learned from, in the order of the ids: classifiers mind the order."""
     train: list[str]
     test: list[str | None]
     """Of `ProbeItems.test_rows`."""
@@ -34,7 +34,7 @@ class ProbeItems:
     train_ids: list[str]
     """Training items that any column is learned from, in the corpus' order."""
     test_rows: Indices
-    """Rows of the evaluated items that are no training items."""
+    """Rows of the evaluated items that are no training items, in the order of their ids."""
     columns: dict[str, Labels]
 
 
@@ -51,8 +51,13 @@ def read_probe_items(
         return ProbeItems([], np.array([], np.int64), {})
     rows = corpus.table(snapshot, list(dict.fromkeys(["item_id", "split", *config.probes]))).to_pylist()
     train, by_id = [row for row in rows if row["split"] == "train"], {row["item_id"]: row for row in rows}
-    test_rows = np.array([n for n, item in enumerate(evaluated) if by_id[item]["split"] != "train"], np.int64)
-    learned = {name: training_rows([_label(row[name]) for row in train], seed=config.seed) for name in config.probes}
+    asked = sorted((item, n) for n, item in enumerate(evaluated) if by_id[item]["split"] != "train")
+    test_rows = np.array([n for _, n in asked], np.int64)
+    ordered = np.array(sorted(range(len(train)), key=lambda row: train[row]["item_id"]), np.int64)
+    learned = {
+        name: ordered[training_rows([_label(train[row][name]) for row in ordered], seed=config.seed)]
+        for name in config.probes
+    }
     chosen = np.unique(np.concatenate([*learned.values()]))
     return ProbeItems(
         train_ids=[train[row]["item_id"] for row in chosen],

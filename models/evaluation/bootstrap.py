@@ -12,6 +12,8 @@ from pairloom.models.arrays import Values
 
 RESAMPLES = 1_000
 BLOCK = 1 << 22  # resampled weights held at once
+GRID = 2.0**-30
+"""What values are rounded to multiples of: of up to eight million float64 adds them up exactly, so in any order."""
 
 
 def mean_intervals(values_QM: Values, member_QM: npt.NDArray[np.bool_], *, confidence: float, seed: int) -> Values:
@@ -21,7 +23,7 @@ def mean_intervals(values_QM: Values, member_QM: npt.NDArray[np.bool_], *, confi
     """
     count, means = values_QM.shape
     random = np.random.default_rng(seed)
-    weighed_QM = np.hstack([np.where(member_QM, values_QM, 0.0), member_QM])
+    weighed_QM = np.hstack([np.where(member_QM, np.rint(values_QM / GRID) * GRID, 0.0), member_QM])
     step = max(1, BLOCK // count)
     drawn = []
     for start in range(0, RESAMPLES, step):

@@ -12,7 +12,7 @@ lower by more than a tolerance, and every metric is the mean of what it is at th
   2 `TIE` + 2 e. Copies, and everything that is clearly apart, are of the latter kind.
 - Scores are exact: embeddings are rounded to a grid on which float64 holds every sum of products, in whatever order it
   is made (for norms up to 4). So the same embeddings give the same metrics to the last bit, in any order of items and
-  texts, with any number of threads and on any processor; intervals to the rounding of float64.
+  texts, with any number of threads and on any processor, and the same intervals.
 """
 
 # N = items, D = embedding, Q = queries, C = candidates, P = (query, positive) pairs, K = best, R = values of k,

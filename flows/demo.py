@@ -7,10 +7,11 @@ from rich.text import Text
 
 import pairloom
 from pairloom.flows.config import load_pipeline
+from pairloom.flows.here import run_here
 from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
 from pairloom.flows.show.console import out, show_night
-from pairloom.flows.show.progress import bar, run_flow
+from pairloom.flows.show.progress import bar
 from pairloom.search.map import ReleaseMap
 from pairloom.search.query import Query, SearchResult, search
 from pairloom.search.release import OpenRelease
@@ -37,7 +38,7 @@ def run_demo(root: Path | None, sheet: Path) -> None:
     with bar("render") as show:
         count = render_icons(pipeline.sources[0].path.parent, progress=show)
     out.print(Text(f"{count:,} icons rendered from the fonts that qtawesome carries"))
-    show_night(run_flow(nightly, pipeline, quiet=False))
+    show_night(run_here(nightly, pipeline, quiet=False))
     release = OpenRelease.open(pipeline.folder)
     answers = [(query.title, search(release, query)) for query in QUERIES]
     page = contact_sheet(answers, title="Pairloom demo", release_map=ReleaseMap(release))

@@ -17,9 +17,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from pairloom.flows.deployed import FLOWS, nightly
 from pairloom.flows.local_server import prefect_server
-from pairloom.flows.nightly import nightly
-from pairloom.flows.stages import STAGES
 from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 
 
@@ -31,7 +30,7 @@ def plan_deployments(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
 def deployments(pipeline: Pipeline, *, pooled: bool = True) -> list[RunnerDeployment]:
     """One pipeline's deployments: the night first, then each stage; `pooled` places them on their work pools."""
     made = []
-    for flow in (nightly, *STAGES):
+    for flow in FLOWS:
         pool = getattr(pipeline.workers, flow.name, None) or pipeline.workers.default
         night = flow is nightly
         made.append(

@@ -1,10 +1,7 @@
 """The night: from new rows to a release. The whole project on one screen."""
 
-from prefect import flow
-
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import placed
-from pairloom.flows.show.report import report
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate
@@ -17,7 +14,6 @@ from pairloom.tasks.stage import clock
 from pairloom.tasks.train import train
 
 
-@flow(name="nightly", flow_run_name="nightly-{pipeline.name}")
 def nightly(pipeline: Pipeline) -> Night:
     """Run one night of one pipeline. What readers see changes in `publish` only, by one small record."""
     seconds = clock()
@@ -41,5 +37,4 @@ def nightly(pipeline: Pipeline) -> Night:
         table = index(pipeline, vectors)
         release = publish(pipeline, plan, table, verdict)
 
-    night = Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)
-    return report(pipeline, night)
+    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)

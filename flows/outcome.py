@@ -2,8 +2,6 @@
 
 from typing import Literal, Self
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from pairloom.tasks.pipeline import Pipeline
@@ -61,13 +59,6 @@ class Night(BaseModel, frozen=True):
             trained=verdict.model_id if verdict else None,
             seconds=seconds,
         )
-
-    @property
-    def state(self) -> State[Self]:
-        """The Prefect state it ends in: of type Completed, and where nothing was released named after that."""
-        name = "Completed" if self.outcome == "released" else self.outcome.capitalize()
-        release = f"release {self.release}: " if self.release else ""
-        return Completed(name=name, message=f"{release}{self.reason}", data=self)
 
     @classmethod
     def failed(cls, pipeline: str | None, reason: str) -> Self:

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
-from prefect.deployments import run_deployment
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.stage import timed
+from pairloom.tasks.stage import flow_run_context, timed
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +21,17 @@ def placed(stage: F, pipeline: Pipeline) -> F:
     Stages remember under the root what they did, so the call that follows here only picks up the ref.
     """
     name = stage.__name__
-    pool = getattr(pipeline.workers, name)
-    if pool in (None, pipeline.workers.default) or not _on_a_work_pool():
+    pool = other_pool(name, pipeline)
+    if pool is None:
         return stage
 
     def elsewhere(*args: Any) -> Any:
+        from prefect.deployments import run_deployment
+
         logger.info("%s: waiting for work pool %r", name, pool)
         with timed(name):
             # Prefect types the call for async callers too; in this sync one it is a flow run.
-            run = cast(FlowRun, run_deployment(f"{name}/{pipeline.name}", parameters=pipeline.parameters))
+            run = cast("FlowRun", run_deployment(f"{name}/{pipeline.name}", parameters=pipeline.parameters))
         if run.state is None or not run.state.is_completed():
             raise RuntimeError(f"{name} on work pool {pool!r} ended {run.state}: see flow run {run.name}")
         return stage(*args)
@@ -38,7 +39,12 @@ def placed(stage: F, pipeline: Pipeline) -> F:
     return cast(F, elsewhere)
 
 
-def _on_a_work_pool() -> bool:
-    """Whether a worker runs this flow: `pairloom run` and `pairloom serve` keep everything in their own process."""
-    context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.work_pool_name)
+def other_pool(stage: str, pipeline: Pipeline) -> str | None:
+    """The work pool that runs a stage of this night where it isn't the night's own.
+
+    Only a night that a worker runs has one: `pairloom run` and `pairloom serve` keep everything in their own process.
+    """
+    pool: str | None = getattr(pipeline.workers, stage)
+    context = flow_run_context()
+    on_a_work_pool = context and context.flow_run and context.flow_run.work_pool_name
+    return pool if on_a_work_pool and pool != pipeline.workers.default else None

@@ -1,8 +1,7 @@
-"""Each stage as a flow of its own: from what the earlier stages left, for the command line and ad-hoc runs."""
+"""Each stage on its own: from what the earlier stages left, for the command line and ad-hoc runs."""
 
 from typing import TypeVar
 
-from prefect import flow
 from pydantic import BaseModel
 
 from pairloom.storage.runs import Run
@@ -20,13 +19,11 @@ from pairloom.tasks.train import train as train_challenger
 R = TypeVar("R", bound=BaseModel)
 
 
-@flow(name="ingest", flow_run_name="ingest-{pipeline.name}")
 def ingest(pipeline: Pipeline) -> SnapshotRef:
     """Read all sources and commit a snapshot of what is new."""
     return ingest_rows(pipeline)
 
 
-@flow(name="mine", flow_run_name="mine-{pipeline.name}")
 def mine(pipeline: Pipeline) -> PairsRef:
     """Mine positive and negative pairs of the current snapshot."""
     plan = _plan(pipeline)
@@ -35,28 +32,24 @@ def mine(pipeline: Pipeline) -> PairsRef:
     return mine_pairs(pipeline, plan)
 
 
-@flow(name="train", flow_run_name="train-{pipeline.name}")
 def train(pipeline: Pipeline) -> ModelRef:
     """Train a challenger from the mined pairs."""
     plan = _plan(pipeline)
     return train_challenger(pipeline, plan, _left(pipeline, plan, "mine", PairsRef))
 
 
-@flow(name="evaluate", flow_run_name="evaluate-{pipeline.name}")
 def evaluate(pipeline: Pipeline) -> Verdict:
     """Measure the challenger beside the champion, and let the gate decide."""
     plan = _plan(pipeline)
     return evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
 
 
-@flow(name="embed", flow_run_name="embed-{pipeline.name}")
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
     """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
     plan = _plan(pipeline)
     return embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
 
 
-@flow(name="publish", flow_run_name="publish-{pipeline.name}")
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     plan = _plan(pipeline)

@@ -4,8 +4,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import lance
-
 from pairloom.storage.files import FileDigests, damage
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
@@ -20,6 +18,9 @@ class OpenRelease:
 
     def __init__(self, folder: Path, record: Release) -> None:
         """Open `record` of the pipeline in `folder`. Raises ValueError where model and table don't belong together."""
+        # As late as `storage.table` does it.
+        import lance
+
         self.folder = folder
         self.record = record
         _refuse_mismatch(folder, record)

@@ -1,34 +1,13 @@
 """Mine: positives from what items share or nearly share, hard negatives from what the champion confuses."""
 
-from collections.abc import Mapping
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pairloom.models.arrays import Indices
-from pairloom.models.batches.relations import KINDS, Edges, Relations
-from pairloom.models.mining.lexical import mine_lexical_negatives
-from pairloom.models.mining.negatives import Negatives, mine_negatives
-from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
-from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
-from pairloom.storage.schema import PAIRS
 from pairloom.storage.sources.given_pairs import given_digest
-from pairloom.tasks.items import read_items
-from pairloom.tasks.mining.audit import audit
-from pairloom.tasks.mining.distances import target_pairs
-from pairloom.tasks.mining.edges import joined_edges, near_duplicate_edges
-from pairloom.tasks.mining.given import given_edges, given_rows, read_given, without_contradictions
-from pairloom.tasks.mining.neighbours import followed_lists
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan
-from pairloom.tasks.stage import report_progress, stage
-
-POSITIVES_PER_ANCHOR = 8
-"""Positives written per item and kind; training reads the relations themselves, which know all of them."""
+from pairloom.tasks.stage import stage
 
 
 @stage()
@@ -37,84 +16,15 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     run = Run(pipeline.folder, plan.run_id)
     if done := run.read("mine", PairsRef):
         return done
-    corpus = Corpus(pipeline.folder)
-    snapshot = corpus.log.read(plan.snapshot)
-    items = read_items(corpus, snapshot, "train")
-    if not items.item_ids:
-        raise ValueError(f"pipeline {pipeline.name!r} has no training items: every item is in another split")
-    report_progress("mine", 0, 1, f"{len(items.item_ids):,} items")
-    given = read_given(pipeline.pairs, corpus, snapshot)
-    near = near_duplicate_edges(corpus, snapshot, "train", pipeline.mining.near_duplicate_bits)
-    edges = joined_edges(near, given_edges(given, items.item_ids))
-    relations = items.relations.with_edges(edges)
-    given = without_contradictions(given, relations)
-    negatives = hard_negatives(pipeline, plan.champion_model, snapshot, relations)
-    # Given rows come before mined ones: training takes an anchor's negatives in this order, the first of equal pairs.
-    tables = [
-        positive_pairs(items.relations, edges),
-        given_rows(given),
-        negative_pairs(negatives, items.item_ids),
-        target_pairs(pipeline, corpus, snapshot, items.item_ids),
-    ]
-    pairs = pa.concat_tables(tables)
-    found = audit(pairs, items, negatives)
-    found |= {"negatives_from": plan.champion_model or "texts", "given": given.report, "distances": len(tables[-1])}
+    # The verbs are imported every night, and what they do with torch and SciPy on the nights that do it.
+    from pairloom.tasks.mining.tonight import mined_pairs
+
+    snapshot = Corpus(pipeline.folder).log.read(plan.snapshot)
+    pairs = mined_pairs(pipeline, plan.champion_model, snapshot)
     mining = pipeline.mining.model_dump(mode="json")
     identity = [snapshot.digest, plan.champion_model, mining, pipeline.training.seed]
     pairs_id = digest([*identity, *filter(None, [given_digest(pipeline.pairs)])])
-    PairStore(pipeline.folder).write(pairs_id, tables, found)
-    count = {each: pc.sum(pc.equal(pairs["relation"], each)).as_py() or 0 for each in ("positive", "negative")}
-    ref = PairsRef(pairs_id=pairs_id, positives=count["positive"], negatives=count["negative"])
+    PairStore(pipeline.folder).write(pairs_id, pairs.tables, pairs.audit)
+    ref = PairsRef(pairs_id=pairs_id, positives=pairs.count("positive"), negatives=pairs.count("negative"))
     run.write("mine", ref)
     return ref
-
-
-def hard_negatives(
-    pipeline: Pipeline, model_id: str | None, snapshot: Snapshot, relations: Relations
-) -> dict[str, Negatives]:
-    """By direction, from the champion's embeddings, or lexical ones where there is none."""
-    seed = pipeline.training.seed
-    if model_id is None:
-        return mine_lexical_negatives(relations, pipeline.mining, seed=seed)
-    vectors = EmbeddingStore(pipeline.folder, model_id).matrices(snapshot, relations.item_ids)
-    note = f"neighbours of {len(relations):,} items"
-    lists = followed_lists(
-        pipeline, model_id, snapshot, vectors, relations, lambda share: report_progress("mine", share, 1, note)
-    )
-    return mine_negatives(*vectors, relations, pipeline.mining, seed=seed, lists=lists)
-
-
-def positive_pairs(relations: Relations, edges: Edges) -> pa.Table:
-    """Known positives with their kind: of what items share at most POSITIVES_PER_ANCHOR an item and kind, then `edges`
-    both ways."""
-    found = relations.positive_pairs(max_per_anchor=POSITIVES_PER_ANCHOR)
-    anchors = np.concatenate([found.anchors_M, edges.firsts_M, edges.seconds_M])
-    others = np.concatenate([found.positives_M, edges.seconds_M, edges.firsts_M])
-    kinds = pa.array(KINDS, pa.string()).take(pa.array(np.concatenate([found.kinds_M, edges.kinds_M, edges.kinds_M])))
-    weights_M = np.concatenate([found.weights_M, edges.weights_M, edges.weights_M])
-    table = _pairs(relations.item_ids, (anchors, others), "positive", kinds, pa.nulls(len(anchors), pa.float32()))
-    return table.set_column(PAIRS.get_field_index("weight"), PAIRS.field("weight"), pa.array(weights_M))
-
-
-def negative_pairs(negatives: Mapping[str, Negatives], item_ids: list[str]) -> pa.Table:
-    """Hard negatives under their direction, hardest first per anchor."""
-    tables = []
-    for direction, each in negatives.items():
-        anchors, places = np.nonzero(each.indices_NK >= 0)
-        ends = anchors, each.indices_NK[anchors, places]
-        scores = pa.array(each.scores_NK[anchors, places])
-        tables.append(_pairs(item_ids, ends, "negative", pa.repeat(direction, len(anchors)), scores))
-    return pa.concat_tables(tables)
-
-
-def _pairs(
-    item_ids: tuple[str, ...] | list[str],
-    ends: tuple[Indices, np.ndarray],
-    relation: str,
-    kinds: pa.Array,
-    scores: pa.Array,
-) -> pa.Table:
-    ids = pa.array(item_ids, pa.string())
-    anchors, others = (ids.take(pa.array(rows)) for rows in ends)
-    nulls = pa.nulls(len(anchors), pa.float32())
-    return pa.table([anchors, others, pa.repeat(relation, len(anchors)), kinds, scores, nulls, nulls], schema=PAIRS)

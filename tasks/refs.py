@@ -8,6 +8,11 @@ from pydantic import BaseModel
 class Ref(BaseModel, frozen=True, extra="forbid"):
     """Base of all refs: they travel as JSON between processes and machines."""
 
+    @property
+    def summary(self) -> str:
+        """What the stage that hands it on did, in a few words."""
+        raise NotImplementedError
+
 
 class SnapshotRef(Ref):
     """The corpus after tonight's ingest, and what became of the rows seen."""
@@ -16,6 +21,11 @@ class SnapshotRef(Ref):
     digest: str
     rows: int
     rows_seen: dict[str, int]
+
+    @property
+    def summary(self) -> str:
+        """Rows that came, rows that became items, items there are."""
+        return f"{self.rows_seen['new']:,} new of {self.rows_seen['seen']:,} rows, {self.rows:,} items"
 
 
 class Plan(Ref):
@@ -37,6 +47,11 @@ class Plan(Ref):
     brings_rows: bool
     """Whether a release stands that does not serve this snapshot."""
 
+    @property
+    def summary(self) -> str:
+        """What follows, and why."""
+        return self.reason if self.action == "nothing" else f"{self.action}, {self.reason}"
+
 
 class PairsRef(Ref):
     """Mined pairs."""
@@ -44,6 +59,11 @@ class PairsRef(Ref):
     pairs_id: str
     positives: int
     negatives: int
+
+    @property
+    def summary(self) -> str:
+        """How many pairs there are."""
+        return f"{self.positives:,} positives, {self.negatives:,} negatives"
 
 
 class ModelRef(Ref):
@@ -54,6 +74,11 @@ class ModelRef(Ref):
     samples: int
     seconds: float
     loss: float
+
+    @property
+    def summary(self) -> str:
+        """How long it learned, and to what loss."""
+        return f"{self.steps:,} steps, loss {self.loss:.3f}"
 
 
 class Verdict(Ref):
@@ -73,6 +98,11 @@ class Verdict(Ref):
     comparisons: tuple[str, ...]
     """Challenger and champion on the headline metrics, a sentence each."""
 
+    @property
+    def summary(self) -> str:
+        """What the gate said."""
+        return "passed" if self.passed else f"held, {'; '.join(self.reasons)}"
+
 
 class EmbeddingsRef(Ref):
     """All items of a snapshot, embedded by one model."""
@@ -82,6 +112,11 @@ class EmbeddingsRef(Ref):
     dimension: int
     embedded: int
     """Items embedded tonight."""
+
+    @property
+    def summary(self) -> str:
+        """How many items got vectors."""
+        return f"{self.embedded:,} items"
 
 
 class TableRef(Ref):
@@ -97,6 +132,11 @@ class TableRef(Ref):
     index: str | None
     ann_recall: float | None
 
+    @property
+    def summary(self) -> str:
+        """How many rows there are, and how they are searched."""
+        return f"{self.rows:,} rows, {self.index or 'no index'}"
+
 
 class ReleaseRef(Ref):
     """A published release."""
@@ -104,3 +144,8 @@ class ReleaseRef(Ref):
     number: int
     model_id: str
     rows: int
+
+    @property
+    def summary(self) -> str:
+        """Which release it is, and how much it serves."""
+        return f"release {self.number}, {self.rows:,} items"

@@ -1,18 +1,16 @@
-"""The one decorator over Prefect's: a stage is a Prefect task inside a flow run and a plain call outside of one."""
+"""The one decorator of the verbs: a stage is a Prefect task inside a flow run and a plain call outside of one."""
 
 import functools
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-import prefect
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.logging.handlers import APILogHandler
+if TYPE_CHECKING:
+    from prefect.context import FlowRunContext
 
 logger = logging.getLogger(__name__)
 
@@ -65,31 +63,34 @@ def report_progress(stage: str, done: float, total: float | None = None, note: s
         logger.info("%s: %s", stage, " ".join(filter(None, (share, note))))
 
 
+def report_end(stage: str, did: str, seconds: float) -> None:
+    """Say that `stage` ended and what it did, in words."""
+    said = f"done · {did} in {seconds:,.1f} s"
+    if listener := _listener.get():
+        listener(stage, 1, 1, said)
+    else:
+        logger.info("%s: %s", stage, said)
+
+
 def stage(*, retries: int = 0) -> Callable[[F], F]:
-    """Make a stage of a function whose first argument is the pipeline; `retries` where trying again can help."""
+    """Make a stage of a function from the pipeline, and refs, to a ref; `retries` where trying again can help."""
 
     def decorate(function: F) -> F:
         name = function.__name__
-        # Stages remember by content what they did: Prefect's own cache would only hash the same refs again.
-        task = prefect.task(
-            name=name,
-            task_run_name=f"{name}-{{pipeline.name}}",
-            retries=retries,
-            retry_delay_seconds=[10.0 * 3**attempt for attempt in range(retries)],
-            retry_condition_fn=_may_pass,
-            cache_policy=NO_CACHE,
-        )(function)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if listener := _listener.get():
+                listener(name, 0, None, "")
+            started = time.monotonic()
             with timed(name):
-                if FlowRunContext.get() is None:
+                if flow_run_context() is None:
                     result = function(*args, **kwargs)
                 else:
-                    _log_to_prefect()
-                    result = task(*args, **kwargs)
-            if listener := _listener.get():
-                listener(name, 1, 1, "")
+                    from pairloom.tasks.prefect_task import prefect_task
+
+                    result = prefect_task(function, retries)(*args, **kwargs)
+            report_end(name, result.summary, time.monotonic() - started)
             return result
 
         return cast(F, call)
@@ -97,23 +98,10 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
     return decorate
 
 
-def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
-    """Whether trying again can help: bad input stays bad, a disk or a network may come back."""
-    try:
-        state.result()
-    except OSError:
-        return True
-    except Exception:
-        return False
-    return False
+def flow_run_context() -> "FlowRunContext | None":
+    """That of the Prefect flow run which this is called in. Where nobody has imported Prefect there can be none."""
+    if "prefect" not in sys.modules:
+        return None
+    from prefect.context import FlowRunContext
 
-
-def _log_to_prefect() -> None:
-    """Have our loggers write to the flow run's page, wherever the run was started: no setting can be forgotten."""
-    ours = logging.getLogger("pairloom")
-    if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
-        handler = APILogHandler()
-        # It outlives the run, and would warn about whatever is logged after it.
-        handler.addFilter(lambda _record: FlowRunContext.get() is not None)
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+    return FlowRunContext.get()

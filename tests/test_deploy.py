@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_P
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
-from pairloom.flows.nightly import nightly
+from pairloom.flows.deployed import nightly
 from pairloom.flows.outcome import Night
 from pairloom.flows.show.markdown import escaped
 from pairloom.flows.show.report import markdown

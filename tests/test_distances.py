@@ -21,7 +21,7 @@ from pairloom.tasks.ingest import ingest
 from pairloom.tasks.items import read_items
 from pairloom.tasks.mine import mine
 from pairloom.tasks.mining.distances import target_pairs
-from pairloom.tasks.train import pairs_of
+from pairloom.tasks.training.pairs import pairs_of
 
 torch.set_num_threads(1)
 pytest.importorskip("ot", reason="POT is an extra")

@@ -24,7 +24,7 @@ from pairloom.tasks.items import read_items
 from pairloom.tasks.mine import mine
 from pairloom.tasks.mining.edges import stored_edges
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.train import stored_negatives
+from pairloom.tasks.training.pairs import stored_negatives
 
 torch.set_num_threads(1)
 

@@ -25,11 +25,12 @@ from pairloom.storage.schema import PAIRS
 from pairloom.tasks.decide import decide, snapshot_ref
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.items import Items, read_items
-from pairloom.tasks.mine import hard_negatives, mine, negative_pairs, positive_pairs
+from pairloom.tasks.mine import mine
 from pairloom.tasks.mining.audit import HARDEST, audit
 from pairloom.tasks.mining.edges import near_duplicate_edges, stored_edges
+from pairloom.tasks.mining.tonight import hard_negatives, negative_pairs, positive_pairs
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.train import stored_negatives
+from pairloom.tasks.training.pairs import stored_negatives
 
 torch.set_num_threads(1)
 COPIED = "large-red-square"

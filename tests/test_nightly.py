@@ -39,7 +39,7 @@ def file(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> Path:
 
 
 def night(file: Path, *overrides: str) -> Night:
-    return nightly.fn(load_pipeline(file, overrides=overrides))
+    return nightly(load_pipeline(file, overrides=overrides))
 
 
 def add_rows(file: Path, count: int, *, first: int = 0) -> None:
@@ -177,7 +177,7 @@ def test_the_stages_one_by_one_make_the_same_release_as_a_night(
     whole = night(write_pipelines(tmp_path / "night", shapes))
     pipeline = load_pipeline(write_pipelines(tmp_path / "stages", shapes))
     for stage in stages.STAGES:
-        stage.fn(pipeline)
+        stage(pipeline)
     release = release_log(pipeline.folder).current()
     assert release is not None
     assert (release.model_id, release.rows, release.metrics) == (whole.model_id, 60, whole.metrics)
@@ -185,10 +185,10 @@ def test_the_stages_one_by_one_make_the_same_release_as_a_night(
 
 def test_a_stage_before_its_turn_says_what_to_run_first(file: Path) -> None:
     pipeline = load_pipeline(file)
-    stages.ingest.fn(pipeline)
+    stages.ingest(pipeline)
     for stage, first in ((stages.train, "mine"), (stages.evaluate, "train"), (stages.embed, "evaluate")):
         with pytest.raises(ValueError, match=f"run `pairloom {first}`"):
-            stage.fn(pipeline)
+            stage(pipeline)
 
 
 def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:

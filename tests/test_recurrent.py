@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tiny import lstm_architecture, tiny_images, tiny_items, tiny_texts
 
 from pairloom.flows.config import load_pipeline
+from pairloom.flows.here import run_here
 from pairloom.flows.nightly import nightly
-from pairloom.flows.show.progress import run_flow
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import LoraConfig, ModelConfig
 from pairloom.models.towers.creation import create
@@ -215,7 +215,7 @@ def test_a_night_releases_a_recurrent_model_that_search_reads(
 ) -> None:
     file = write_pipelines(tmp_path, shapes, model={"architecture": lstm_architecture(tmp_path)})
     pipeline = load_pipeline(file)
-    assert run_flow(nightly, pipeline, quiet=True).outcome == "released"
+    assert run_here(nightly, pipeline, quiet=True).outcome == "released"
     release = OpenRelease.open(pipeline.folder)
     assert search(release, Query(text="a large red circle"), k=3).hits
     model = pipeline.folder / "models" / release.record.model_id

@@ -303,7 +303,7 @@ def night(
         objective=[{"loss": "clip"}, ACROSS.model_dump()],
         evaluation={"slices": ["size"], "probes": ["colour"]},
     )
-    assert nightly.fn(load_pipeline(file)).outcome == "released"
+    assert nightly(load_pipeline(file)).outcome == "released"
     return file, OpenRelease.open(load_pipeline(file).folder)
 
 
@@ -374,7 +374,7 @@ def test_a_column_that_is_not_kept_is_refused_before_the_night(night: tuple[Path
 
 def test_other_items_for_the_second_tower_start_anew(night: tuple[Path, OpenRelease]) -> None:
     from pairloom.tasks.decide import decide, snapshot_ref
-    from pairloom.tasks.train import fitting_champion
+    from pairloom.tasks.training.champion import fitting_champion
 
     file, release = night
     for change, fits in (
@@ -388,7 +388,7 @@ def test_other_items_for_the_second_tower_start_anew(night: tuple[Path, OpenRele
         pipeline = load_pipeline(file, overrides=change)
         plan = decide(pipeline, snapshot_ref(pipeline))
         champion = ModelStore(release.folder).path(release.record.model_id)
-        assert fitting_champion(pipeline, plan) == (champion if fits else None)
+        assert fitting_champion(pipeline, plan.champion_model) == (champion if fits else None)
         assert plan.action == ("nothing" if fits else "retrain")
     made = json.loads((champion / "pairloom.json").read_bytes())
     assert made["model"]["second_image_tower"]["values"] == ["40"]

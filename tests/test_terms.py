@@ -14,7 +14,8 @@ OPTIONAL = ("gensim", "ot", "pytorch_metric_learning", "umap", "peft")
 
 
 def test_objectives_that_no_pipeline_names_import_nothing_and_train_nothing(tmp_path: Path) -> None:
-    asked = f"import sys, pairloom.flows.nightly; print(sorted({set(OPTIONAL)} & set(sys.modules)))"
+    training = "pairloom.tasks.mining.tonight, pairloom.tasks.training.challenger"
+    asked = f"import sys, {training}; print(sorted({set(OPTIONAL)} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
     assert found.strip() == "[]"
     objectives = Objectives([ClipConfig()], Setting(tiny_encoder(tmp_path), 32, 0))

@@ -11,6 +11,11 @@ import typer
 HELD = 3
 
 
+def say_first(command: str) -> None:
+    """A sign of life on standard error, before anything is imported that people would wait for."""
+    typer.echo(f"{command}: starting …", err=True)
+
+
 @contextmanager
 def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[None]:
     """Turn an error into one clear line and the right exit status: 2 for bad input, 1 for a failure."""

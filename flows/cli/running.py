@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pairloom.flows.cli.answers import HELD, answer, errors_in_one_line, print_json
+from pairloom.flows.cli.answers import HELD, answer, errors_in_one_line, print_json, say_first
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     File,
@@ -28,17 +28,18 @@ app = typer.Typer()
 @app.command()
 def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
     """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
+    say_first("run")
+    from pairloom.flows.here import run_here
     from pairloom.flows.nightly import nightly
     from pairloom.flows.outcome import Night
     from pairloom.flows.show.console import show_night
-    from pairloom.flows.show.progress import run_flow
 
     def failed(reason: str) -> None:
         if json_:
             print_json(Night.failed(name, reason).model_dump())
 
     with errors_in_one_line(failed):
-        night = run_flow(nightly, writable(chosen_pipeline(name, file, root, set_)), quiet=json_)
+        night = run_here(nightly, writable(chosen_pipeline(name, file, root, set_)), quiet=json_)
     answer(json_, night.model_dump(), lambda: show_night(night))
     raise typer.Exit(HELD if night.outcome == "held" else 0)
 
@@ -53,12 +54,13 @@ def _stage_command(stage: str, about: str) -> None:
 
 
 def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> None:
+    say_first(stage)
     from pairloom.flows import stages
+    from pairloom.flows.here import run_here
     from pairloom.flows.show.console import show_ref
-    from pairloom.flows.show.progress import run_flow
 
     with errors_in_one_line():
-        ref = run_flow(getattr(stages, stage), pipeline(), quiet=json_)
+        ref = run_here(getattr(stages, stage), pipeline(), quiet=json_)
     answer(json_, ref.model_dump(), lambda: show_ref(stage, ref))
     raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
 
@@ -109,6 +111,7 @@ def evaluate(
     """
     if model is None and data is None and not any((pretrained, base, column, where, split, k, slices, probe)):
         return _run_stage("evaluate", lambda: writable(chosen_pipeline(name, file, root, set_)), json_)
+    say_first("evaluate")
     from pairloom.flows.scoring import Owner, Question, score_question
     from pairloom.flows.show.console import show_scores
 
@@ -149,10 +152,12 @@ def deploy(
 ) -> None:
     """Register every pipeline's night, with its schedule, and its stages on the Prefect server."""
     from pairloom.flows.config import pipeline_names
-    from pairloom.flows.deploy import deploy_pipelines, plan_deployments
 
     with errors_in_one_line():
         pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
+        # After the file, so that nobody waits for Prefect to hear of a misspelt key.
+        from pairloom.flows.deploy import deploy_pipelines, plan_deployments
+
         rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
     from pairloom.flows.show.console import show_rows
 
@@ -162,11 +167,14 @@ def deploy(
 @app.command()
 def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> None:
     """Run a Prefect server, the schedules and the runs in this one process."""
+    say_first("serve")
     from pairloom.flows.config import pipeline_names
-    from pairloom.flows.deploy import serve_pipelines
 
     with errors_in_one_line():
-        serve_pipelines([chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))])
+        pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
+        from pairloom.flows.deploy import serve_pipelines
+
+        serve_pipelines(pipelines)
 
 
 @app.command()
@@ -175,6 +183,7 @@ def demo(
     sheet: Annotated[Path, typer.Option(help="Where to write the page of hits.")] = Path("contact-sheet.html"),
 ) -> None:
     """From nothing to a searchable release of some thousand icons, in minutes on a laptop's CPU."""
+    say_first("demo")
     from pairloom.flows.demo import run_demo
 
     with errors_in_one_line():

@@ -1,19 +1,13 @@
-"""Flows run from the command line, with progress bars on standard error."""
+"""Progress on standard error: a bar for each stage, or lines where there is no terminal."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-from prefect import Flow
-from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import listen
-
-R = TypeVar("R")
 
 err = Console(stderr=True)
 
@@ -32,16 +26,6 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*COLUMNS, console=err) as progress:
         shown = progress.add_task(title, total=None, note="")
         yield lambda done, total: progress.update(shown, completed=done, total=total, note=f"{done:,} of {total:,}")
-
-
-def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R:
-    """Run a flow here: as a Prefect flow run where an API is configured, else as a plain call.
-
-    Shows progress on standard error; `quiet` only keeps the bars away.
-    """
-    call = flow if PREFECT_API_URL.value() else flow.fn
-    with stage_bars(quiet=quiet):
-        return call(pipeline)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """The night's report: a Markdown artifact on the flow run's page, with counts, metrics and a contact sheet."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
 
 from pairloom.flows.outcome import Night
 from pairloom.flows.show.loss_curve import curve_section
@@ -24,10 +22,8 @@ HITS = 8
 SLICES = 10
 
 
-def report(pipeline: Pipeline, night: Night) -> Night:
-    """Attach the report to the flow run and end it with the night's state; outside of one there is only the night."""
-    if FlowRunContext.get() is None:
-        return night
+def report(pipeline: Pipeline, night: Night) -> None:
+    """Attach the report to the flow run that this is called in."""
     release = OpenRelease.open(pipeline.folder) if night.outcome == "released" else None
     answers = sample_answers(pipeline, release) if release else []
     learning = [*mining_section(pipeline, night.pairs_id), *curve_section(pipeline, night.trained)]
@@ -36,8 +32,6 @@ def report(pipeline: Pipeline, night: Night) -> Night:
         key=f"night-{pipeline.name}".replace("_", "-"),
         description=f"{night.outcome}: {night.reason}",
     )
-    # Prefect unwraps a returned state: the flow's caller gets the night either way.
-    return cast(Night, night.state)
 
 
 def sample_answers(pipeline: Pipeline, release: OpenRelease) -> list[tuple[str, SearchResult]]:

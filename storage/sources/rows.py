@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
@@ -18,7 +18,9 @@ from pairloom.storage.sources.delimited import csv_rows
 from pairloom.storage.sources.folder import FOLDER_COLUMNS, folder_rows
 from pairloom.storage.sources.jsonl import jsonl_rows
 from pairloom.storage.sources.raw_row import RawRow, Values
-from pairloom.storage.sources.row_filter import RowFilter
+
+if TYPE_CHECKING:
+    from pairloom.storage.sources.row_filter import RowFilter
 
 _ROWS_PER_BATCH = 1_000
 
@@ -80,6 +82,9 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
     _check_columns(config, columns)
     keep = None
     if config.where is not None:
+        # DuckDB, for sources that are filtered.
+        from pairloom.storage.sources.row_filter import RowFilter
+
         typed = not isinstance(config, CsvSource)
         keep = RowFilter(config.where, config.label, (raw.values for raw in _raw_rows(config)), typed=typed)
     return _rows(config, columns, keep)
@@ -138,7 +143,7 @@ def _check_columns(config: SourceConfig, columns: ColumnsConfig) -> None:
             )
 
 
-def _rows(config: SourceConfig, columns: ColumnsConfig, keep: RowFilter | None) -> Iterator[SourceRow | RejectedRow]:
+def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
     reader = _RowReader(config, columns)
     rows = _raw_rows(config)
     while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):

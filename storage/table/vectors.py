@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -42,6 +41,9 @@ class VectorTable:
 
     def __init__(self, path: Path) -> None:
         """Open the table at `path`. Raises ValueError where there is none, or its latest version is damaged."""
+        # Half a second to import, with pandas: nights without news, and readers of records, open no table.
+        import lance
+
         self.path = path
         try:
             self._dataset: Any = lance.dataset(str(path))
@@ -57,6 +59,8 @@ class VectorTable:
 
         Metadata columns that `keep` has come to name, or names no more, are added (empty) and dropped in a new version.
         """
+        import lance
+
         path = folder / table_name(model_id)
         schema = vector_schema(dimension, keep)
         if not any((path / "_versions").glob("*.manifest")):

@@ -1,0 +1,1 @@
+"""What `embed` does where a part has no vectors yet."""

@@ -1,0 +1,1 @@
+"""What `train` does on a night that trains."""

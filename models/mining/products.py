@@ -97,7 +97,7 @@ def fastest() -> torch.dtype:
     # A small product first: one that far behind takes too long to be worth a large one.
     for rows, columns in ((64, 512), (512, 2048)):
         seconds = {cheap: _HANDICAP[cheap] * _seconds(cheap, rows, columns) for cheap in left}
-        left = [cheap for cheap in left if seconds[cheap] < 3 * min(seconds.values())]
+        left = [cheap for cheap in left if seconds[cheap] < 2 * min(seconds.values())]
     return min(left, key=lambda cheap: seconds[cheap])
 
 

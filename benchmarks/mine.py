@@ -1,7 +1,10 @@
 """Mining beside faiss's exact index and sentence-transformers' `mine_hard_negatives`, alternating, as Markdown tables.
 
     python -m benchmarks.mine --rounds 3
-    python -m benchmarks.mine --rounds 3 --threads 1 --clock cpu
+    python -m benchmarks.mine --rounds 3 --threads 1 --search-only
+
+Another processor is imitated by bounding what its libraries may use: torch's by ONEDNN_MAX_CPU_ISA,
+MKL_ENABLE_INSTRUCTIONS and ATEN_CPU_CAPABILITY, faiss's by OPENBLAS_CORETYPE. The first lines name what was in force.
 
 Clustered synthetic embeddings of images and texts, normalised, in float32. All contestants get the same arrays, the
 same queries (the first of the items; the candidates are all of them) and the same number of threads. Every figure comes
@@ -38,9 +41,11 @@ from pairloom.models.arrays import Embeddings
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.negatives import choose_negatives
 from pairloom.models.mining.neighbours import nearest
+from pairloom.models.mining.products import fastest
 
 CENTRES, SPREAD, DISTANCE = 2000, 0.7, 0.5
 BLOCK = 20_000
+BOUNDS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE")
 
 
 def embeddings(count: int, width: int) -> tuple[Embeddings, Embeddings]:
@@ -190,29 +195,62 @@ def child(name: str, folder: Path, options: argparse.Namespace) -> None:
         return
     contestant(name, image_ND[:2000], text_ND[:2000], options.neighbours)(100)
     run = contestant(name, image_ND, text_ND, options.neighbours)
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    began = clock()
+    wall, cpu = time.perf_counter(), time.process_time()
     found = run(options.queries)
-    sys.stdout.write(f"{clock() - began}")
+    sys.stdout.write(f"{time.perf_counter() - wall} {time.process_time() - cpu}")
     np.save(folder / f"{name}.npy", found)
 
 
-def compete(kind: str, peers: list[str], measure: Callable[[str], float], folder: Path, rounds: int) -> None:
+def compete(kind: str, peers: list[str], measure: Callable[[str], list[float]], folder: Path, rounds: int) -> None:
     """A table: a row a contestant, ours first; medians over rounds in which they take turns."""
     names = [f"{kind}, {name}" for name in ("ours", *peers)]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    turns: dict[str, list[list[float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            seconds[name].append(measure(name))
+            turns[name].append(measure(name))
     ours = np.load(folder / f"{names[0]}.npy")
-    sys.stdout.write(f"| contestant | s (median) | rounds | queries/s | times ours | agreement |\n|{' --- |' * 6}\n")
-    for name, own in seconds.items():
-        median, each = statistics.median(own), ", ".join(f"{value:.1f}" for value in own)
-        ratio = statistics.median(b / a for a, b in zip(seconds[names[0]], own, strict=True))
+    sys.stdout.write("| contestant | CPU s | rounds | times ours | wall s | rounds | times ours | agreement |\n")
+    sys.stdout.write(f"|{' --- |' * 8}\n")
+    for name, own in turns.items():
+        cells = []
+        for clock in (1, 0):
+            seconds = [turn[clock] for turn in own]
+            ratio = statistics.median(b / a[clock] for a, b in zip(turns[names[0]], seconds, strict=True))
+            each = ", ".join(f"{value:.1f}" for value in seconds)
+            cells.append(f"{statistics.median(seconds):.2f} | {each} | {ratio:.2f}")
         same = agreement(np.load(folder / f"{name}.npy"), ours)
-        sys.stdout.write(f"| {name} | {median:.2f} | {each} | {len(ours) / median:,.0f} | {ratio:.2f} | {same:.5f} |\n")
+        sys.stdout.write(f"| {name} | {' | '.join(cells)} | {same:.5f} |\n")
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def processor() -> str:
+    """The processor's name, what its libraries may use of it, and what was chosen for it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unnamed processor")
+    known = torch.cpu.get_capabilities()
+    has = [
+        name for name in ("avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if known.get(name)
+    ]
+    bounds = [f"{name}={os.environ[name]}" for name in BOUNDS if name in os.environ]
+    return (
+        f"{model}, {len(os.sched_getaffinity(0))} cores, {' '.join(has)}; bounded by {' '.join(bounds) or 'nothing'}; "
+        f"torch's kernels {torch.backends.cpu.get_cpu_capability()}, faiss's {_faiss_kernel()}; "
+        f"product chosen: {fastest()}"
+    )
+
+
+def _faiss_kernel() -> str:
+    """The kind of processor that faiss's OpenBLAS takes this one for; in a process of its own, beside no other BLAS."""
+    code = (
+        "import ctypes, faiss; path = next(line.split()[-1] for line in open('/proc/self/maps') "
+        "if 'faiss_cpu.libs' in line and 'openblas' in line); library = ctypes.CDLL(path); "
+        "name = next(n for n in ('openblas_get_corename', 'openblas_get_corename64_', 'scipy_openblas_get_corename') "
+        "if hasattr(library, n)); function = getattr(library, name); function.restype = ctypes.c_char_p; "
+        "print(function().decode())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return found.stdout.decode().strip() or "unknown"
 
 
 def main() -> None:
@@ -224,30 +262,35 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--search-only", action="store_true", help="neither mining nor scratch")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.child[0], Path(options.child[1]), options)
         return
     sys.stdout.write(f"{options.items:,} × {options.width}, {options.queries:,} queries, top {options.neighbours}, ")
-    sys.stdout.write(f"{options.threads} threads, {options.clock} time, load at the start {os.getloadavg()[0]:.1f}\n\n")
+    sys.stdout.write(f"{options.threads} threads, load at the start {os.getloadavg()[0]:.1f}\n")
+    torch.set_num_threads(options.threads)
+    sys.stdout.write(f"{processor()}\n\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side, vectors_ND in zip(("image", "text"), embeddings(options.items, options.width), strict=True):
             np.save(folder / f"{side}.npy", vectors_ND)
-        own = [f"--{name}={getattr(options, name)}" for name in ("queries", "neighbours", "threads", "clock")]
+        own = [f"--{name}={getattr(options, name)}" for name in ("queries", "neighbours", "threads")]
 
-        def measure(name: str) -> float:
+        def measure(name: str) -> list[float]:
             command = [sys.executable, "-m", "benchmarks.mine", *own, "--child", name, str(folder)]
             environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-            return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+            return [float(figure) for figure in done.stdout.split()]
 
         compete("search", ["faiss IndexFlatIP"], measure, folder, options.rounds)
-        peers = ["mine_hard_negatives", "mine_hard_negatives with faiss"]
-        compete("mining", peers, measure, folder, options.rounds)
-        sys.stdout.write(f"scratch: {measure('scratch'):.0f} MiB; load at the end {os.getloadavg()[0]:.1f}\n")
+        if not options.search_only:
+            peers = ["mine_hard_negatives", "mine_hard_negatives with faiss"]
+            compete("mining", peers, measure, folder, options.rounds)
+            sys.stdout.write(f"scratch: {measure('scratch')[0]:.0f} MiB; ")
+        sys.stdout.write(f"load at the end {os.getloadavg()[0]:.1f}\n")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def joined(timeout_minutes: float) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # Processes that each take all cores wait for one another at every product.
-        torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
     timeout = timedelta(minutes=timeout_minutes)
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     # After a restart the store still holds the addresses of the processes before.

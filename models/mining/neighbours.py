@@ -1,15 +1,16 @@
 """Exact nearest neighbours by inner product in bounded scratch memory: what mining of hard negatives stands on.
 
-A bfloat16 product of two blocks is cheap and wrong by no more than a bound that the vectors' norms give. Only pairs
-whose cheap product comes within that bound of the row's K-th best score so far are scored in float32. Each of those
-scores is added up by itself, so that the same pair has the same score, to the bit, in whatever block it meets.
+The products of two blocks in a cheap type (`products.py`) are wrong by no more than a bound that the vectors' norms
+give. Only pairs whose cheap product comes within that bound of the row's K-th best score so far are scored in float32.
+Each of those scores is added up by itself, so that the same pair has the same score, to the bit, in whatever block and
+beside whatever cheap type it meets.
 """
 
 # Q = queries, C = candidates, D = embedding, K = neighbours, R = queries of a block, N = vectors of one side,
-# G = groups of a block's columns, P = pairs, W = pairs a row
+# G = groups of a block's columns, H = groups with a hit, P = pairs, W = pairs a row
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +19,17 @@ import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Embeddings, best_device
+from pairloom.models.mining.products import TINY, Rounded, cheap_type, multiply, rounded
 
 Exclusion = Callable[[slice], sparse.csr_matrix]
 
-ROWS, COLUMNS, GROUP = 4096, 8192, 16  # a block of bfloat16 products takes 64 MB
+ROWS = 8192  # queries for which a block of candidates is rounded once
+COLUMNS = 8192  # candidates of a block
+FIRST = 16384  # of the first one: the more there are to choose from, the fewer pass for a row's best
+GROUP = 16
+PATIENCE = 8  # blocks that a cheap type may fail at before it must serve for every other one
+SCRATCH = 2**24  # bytes of products: more leave the caches, and of fewer rows the multiplication is slower
 PRECISE_ROWS = 256  # a block of float64 products takes 16 MB
-TINY = 2.0**-100  # more than what underflow takes from a product
 
 
 @dataclass(frozen=True)
@@ -56,24 +62,32 @@ def nearest(
     copies_C = _earlier_copies(candidate_CD)
     indices_QK = np.full((len(query_QD), k), -1, dtype=np.int32)
     scores_QK = np.full((len(query_QD), k), -np.inf, dtype=np.float32)
-    height = max(min(ROWS, 2**18 // k), 1)
+    search = _Search(cheap_type(device, query_QD.size * len(candidate_CD)), device)
+    height = max(min(ROWS, 2**19 // k), 1)
     for start in range(0, len(query_QD), height):
         rows = slice(start, min(start + height, len(query_QD)))
         forbidden = None if exclude is None else exclude(rows).tocsc()
         most = 0 if forbidden is None else int(np.bincount(forbidden.indices, minlength=1).max())
-        best = _Best(query.at(rows), k)
-        for first in range(0, len(candidate_CD), COLUMNS):
-            columns = slice(first, min(first + COLUMNS, len(candidate_CD)))
+        parts = search.parts(query.at(rows), k)
+        for columns in _blocks(*candidate_CD.shape):
             # Of more than k + most equal vectors, k allowed ones come before it.
             kept = np.flatnonzero(copies_C[columns] < k + most)
             if len(kept):
-                blocked = None if forbidden is None else _blocked(forbidden[:, columns], kept)
-                _search(query.at(rows), candidate.at(columns, kept), first + torch.from_numpy(kept), blocked, best)
-        indices_QK[rows] = best.index_RK.cpu().numpy()
-        scores_QK[rows] = best.score_RK.cpu().numpy()
+                blocked = None if forbidden is None else forbidden[:, columns.start + kept].tocsr()
+                search.block(parts, candidate.at(columns, kept), columns.start + torch.from_numpy(kept), blocked)
+        indices_QK[rows] = torch.cat([part.index_RK for part in parts]).cpu().numpy()
+        scores_QK[rows] = torch.cat([part.score_RK for part in parts]).cpu().numpy()
         if progress is not None:
             progress(rows.stop - rows.start)
     return Neighbours(indices_QK, scores_QK)
+
+
+def _blocks(count: int, width: int) -> Iterator[slice]:
+    """Ranges of `count` candidates of a width; the first block, too, takes 64 MB at most up to a width of 2048."""
+    start, size = 0, max(min(FIRST, 2**24 // max(width, 1)), COLUMNS)
+    while start < count:
+        yield slice(start, min(start + size, count))
+        start, size = start + size, COLUMNS
 
 
 @dataclass(frozen=True)
@@ -106,21 +120,11 @@ class _Side:
 class _Best:
     """The K best candidates so far of a block's queries."""
 
-    def __init__(self, query: "_Side", k: int) -> None:
+    def __init__(self, query: _Side, cheap: torch.dtype, k: int) -> None:
         rows, device = len(query.vector_ND), query.vector_ND.device
+        self.query, self.cheap = query, rounded(query.vector_ND, cheap, by_row=True)
         self.score_RK = torch.full((rows, k), -torch.inf, device=device)
         self.index_RK = torch.full((rows, k), -1, dtype=torch.int32, device=device)
-        self._cheap_RD = query.vector_ND.to(_cheap(device))
-        self.error_R = torch.linalg.vector_norm(query.vector_ND - self._cheap_RD.float(), dim=1)
-        """Norm of what rounding to the cheap type takes from each query."""
-        # Taken once: fresh memory for every block would take as long as its products.
-        self._products = torch.empty(rows * COLUMNS, dtype=_cheap(device), device=device)
-
-    def products(self, candidate: "_Side") -> torch.Tensor:
-        """The cheap products of a block (R, C), which the next ones overwrite."""
-        rows, columns, cheap = len(self._cheap_RD), len(candidate.vector_ND), self._products.dtype
-        product_RC = self._products[: rows * columns].view(rows, columns)
-        return torch.mm(self._cheap_RD, candidate.vector_ND.to(cheap).T, out=product_RC)
 
     def add(self, row_P: torch.Tensor, index_P: torch.Tensor, score_P: torch.Tensor) -> None:
         """Takes in scored pairs, sorted by row and then index; their indices are above all that came before."""
@@ -145,62 +149,133 @@ class _Best:
             self.index_RK[touched] = index_RW.gather(1, order_RW[:, :k])
 
 
-def _search(
-    query: _Side,
-    candidate: _Side,
-    index_C: torch.Tensor,
-    blocked: tuple[torch.Tensor, torch.Tensor] | None,
-    best: _Best,
-) -> None:
-    """Adds to `best` what a block of candidates has to offer."""
-    k = best.score_RK.shape[1]
-    product_RC = best.products(candidate)
+class _Search:
+    """Searches block after block, by products of a cheap type as long as they serve."""
+
+    def __init__(self, cheap: torch.dtype, device: torch.device) -> None:
+        self._cheap = cheap
+        # Taken once: fresh memory for every block would take as long as its products.
+        self._scratch = torch.empty(SCRATCH // 4 * -(-FIRST // COLUMNS), device=device)
+        self._tried = self._lost = 0
+
+    def parts(self, query: _Side, k: int) -> list[_Best]:
+        """The queries in parts whose products with a block of candidates fit the memory."""
+        size = 2 if self._cheap == torch.bfloat16 else 4
+        step = max(min(SCRATCH // (COLUMNS * size), 2**17 // k), 1)
+        starts = range(0, len(query.vector_ND), step)
+        return [_Best(query.at(slice(start, start + step)), self._cheap, k) for start in starts]
+
+    def block(
+        self, parts: list[_Best], candidate: _Side, index_C: torch.Tensor, forbidden: sparse.csr_matrix | None
+    ) -> None:
+        """Adds to the parts what a block of candidates has to offer; rows of `forbidden` are those of all parts."""
+        if self._lost > max(PATIENCE, self._tried // 2):
+            self._cheap = torch.float32  # these vectors are too much alike for less
+        strips = -(-len(candidate.vector_ND) // COLUMNS)
+        padded = -(-len(candidate.vector_ND) // (strips * GROUP)) * strips * GROUP
+        cheap = rounded(candidate.vector_ND, self._cheap, by_row=False, padded=padded)
+        plain, start = None, 0
+        for best in parts:
+            rows = slice(start, start + len(best.score_RK))
+            start = rows.stop
+            block = _Block(candidate, index_C, None if forbidden is None else _pairs(forbidden[rows]))
+            # Before a row has K, its bar is so low that int8's wide bound lets nearly everything pass.
+            if self._cheap == torch.bfloat16 or (self._cheap == torch.int8 and bool((best.index_RK >= 0).all())):
+                self._tried += 1
+                if _search(best, best.cheap, block, cheap, self._scratch):
+                    continue
+                self._lost += 1
+            plain = plain or rounded(candidate.vector_ND, torch.float32, by_row=False, padded=padded)
+            query = rounded(best.query.vector_ND, torch.float32, by_row=True)
+            if not _search(best, query, block, plain, self._scratch):
+                _search_precisely(best, block)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of candidates, as one part of the queries meets it."""
+
+    candidate: _Side
+    index_C: torch.Tensor
+    blocked: tuple[torch.Tensor, torch.Tensor] | None
+    """Rows and columns of the pairs that may not appear."""
+
+
+def _search(best: _Best, query: Rounded, block: _Block, other: Rounded, scratch: torch.Tensor) -> bool:
+    """Adds to `best` what a block has to offer by the products of `query` and `other`, in short of its candidates.
+
+    False, with nothing added, if the products of this type can't tell too many of them apart.
+    """
+    candidate, blocked = block.candidate, block.blocked
+    (rows, k), (count, width) = best.score_RK.shape, candidate.vector_ND.shape
+    product_SRW = multiply(query.value_ND, other.value_ND.view(-(-count // COLUMNS), -1, width), scratch)
+    kind, (strips, _, strip) = product_SRW.dtype, product_SRW.shape
+    lowest = -torch.inf if kind.is_floating_point else -(2**31)
+    for number in range(count // strip, strips):
+        product_SRW[number, :, max(count - number * strip, 0) :] = lowest  # of padding
     if blocked is not None:
-        product_RC[blocked] = -torch.inf
+        product_SRW[blocked[1] // strip, blocked[0], blocked[1] % strip] = lowest
     # q·c - q̂·ĉ = (q - q̂)·ĉ + q·(c - ĉ); a sum of D products in any order is wrong by at most D roundings.
-    # The candidates' own errors aren't worth their computation: rounding to nearest gives this bound of them.
-    norm = candidate.norm_N.max()
-    error, width = norm * torch.finfo(product_RC.dtype).eps / 2, query.vector_ND.shape[1]
-    slack_R = best.error_R * (norm + error) + query.norm_N * error
-    slack_R = 1.01 * (slack_R + (2 * width + 32) * 2.0**-24 * query.norm_N * norm) + TINY
-    missing = -product_RC.shape[1] % GROUP
-    padded_RC = torch.nn.functional.pad(product_RC, (0, missing), value=-torch.inf) if missing else product_RC
-    grouped_RGG = padded_RC.view(len(product_RC), GROUP, -1)
-    # Rounding keeps order: what reaches the floor still does when both are rounded to the cheap type.
-    floor_R = _floor(best, slack_R).to(product_RC.dtype)
-    if product_RC.dtype == torch.bfloat16 and bool((floor_R > 0).all()):
-        # Above 0, bits are ordered as the numbers are, and integers are compared several times as fast.
-        grouped_RGG, floor_R = grouped_RGG.view(torch.int16), floor_R.view(torch.int16)
-    peak_RG = grouped_RGG.amax(dim=1)
-    near_H = (peak_RG >= floor_R[:, None]).flatten().nonzero().squeeze(1)
-    crowd = max(4 * k, 64) * len(product_RC)
-    if len(near_H) > crowd // 4 and peak_RG.shape[1] >= k:
-        # The k-th best group maximum stands for k different candidates.
-        reached_R = peak_RG.topk(k, dim=1).values[:, -1].view(product_RC.dtype).float()
-        reached_R = reached_R - reached_R.abs() * 2.0**-8 - 2 * slack_R
-        higher_R = torch.maximum(_floor(best, slack_R), reached_R).to(product_RC.dtype)
-        floor_R = higher_R.view(floor_R.dtype)
-        near_H = (peak_RG >= floor_R[:, None]).flatten().nonzero().squeeze(1)
+    norm, error = candidate.norm_N.max(), other.error_N.max()
+    slack_R = query.error_N * (norm + error) + best.query.norm_N * error
+    slack_R = 1.01 * (slack_R + (2 * width + 32) * 2.0**-24 * best.query.norm_N * norm) + TINY
+    unit_R = query.unit * other.unit
+    crowd = max(8 * k, 64) * rows
+    # Above 0, the bits of bfloat16 are ordered as the numbers are, and integers are compared several times as fast.
+    for view in (torch.int16, kind) if kind == torch.bfloat16 else (kind,):
+        grouped_SRGG = product_SRW.view(view).view(strips, rows, GROUP, -1)
+        peak_RG = torch.cat([grouped_RGG.amax(dim=1) for grouped_RGG in grouped_SRGG], dim=1)
+        # What a cheap product must reach to stand for one of the K best.
+        reach_R = best.score_RK[:, -1] - slack_R
+        floor_R = _in_units(reach_R, unit_R, kind).view(view)
+        near_H = _reaching(peak_RG, floor_R)
+        if len(near_H) > crowd // 8 and peak_RG.shape[1] >= k:
+            # The k-th best group maximum stands for k different candidates.
+            reached_R = (_kth_largest(peak_RG, k).view(kind).double() * unit_R).float()
+            reach_R = torch.maximum(reach_R, reached_R - reached_R.abs() * 2.0**-8 - 2 * slack_R)
+            floor_R = _in_units(reach_R, unit_R, kind).view(view)
+            near_H = _reaching(peak_RG, floor_R)
+        if view == kind or bool((floor_R > 0).all()):
+            break
     if len(near_H) > crowd:
-        _search_precisely(query, candidate, index_C, blocked, best)
-        return
+        return False
     row_H, group_H = near_H // peak_RG.shape[1], near_H % peak_RG.shape[1]
-    hit_HG = grouped_RGG[row_H, :, group_H]
-    hit_P, member_P = ((hit_HG >= floor_R[row_H, None]) & (hit_HG.view(product_RC.dtype) > -torch.inf)).nonzero(
-        as_tuple=True
-    )
-    _add(row_H[hit_P], member_P * grouped_RGG.shape[2] + group_H[hit_P], query, candidate, index_C, best)
+    groups = grouped_SRGG.shape[3]
+    strip_H, group_H = group_H // groups, group_H % groups
+    hit_P, member_P = (grouped_SRGG[strip_H, row_H, :, group_H] >= floor_R[row_H, None]).nonzero(as_tuple=True)
+    column_P = strip_H[hit_P] * strip + member_P * groups + group_H[hit_P]
+    _add(best, row_H[hit_P], column_P, block)
+    return True
 
 
-def _search_precisely(
-    query: _Side,
-    candidate: _Side,
-    index_C: torch.Tensor,
-    blocked: tuple[torch.Tensor, torch.Tensor] | None,
-    best: _Best,
-) -> None:
-    """`_search` by float64 products, for a block with too many candidates that the cheap products can't tell apart."""
-    k = best.score_RK.shape[1]
+def _in_units(floor_R: torch.Tensor, unit_R: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """What products of a type must reach where they mean at least `floor_R`; more than what marks a blocked pair."""
+    exact_R = floor_R.double() / unit_R
+    if kind.is_floating_point:
+        # Rounding keeps order: what reaches the floor still does when both are rounded to the cheap type.
+        return exact_R.to(kind).clamp_min(torch.finfo(kind).min)
+    return exact_R.floor().clamp(1 - 2**31, 2**31 - 1).to(kind)
+
+
+def _kth_largest(peak_RG: torch.Tensor, k: int) -> torch.Tensor:
+    """Of each row (R,)."""
+    if peak_RG.device.type == "cpu" and peak_RG.dtype != torch.bfloat16:
+        # NumPy selects 5 times as fast, but knows no bfloat16.
+        return torch.from_numpy(np.partition(peak_RG.numpy(), -k, axis=1)[:, -k].copy())
+    return peak_RG.topk(k, dim=1).values[:, -1]
+
+
+def _reaching(peak_RG: torch.Tensor, floor_R: torch.Tensor) -> torch.Tensor:
+    """Flat places (H,) of what reaches its row's floor."""
+    if peak_RG.device.type == "cpu" and peak_RG.dtype != torch.bfloat16:
+        # NumPy finds few places among many 5 times as fast, but knows no bfloat16.
+        return torch.from_numpy(np.flatnonzero(peak_RG.numpy() >= floor_R.numpy()[:, None]))
+    return (peak_RG >= floor_R[:, None]).flatten().nonzero().squeeze(1)
+
+
+def _search_precisely(best: _Best, block: _Block) -> None:
+    """`_search` by float64 products, for a block with too many candidates that float32 products can't tell apart."""
+    query, candidate, blocked, k = best.query, block.candidate, block.blocked, best.score_RK.shape[1]
     for start in range(0, len(query.vector_ND), PRECISE_ROWS):
         rows = slice(start, min(start + PRECISE_ROWS, len(query.vector_ND)))
         product_RC = query.vector_ND[rows].double() @ candidate.vector_ND.double().T
@@ -215,23 +290,16 @@ def _search_precisely(
         if product_RC.shape[1] >= k:
             floor_R = torch.maximum(floor_R, product_RC.topk(k, dim=1).values[:, -1] - 2 * slack_R)
         row_P, column_P = ((product_RC >= floor_R[:, None]) & (product_RC > -torch.inf)).nonzero(as_tuple=True)
-        _add(row_P + start, column_P, query, candidate, index_C, best)
+        _add(best, row_P + start, column_P, block)
 
 
-def _floor(best: _Best, slack_R: torch.Tensor) -> torch.Tensor:
-    """What a cheap product must reach to stand for one of the K best (R,)."""
-    return best.score_RK[:, -1] - slack_R
-
-
-def _add(
-    row_P: torch.Tensor, column_P: torch.Tensor, query: _Side, candidate: _Side, index_C: torch.Tensor, best: _Best
-) -> None:
+def _add(best: _Best, row_P: torch.Tensor, column_P: torch.Tensor, block: _Block) -> None:
     """Scores pairs and adds them to `best`."""
-    columns = len(candidate.vector_ND)
+    columns = len(block.candidate.vector_ND)
     pair_P = (row_P * columns + column_P).sort().values
     row_P, column_P = pair_P // columns, pair_P % columns
     score = _scores if pair_P.device.type == "cpu" else _scores_by_tree
-    best.add(row_P, index_C.to(pair_P.device)[column_P], score(row_P, column_P, query, candidate))
+    best.add(row_P, block.index_C.to(pair_P.device)[column_P], score(row_P, column_P, best.query, block.candidate))
 
 
 def _scores(row_P: torch.Tensor, column_P: torch.Tensor, query: _Side, candidate: _Side) -> torch.Tensor:
@@ -269,9 +337,9 @@ def _sum(term_PD: torch.Tensor) -> torch.Tensor:
     return term_PD[:, 0]
 
 
-def _blocked(forbidden: sparse.csc_matrix, kept: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns of a block's forbidden pairs."""
-    pairs = forbidden[:, kept].tocoo()
+def _pairs(forbidden: sparse.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of forbidden pairs."""
+    pairs = forbidden.tocoo()
     return torch.from_numpy(pairs.row.astype(np.int64)), torch.from_numpy(pairs.col.astype(np.int64))
 
 
@@ -292,12 +360,3 @@ def _earlier_copies(vector_ND: Embeddings) -> npt.NDArray[np.int64]:
     copies_N = np.empty(len(vector_ND), dtype=np.int64)
     copies_N[order_N] = np.arange(len(vector_ND)) - begin_N
     return copies_N
-
-
-def _cheap(device: torch.device) -> torch.dtype:
-    """The type of the first products: bfloat16 where the CPU multiplies it natively.
-
-    A GPU may add bfloat16 products up in bfloat16, which our bound doesn't cover; it has float32 to spare.
-    """
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32

@@ -11,6 +11,18 @@ from pydantic import BaseModel, ValidationError
 if TYPE_CHECKING:
     from pairloom.tasks.pipeline import Pipeline
 
+TEMPLATE = Path(__file__).with_name("template.yaml")
+
+
+def write_template(file: Path, *, force: bool = False) -> None:
+    """Write a file of pipelines to start from. Raises ValueError where `file` exists, unless forced."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write(TEMPLATE.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ValueError(f"{file} is there already: name another file, or write over it with --force") from None
+
 
 def pipeline_names(file: Path) -> list[str]:
     """The names of the pipelines that a file holds, in its order."""
@@ -21,6 +33,28 @@ def pipeline_folder(file: Path, name: str | None = None, *, root: Path | None = 
     """Where the pipeline `name` of a file, or its only one, is stored; nothing else of it is looked at."""
     name, _, stored = _chosen(file, name, root)
     return stored / name
+
+
+def folder_at(place: Path, name: str | None = None) -> Path:
+    """Where a pipeline is stored, by a file of pipelines, the root they store under, or its own folder.
+
+    Raises ValueError where `place` holds several and no `name` chooses, or not the one named.
+    """
+    if not place.is_dir():
+        return pipeline_folder(place, name)
+    place = place.resolve()
+    if name is None and (place / "releases").is_dir():
+        return place
+    stored = sorted(path.parent.name for path in place.glob("*/releases"))
+    if name is None and len(stored) == 1:
+        return place / stored[0]
+    if not stored:
+        raise ValueError(f"{place} holds no pipeline that has a release")
+    if name is None:
+        raise ValueError(f"{place} holds several pipelines: choose one ({', '.join(stored)})")
+    if name not in stored:
+        raise ValueError(f"{place} has no pipeline {name!r}{_nearest(name, stored)}: it holds {', '.join(stored)}")
+    return place / name
 
 
 def load_pipeline(
@@ -83,7 +117,7 @@ def _read(file: Path) -> dict[str, Any]:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
-            f"no file {file}: name yours with --file, or start from the template in pipelines.yaml"
+            f"no file {file}: name yours with --file, or let `pairloom init` write one to start from"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error

@@ -1,12 +1,14 @@
 """The demo: from nothing to a searchable release of some thousand icons."""
 
+import shutil
+import sys
 import time
 from pathlib import Path
 
 from rich.text import Text
 
 import pairloom
-from pairloom.flows.config import load_pipeline
+from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.flows.here import run_here
 from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
@@ -18,7 +20,7 @@ from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_sheet
 from pairloom.storage.files import make_writable
 
-FILE = Path(pairloom.__file__).parents[1] / "pipelines.yaml"
+SHIPPED = Path(pairloom.__file__).with_name("pipelines.yaml")
 QUERIES = (
     Query(text="trash"),
     Query(text="arrow left"),
@@ -33,7 +35,7 @@ QUERIES = (
 def run_demo(root: Path | None, sheet: Path) -> None:
     """Render the icons, run the night, ask a few queries, leave a page with the hits and say what to try next."""
     started = time.monotonic()
-    pipeline = load_pipeline(FILE, "demo", root=root)
+    pipeline = load_pipeline(_file(), "demo", root=root)
     make_writable(pipeline.folder)
     with bar("render") as show:
         count = render_icons(pipeline.sources[0].path.parent, progress=show)
@@ -46,8 +48,10 @@ def run_demo(root: Path | None, sheet: Path) -> None:
     for title, result in answers:
         out.print(Text(f"{title:<26} {first_texts(result)}"), overflow="ellipsis", no_wrap=True)
     out.print(Text(f"\nDone in {time.monotonic() - started:,.0f} seconds. Open {sheet} to see the hits. Then try:"))
+    name = "pairloom" if shutil.which("pairloom") == sys.argv[0] else sys.argv[0]
+    there = f" --root {root}" if root else ""
     for command in NEXT:
-        out.print(Text(f"  .venv/bin/pairloom {command}", style="bold"))
+        out.print(Text(f"  {name} {command}{there}", style="bold"))
 
 
 NEXT = (
@@ -57,6 +61,16 @@ NEXT = (
     "status -p demo",
     "run -p demo",
 )
+
+
+def _file() -> Path:
+    """The working directory's file of pipelines, written where there is none."""
+    file = Path("pipelines.yaml")
+    if not file.exists():
+        file.write_bytes(SHIPPED.read_bytes())
+    if "demo" not in pipeline_names(file):
+        raise ValueError(f"{file.resolve()} holds other pipelines: run the demo in a folder of its own")
+    return file
 
 
 def first_texts(result: SearchResult) -> str:

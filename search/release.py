@@ -4,13 +4,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pairloom.storage.files import FileDigests, damage
+from pairloom.storage.files import DamagedError, FileDigests, damage
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
     from pairloom.models.encoder import Encoder
     from pairloom.models.reranker import Reranker
+    from pairloom.search.query import Query, SearchResult
 
 
 class OpenRelease:
@@ -35,12 +36,24 @@ class OpenRelease:
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
-        """The current release of the pipeline in `folder`, or release `number`; ValueError where there is none."""
+        """The current release of the pipeline in `folder`, or release `number`.
+
+        Raises ValueError where there is none, or where the one asked for is not whole.
+        """
         log = release_log(folder)
-        record = log.current() if number is None else log.read(number)
+        try:
+            record = log.current() if number is None else log.read(number)
+        except DamagedError as error:
+            raise ValueError(str(error)) from error
         if record is None:
             raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
         return cls(folder, record)
+
+    def search(self, query: "Query | str", *, k: int = 10, where: str | None = None) -> "SearchResult":
+        """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`."""
+        from pairloom.search.query import Query, search
+
+        return search(self, Query(text=query) if isinstance(query, str) else query, k=k, where=where)
 
     @cached_property
     def encoder(self) -> "Encoder":

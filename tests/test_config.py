@@ -70,14 +70,6 @@ def test_every_shipped_pipeline_is_valid(file: str) -> None:
         assert load_pipeline(PROJECT / file, name).name == name
 
 
-def test_the_template_in_the_shipped_file_is_valid_once_uncommented(tmp_path: Path) -> None:
-    text = (PROJECT / "pipelines.yaml").read_text(encoding="utf-8")
-    start = text.index("  # mine:")
-    lines = text[start:].split("\n")[:4]
-    uncommented = text[:start] + "\n".join(line.replace("  # ", "  ", 1) for line in lines)
-    assert load_pipeline(write(tmp_path, uncommented), "mine").sources[0].kind == "folder"
-
-
 def test_root_and_overrides_come_from_the_command_line(tmp_path: Path) -> None:
     file = write(tmp_path, DESIGNED)
     overrides = ["training.max_minutes=1", "gate.min.text_to_image_recall@10=0.5", "objective.0.weight=2", "model={}"]

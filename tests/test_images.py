@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pairloom.storage.images import worker as image_worker
+import pairloom
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode, open_query_image
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
@@ -332,7 +332,7 @@ def test_a_child_imports_nothing_heavy_and_not_the_main_module(tmp_path: Path) -
         "from pairloom.storage.images.decoding import IngestConfig, decode\n"
         "print(list(decode([(1, Path(sys.argv[1]))], IngestConfig(workers=1)))[0][1].width)\n"
     )
-    root = str(Path(image_worker.__file__).parents[3])
+    root = str(Path(pairloom.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, tmp_path / "main.py", tmp_path / "a.png"],
         env={**os.environ, "PYTHONPATH": root},

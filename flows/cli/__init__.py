@@ -4,6 +4,7 @@
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -25,8 +26,20 @@ def main() -> None:
     app()
 
 
+def _show_version(asked: bool) -> None:
+    from pairloom.flows.cli.version import version
+
+    if asked:
+        typer.echo(version())
+        raise typer.Exit
+
+
 @app.callback()
-def start() -> None:
+def start(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version and commit.")
+    ] = False,
+) -> None:
     """Image–text pairs to cross-modal search, every night, unattended."""
     # Prefect would send usage data from here; who wants that can say DO_NOT_TRACK=0.
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -178,6 +178,20 @@ def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> No
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write.")] = DEFAULT_FILE,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a file of pipelines to start from, for your folder of pictures or your captions file."""
+    from pairloom.flows.config import write_template
+
+    with errors_in_one_line():
+        write_template(file, force=force)
+    option = "" if file == DEFAULT_FILE else f" --file {file}"
+    typer.echo(f"{file} is written. Name your pictures in it, then: pairloom run{option}")
+
+
+@app.command()
 def demo(
     root: Root = None,
     sheet: Annotated[Path, typer.Option(help="Where to write the page of hits.")] = Path("contact-sheet.html"),

@@ -7,7 +7,8 @@ beside whatever cheap type it meets.
 """
 
 # Q = queries, C = candidates, D = embedding, K = neighbours, R = queries of a block, N = vectors of one side,
-# G = groups of a block's columns, H = groups with a hit, P = pairs, W = pairs a row
+# G = groups of a block's columns, H = groups with a hit, P = pairs, W = pairs a row or columns of a strip,
+# S = strips of a block, M = rows that begin alike
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -345,18 +346,27 @@ def _pairs(forbidden: sparse.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _earlier_copies(vector_ND: Embeddings) -> npt.NDArray[np.int64]:
     """How many rows before each are equal to it, bit for bit (N,)."""
-    bits_ND = vector_ND.view(np.uint32)
-    weight_D = np.random.default_rng(0).integers(2**63, size=vector_ND.shape[1], dtype=np.uint64) | np.uint64(1)
-    digest_N = np.empty(len(vector_ND), dtype=np.uint64)
-    for start in range(0, len(vector_ND), COLUMNS // 8):
-        rows = slice(start, start + COLUMNS // 8)
-        digest_N[rows] = (bits_ND[rows] * weight_D).sum(axis=1, dtype=np.uint64)
-    order_N = np.argsort(digest_N, kind="stable")
-    fresh_N = np.ones(len(vector_ND), dtype=bool)
-    same = np.flatnonzero(digest_N[order_N[1:]] == digest_N[order_N[:-1]])
-    for row in same:  # equal digests are only likely to be equal rows
-        fresh_N[row + 1] = not np.array_equal(bits_ND[order_N[row]], bits_ND[order_N[row + 1]])
-    begin_N = np.maximum.accumulate(np.where(fresh_N, np.arange(len(vector_ND)), 0))
-    copies_N = np.empty(len(vector_ND), dtype=np.int64)
-    copies_N[order_N] = np.arange(len(vector_ND)) - begin_N
+    bits_ND, copies_N = vector_ND.view(np.uint32), np.zeros(len(vector_ND), dtype=np.int64)
+    # Few rows have even their first numbers in common, and only those are read to the end.
+    head_N = _digests(bits_ND[:, :4])
+    sorted_N = np.sort(head_N)
+    rows_M = np.flatnonzero(np.isin(head_N, sorted_N[1:][sorted_N[1:] == sorted_N[:-1]]))
+    digest_M = np.empty(len(rows_M), dtype=np.uint64)
+    for start in range(0, len(rows_M), COLUMNS // 8):
+        part = slice(start, start + COLUMNS // 8)
+        digest_M[part] = _digests(bits_ND[rows_M[part]])
+    order_M = np.argsort(digest_M, kind="stable")
+    fresh_M = np.ones(len(rows_M), dtype=bool)
+    for place in np.flatnonzero(digest_M[order_M[1:]] == digest_M[order_M[:-1]]):  # only likely to be equal rows
+        one, other = bits_ND[rows_M[order_M[place]]], bits_ND[rows_M[order_M[place + 1]]]
+        fresh_M[place + 1] = not np.array_equal(one, other)
+    places_M = np.arange(len(rows_M))
+    copies_N[rows_M[order_M]] = places_M - np.maximum.accumulate(np.where(fresh_M, places_M, 0))
     return copies_N
+
+
+def _digests(bits_ND: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
+    """A number for each row (N,), the same for equal ones."""
+    weight_D = np.random.default_rng(0).integers(2**63, size=bits_ND.shape[1], dtype=np.uint64) | np.uint64(1)
+    digest_N: npt.NDArray[np.uint64] = (bits_ND * weight_D).sum(axis=1, dtype=np.uint64)
+    return digest_N

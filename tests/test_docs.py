@@ -14,7 +14,8 @@ from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *(PROJECT / "benchmarks").glob("*.md")])
-COMMANDS = get_command(app).commands  # type: ignore[attr-defined]  # Typer's command is a group: it holds several
+PROGRAM = get_command(app)
+COMMANDS = PROGRAM.commands  # type: ignore[attr-defined]  # Typer's command is a group: it holds several
 
 
 def maker() -> ModuleType:
@@ -34,9 +35,10 @@ def test_the_configuration_page_is_fresh() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    known = {*COMMANDS, *(option for parameter in PROGRAM.params for option in parameter.opts)}
     for name in re.findall(r"pairloom ([a-z-]+)", text):
-        assert name in COMMANDS, name
-    for name, rest in re.findall(r"pairloom ([a-z-]+)([^`\n]*)", text):
+        assert name in known, name
+    for name, rest in re.findall(r"pairloom ([a-z][a-z-]*)([^`\n]*)", text):
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest.split("#")[0])) <= options, name
 

@@ -19,7 +19,6 @@ from typing import TypeVar
 from PIL.Image import Image
 from PIL.Image import open as open_image
 
-import pairloom
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
 from pairloom.storage.images.worker import message, read_message, understood
@@ -169,7 +168,8 @@ class _Child:
     def _start(self) -> None:
         if self._interrupted:
             raise RuntimeError("decoding was stopped")
-        here = str(Path(pairloom.__file__).parents[1])
+        # Where `pairloom` was found, not where this file lies: in a checkout without links that is elsewhere.
+        here = str(Path(str(sys.modules["pairloom"].__file__)).parents[1])
         # Only what Python needs to start: a child that reads hostile files has no use for secrets.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.interrupt import watch
+
 if TYPE_CHECKING:
     from search.release import OpenRelease
     from tasks.pipeline import Pipeline
@@ -41,6 +43,7 @@ HELD = 3
 
 def main() -> None:
     """Run the command line; bad usage or configuration exits 2, a failure 1, each with one clear line."""
+    watch.begin()
     app()
 
 

@@ -3,15 +3,20 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 from prefect import Flow
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from flows.interrupt import watch
 from tasks.pipeline import Pipeline
-from tasks.stage import listen
+from tasks.stage import listen, standing
 
 R = TypeVar("R")
 
@@ -40,6 +45,7 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
     Shows progress on standard error; `quiet` only keeps the bars away.
     """
     call = flow if PREFECT_API_URL.value() else flow.fn
+    watch.last_words = partial(copy_context().run, _tell_prefect)
     with stage_bars(quiet=quiet):
         return call(pipeline)
 
@@ -47,6 +53,7 @@ def run_flow(flow: Flow[[Pipeline], R], pipeline: Pipeline, *, quiet: bool) -> R
 @contextmanager
 def stage_bars(*, quiet: bool) -> Iterator[None]:
     """A bar for every stage that runs inside; where `quiet`, or where there is no terminal, lines in the log."""
+    watch.stage = _stage
     if quiet or not err.is_terminal:
         logging.getLogger("tasks").setLevel(logging.INFO)
         yield
@@ -65,3 +72,15 @@ def stage_bars(*, quiet: bool) -> Iterator[None]:
 
         listen(hear)
         yield
+
+
+def _stage() -> str | None:
+    now = standing()
+    return now.stage if now else None
+
+
+def _tell_prefect() -> None:
+    now = standing()
+    if now and now.flow_run_id:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(now.flow_run_id, Crashed(message=f"Interrupted in {now.stage}."), force=True)

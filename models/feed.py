@@ -3,12 +3,14 @@
 # N = items, T = unique texts, K = hard negatives an anchor, B = global batch, b = this rank's share of it,
 # U = its unique texts, L = tokens
 
-import queue
+import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Literal, Self
 
 import numpy as np
@@ -141,7 +143,11 @@ class BatchSource:
 
 
 class Feed:
-    """Batches in order, made by a thread of their own, and how long they were waited for."""
+    """Batches in order, made by a thread of their own, and how long they were waited for.
+
+    An interrupt may come between any two steps of Python: between taking a lock and giving it back, too. So the two
+    threads share nothing but queues whose operations are single ones (`SimpleQueue`).
+    """
 
     def __init__(self, make: Callable[[int], ReadyBatch], first_step: int) -> None:
         self.waited = 0.0
@@ -162,35 +168,41 @@ class Feed:
     def next(self) -> ReadyBatch:
         """The next batch. Raises what its making raised."""
         began = time.perf_counter()
-        batch = self._ready.get()
+        batch = self._made.get()
         self.waited += time.perf_counter() - began
+        self._wanted.put(next(self._steps))
         if isinstance(batch, BaseException):
             raise batch
         return batch
 
     def _start(self, make: Callable[[int], ReadyBatch], step: int) -> None:
-        self._ready: queue.Queue[ReadyBatch | BaseException] = queue.Queue(AHEAD)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(make, step), name="feed", daemon=True)
+        self._wanted: SimpleQueue[int | None] = SimpleQueue()
+        self._made: SimpleQueue[ReadyBatch | BaseException] = SimpleQueue()
+        self._steps = itertools.count(step)
+        for ahead in itertools.islice(self._steps, AHEAD + 1):
+            self._wanted.put(ahead)
+        queues = (self._wanted, self._made)
+        self._thread = threading.Thread(target=_make_batches, args=(make, *queues), name="feed", daemon=True)
         self._thread.start()
 
     def _end(self) -> None:
-        self._over.set()
-        self._thread.join()
+        """Waits for the batch in the making, and for no other."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._wanted.get_nowait()
+        self._wanted.put(None)
+        # One whose start was interrupted is not waited for: it may never run.
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def _run(self, make: Callable[[int], ReadyBatch], step: int) -> None:
-        while not self._over.is_set():
-            made: ReadyBatch | BaseException
-            try:
-                made = make(step)
-            except BaseException as error:  # handed to whoever asks for the batch
-                made = error
-            while not self._over.is_set():
-                try:
-                    self._ready.put(made, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(made, BaseException):
-                return
-            step += 1
+
+def _make_batches(
+    make: Callable[[int], ReadyBatch],
+    wanted: "SimpleQueue[int | None]",
+    made: "SimpleQueue[ReadyBatch | BaseException]",
+) -> None:
+    while (step := wanted.get()) is not None:
+        try:
+            made.put(make(step))
+        except BaseException as error:  # handed to whoever asks for the batch
+            made.put(error)

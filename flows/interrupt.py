@@ -1,13 +1,13 @@
 """Ctrl-C on the command line: one line that says how to go on, exit status 130, and nothing left running.
 
 All that is stored survives a kill at any moment, so an interrupt has nothing to unwind: it ends the process as a kill
-would, with good manners. SIGINT is blocked in every thread and taken by one that waits for it (`sigwait`). So it never
-raises KeyboardInterrupt in the middle of anything, works while the main thread is deep in a library, and reaches none
-of our children, which inherit the block, though a terminal sends it to all of them. This module is loaded first, and
-itself loads nothing that takes time.
+would, with good manners. A thread of its own hears of SIGINT through a pipe (`signal.set_wakeup_fd`), which works while
+the main thread is deep in a library, and KeyboardInterrupt is never raised. Every other thread blocks SIGINT: children
+inherit that, so none of them gets the SIGINT that a terminal sends to all. This module is loaded first, and itself
+loads nothing that takes time.
 """
 
-import _thread
+import atexit
 import contextlib
 import os
 import shlex
@@ -49,18 +49,24 @@ class Watch:
         if self._begun or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             return
         self._begun = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        heard, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, _pause)
-        threading.Thread(target=self._wait, name="interrupts", daemon=True).start()
+        # Started before the others block it, this thread alone does not.
+        threading.Thread(target=self._wait, args=(heard,), name="interrupts", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # When all is done, Python's last steps would restore what the system does to those who don't listen.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
-    def _wait(self) -> None:
+    def _wait(self, heard: int) -> None:
         # Now: later, a main thread that has stopped amid an import would keep it from being loaded.
         import psutil  # noqa: F401
 
-        signal.sigwait({signal.SIGINT})
+        _next_interrupt(heard)
         # No daemon: a main thread that comes to its end meanwhile waits for it.
         threading.Thread(target=self._end, name="interrupted").start()
-        signal.sigwait({signal.SIGINT})
+        _next_interrupt(heard)
         _leave(patience=0.0)
 
     def _end(self) -> None:
@@ -86,6 +92,11 @@ watch = Watch()
 """This process's."""
 
 
+def _next_interrupt(heard: int) -> None:
+    while os.read(heard, 1) != bytes([signal.SIGINT]):
+        pass  # other signals with a handler in Python are announced, too
+
+
 def _say(line: str) -> None:
     """Write the line as the last that this process says: what still runs must not write over it, nor complain."""
     terminal = os.isatty(2)
@@ -98,8 +109,6 @@ def _say(line: str) -> None:
 
 def _leave(*, patience: float) -> NoReturn:
     """End all children, theirs too, and this process."""
-    # The handler, `_pause`, runs in the main thread: nothing more begins there, no child either.
-    _thread.interrupt_main(signal.SIGINT)
     try:
         _end_children(patience)
     finally:
@@ -140,5 +149,6 @@ def _runs(process: "psutil.Process") -> bool:
 
 
 def _pause(*_: object) -> None:
+    # The handler, in the main thread: nothing more begins there, no child either.
     while True:
         time.sleep(3600)

@@ -3,10 +3,11 @@
 # N = items, T = unique texts, K = hard negatives an anchor, B = global batch, b = this rank's share of it,
 # U = its unique texts, L = tokens
 
+import _thread
 import contextlib
 import itertools
-import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -142,12 +143,22 @@ class BatchSource:
         return Targets.from_sparse(self.items.relations.text_targets(items_B, texts_B), device)
 
 
-class Feed:
-    """Batches in order, made by a thread of their own, and how long they were waited for.
+@dataclass
+class _Shared:
+    """What the thread that makes batches and the one that takes them share.
 
-    An interrupt may come between any two steps of Python: between taking a lock and giving it back, too. So the two
-    threads share nothing but queues whose operations are single ones (`SimpleQueue`).
+    An interrupt may come between any two steps of Python: between taking a lock and giving it back, too, even inside
+    `threading`. So here are only things whose operations are single steps.
     """
+
+    wanted: "SimpleQueue[int | None]" = field(default_factory=SimpleQueue)
+    made: "SimpleQueue[ReadyBatch | BaseException]" = field(default_factory=SimpleQueue)
+    busy: bool = False
+    """Whether the thread has begun, and not ended."""
+
+
+class Feed:
+    """Batches in order, made by a thread of their own, and how long they were waited for."""
 
     def __init__(self, make: Callable[[int], ReadyBatch], first_step: int) -> None:
         self.waited = 0.0
@@ -168,41 +179,38 @@ class Feed:
     def next(self) -> ReadyBatch:
         """The next batch. Raises what its making raised."""
         began = time.perf_counter()
-        batch = self._made.get()
+        batch = self._shared.made.get()
         self.waited += time.perf_counter() - began
-        self._wanted.put(next(self._steps))
+        self._shared.wanted.put(next(self._steps))
         if isinstance(batch, BaseException):
             raise batch
         return batch
 
     def _start(self, make: Callable[[int], ReadyBatch], step: int) -> None:
-        self._wanted: SimpleQueue[int | None] = SimpleQueue()
-        self._made: SimpleQueue[ReadyBatch | BaseException] = SimpleQueue()
+        self._shared = shared = _Shared()
+        # Where an interrupt comes before the block is entered, nobody calls `_end`.
+        weakref.finalize(self, shared.wanted.put, None)
         self._steps = itertools.count(step)
         for ahead in itertools.islice(self._steps, AHEAD + 1):
-            self._wanted.put(ahead)
-        queues = (self._wanted, self._made)
-        self._thread = threading.Thread(target=_make_batches, args=(make, *queues), name="feed", daemon=True)
-        self._thread.start()
+            shared.wanted.put(ahead)
+        _thread.start_new_thread(_make_batches, (make, shared))
 
     def _end(self) -> None:
         """Waits for the batch in the making, and for no other."""
+        shared = self._shared
         with contextlib.suppress(Empty):
             while True:
-                self._wanted.get_nowait()
-        self._wanted.put(None)
-        # One whose start was interrupted is not waited for: it may never run.
-        if self._thread.is_alive():
-            self._thread.join()
+                shared.wanted.get_nowait()
+        shared.wanted.put(None)
+        while shared.busy:
+            time.sleep(0.001)
 
 
-def _make_batches(
-    make: Callable[[int], ReadyBatch],
-    wanted: "SimpleQueue[int | None]",
-    made: "SimpleQueue[ReadyBatch | BaseException]",
-) -> None:
-    while (step := wanted.get()) is not None:
+def _make_batches(make: Callable[[int], ReadyBatch], shared: _Shared) -> None:
+    shared.busy = True
+    while (step := shared.wanted.get()) is not None:
         try:
-            made.put(make(step))
+            shared.made.put(make(step))
         except BaseException as error:  # handed to whoever asks for the batch
-            made.put(error)
+            shared.made.put(error)
+    shared.busy = False

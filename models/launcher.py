@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.child_process import follow_parent
+from models.child_process import follow_parent, unheard_by_children
 from models.distributed import launched
 from models.trainer import TrainingConfig
 
@@ -53,7 +53,8 @@ def launch(
     watcher = threading.Thread(target=within, args=(_watch, watch, over), daemon=True)
     watcher.start()
     try:
-        elastic_launch(config, _rank)(function, *arguments)
+        with unheard_by_children():
+            elastic_launch(config, _rank)(function, *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         # What a process wrote of its end is a document, what the agent saw of it a sentence.

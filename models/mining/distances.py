@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from models.child_process import follow_parent
+from models.child_process import follow_parent, unheard_by_children
 from models.relations import Indices
 
 Masses = npt.NDArray[np.float64]
@@ -133,8 +133,10 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[npt.NDArray[np.f
             yield found
 
     try:
-        for worker, (_, theirs) in zip(workers, pipes, strict=True):
-            worker.start()
+        with unheard_by_children():
+            for worker in workers:
+                worker.start()
+        for _, theirs in pipes:
             theirs.close()
         yield run
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:

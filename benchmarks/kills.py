@@ -23,6 +23,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
@@ -98,9 +99,9 @@ def half_written(checkpoints: Path) -> set[tuple[str, int]]:
     return {(folder.name, folder.stat().st_mtime_ns) for folder in checkpoints.glob("*.partial")}
 
 
-def wait_for(process: BaseProcess, checkpoints: Path, seen: set[str], pattern: str) -> bool:
-    """Until a folder that isn't among `seen` fits the pattern; false where the child ended before."""
-    while process.is_alive():
+def wait_for(runs: Callable[[], bool], checkpoints: Path, seen: set[str], pattern: str) -> bool:
+    """Until a folder that isn't among `seen` fits the pattern; false where the child no longer `runs` before."""
+    while runs():
         if {folder.name for folder in checkpoints.glob(pattern)} - seen:
             return True
         time.sleep(0.0005)
@@ -111,11 +112,11 @@ def kill_once(process: BaseProcess, checkpoints: Path, random: np.random.Generat
     """Kills the child at a random moment; the moment's kind, or none where the training ended before it."""
     kind = str(random.choice(["start", "anywhere", "writing"], p=[0.2, 0.4, 0.4]))
     seen = {folder.name for folder in checkpoints.glob("step-*")}
-    if kind != "start" and not wait_for(process, checkpoints, seen, "step-*[0-9]"):
+    if kind != "start" and not wait_for(process.is_alive, checkpoints, seen, "step-*[0-9]"):
         return None
     if kind == "writing":
         seen = {folder.name for folder in checkpoints.glob("step-*")}
-        if not wait_for(process, checkpoints, seen, "*.partial"):
+        if not wait_for(process.is_alive, checkpoints, seen, "*.partial"):
             return None
     time.sleep(random.uniform(0, {"start": 0.5, "anywhere": 0.3, "writing": 0.03}[kind]))
     process.kill()

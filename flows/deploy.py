@@ -4,6 +4,10 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import cast
+from uuid import UUID
 
 import rich
 from prefect.client.orchestration import get_client
@@ -14,10 +18,12 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from pairloom.flows.deployed import FLOWS, nightly
+from pairloom.flows.interrupt import watch
 from pairloom.flows.local_server import prefect_server
 from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 
@@ -77,8 +83,10 @@ def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
     served = [deployment for pipeline in here for deployment in deployments(pipeline, pooled=False)]
     with prefect_server() as address:
         runner = _Runner()
-        for deployment in served:
-            runner.add_deployment(deployment)
+        # Prefect types the call for async callers too; in this sync one it gives the id.
+        ids = [cast(UUID, runner.add_deployment(deployment)) for deployment in served]
+        scheduled = [each for each, deployment in zip(ids, served, strict=True) if deployment.schedules]
+        watch.last_words = partial(copy_context().run, runner.say_goodbye, scheduled)
         rich.print(f"Serving {', '.join(each.name for each in pipelines)}: {address} · Ctrl-C ends it", file=sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(runner.start())
@@ -86,6 +94,14 @@ def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
 
 class _Runner(Runner):
     """Prefect's runner, made to end on SIGTERM: its own handler leaves the event loop and its runs in the middle."""
+
+    def say_goodbye(self, scheduled: Sequence[UUID]) -> None:
+        """Tell the server what ends here at once: the runs under way, and these deployments' schedules."""
+        with get_client(sync_client=True) as client:
+            for run in self._process_manager.flow_run_ids():
+                client.set_flow_run_state(run, Cancelled(message="Interrupted."), force=True)
+            for deployment in scheduled:
+                client.pause_deployment(deployment)
 
     def handle_sigterm(self, *_args: object, **_kwargs: object) -> None:
         """Cancel the runs and stop."""

@@ -1,11 +1,15 @@
 """A night or a stage run in this process, with progress on standard error."""
 
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 from pairloom.flows.configured_server import server_is_configured
+from pairloom.flows.interrupt import watch
 from pairloom.flows.show.progress import stage_bars
 from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.stage import standing
 
 R = TypeVar("R")
 
@@ -15,6 +19,7 @@ def run_here(function: Callable[[Pipeline], R], pipeline: Pipeline, *, quiet: bo
 
     Shows progress on standard error; `quiet` only keeps the bars away.
     """
+    watch.last_words = partial(copy_context().run, _tell_prefect)
     with stage_bars(quiet=quiet):
         return _as_flow(function)(pipeline) if server_is_configured() else function(pipeline)
 
@@ -24,3 +29,13 @@ def _as_flow(function: Callable[[Pipeline], R]) -> Callable[[Pipeline], R]:
 
     flow: Callable[[Pipeline], R] = getattr(deployed, function.__name__)
     return flow
+
+
+def _tell_prefect() -> None:
+    now = standing()
+    if now and now.flow_run_id:
+        from prefect.client.orchestration import get_client
+        from prefect.states import Crashed
+
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(now.flow_run_id, Crashed(message=f"Interrupted in {now.stage}."), force=True)

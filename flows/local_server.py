@@ -11,8 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_HOST, PREFECT_SERVER_API_PORT, temporary_settings
 
@@ -32,11 +31,11 @@ def prefect_server() -> Iterator[str]:
     # An interrupted start must stop the server, too.
     previous = signal.signal(signal.SIGTERM, _exit)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    with tempfile.NamedTemporaryFile(prefix="prefect-server-", suffix=".log") as log:
+    with tempfile.TemporaryFile() as log:
         # A session of its own: Ctrl-C reaches us alone, and runs still find a server while they end.
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
-            _wait(process, address, Path(log.name))
+            _wait(process, address, log)
             with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
                 yield address
         finally:
@@ -54,11 +53,12 @@ def _check_port(host: str, port: int) -> None:
         ) from error
 
 
-def _wait(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", address: str, log: BinaryIO) -> None:
     give_up = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            said = log.read_text(errors="replace").strip().splitlines()[-1:]
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()[-1:]
             raise RuntimeError(f"the Prefect server ended with status {process.returncode}: {' '.join(said)}")
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{address}/api/health"):
             return

@@ -183,6 +183,7 @@ def _distinct(names: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _interrupted_after(connection: Any, seconds: float) -> Iterator[None]:
     timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True  # nobody waits for it at the end
     timer.start()
     try:
         yield

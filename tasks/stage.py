@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from uuid import UUID
 
 if TYPE_CHECKING:
     from prefect.context import FlowRunContext
@@ -26,8 +28,24 @@ class Listener(Protocol):
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 _logged: dict[str, float] = {}
+_standing: "list[Standing]" = []
 
 LOG_EVERY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What this process is at."""
+
+    stage: str
+    flow_run_id: UUID | None
+    """Prefect's, where a flow run is what runs it."""
+
+
+def standing() -> Standing | None:
+    """What this process is at, whichever thread asks; None between stages."""
+    # Another thread may be taking it away.
+    return next(reversed(tuple(_standing)), None)
 
 
 def listen(listener: Listener) -> None:
@@ -45,8 +63,12 @@ def clock() -> dict[str, float]:
 @contextmanager
 def timed(name: str) -> Iterator[None]:
     """Add the wall seconds of what runs inside to the clock, under `name`."""
-    started = time.monotonic()
-    yield
+    started, context = time.monotonic(), flow_run_context()
+    _standing.append(Standing(name, context.flow_run.id if context and context.flow_run else None))
+    try:
+        yield
+    finally:
+        _standing.pop()
     seconds = _seconds.get()
     if seconds is not None:
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
-from tiny import tiny_encoder, tiny_items
+from tiny import interrupt_after_checkpoint, tiny_encoder, tiny_items
 
 from pairloom.models.batches.feed import BatchSource
 from pairloom.models.batches.plan import BatchPlan
@@ -34,15 +34,10 @@ def directions(count: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def run(folder: Path, name: str, *, interrupted_at: int | None = None) -> TrainingResult:
+def run(folder: Path, name: str, *, cut: bool = False) -> TrainingResult:
     start = tiny_encoder(folder)
-    calls = itertools.count()
-
-    def interrupt(*_: object) -> None:
-        if next(calls) == interrupted_at:
-            raise KeyboardInterrupt
-
-    start.network.get_submodule("visual").register_forward_pre_hook(interrupt)
+    if cut:
+        interrupt_after_checkpoint(start, folder / name)
     recipe = Recipe(STEPS, [ClipConfig(), EVERYTHING])
     return train(start, tiny_items(folder, start), recipe, workdir=folder / name)
 
@@ -190,7 +185,7 @@ def test_adapters_are_refused(tmp_path: Path) -> None:
 def test_an_interrupted_training_ends_bit_identical(tmp_path: Path) -> None:
     expected = state(run(tmp_path, "whole"))
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "cut", interrupted_at=60)
+        run(tmp_path, "cut", cut=True)
     result = run(tmp_path, "cut")
     assert 0 < result.resumed_from_step < 30
     assert state(result) == expected

@@ -3,13 +3,7 @@
 import numpy as np
 
 from pairloom.models.arrays import Indices
-from pairloom.models.mining.near_duplicates import (
-    CROWD,
-    THUMBNAIL,
-    Thumbnails,
-    near_duplicates,
-    similar_hashes,
-)
+from pairloom.models.mining.near_duplicates import CROWD, THUMBNAIL, Thumbnails, near_duplicates, similar_hashes
 
 FLAT = "8000000000000000"
 

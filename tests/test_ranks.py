@@ -1,5 +1,6 @@
 import os
 import signal
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pairloom.models.training.log import read_log
 from pairloom.models.training.trainer import Recipe, train
 
 TEXTS = [text for own in tiny_texts() for text in own]
+heard_here = ContextVar("heard_here", default="nowhere")
 STEPS = TrainingConfig(
     max_minutes=None,
     max_steps=40,
@@ -58,9 +60,11 @@ def test_two_ranks_train_as_one_does_even_where_one_is_killed(tmp_path: Path) ->
     launch(train_here, (tmp_path, "undisturbed"), 2, watch=lambda: None)
 
     struck: list[int] = []
+    heard_here.set("heard here")
 
     def strike() -> None:
         """Kill the second rank, once, after a first checkpoint."""
+        assert heard_here.get() == "heard here"
         pid, workdir = tmp_path / "disturbed" / "rank-1.pid", tmp_path / "disturbed"
         if not struck and list(workdir.glob("checkpoints/step-*[0-9]")):
             struck.append(int(pid.read_text()))

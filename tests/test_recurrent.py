@@ -1,5 +1,4 @@
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import lstm_architecture, tiny_images, tiny_items, tiny_texts
+from tiny import interrupt_after_checkpoint, lstm_architecture, tiny_images, tiny_items, tiny_texts
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.here import run_here
@@ -175,24 +174,18 @@ def test_a_bad_shape_names_its_key(bad: dict[str, Any], tmp_path: Path) -> None:
         create(ModelConfig(architecture=str(path)), TEXTS, seed=0)
 
 
-def run(folder: Path, name: str) -> TrainingResult:
+def run(folder: Path, name: str, *, cut: bool = False) -> TrainingResult:
     start, model = lstm_encoder(folder)
+    if cut:
+        interrupt_after_checkpoint(start, folder / name)
     config = TrainingConfig(max_minutes=None, max_steps=40, batch_size=16, threads=1, checkpoint_seconds=1e-6)
     return train(start, tiny_items(folder, start), Recipe(config, model=model), workdir=folder / name)
 
 
 def test_a_resumed_training_ends_bit_identical(tmp_path: Path) -> None:
-    def cut(*_: object) -> None:
-        if any((tmp_path / "cut" / "checkpoints").glob("step-*[0-9]")):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            raise KeyboardInterrupt
-
     expected = run(tmp_path, "whole").encoder.network.state_dict()
-    before = signal.signal(signal.SIGALRM, cut)
-    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "cut")
-    signal.signal(signal.SIGALRM, before)
+        run(tmp_path, "cut", cut=True)
     result = run(tmp_path, "cut")
     assert 0 < result.resumed_from_step < 40
     found = result.encoder.network.state_dict()

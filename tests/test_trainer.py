@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_encoder, tiny_images, tiny_items
+from tiny import interrupt_after_checkpoint, tiny_encoder, tiny_images, tiny_items
 
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.plan import BatchPlan
@@ -263,17 +263,13 @@ def test_negatives_mined_again_survive_a_kill(tmp_path: Path) -> None:
     )
     items = tiny_items(tmp_path, tiny_encoder(tmp_path))
 
-    def run_until(call: int | None, name: str) -> TrainingResult:
-        start, calls = tiny_encoder(tmp_path), itertools.count(1)
-
-        def interrupt(*_: object) -> None:
-            if next(calls) == call:
-                raise KeyboardInterrupt
-
-        start.network.get_submodule("visual").register_forward_pre_hook(interrupt)
+    def run_here(name: str, *, cut: bool = False) -> TrainingResult:
+        start = tiny_encoder(tmp_path)
+        if cut:
+            interrupt_after_checkpoint(start, tmp_path / name, beyond=7)
         return train(start, items, recipe, workdir=tmp_path / name)
 
-    expected = weights(run_until(None, "whole"))
+    expected = weights(run_here("whole"))
     (folder,) = (tmp_path / "whole" / "checkpoints").glob("step-*")
     negatives_NK = load_file(folder / "state.safetensors")["negatives"].numpy()
     anchors, columns = np.nonzero(negatives_NK >= 0)
@@ -282,7 +278,7 @@ def test_negatives_mined_again_survive_a_kill(tmp_path: Path) -> None:
     assert not items.relations.positive_mask(everything, everything)[anchors, negatives_NK[anchors, columns]].any()
 
     with pytest.raises(KeyboardInterrupt):
-        run_until(50, "cut")
-    resumed = run_until(None, "cut")
-    assert resumed.resumed_from_step > 7
+        run_here("cut", cut=True)
+    resumed = run_here("cut")
+    assert 7 < resumed.resumed_from_step < 60
     assert weights(resumed) == expected

@@ -1,6 +1,8 @@
 """A very small architecture and collection that train in a moment."""
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +90,19 @@ def tiny_items(folder: Path, encoder: DualEncoder) -> TrainingItems:
     ids = [str(number) for number in range(len(texts))]
     relations = Relations.build(ids, [own[0] for own in texts], texts, [None] * len(texts))
     return TrainingItems(tuple(ids), open_pixels(path), relations)
+
+
+def interrupt_after_checkpoint(encoder: DualEncoder, workdir: Path, *, beyond: int = 0) -> None:
+    """Have a training there raise KeyboardInterrupt amid a step, once it has left a checkpoint beyond that step.
+
+    Until then passes take ever longer: checkpoints come after a share of the time, which a slow disk makes long.
+    """
+    delays = (0.001 * 1.2**number for number in itertools.count())
+
+    def interrupt(*_: object) -> None:
+        saved = [int(folder.name.removeprefix("step-")) for folder in workdir.glob("checkpoints/step-*[0-9]")]
+        if any(step > beyond for step in saved):
+            raise KeyboardInterrupt
+        time.sleep(next(delays))
+
+    encoder.network.get_submodule("visual").register_forward_pre_hook(interrupt)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pairloom.flows.cli import classes, reading, running
+from pairloom.flows.interrupt import watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +24,7 @@ app.add_typer(classes.classes, name="classes")
 
 def main() -> None:
     """Run the command line; bad usage or configuration exits 2, a failure 1, each with one clear line."""
+    watch.begin()
     app()
 
 

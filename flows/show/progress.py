@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from pairloom.tasks.stage import listen
+from pairloom.flows.interrupt import watch
+from pairloom.tasks.stage import listen, standing
 
 err = Console(stderr=True)
 
@@ -31,6 +32,7 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def stage_bars(*, quiet: bool) -> Iterator[None]:
     """A bar for every stage that runs inside; where `quiet`, or where there is no terminal, lines in the log."""
+    watch.stage = _stage
     if quiet or not err.is_terminal:
         logging.getLogger("pairloom.tasks").setLevel(logging.INFO)
         yield
@@ -49,3 +51,8 @@ def stage_bars(*, quiet: bool) -> Iterator[None]:
 
         listen(hear)
         yield
+
+
+def _stage() -> str | None:
+    now = standing()
+    return now.stage if now else None

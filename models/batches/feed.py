@@ -3,12 +3,15 @@
 # N = items, T = unique texts, K = hard negatives an anchor, B = global batch, b = this rank's share of it,
 # U = its unique texts, L = tokens
 
-import queue
-import threading
+import _thread
+import contextlib
+import itertools
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Self
 
 import numpy as np
@@ -139,6 +142,20 @@ class BatchSource:
         return Targets.from_sparse(self.items.relations.text_targets(items_B, texts_B), device)
 
 
+@dataclass
+class _Shared:
+    """What the thread that makes batches and the one that takes them share.
+
+    An interrupt may come between any two steps of Python: between taking a lock and giving it back, too, even inside
+    `threading`. So here are only things whose operations are single steps.
+    """
+
+    wanted: "SimpleQueue[int | None]" = field(default_factory=SimpleQueue)
+    made: "SimpleQueue[ReadyBatch | BaseException]" = field(default_factory=SimpleQueue)
+    busy: bool = False
+    """Whether the thread has begun, and not ended."""
+
+
 class Feed:
     """Batches in order, made by a thread of their own, and how long they were waited for."""
 
@@ -161,35 +178,38 @@ class Feed:
     def next(self) -> ReadyBatch:
         """The next batch. Raises what its making raised."""
         began = time.perf_counter()
-        batch = self._ready.get()
+        batch = self._shared.made.get()
         self.waited += time.perf_counter() - began
+        self._shared.wanted.put(next(self._steps))
         if isinstance(batch, BaseException):
             raise batch
         return batch
 
     def _start(self, make: Callable[[int], ReadyBatch], step: int) -> None:
-        self._ready: queue.Queue[ReadyBatch | BaseException] = queue.Queue(AHEAD)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(make, step), name="feed", daemon=True)
-        self._thread.start()
+        self._shared = shared = _Shared()
+        # Where an interrupt comes before the block is entered, nobody calls `_end`.
+        weakref.finalize(self, shared.wanted.put, None)
+        self._steps = itertools.count(step)
+        for ahead in itertools.islice(self._steps, AHEAD + 1):
+            shared.wanted.put(ahead)
+        _thread.start_new_thread(_make_batches, (make, shared))
 
     def _end(self) -> None:
-        self._over.set()
-        self._thread.join()
+        """Waits for the batch in the making, and for no other."""
+        shared = self._shared
+        with contextlib.suppress(Empty):
+            while True:
+                shared.wanted.get_nowait()
+        shared.wanted.put(None)
+        while shared.busy:
+            time.sleep(0.001)
 
-    def _run(self, make: Callable[[int], ReadyBatch], step: int) -> None:
-        while not self._over.is_set():
-            made: ReadyBatch | BaseException
-            try:
-                made = make(step)
-            except BaseException as error:  # handed to whoever asks for the batch
-                made = error
-            while not self._over.is_set():
-                try:
-                    self._ready.put(made, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(made, BaseException):
-                return
-            step += 1
+
+def _make_batches(make: Callable[[int], ReadyBatch], shared: _Shared) -> None:
+    shared.busy = True
+    while (step := shared.wanted.get()) is not None:
+        try:
+            shared.made.put(make(step))
+        except BaseException as error:  # handed to whoever asks for the batch
+            shared.made.put(error)
+    shared.busy = False

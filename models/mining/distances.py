@@ -2,12 +2,14 @@
 
 # N = images, G = cells of the grid, M = pairs, S = cells with ink
 
+import contextlib
 import itertools
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pairloom.models.arrays import Indices
+from pairloom.models.child_process import follow_parent, unheard_by_children
 from pairloom.models.mining.config import DistancesConfig
 
 Masses = npt.NDArray[np.float64]
@@ -95,19 +98,51 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[npt.NDArray[np.f
     if processes < 2:
         yield map
         return
-    # Neither torch's threads nor open files are carried over.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _prepare) as pool:
+    # Neither torch's threads nor open files are carried over. An executor has locks that an interrupt can leave held.
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(processes)]
+    workers = [context.Process(target=_work, args=(theirs,), daemon=True) for _, theirs in pipes]
 
-        def run(function: Callable[..., Any], jobs: Iterator[Any]) -> Iterator[Any]:
-            running = [pool.submit(function, job) for job in itertools.islice(jobs, 2 * processes)]
-            while running:
-                yield running.pop(0).result()
-                running += [pool.submit(function, job) for job in itertools.islice(jobs, 1)]
+    def run(function: Callable[..., Any], jobs: Iterator[Any]) -> Iterator[Any]:
+        turns = itertools.cycle([ours for ours, _ in pipes])
+        running: deque[Connection] = deque()
+        while True:
+            for job in itertools.islice(jobs, 2 * processes - len(running)):
+                running.append(next(turns))
+                running[-1].send((function, job))
+            if not running:
+                return
+            found = running.popleft().recv()
+            if isinstance(found, Exception):
+                raise found
+            yield found
 
-        try:
-            yield run
-        finally:
-            pool.shutdown(cancel_futures=True)
+    try:
+        with unheard_by_children():
+            for worker in workers:
+                worker.start()
+        for _, theirs in pipes:
+            theirs.close()
+        yield run
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise RuntimeError("a process that computes distances has died") from error
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+
+
+def _work(jobs: "Connection[Any, Any]") -> None:
+    follow_parent()
+    _prepare()
+    with contextlib.suppress(EOFError):
+        while True:
+            function, job = jobs.recv()
+            try:
+                jobs.send(function(job))
+            except Exception as error:  # handed to whoever asks for the result
+                jobs.send(error)
 
 
 def _prepare() -> None:

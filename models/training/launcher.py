@@ -1,12 +1,15 @@
 """Starts the processes that train together on this machine, and watches over them."""
 
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
+from pairloom.models.child_process import follow_parent, unheard_by_children
 from pairloom.models.ranks import launched
 from pairloom.models.training.config import TrainingConfig
 
@@ -41,12 +44,17 @@ def launch(
         max_restarts=RESTARTS,
         monitor_interval=0.5,
         shutdown_timeout=5,
+        # An interrupt and SIGTERM are left to the program: if it ends, its ranks do.
+        signals_to_handle="SIGHUP,SIGQUIT",
     )
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(watch, over), daemon=True)
+    over: SimpleQueue[None] = SimpleQueue()
+    # Who hears of the progress is a context variable.
+    within = contextvars.copy_context().run
+    watcher = threading.Thread(target=within, args=(_watch, watch, over), daemon=True)
     watcher.start()
     try:
-        elastic_launch(config, function)(*arguments)
+        with unheard_by_children():
+            elastic_launch(config, _rank)(function, *arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         # What a process wrote of its end is a document, what the agent saw of it a sentence.
@@ -55,12 +63,20 @@ def launch(
             f"training in {processes} processes failed {RESTARTS + 1} times; rank {rank} said: {reason}"
         ) from error
     finally:
-        over.set()
-        watcher.join()
+        over.put(None)
+        if watcher.is_alive():
+            watcher.join()
 
 
-def _watch(watch: Callable[[], None], over: threading.Event) -> None:
-    while not over.wait(1.0):
+def _rank(function: Callable[..., None], *arguments: Any) -> None:
+    follow_parent()
+    function(*arguments)
+
+
+def _watch(watch: Callable[[], None], over: "SimpleQueue[None]") -> None:
+    while True:
+        with contextlib.suppress(Empty):
+            return over.get(timeout=1.0)
         # Between two lines of the log there may be nothing to show.
         with contextlib.suppress(OSError):
             watch()

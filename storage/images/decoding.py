@@ -5,10 +5,10 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from io import BytesIO
 from itertools import islice
@@ -29,6 +29,8 @@ _START_SECONDS = 120.0
 _ABSENT = "there is no such file"
 
 K = TypeVar("K")
+_Answer = SimpleQueue[list[DecodedImage | RejectedImage] | BaseException]
+_Task = tuple[list[Path], _Answer]
 
 
 def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
@@ -37,32 +39,29 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
     Raises RuntimeError where a child cannot even start.
     """
     children = [_Child(config) for _ in range(config.workers or _available_cpus())]
-    idle: SimpleQueue[_Child] = SimpleQueue()
-    for child in children:
-        idle.put(child)
-
-    def decode_task(task: list[tuple[K, Path]]) -> list[tuple[K, DecodedImage | RejectedImage]]:
-        child = idle.get()
-        try:
-            return list(zip((key for key, _ in task), child.decode([path for _, path in task]), strict=True))
-        finally:
-            idle.put(child)
-
+    # An interrupt can leave a future's or an executor's lock held for ever; operations of these queues are single ones.
+    given: SimpleQueue[_Task | None] = SimpleQueue()
+    threads = [threading.Thread(target=_work, args=(child, given), name="decode", daemon=True) for child in children]
     source = iter(items)
     tasks = iter(lambda: list(islice(source, _FILES_PER_TASK)), [])
-    running: deque[Future[list[tuple[K, DecodedImage | RejectedImage]]]] = deque()
-    pool = ThreadPoolExecutor(len(children), thread_name_prefix="decode")
+    running: deque[tuple[list[K], _Answer]] = deque()
     try:
+        for thread in threads:
+            thread.start()
         for task in tasks:
-            running.append(pool.submit(decode_task, task))
+            running.append(([key for key, _ in task], SimpleQueue()))
+            given.put(([path for _, path in task], running[-1][1]))
             if len(running) >= _TASKS_AHEAD * len(children):
-                yield from running.popleft().result()
+                yield from _results(*running.popleft())
         while running:
-            yield from running.popleft().result()
+            yield from _results(*running.popleft())
     finally:
         for child in children:
             child.interrupt()
-        pool.shutdown(cancel_futures=True)
+            given.put(None)
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
         for child in children:
             child.close()
 
@@ -95,6 +94,22 @@ def read_example(path: Path, config: IngestConfig) -> bytes:
     if isinstance(found, RejectedImage):
         raise ValueError(f"image {path}: {found.message}")
     return found.content
+
+
+def _work(child: "_Child", given: "SimpleQueue[_Task | None]") -> None:
+    while (task := given.get()) is not None:
+        paths, answer = task
+        try:
+            answer.put(list(child.decode(paths)))
+        except BaseException as error:  # handed to whoever asks for the results
+            answer.put(error)
+
+
+def _results(keys: list[K], answer: "_Answer") -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
+    found = answer.get()
+    if isinstance(found, BaseException):
+        raise found
+    return zip(keys, found, strict=True)
 
 
 def _available_cpus() -> int:
@@ -183,7 +198,10 @@ class _Child:
                 stderr=complaints,
                 env=environment,
                 bufsize=0,
+                process_group=0,  # a terminal's Ctrl-C is for us alone
             )
+            if self._interrupted:
+                self._process.kill()
             assert self._process.stdout is not None
             self._selector.register(self._process.stdout, selectors.EVENT_READ)
             limits = {

@@ -451,11 +451,11 @@ def demo(bench: Bench) -> Tally:
 def main() -> None:
     """Prints a row a part, and what went wrong; exits with 1 where anything did."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=PARTS, metavar="PART")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], metavar="PART")
     parser.add_argument("--interrupts", type=int, help="instead of 60 for train and 20 for the others")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    parts, load, began = set(options.parts), os.getloadavg()[0], time.monotonic()
+    parts, load, began = set(options.parts or PARTS), os.getloadavg()[0], time.monotonic()
     others: dict[str, Callable[[Bench], Tally]] = {"ranks": ranks, "serve": serve, "demo": demo}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive a fork
     torch.set_num_threads(1)

@@ -34,6 +34,8 @@ from pairloom.tasks.pipeline import Pipeline
 
 SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
+# What a shell starts with `&` ignores interrupts, and so do all that it starts.
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 CLI = "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"
 
 
@@ -288,8 +290,9 @@ def test_run_needs_and_starts_no_server(tmp_path: Path, shapes: Path, write_pipe
     assert "prefect" not in done.stderr.lower()
 
 
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
-    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path], ending: signal.Signals, status: int
 ) -> None:
     file, home, port = write_pipelines(tmp_path, shapes, schedule=SCHEDULE), tmp_path / "home", free_port()
     api = f"http://127.0.0.1:{port}/api"
@@ -297,7 +300,10 @@ def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
     log = tmp_path / "serve.log"
     with log.open("wb") as output:
         serving = subprocess.Popen(
-            [sys.executable, "-c", CLI, "serve", "--file", str(file)], env=environment, stdout=output, stderr=output
+            [sys.executable, "-c", HEARS + CLI, "serve", "--file", str(file)],
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
     try:
         wait_for_server(api)
@@ -305,8 +311,8 @@ def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
             wait_for_deployment(client, "publish/shapes")
             assert state_of(ended(client, start(client, "ingest/shapes"))).is_completed()
         assert len(processes_with(home)) > 1
-        serving.send_signal(signal.SIGTERM)
-        assert serving.wait(timeout=60) == 0, log.read_text()
+        serving.send_signal(ending)
+        assert serving.wait(timeout=60) == status, log.read_text()
         assert not processes_with(home)
     finally:
         for process in processes_with(home):

@@ -1,5 +1,7 @@
 """What people import, and the file they start from."""
 
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from released_pipeline import NAMES, publish
+from released_pipeline import NAMES, picture, publish
 from typer.testing import CliRunner
 
 import pairloom
@@ -99,6 +101,21 @@ def test_a_night_is_run_and_its_release_opened(
     assert pairloom.open(tmp_path / "elsewhere").search("a red circle", k=60).hits
     with pytest.raises(ValueError, match="has no pipeline 'shaeps'"):
         pairloom.run(file, "shaeps")
+
+
+@pytest.mark.parametrize(("page", "printed"), [("README.md", 10), ("docs/search.md", 5)])
+def test_the_examples_in_python_run(
+    page: str, printed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path / ".pairloom" / "mine")
+    (tmp_path / "mine.yaml").write_text("pipelines: {mine: {}}")
+    (tmp_path / "photo.jpg").write_bytes(picture(1))
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    section = text[text.index("import pairloom") - len("```python\n") :].partition("\n## ")[0]
+    (tmp_path / "example.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL)))
+    monkeypatch.chdir(tmp_path)
+    assert runpy.run_path("example.py")["index"].record.number == 1
+    assert capsys.readouterr().out.count("\n") == printed
 
 
 def test_init_writes_the_template_and_overwrites_only_when_forced(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pairloom.flows.cli.answers import answer, errors_in_one_line
+from pairloom.flows.cli.answers import answer, errors_in_one_line, say_first
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     Column,
@@ -54,6 +54,7 @@ def search(
     json_: Json = False,
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
+    say_first("search")
     from pairloom.flows.show.console import show_hits
     from pairloom.search.map import ReleaseMap
     from pairloom.search.query import Query
@@ -85,6 +86,7 @@ def map_(
     root: Root = None,
 ) -> None:
     """Draw a map of the current release, on which like images lie near one another."""
+    say_first("map")
     from pairloom.search.map import ReleaseMap
     from pairloom.search.map_picture import map_picture
 
@@ -134,6 +136,7 @@ def words(
 
     Sums make analogies: `pairloom words king --minus man --plus woman`.
     """
+    say_first("words")
     from pairloom.flows.show.console import show_words
     from pairloom.models.towers.word_vectors import Question, ask
     from pairloom.tasks.words import served_words
@@ -160,6 +163,7 @@ def classify(
 
     The classes are the release's groups and those of `pairloom classes add`.
     """
+    say_first("classify")
     from pairloom.flows.show.console import show_classified
     from pairloom.search.classify import classify as tell
 

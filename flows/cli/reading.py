@@ -56,6 +56,7 @@ def search(
     """Find the nearest items of the current release, by text, by image or by item."""
     say_first("search")
     from pairloom.flows.show.console import show_hits
+    from pairloom.models.evaluation.projection import require_method
     from pairloom.search.map import ReleaseMap
     from pairloom.search.query import Query
     from pairloom.search.query import search as find
@@ -65,6 +66,8 @@ def search(
     with errors_in_one_line():
         if candidates is not None and not rerank:
             raise ValueError("--candidates says how many --rerank orders: give --rerank too")
+        if html:
+            require_method(method)
         more, less = tuple(plus or ()), tuple(minus or ())
         query = Query(text, image, like, more, less, text_weight, image_as=as_)
         release = chosen_release(name, file, root)
@@ -87,12 +90,14 @@ def map_(
 ) -> None:
     """Draw a map of the current release, on which like images lie near one another."""
     say_first("map")
+    from pairloom.models.evaluation.projection import require_method
     from pairloom.search.map import ReleaseMap
     from pairloom.search.map_picture import map_picture
 
     with errors_in_one_line():
         if out.suffix.lower() != ".webp":
             raise ValueError(f"the map is a WebP: name a file that ends in .webp, not {out}")
+        require_method(method)
         release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
         out.write_bytes(map_picture(release_map))
     typer.echo(f"{out}: {release_map.title}")

@@ -24,9 +24,10 @@ def _may_be_configured() -> bool:
     named = (name.upper() for name in os.environ)
     if any(name.startswith(("PREFECT_API", "PREFECT_PROFILE")) for name in named):
         return True
+    if Path("prefect.toml").exists() or "PREFECT" in _text(Path(".env")).upper():
+        return True
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    files = (Path(".env"), Path("prefect.toml"), home / "profiles.toml")
-    return any("API" in _text(file).upper() for file in files) or _named_in_project(Path("pyproject.toml"))
+    return "PREFECT_API" in _text(home / "profiles.toml") or _named_in_project(Path("pyproject.toml"))
 
 
 def _named_in_project(file: Path) -> bool:

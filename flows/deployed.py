@@ -61,10 +61,6 @@ def publish(pipeline: Pipeline) -> ReleaseRef:
     return stages.publish(pipeline)
 
 
-FLOWS = (nightly, ingest, mine, train, evaluate, embed, publish)
-"""The night first."""
-
-
 def end_state(night: Night) -> State[Night]:
     """The Prefect state a night ends in: of type Completed, and where nothing was released named after that."""
     name = "Completed" if night.outcome == "released" else night.outcome.capitalize()

@@ -1,7 +1,7 @@
 """The night: from new rows to a release. The whole project on one screen."""
 
 from pairloom.flows.outcome import Night
-from pairloom.flows.placement import placed
+from pairloom.flows.placement import other_pool, placed
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate
@@ -10,6 +10,7 @@ from pairloom.tasks.ingest import ingest
 from pairloom.tasks.mine import mine
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish
+from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.stage import clock
 from pairloom.tasks.train import train
 
@@ -17,6 +18,8 @@ from pairloom.tasks.train import train
 def nightly(pipeline: Pipeline) -> Night:
     """Run one night of one pipeline. What readers see changes in `publish` only, by one small record."""
     seconds = clock()
+    if not other_pool("train", pipeline):
+        require_readiness(pipeline)
 
     snapshot = ingest(pipeline)
     plan = decide(pipeline, snapshot)

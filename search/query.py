@@ -119,6 +119,8 @@ def search(
     are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
     `where`, and where the model has no cross-encoder or the query is none that it reads.
     """
+    if where is not None:
+        check_filter(release, where)
     keep = list(release.record.keep)
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
     scorer = None if rerank is None else _scorer(release, query)
@@ -158,7 +160,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
     parts: list[Floats] = []
     if texts or query.minus:
         weights = [query.text_weight] * len(texts) + [-query.text_weight] * len(query.minus)
-        parts.extend(np.asarray(weights, np.float32)[:, None] * release.encoder.embed_texts([*texts, *query.minus]))
+        parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
     if query.image is not None:
         image = _opened(query.image, release.record.max_side)
         parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
@@ -218,6 +220,14 @@ def nearest_rows(
     if without is not None:
         found = found.filter(pc.field("item_id") != without)
     return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+
+
+def check_filter(release: OpenRelease, where: str) -> None:
+    """Raises ValueError, in one line, where `where` is no condition on the columns: before a model is loaded."""
+    try:
+        release.dataset.scanner(columns=["item_id"], filter=lance_filter(where, release.columns)).explain_plan()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise bad_filter(where, str(error), release.columns) from error
 
 
 def _tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

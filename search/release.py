@@ -1,5 +1,6 @@
 """One release, opened: the model and the exact table version that its record binds together."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -9,9 +10,13 @@ from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
+    from pairloom.models.arrays import Embeddings
     from pairloom.models.encoder import Encoder
     from pairloom.models.reranker import Reranker
+    from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
+
+FEW_TEXTS = 16
 
 
 class OpenRelease:
@@ -55,23 +60,23 @@ class OpenRelease:
 
         return search(self, Query(text=query) if isinstance(query, str) else query, k=k, where=where)
 
+    def embed_texts(self, texts: Sequence[str]) -> "Embeddings":
+        """Float32 (N, D), L2-normalised, by the text tower that made this release's vectors.
+
+        A few texts wait for torch only where there is no other way; many are faster with it.
+        """
+        if len(texts) <= FEW_TEXTS and self._query_tower is not None:
+            return self._query_tower.embed_texts(texts)
+        return self.encoder.embed_texts(texts)
+
     @cached_property
     def encoder(self) -> "Encoder":
         """The dual encoder that made this release's vectors, loaded when first asked for."""
-        # Imported here: SQL without a text to encode answers without waiting seconds for torch.
+        # Imported here: SQL and texts answer without waiting seconds for torch.
         from pairloom.models.encoder import Encoder
 
-        wrong = damage(self.folder, _model_files(self.record), contents=True)
-        if wrong:
-            raise ValueError(
-                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
-            )
-        encoder = Encoder.load(self.folder / "models" / self.record.model_id)
-        if encoder.dimension != self.record.dimension:
-            raise ValueError(
-                f"model {self.record.model_id} makes vectors of length {encoder.dimension}, "
-                f"the table of release {self.record.number} holds {self.record.dimension}"
-            )
+        encoder = Encoder.load(self._model)
+        _refuse_other_length(self.record, encoder.dimension)
         return encoder
 
     @cached_property
@@ -79,8 +84,26 @@ class OpenRelease:
         """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
         from pairloom.models.reranker import Reranker
 
-        # The encoder first: it refuses files that are not those released.
-        return Reranker.load(self.folder / "models" / self.record.model_id, self.encoder)
+        return Reranker.load(self._model, self.encoder)
+
+    @cached_property
+    def _query_tower(self) -> "QueryTower | None":
+        from pairloom.models.towers.query_tower import QueryTower
+
+        tower = QueryTower.load(self._model)
+        if tower is not None:
+            _refuse_other_length(self.record, tower.dimension)
+        return tower
+
+    @cached_property
+    def _model(self) -> Path:
+        """The model's folder. Raises ValueError where a file in it is not the one released."""
+        wrong = damage(self.folder, _model_files(self.record), contents=True)
+        if wrong:
+            raise ValueError(
+                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
+            )
+        return self.folder / "models" / self.record.model_id
 
     @property
     def columns(self) -> list[str]:
@@ -104,6 +127,14 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
     wrong = damage(folder, _model_files(record)) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
         raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
+
+
+def _refuse_other_length(record: Release, length: int) -> None:
+    if length != record.dimension:
+        raise ValueError(
+            f"model {record.model_id} makes vectors of length {length}, "
+            f"the table of release {record.number} holds {record.dimension}"
+        )
 
 
 def _refuse_other_table(folder: Path, record: Release, schema: Any) -> None:

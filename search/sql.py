@@ -85,7 +85,7 @@ class _TextEmbedding:
         rows = texts.to_pylist()
         fresh = sorted({text for text in rows if text is not None} - self.known.keys())
         if fresh:
-            self.known.update(zip(fresh, self.release.encoder.embed_texts(fresh), strict=True))
+            self.known.update(zip(fresh, self.release.embed_texts(fresh), strict=True))
         vectors = [None if text is None else self.known[text] for text in rows]
         return pa.array(vectors, type=pa.list_(pa.float32(), self.release.record.dimension))
 

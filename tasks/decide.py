@@ -49,21 +49,26 @@ def retrain_reason(
     pipeline: Pipeline, snapshot: SnapshotRef, release: Release | None, now: datetime, shaped: str
 ) -> str:
     """Why tonight trains a challenger; empty where it does not. `shaped` is tonight's `training_digest`."""
-    if release is None:
-        return "first release"
+    changed = change_reason(pipeline, release, shaped)
+    if release is None or changed:
+        return changed
     last, due = release.training, pipeline.retrain
-    if last.config_digest != shaped:
-        return (
-            "the training configuration or the given pairs changed"
-            if pipeline.pairs
-            else "the training configuration changed"
-        )
     new = snapshot.rows - last.items
     if new > 0 and new >= due.min_new_fraction * last.items:
         return f"{new} items ({new / last.items:.1%}) are newer than the last training"
     if (now.date() - last.trained_at.date()).days >= due.every_nights:
         return f"the last training was on {last.trained_at.date()}"
     return ""
+
+
+def change_reason(pipeline: Pipeline, release: Release | None, shaped: str) -> str:
+    """Why tonight trains a challenger whatever the sources bring; empty where that depends on them, or on the date."""
+    if release is None:
+        return "first release"
+    if release.training.config_digest == shaped:
+        return ""
+    also = " or the given pairs" if pipeline.pairs else ""
+    return f"the training configuration{also} changed"
 
 
 def training_digest(pipeline: Pipeline) -> str:

@@ -24,9 +24,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.deploy import deploy_pipelines, plan_deployments, serve_pipelines
+from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
 from pairloom.flows.deployed import nightly
 from pairloom.flows.outcome import Night
+from pairloom.flows.plan import plan_deployments
 from pairloom.flows.show.markdown import escaped
 from pairloom.flows.show.report import markdown
 from pairloom.storage.releases import release_log
@@ -138,7 +139,7 @@ def test_deploy_registers_the_night_with_its_schedule_and_each_stage_on_its_pool
     server: SyncPrefectClient, pipeline: Pipeline
 ) -> None:
     rows = deploy_pipelines([pipeline])
-    assert rows == plan_deployments([pipeline])
+    assert rows == [each.row for each in plan_deployments([pipeline])]
 
     night = deployed(server, "nightly/shapes")
     (schedule,) = night.schedules

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import pairloom.search.map
 from pairloom.flows.cli import app
 from pairloom.flows.show.report import map_section
-from pairloom.models.evaluation.projection import Floats, Projection
+from pairloom.models.evaluation import projection
+from pairloom.models.evaluation.projection import Floats, Projection, require_method
 from pairloom.search.map import ReleaseMap, labels
 from pairloom.search.map_picture import COLOURS, HEIGHT, WIDTH, map_picture, plotted
 from pairloom.search.query import Query
@@ -61,6 +62,18 @@ def test_umap_that_cannot_be_had_is_refused_with_what_to_do(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ValueError, match=r"pip install 'pairloom\[map\]'"):
         Projection(few, "umap")
+
+
+def test_umap_that_cannot_be_had_is_told_before_a_release_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_method("pca")
+    monkeypatch.setattr(projection, "find_spec", lambda name: {"umap": None}[name])
+    absent = ("--file", str(tmp_path / "absent.yaml"))
+    for command in (["map", "--method", "umap"], ["search", "red", "--html", "hits.html", "--map", "umap"]):
+        result = CliRunner().invoke(app, [*command, *absent])
+        assert result.exit_code == 2
+        assert "pip install 'pairloom[map]'" in result.stderr
 
 
 def test_map_shows_every_item_of_a_small_release_where_it_would_be_placed(release: OpenRelease) -> None:

@@ -9,8 +9,9 @@ from tiny import tiny_architecture, tiny_encoder, tiny_images, tiny_texts
 
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import ModelConfig
-from pairloom.models.towers.creation import ARCHITECTURES, create
+from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import load
+from pairloom.models.towers.names import ARCHITECTURES, open_clip_names
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, fit_vocabulary
 
 torch.set_num_threads(1)
@@ -120,3 +121,7 @@ def test_unknown_architecture_names_the_nearest() -> None:
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"open_clip_config\.json"):
         load(tmp_path)
+
+
+def test_the_names_told_without_open_clip_are_those_it_lists() -> None:
+    assert open_clip_names() == sorted(open_clip.list_models())

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pairloom.flows.cli.answers import answer, errors_in_one_line
+from pairloom.flows.cli.answers import answer, errors_in_one_line, say_first
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     Column,
@@ -54,7 +54,9 @@ def search(
     json_: Json = False,
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
+    say_first("search")
     from pairloom.flows.show.console import show_hits
+    from pairloom.models.evaluation.projection import require_method
     from pairloom.search.map import ReleaseMap
     from pairloom.search.query import Query
     from pairloom.search.query import search as find
@@ -64,6 +66,8 @@ def search(
     with errors_in_one_line():
         if candidates is not None and not rerank:
             raise ValueError("--candidates says how many --rerank orders: give --rerank too")
+        if html:
+            require_method(method)
         more, less = tuple(plus or ()), tuple(minus or ())
         query = Query(text, image, like, more, less, text_weight, image_as=as_)
         release = chosen_release(name, file, root)
@@ -85,12 +89,15 @@ def map_(
     root: Root = None,
 ) -> None:
     """Draw a map of the current release, on which like images lie near one another."""
+    say_first("map")
+    from pairloom.models.evaluation.projection import require_method
     from pairloom.search.map import ReleaseMap
     from pairloom.search.map_picture import map_picture
 
     with errors_in_one_line():
         if out.suffix.lower() != ".webp":
             raise ValueError(f"the map is a WebP: name a file that ends in .webp, not {out}")
+        require_method(method)
         release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
         out.write_bytes(map_picture(release_map))
     typer.echo(f"{out}: {release_map.title}")
@@ -134,6 +141,7 @@ def words(
 
     Sums make analogies: `pairloom words king --minus man --plus woman`.
     """
+    say_first("words")
     from pairloom.flows.show.console import show_words
     from pairloom.models.towers.word_vectors import Question, ask
     from pairloom.tasks.words import served_words
@@ -160,6 +168,7 @@ def classify(
 
     The classes are the release's groups and those of `pairloom classes add`.
     """
+    say_first("classify")
     from pairloom.flows.show.console import show_classified
     from pairloom.search.classify import classify as tell
 

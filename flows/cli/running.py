@@ -156,9 +156,14 @@ def deploy(
     with errors_in_one_line():
         pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
         # After the file, so that nobody waits for Prefect to hear of a misspelt key.
-        from pairloom.flows.deploy import deploy_pipelines, plan_deployments
+        from pairloom.flows.plan import plan_deployments
 
-        rows = plan_deployments(pipelines) if check else deploy_pipelines(pipelines)
+        if check:
+            rows = [each.row for each in plan_deployments(pipelines)]
+        else:
+            from pairloom.flows.deploy import deploy_pipelines
+
+            rows = deploy_pipelines(pipelines)
     from pairloom.flows.show.console import show_rows
 
     answer(json_, rows, lambda: show_rows(rows))

@@ -44,10 +44,7 @@ def stage_bars(*, quiet: bool) -> Iterator[None]:
             if stage not in bars:
                 bars[stage] = progress.add_task(stage, total=total, note=note)
             counted = f"{done:,.0f}" if total is None else f"{done / total if total else 1:.0%}"
-            progress.update(bars[stage], completed=done, total=total)
-            # The last word of a stage stays on its line.
-            if note or done != total:
-                progress.update(bars[stage], note=note or counted)
+            progress.update(bars[stage], completed=done, total=total, note=note or (counted if done else ""))
 
         listen(hear)
         yield

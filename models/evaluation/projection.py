@@ -2,6 +2,7 @@
 
 # S = items that the plane is made from, N = items placed on it, D = embedding
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ Floats = npt.NDArray[np.float32]
 Method = Literal["pca", "umap"]
 NEIGHBOURS = 15
 """What UMAP takes for near, its authors' default."""
+NO_UMAP = "a map by umap needs umap-learn: pip install 'pairloom[map]', or take pca"
 
 
 class Projection:
@@ -36,6 +38,12 @@ class Projection:
         return np.pad(point_NA, ((0, 0), (0, 2 - point_NA.shape[1])))
 
 
+def require_method(method: Method) -> None:
+    """Raises ValueError where a method's package isn't installed; imports nothing to tell."""
+    if method == "umap" and find_spec("umap") is None:
+        raise ValueError(NO_UMAP)
+
+
 def _pca(embedding_SD: Floats) -> Any:
     from sklearn.decomposition import PCA
 
@@ -47,7 +55,7 @@ def _umap(items: int, seed: int) -> Any:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise ValueError("a map by umap needs umap-learn: pip install 'pairloom[map]', or take pca") from error
+        raise ValueError(NO_UMAP) from error
     if items <= NEIGHBOURS:
         raise ValueError(f"a map by umap takes more than {NEIGHBOURS} items, here are {items}: take pca")
     return UMAP(n_neighbors=NEIGHBOURS, metric="cosine", random_state=seed, n_jobs=1)

@@ -1,7 +1,6 @@
 """A dual encoder to start training from: pretrained, or initialised at random."""
 
 import copy
-import difflib
 import json
 import logging
 import pickle
@@ -18,10 +17,10 @@ from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
 from pairloom.models.towers.layout import CONFIG_NAME, read_config, tokenizer_files
+from pairloom.models.towers.names import architecture_file, require_towers
 from pairloom.models.towers.second_tower import add_second_tower
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
 
-ARCHITECTURES = Path(__file__).parent / "architectures"
 FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
 
 
@@ -42,19 +41,16 @@ def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncod
 
 def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncoder:
     """The encoder without what `second_image_tower` adds."""
+    require_towers(config)
     name = config.architecture
     if name.startswith("local-dir:"):
         with _explained(config):
             return load(Path(name.removeprefix("local-dir:")))
-    file = _architecture_file(name)
+    file = architecture_file(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if file is None:
             return _create_from_open_clip(config)
-        if config.pretrained is not None and not Path(config.pretrained).is_file():
-            raise ValueError(
-                f"model.pretrained: {config.pretrained!r} is no file; {name!r} is no open_clip model, so it has no tags"
-            )
         architecture = read_config(file)
         with tempfile.TemporaryDirectory() as folder:
             text_cfg = architecture["model_cfg"]["text_cfg"]
@@ -94,25 +90,6 @@ def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
         files = tokenizer_files(Path(folder))
     preprocess_cfg = {key: value for key, value in network.visual.preprocess_cfg.items() if key != "size"}
     return DualEncoder(network, tokenizer, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, files)
-
-
-def _architecture_file(name: str) -> Path | None:
-    """Our config file, or none where open_clip knows the name."""
-    ours = {file.stem: file for file in sorted(ARCHITECTURES.glob("*.json"))}
-    if name in ours:
-        return ours[name]
-    if name.endswith(".json"):
-        if Path(name).is_file():
-            return Path(name)
-        raise ValueError(f"model.architecture: there is no file {name}; our own architectures are {', '.join(ours)}")
-    theirs = open_clip.list_models()
-    if name.startswith("hf-hub:") or name.replace("/", "-") in theirs:
-        return None
-    near = difflib.get_close_matches(name, [*ours, *theirs], n=3, cutoff=0.3)
-    raise ValueError(
-        f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
-        f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
-    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import SecondImageTowerConfig
-from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME, WEIGHTS_PATTERNS, read_config, tokenizer_files
+from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME, read_config, require_files, tokenizer_files
 from pairloom.models.towers.second_tower import (
     PREFIX,
     encode_apart,
@@ -139,9 +139,7 @@ class DualEncoder:
 
 def load(directory: Path) -> DualEncoder:
     """The dual encoder of an OpenCLIP directory. ValueError where a file is missing."""
-    for name, names in ((CONFIG_NAME, (CONFIG_NAME,)), (WEIGHTS_NAME, WEIGHTS_PATTERNS)):
-        if not any(file.is_file() for pattern in names for file in directory.glob(pattern)):
-            raise ValueError(f"{directory}: no {name}; an OpenCLIP directory holds {CONFIG_NAME} and {WEIGHTS_NAME}")
+    require_files(directory)
     config = read_config(directory / CONFIG_NAME)
     if text_cfg := recurrent.saved_text_cfg(directory):
         config["model_cfg"]["text_cfg"] = text_cfg

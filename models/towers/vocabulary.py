@@ -7,6 +7,7 @@ byte-level pieces mean that no text of a later night holds an unknown token.
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
@@ -14,6 +15,7 @@ from tokenizers.trainers import BpeTrainer
 
 PADDING, END_OF_TEXT = "<pad>", "<eot>"
 PADDING_ID, END_OF_TEXT_ID = 0, 1
+VOCABULARY_NAME, SETTINGS_NAME = "tokenizer.json", "tokenizer_config.json"
 
 
 def fit_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
@@ -39,8 +41,25 @@ def fit_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
 
 def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) -> None:
     """Writes the two files that `transformers.AutoTokenizer` reads."""
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
+    tokenizer.save(str(directory / VOCABULARY_NAME))
+    settings = json.dumps(_settings(context_length), indent=2) + "\n"
+    (directory / SETTINGS_NAME).write_text(settings, encoding="utf-8")
+
+
+def saved_vocabulary(directory: Path, context_length: int) -> Tokenizer | None:
+    """What `save_vocabulary` wrote, cutting texts to `context_length`; None where another tokenizer lies there."""
+    vocabulary, settings = directory / VOCABULARY_NAME, directory / SETTINGS_NAME
+    if not (vocabulary.is_file() and settings.is_file()):
+        return None
+    if json.loads(settings.read_bytes()) != _settings(context_length):
+        return None
+    tokenizer = Tokenizer.from_file(str(vocabulary))
+    tokenizer.enable_truncation(context_length)
+    return tokenizer
+
+
+def _settings(context_length: int) -> dict[str, Any]:
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
         "padding_side": "right",
@@ -48,4 +67,3 @@ def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) 
         "pad_token": PADDING,
         "eos_token": END_OF_TEXT,
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from pairloom.storage.sources.rows import SourceRow, read_source
 from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.stage import clock, report_progress, timed
+from pairloom.tasks.stage import clock, report_end, report_progress, timed
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,12 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         corpus = Corpus(pipeline.folder)
         run = Ingest(corpus, pipeline.columns.types, pipeline.ingest)
         snapshot, counts = run.run(pipeline.sources, pipeline.columns, lambda seen: report_progress("ingest", seen))
-        report_progress("ingest", counts.seen, counts.seen, f"{counts.new:,} items of {counts.seen:,} rows")
+    report_end("ingest", f"{counts.new:,} items of {counts.seen:,} rows", seconds["ingest"])
     rejected = rejections(corpus, snapshot)
     items = scored_items(pipeline, corpus, snapshot, split, counts)
     with timed("embed"):
         image_ND, text_TD = embed_items(corpus, snapshot, items, encoder)
+    report_end("embed", f"{len(image_ND):,} images and {len(text_TD):,} texts", seconds["embed"])
     with timed("measure"):
         seen = split_slices(corpus, snapshot, items) if split else column_slices(items.relations, items.slices)
         measured = measure(image_ND, text_TD, items.relations, config, seen)

@@ -1,0 +1,78 @@
+"""How long commands take where there is little to do: wall time as a ratio to `python -c "import torch"`.
+
+`python -m benchmarks.startup [--rounds N]` releases the grocery pipeline after 20 training steps into a temporary root,
+then runs `import torch` and every command in turn, round by round, each in a process of its own with compiled
+bytecode. A ratio is the median over the rounds of the quotient within a round: what else the machine does weighs on
+both sides.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FILE = Path(__file__).parent / "pipelines.yaml"
+CLI = [sys.executable, "-c", "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"]
+TORCH = [sys.executable, "-c", "import torch"]
+SHORT = ["--set", "training.max_steps=20", "--set", "training.max_minutes=null", "--set", "gate.min={}"]
+
+COMMANDS: dict[str, tuple[float, list[str]]] = {
+    "--help": (0.5, ["--help"]),
+    "pairloom status": (0.5, ["status"]),
+    "pairloom releases": (0.5, ["releases"]),
+    "pairloom show 1": (0.5, ["show", "1"]),
+    "pairloom sql, without a text": (0.5, ["sql", "SELECT count(*) FROM items"]),
+    "pairloom run, nothing new": (1.0, ["run", *SHORT]),
+    "pairloom deploy --check": (1.5, ["deploy", "--check"]),
+    "pairloom search TEXT": (1.6, ["search", "an apple"]),
+    "pairloom search, misspelt --where": (0.7, ["search", "an apple", "--where", "subgroup ="]),
+    "pairloom run, unknown key": (0.7, ["run", "--set", "training.max_stepz=1"]),
+}
+"""By what is run: the ratio that is wanted at most, and the arguments."""
+
+
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Wall seconds of a command, and processor seconds of it and its children."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    before, started = os.times(), time.perf_counter()
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    wall, after = time.perf_counter() - started, os.times()
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, busy
+
+
+def main() -> None:
+    """Print a row a command: median ratios of wall and of processor time, and the wanted one."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as root:
+        options = ["-p", "grocery", "--file", str(FILE), "--root", root]
+        subprocess.run([*CLI, "run", *SHORT, *options], check=True, stdout=subprocess.DEVNULL)
+        ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+        walls = []
+        for number in range(-1, rounds):  # one round before the first compiles
+            load, (wall, busy) = os.getloadavg()[0], seconds(TORCH)
+            for name, (_, arguments) in COMMANDS.items():
+                own = [*CLI, *arguments, *(options if arguments != ["--help"] else [])]
+                own_wall, own_busy = seconds(own)
+                if number >= 0:
+                    ratios[name].append((own_wall / wall, own_busy / busy))
+            if number >= 0:
+                walls.append((wall, busy, load))
+    medians = [statistics.median(each) for each in zip(*walls, strict=True)]
+    sys.stdout.write(
+        "`import torch`: {:.2f} s of wall time, {:.2f} s of processor time, load {:.1f}\n\n".format(*medians)
+    )
+    sys.stdout.write("| command | wall | processor | wanted |\n| --- | ---: | ---: | ---: |\n")
+    for name, (wanted, _) in COMMANDS.items():
+        own_wall, own_busy = (statistics.median(each) for each in zip(*ratios[name], strict=True))
+        sys.stdout.write(f"| {name} | {own_wall:.2f} | {own_busy:.2f} | {wanted} |\n")
+
+
+if __name__ == "__main__":
+    main()

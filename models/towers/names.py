@@ -1,0 +1,56 @@
+"""What `model.architecture` and `model.pretrained` may name, told without importing torch or open_clip."""
+
+import difflib
+from importlib.util import find_spec
+from pathlib import Path
+
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.layout import require_files
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+WEIGHTS_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
+
+
+def require_towers(config: ModelConfig) -> None:
+    """Raises ValueError where nothing has the architecture's name, or a file that the towers start from is missing.
+
+    Weights are not looked into, no hub is asked, and a tag of pretrained weights is taken for one.
+    """
+    name, weights = config.architecture, config.pretrained
+    if name.startswith("local-dir:"):
+        return require_files(Path(name.removeprefix("local-dir:")))
+    file = architecture_file(name)
+    if weights is None or Path(weights).is_file():
+        return None
+    if file is not None:
+        raise ValueError(f"model.pretrained: {weights!r} is no file; {name!r} is no open_clip model, so it has no tags")
+    if "/" in weights or weights.endswith(WEIGHTS_SUFFIXES):
+        raise ValueError(f"model.pretrained: there is no file {weights}")
+    return None
+
+
+def architecture_file(name: str) -> Path | None:
+    """Our config file, or one that is named; none where open_clip knows the name. ValueError where nothing has it."""
+    ours = {file.stem: file for file in sorted(ARCHITECTURES.glob("*.json"))}
+    if name in ours:
+        return ours[name]
+    if name.endswith(".json"):
+        if Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"model.architecture: there is no file {name}; our own architectures are {', '.join(ours)}")
+    theirs = open_clip_names()
+    if name.startswith("hf-hub:") or name.replace("/", "-") in theirs:
+        return None
+    near = difflib.get_close_matches(name, [*ours, *theirs], n=3, cutoff=0.3)
+    raise ValueError(
+        f"model.architecture: nothing is called {name!r}; nearest: {', '.join(near) or 'none'}. Our own are "
+        f"{', '.join(ours)}; also any open_clip model, a .json file, local-dir:DIR or hf-hub:ORG/NAME"
+    )
+
+
+def open_clip_names() -> list[str]:
+    """What `open_clip.list_models` lists: it names them after its files, too."""
+    spec = find_spec("open_clip")
+    assert spec is not None, "Pairloom requires it"
+    folders = [Path(folder) / "model_configs" for folder in spec.submodule_search_locations or ()]
+    return sorted(file.stem for folder in folders for file in folder.glob("*.json"))

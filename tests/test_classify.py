@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
 from typer.testing import CliRunner, Result
@@ -17,8 +16,6 @@ from pairloom.search.classify import Classes, add_examples, classify
 from pairloom.search.query import Query, query_vector
 from pairloom.search.release import OpenRelease
 from pairloom.storage.classes import ClassStore
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import torch
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
@@ -31,7 +30,6 @@ from pairloom.tasks.mining.edges import near_duplicate_edges, stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.train import stored_negatives
 
-torch.set_num_threads(1)
 COPIED = "large-red-square"
 
 

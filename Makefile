@@ -1,6 +1,8 @@
 # Everything builds itself from `python3` alone: `make demo` and `make test` need no step before them.
 PYTHON ?= python3
 BIN := .venv/bin
+# A worker for each core. A file's tests stay together and share what they made; a hung or crashed one ends the run.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check docs lock
@@ -18,14 +20,14 @@ demo: .venv/installed
 	$(BIN)/pairloom demo
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 	$(BIN)/pairloom deploy --check
 
 docs: .venv/installed

@@ -3,20 +3,25 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from child_processes import running, wait_until
 from PIL import Image, ImageDraw
+
+# As many workers as cores run the tests: one each. NumPy and torch, here and in child processes, read this at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The developer's own Prefect server and profile are none of the tests' business.
+for name in [each for each in os.environ if each.startswith("PREFECT_")]:
+    del os.environ[name]
+os.environ["PREFECT_PROFILES_PATH"] = os.devnull
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black")
 SHAPES = {"square": 4, "triangle": 3, "pentagon": 5, "hexagon": 6, "circle": 60}
@@ -70,44 +75,42 @@ def free_port() -> int:
 
 
 def prefect_environment(home: Path, **settings: str) -> dict[str, str]:
-    """The environment of a Prefect process that shares nothing with the developer's own."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return ours | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
+    """The environment of a Prefect process that shares nothing with others."""
+    return os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
 
 
 @contextlib.contextmanager
-def running(*command: str, environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """`python -m …` in a session of its own, which ends with this block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        for end in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, end)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
-
-
-def wait_for_server(api: str, *, seconds: float = 120) -> None:
-    """Return once a Prefect server answers."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{api}/health"):
+def prefect_serving(
+    *arguments: str, environment: dict[str, str], log: Path
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """`python …` that serves Prefect's API at the port that its environment names: the address, and the process."""
+    home = environment["PREFECT_HOME"]
+    for _ in range(3):
+        port = free_port()
+        api = f"http://127.0.0.1:{port}/api"
+        with running(*arguments, environment=environment | {"PREFECT_SERVER_API_PORT": str(port)}, log=log) as process:
+            try:
+                wait_until(partial(answers, api, home), process, pause=0.2)
+            except AssertionError:
+                continue  # another process, perhaps another Prefect server, has taken the port since
+            yield api, process
             return
-        time.sleep(0.2)
-    raise TimeoutError(f"no Prefect server at {api} after {seconds} seconds")
+    raise RuntimeError(f"no Prefect server could be started: {log.read_text(errors='replace')}")
 
 
-@pytest.fixture(scope="session")
+def answers(api: str, home: str) -> bool:
+    """Whether the Prefect server with this home answers at an address."""
+    try:
+        with urllib.request.urlopen(f"{api}/admin/settings") as response:
+            return home in response.read().decode()
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API address of a real Prefect server."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    with running(*command, environment=prefect_environment(home), log=home / "server.log"):
-        wait_for_server(api)
+    """The API address of a real Prefect server, which keeps a core busy for as long as it runs."""
+    home = tmp_path_factory.mktemp("prefect")
+    command = ("-m", "prefect", "server", "start", "--host", "127.0.0.1")
+    with prefect_serving(*command, environment=prefect_environment(home), log=home / "server.log") as (api, _):
         yield api

@@ -83,7 +83,6 @@ def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
 
 def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Release:
     """Write model, table and release record below `folder`; returns the record."""
-    torch.set_num_threads(1)
     model = folder / "models" / MODEL_ID
     if not model.is_dir():
         save_model(model)

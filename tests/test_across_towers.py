@@ -12,7 +12,6 @@ from pairloom.models.objectives.batch import EmbeddedBatch
 from pairloom.models.objectives.config import SupConConfig
 from pairloom.models.objectives.nt_xent import NtXentTerm
 
-torch.set_num_threads(1)
 WEIGHTS = torch.eye(7)
 WEIGHTS[0, 3] = WEIGHTS[3, 0] = WEIGHTS[1, 5] = WEIGHTS[5, 1] = WEIGHTS[0, 5] = WEIGHTS[5, 0] = 1.0
 WEIGHTS[1, 2] = WEIGHTS[2, 1] = 0.25

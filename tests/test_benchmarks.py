@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny import tiny_encoder, tiny_images, tiny_items, tiny_texts
 
 from benchmarks import classify, quality
@@ -14,7 +13,6 @@ from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
 
-torch.set_num_threads(1)
 IDS = [str(number) for number in range(32)]
 OURS = [row for row in quality.ROWS if isinstance(row, quality.Ours)]
 

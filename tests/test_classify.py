@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from released_pipeline import HOSTILE, MODEL_ID, NAMES, item_rows, picture, publish
 from typer.testing import CliRunner, Result
@@ -18,8 +17,6 @@ from pairloom.search.query import Query, query_vector
 from pairloom.search.release import OpenRelease
 from pairloom.storage.classes import ClassStore
 from pairloom.storage.table.vectors import VectorTable
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

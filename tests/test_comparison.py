@@ -16,7 +16,6 @@ from pairloom.models.objectives.config import ContrastiveConfig, NtXentConfig, S
 from pairloom.models.objectives.contrastive import contrastive_loss
 from pairloom.models.training.micro_batches import MicroBatches
 
-torch.set_num_threads(1)
 B = len(GROUPS)
 
 

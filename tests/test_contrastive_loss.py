@@ -9,7 +9,6 @@ from pairloom.models.objectives.comparison import comparisons
 from pairloom.models.objectives.config import ContrastiveConfig
 from pairloom.models.objectives.contrastive import ContrastiveTerm, contrastive_loss
 
-torch.set_num_threads(1)
 B = len(GROUPS)
 
 

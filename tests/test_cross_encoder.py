@@ -32,7 +32,6 @@ from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.images.decoding import open_stored
 
-torch.set_num_threads(1)
 SMALL = CrossEncoderConfig(width=16, heads=2, anchors=6, negatives=3)
 STEPS = TrainingConfig(max_minutes=None, max_steps=4, batch_size=16, threads=1, checkpoint_seconds=1e-6)
 

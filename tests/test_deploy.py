@@ -2,20 +2,21 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from conftest import free_port, prefect_environment, running, wait_for_server
+from child_processes import running, wait_until
+from conftest import prefect_environment, prefect_serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
@@ -87,14 +88,15 @@ def worked(
     deploy_pipelines([pipeline])
 
     environment = prefect_environment(folder, PREFECT_API_URL=prefect_api, PREFECT_WORKER_QUERY_SECONDS="1")
-    with contextlib.ExitStack() as workers:
+    with contextlib.ExitStack() as stack:
+        workers = []
         for pool in ("cpu", "gpu"):
-            command = ("prefect", "worker", "start", "--pool", pool, "--type", "process")
-            workers.enter_context(running(*command, environment=environment, log=folder / f"{pool}.log"))
+            command = ("-m", "prefect", "worker", "start", "--pool", pool, "--type", "process")
+            workers.append(stack.enter_context(running(*command, environment=environment, log=folder / f"{pool}.log")))
         # What a person edits in the form goes back as JSON.
         parameters = json.loads(json.dumps(pipeline.parameters))
         parameters["pipeline"]["training"]["max_steps"] = 5
-        night = ended(server, start(server, "nightly/shapes", parameters))
+        night = ended(server, start(server, "nightly/shapes", parameters), *workers)
 
     runs = server.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["shapes"])))
     logs = server.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs])), limit=200)
@@ -115,15 +117,14 @@ def start(server: SyncPrefectClient, deployment: str, parameters: dict[str, Any]
     return server.create_flow_run_from_deployment(found.id, parameters=parameters)
 
 
-def ended(server: SyncPrefectClient, run: FlowRun, *, seconds: float = 200) -> FlowRun:
+def ended(server: SyncPrefectClient, run: FlowRun, *processes: "subprocess.Popen[bytes]") -> FlowRun:
     """The run, once it is in a final state."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        run = server.read_flow_run(run.id)
-        if run.state and run.state.is_final():
-            return run
-        time.sleep(0.5)
-    raise TimeoutError(f"{run.name} is still {run.state}")
+
+    def found() -> FlowRun | None:
+        now = server.read_flow_run(run.id)
+        return now if now.state and now.state.is_final() else None
+
+    return wait_until(found, *processes, pause=0.2)
 
 
 def state_of(run: FlowRun) -> State[Any]:
@@ -295,30 +296,21 @@ def test_run_needs_and_starts_no_server(tmp_path: Path, shapes: Path, write_pipe
 def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
     tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path], ending: signal.Signals, status: int
 ) -> None:
-    file, home, port = write_pipelines(tmp_path, shapes, schedule=SCHEDULE), tmp_path / "home", free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    environment = prefect_environment(home, PREFECT_SERVER_API_PORT=str(port), PREFECT_RUNNER_POLL_FREQUENCY="1")
-    log = tmp_path / "serve.log"
-    with log.open("wb") as output:
-        serving = subprocess.Popen(
-            [sys.executable, "-c", HEARS + CLI, "serve", "--file", str(file)],
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_for_server(api)
+    file, home, log = write_pipelines(tmp_path, shapes, schedule=SCHEDULE), tmp_path / "home", tmp_path / "serve.log"
+    environment = prefect_environment(home, PREFECT_RUNNER_POLL_FREQUENCY="1")
+    command = ("-c", HEARS + CLI, "serve", "--file", str(file))
+    with prefect_serving(*command, environment=environment, log=log) as (api, serving):
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-            wait_for_deployment(client, "publish/shapes")
-            assert state_of(ended(client, start(client, "ingest/shapes"))).is_completed()
+            wait_until(partial(is_deployed, client, "publish/shapes"), serving, pause=0.2)
+            assert state_of(ended(client, start(client, "ingest/shapes"), serving)).is_completed()
         assert len(processes_with(home)) > 1
         serving.send_signal(ending)
-        assert serving.wait(timeout=60) == status, log.read_text()
-        assert not processes_with(home)
-    finally:
-        for process in processes_with(home):
-            os.kill(process, signal.SIGKILL)
-    assert f"http://127.0.0.1:{port}" in log.read_text()
+        assert serving.wait() == status, log.read_text()
+        left = processes_with(home)
+        for process in left:
+            process.kill()
+        assert not left
+    assert api.removesuffix("/api") in log.read_text()
     assert "Traceback" not in log.read_text()
 
 
@@ -332,22 +324,19 @@ def test_serve_on_a_port_that_is_taken_says_so(pipeline: Pipeline) -> None:
             serve_pipelines([pipeline])
 
 
-def wait_for_deployment(client: SyncPrefectClient, name: str, *, seconds: float = 60) -> None:
-    """Return once a deployment is registered."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        with contextlib.suppress(ObjectNotFound):
-            client.read_deployment_by_name(name)
-            return
-        time.sleep(0.2)
-    raise TimeoutError(f"{name} was not deployed within {seconds} seconds")
+def is_deployed(client: SyncPrefectClient, name: str) -> bool:
+    """Whether a deployment is registered."""
+    with contextlib.suppress(ObjectNotFound):
+        client.read_deployment_by_name(name)
+        return True
+    return False
 
 
-def processes_with(home: Path) -> list[int]:
+def processes_with(home: Path) -> list[psutil.Process]:
     """Processes that were started, however indirectly, with this PREFECT_HOME."""
     found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if f"PREFECT_HOME={home}".encode() in environment.read_bytes().split(b"\0"):
-                found.append(int(environment.parent.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PREFECT_HOME") == str(home):
+                found.append(process)
     return found

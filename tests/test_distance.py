@@ -20,8 +20,6 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
 
-torch.set_num_threads(1)
-
 
 def pairs_with(targets: np.ndarray) -> ItemPairs:
     """All pairs of 32 items, each once, weighted by turns."""

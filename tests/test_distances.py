@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import torch
 from PIL import Image
 from scipy.optimize import linprog  # type: ignore[import-untyped]  # SciPy publishes no type information
 
@@ -23,7 +22,6 @@ from pairloom.tasks.mine import mine
 from pairloom.tasks.mining.distances import target_pairs
 from pairloom.tasks.training.pairs import pairs_of
 
-torch.set_num_threads(1)
 pytest.importorskip("ot", reason="POT is an extra")
 
 

@@ -1,12 +1,9 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from tiny import tiny_encoder, tiny_images
 
 from pairloom.models.encoder import Encoder, mean_text_embeddings
-
-torch.set_num_threads(1)
 
 
 def test_a_row_does_not_depend_on_its_batch(tmp_path: Path) -> None:

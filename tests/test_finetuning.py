@@ -15,7 +15,6 @@ from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.finetuning import finish, match_layout, parameter_groups, prepare, training_mode
 
-torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]
 TIMM = {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
 TIMM_VIT = {"timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "token", "timm_proj": "linear"}

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from test_cli import error
 
 from pairloom.flows.config import load_pipeline
@@ -25,8 +24,6 @@ from pairloom.tasks.mine import mine
 from pairloom.tasks.mining.edges import stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.training.pairs import stored_negatives
-
-torch.set_num_threads(1)
 
 WritePipelines = Callable[..., Path]
 SPLITS = {"a": "train", "b": "train", "c": "train", "1": "train", "held back": "val"}

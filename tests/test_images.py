@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import imagehash
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageOps
 
@@ -272,7 +272,7 @@ def treacherous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def open(file, *rest, **options):\n"
         "    size = len(file.getbuffer()) % 10 if hasattr(file, 'getbuffer') else 0\n"
         "    if size == 1: os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    if size == 2: time.sleep(100)\n"
+        "    if size == 2: time.sleep(1_000)\n"
         "    if size == 3: os._exit(0)\n"
         "    return opened(file, *rest, **options)\n"
         "PIL.Image.open = open\n"
@@ -291,7 +291,7 @@ def treacherous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_dead_or_hanging_child_costs_only_the_image_that_did_it(treacherous: Path, workers: int) -> None:
     paths = sorted(treacherous.glob("*.jpg"))
-    config = IngestConfig(workers=workers, timeout_seconds=2)
+    config = IngestConfig(workers=workers, timeout_seconds=5)
     found = list(decode(enumerate(paths), config))
     assert [number for number, _ in found] == list(range(40))
     rejected = {number: image.reason for number, image in found if isinstance(image, RejectedImage)}
@@ -309,18 +309,16 @@ def test_leaving_early_ends_the_children(tmp_path: Path) -> None:
             number += 1
 
     before = children()
-    started = time.monotonic()
     results = decode(endless(), IngestConfig(workers=2))
     assert next(results)[0] == 0
     assert children() != before
     results.close()  # type: ignore[attr-defined] # a generator, promised as an iterator only
     assert children() == before
-    assert time.monotonic() - started < 20
 
 
-def children() -> set[str]:
-    """Process ids of this process's children, whichever thread started them."""
-    return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+def children() -> set[psutil.Process]:
+    """This process's children, whichever thread started them."""
+    return set(psutil.Process().children())
 
 
 def test_a_child_imports_nothing_heavy_and_not_the_main_module(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from pairloom.models.objectives.instance import ClassesTerm, MemoryTerm, full_so
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
-torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=10, batch_size=16, threads=1)
 
 

@@ -9,8 +9,6 @@ from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.clip import clip_loss
 from pairloom.models.objectives.log_sum_exp import log_sum_exps
 
-torch.set_num_threads(1)
-
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class carries no types
     """Remembers the storage of the largest tensor that any operation returns, in elements."""

@@ -13,8 +13,6 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.finetuning import prepare
 from pairloom.models.training.micro_batches import MicroBatches
 
-torch.set_num_threads(1)
-
 
 def batch_of(encoder: DualEncoder, folder: Path) -> ReadyBatch:
     items = tiny_items(folder, encoder)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import torch
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
@@ -32,7 +31,6 @@ from pairloom.tasks.mining.tonight import hard_negatives, negative_pairs, positi
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.training.pairs import stored_negatives
 
-torch.set_num_threads(1)
 COPIED = "large-red-square"
 
 

@@ -25,7 +25,6 @@ from pairloom.models.training.launcher import launch
 from pairloom.models.training.micro_batches import MicroBatches
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
-torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=30, batch_size=12, threads=1, checkpoint_seconds=1e-6)
 EVERYTHING = MomentumConfig(contrasts=("image_text", "image_image", "text_text"), queue=40, momentum=0.9)
 

@@ -11,7 +11,6 @@ from pairloom.models.objectives.config import NPairConfig, TripletConfig
 from pairloom.models.objectives.n_pair import NPairTerm, n_pair_loss
 from pairloom.models.objectives.triplet import TripletTerm
 
-torch.set_num_threads(1)
 B = len(GROUPS)
 
 

@@ -1,10 +1,7 @@
 """Hard negatives against nested loops."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
 
 from pairloom.models.arrays import Embeddings
@@ -14,14 +11,6 @@ from pairloom.models.mining.lists import DIRECTIONS, neighbour_lists
 from pairloom.models.mining.negatives import Negatives, batch_negatives, mine_negatives
 
 COUNT, DIMENSION = 60, 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def relations(*pairs: tuple[int, int], groups: int = 20) -> Relations:

@@ -1,11 +1,9 @@
 """Neighbour lists that follow a collection, against lists computed anew."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-import torch
 
 from pairloom.models.batches.relations import KINDS, Edges, Relations
 from pairloom.models.mining import lists
@@ -14,14 +12,6 @@ from pairloom.models.mining.neighbours import Neighbours, nearest
 from pairloom.models.mining.positives import KnownPositives
 
 K = 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pairloom.models.objectives.comparison import Comparison
 from pairloom.models.objectives.config import NtXentConfig, SupConConfig
 from pairloom.models.objectives.nt_xent import NtXentTerm, nt_xent_loss
 
-torch.set_num_threads(1)
 B = len(GROUPS)
 
 

@@ -8,8 +8,6 @@ from scipy import sparse  # type: ignore[import-untyped]  # scipy has no types
 from pairloom.models.batches.targets import Targets
 from pairloom.models.objectives.clip import clip_loss
 
-torch.set_num_threads(1)
-
 
 def embeddings(seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)), dim=1)

@@ -17,7 +17,6 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
 
-torch.set_num_threads(1)
 PER_COLOUR = 2 * len(SHAPES)
 COLOUR = np.repeat(np.arange(len(COLOURS)), PER_COLOUR)
 THREE = np.flatnonzero(COLOUR < 3).tolist()

@@ -23,7 +23,6 @@ from pairloom.models.objectives.config import (
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
 
-torch.set_num_threads(1)
 PIPELINES = Path(__file__).parents[1] / "benchmarks" / "objectives" / "pairs.yaml"
 STEPS = TrainingConfig(max_minutes=None, max_steps=3, batch_size=16, threads=1, micro_batch=8)
 ROWS = np.arange(0, 30, 2)

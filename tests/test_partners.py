@@ -13,8 +13,6 @@ from pairloom.models.batches.partners import Partners
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.relations import Edges, Relations
 
-torch.set_num_threads(1)
-
 
 def pairs_of(count: int, rows: list[tuple[int, int, float]]) -> ItemPairs:
     firsts, seconds, targets = (np.array(column) for column in zip(*rows, strict=True))

@@ -11,8 +11,6 @@ from pairloom.models.batches.augmentation import augment, draw_changes
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
 
-torch.set_num_threads(1)
-
 
 def test_cached_pixels_equal_open_clips_preprocessing(tmp_path: Path) -> None:
     cfg = tiny_encoder(tmp_path).preprocess_cfg

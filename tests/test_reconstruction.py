@@ -13,8 +13,6 @@ from pairloom.models.towers.layout import WEIGHTS_NAME
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
-torch.set_num_threads(1)
-
 
 def trained(folder: Path, name: str, *objectives: Objective, steps: int = 5) -> TrainingResult:
     start = tiny_encoder(folder)

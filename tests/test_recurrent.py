@@ -27,7 +27,6 @@ from pairloom.search.release import OpenRelease
 from pairloom.storage.modelstore import is_plain
 from pairloom.storage.table.vectors import names_model, table_metadata
 
-torch.set_num_threads(1)
 TEXTS = [text for own in tiny_texts() for text in own]
 
 

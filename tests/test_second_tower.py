@@ -36,7 +36,6 @@ from pairloom.search.query import Query, item_vector, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.modelstore import ModelStore, model_digest
 
-torch.set_num_threads(1)
 ODD = SecondImageTowerConfig(column="copy", values=("1",))
 OTHER = ODD.model_copy(update={"seed": 7})
 SECOND_N = ODD.takes([number % 2 for number in range(32)])

@@ -19,7 +19,6 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
-torch.set_num_threads(1)
 STEPS = TrainingConfig(max_minutes=None, max_steps=4, batch_size=16, threads=1)
 
 

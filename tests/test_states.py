@@ -13,7 +13,6 @@ from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.states import image_states, text_states
 
-torch.set_num_threads(1)
 POOLED = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16, "pool_type": "avg"}
 TOKENS = TEXTS[:4]
 

@@ -9,7 +9,6 @@ from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.config import ClipConfig, DistanceConfig, InstanceConfig, SiglipConfig, partners, wants
 from pairloom.models.objectives.terms import Objectives
 
-torch.set_num_threads(1)
 OPTIONAL = ("gensim", "ot", "pytorch_metric_learning", "umap", "peft")
 
 

@@ -14,8 +14,6 @@ from pairloom.models.towers.dual_encoder import load
 from pairloom.models.towers.names import ARCHITECTURES, open_clip_names
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, fit_vocabulary
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("name", [each.stem for each in ARCHITECTURES.glob("*.json") if "lstm" not in each.stem])
 def test_plain_open_clip_gives_the_same_embeddings(name: str, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pairloom.models.objectives.comparison import comparisons
 from pairloom.models.objectives.config import Choice, TripletConfig
 from pairloom.models.objectives.triplet import TripletTerm, choose, margin_loss, triplet_loss
 
-torch.set_num_threads(1)
 B = len(GROUPS)
 PAIRS = [(a, p) for a in range(B) for p in range(B) if a != p and are_related(a, p)]
 

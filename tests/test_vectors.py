@@ -1,16 +1,13 @@
 """The vector table: upsert, delete, check, tags, files."""
 
 import io
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from child_processes import running, wait_until
 from PIL import Image
 from vector_rows import D, vector_rows
 
@@ -92,16 +89,10 @@ table = vectors.VectorTable.create_or_open(Path(sys.argv[1]), "m", dimension=D, 
 table.upsert(vector_rows([f"i{at}" for at in range(100_000)]).to_reader(max_chunksize=10))
 """
     path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{program}", str(tmp_path)],
-        stderr=subprocess.DEVNULL,
-    )
     versions = tmp_path / "vectors" / "m.lance" / "_versions"
-    deadline = time.monotonic() + 60
-    while len(list(versions.glob("*.manifest"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with running("-c", f"import sys; sys.path[:0] = {path!r}\n{program}", str(tmp_path)) as child:
+        wait_until(lambda: len(list(versions.glob("*.manifest"))) >= 5, child)
+        child.kill()
     table = VectorTable.create_or_open(tmp_path, "m", dimension=D, keep={"subgroup": "string"})
     written = len(ids_of(table))
     assert 30 <= written < 100_000

@@ -23,7 +23,6 @@ from pairloom.storage.words import WordStore
 from pairloom.tasks.words import from_table, served_words, to_table
 
 gensim = pytest.importorskip("gensim")
-torch.set_num_threads(1)
 TEXTS = tiny_texts()
 SMALL = WordVectorsConfig(dimension=32, epochs=5, min_count=1)
 

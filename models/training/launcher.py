@@ -25,7 +25,7 @@ def processes_wanted(config: TrainingConfig) -> int:
 
 
 def launch(
-    function: Callable[..., None], arguments: tuple[Any, ...], processes: int, *, watch: Callable[[], None]
+    function: Callable[..., object], arguments: tuple[Any, ...], processes: int, *, watch: Callable[[], None]
 ) -> None:
     """Runs `function` in as many processes, each a rank, through PyTorch's elastic agent; calls `watch` once a second.
 
@@ -68,7 +68,7 @@ def launch(
             watcher.join()
 
 
-def _rank(function: Callable[..., None], *arguments: Any) -> None:
+def _rank(function: Callable[..., object], *arguments: Any) -> None:
     follow_parent()
     function(*arguments)
 

@@ -10,7 +10,7 @@ the model is `tiny-32`, in one thread; `ranks` is the training in two processes,
 every third case, and `demo` is the real one with a training of 150 steps.
 
 Every fourth command is started anew, so that interrupts come while modules are loaded, too. The others are forked from
-a process that has loaded them, which saves most of the time.
+a process that has loaded them, which saves most of the time; but `serve` is always started anew.
 
 Moments of a stage are anywhere in the time that it takes undisturbed, one half of them in its last 40 per cent, where
 it has loaded what it needs. For trainings one half comes up to 0.4 s after a new checkpoint, so that they get on. A
@@ -395,12 +395,15 @@ def serve(bench: Bench) -> Tally:
     for number in range(10_000):
         if len(tally.seconds) >= bench.times(20):
             break
-        command = Command(log, "serve", "--file", str(file), environment=environment)
+        # Prefect has read its settings where it was loaded: a forked one would not see these.
+        command = Command(log, "serve", "--file", str(file), forked=False, environment=environment)
         if number % 3 == 0:
             sleep(command, bench.random.uniform(0, 15))
         else:
             while command.runs and "Serving" not in command.said:
                 time.sleep(0.05)
+            if not command.runs:
+                raise RuntimeError(f"serve ended: {command.said}")
             if number % 3 == 2:
                 with (
                     temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),

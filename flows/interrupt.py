@@ -3,23 +3,23 @@
 All that is stored survives a kill at any moment, so an interrupt has nothing to unwind: it ends the process as a kill
 would, with good manners. A thread of its own hears of SIGINT through a pipe (`signal.set_wakeup_fd`), which works while
 the main thread is deep in a library, and KeyboardInterrupt is never raised. Every other thread blocks SIGINT: children
-inherit that, so none of them gets the SIGINT that a terminal sends to all. This module is loaded first, and itself
-loads nothing that takes time.
+inherit that, so none of them gets the SIGINT that a terminal sends to all. The main thread stops where it is, whatever
+locks it holds: what runs from there on takes none of `threading`'s and imports nothing. This module is loaded first,
+and itself loads nothing that takes time.
 """
 
+import _thread
 import atexit
 import contextlib
 import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-if TYPE_CHECKING:
-    import psutil
+import psutil
 
 INTERRUPTED = 130
 """The exit status: 128 and the signal's number, as shells count."""
@@ -54,27 +54,24 @@ class Watch:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, _pause)
         # Started before the others block it, this thread alone does not.
-        threading.Thread(target=self._wait, args=(heard,), name="interrupts", daemon=True).start()
+        _thread.start_new_thread(self._wait, (heard,))
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         # When all is done, Python's last steps would restore what the system does to those who don't listen.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
     def _wait(self, heard: int) -> None:
-        # Now: later, a main thread that has stopped amid an import would keep it from being loaded.
-        import psutil  # noqa: F401
-
         _next_interrupt(heard)
-        # No daemon: a main thread that comes to its end meanwhile waits for it.
-        threading.Thread(target=self._end, name="interrupted").start()
+        _thread.start_new_thread(self._end, ())
         _next_interrupt(heard)
         _leave(patience=0.0)
 
     def _end(self) -> None:
         with contextlib.suppress(OSError):
             _say(self._line())
-        telling = threading.Thread(target=self._tell, daemon=True)
-        telling.start()
-        telling.join(LAST_WORDS_SECONDS)
+        told = _thread.allocate_lock()
+        told.acquire()
+        _thread.start_new_thread(self._tell, (told,))
+        told.acquire(timeout=LAST_WORDS_SECONDS)
         _leave(patience=END_SECONDS)
 
     def _line(self) -> str:
@@ -82,10 +79,11 @@ class Watch:
         where = self.stage() or next((each for each in sys.argv[1:] if not each.startswith("-")), "pairloom")
         return f"stopped in {where}; run `{command}` again to go on"
 
-    def _tell(self) -> None:
+    def _tell(self, told: _thread.LockType) -> None:
         # Whatever it raises, there is nobody left to tell.
         with contextlib.suppress(Exception):
             self.last_words()
+        told.release()
 
 
 watch = Watch()
@@ -116,8 +114,6 @@ def _leave(*, patience: float) -> NoReturn:
 
 
 def _end_children(patience: float) -> None:
-    import psutil
-
     own = psutil.Process()
     # Twice: of a child that is being started, the first look may see nothing.
     for _ in range(2):
@@ -131,17 +127,13 @@ def _end_children(patience: float) -> None:
         _signal(children, signal.SIGKILL)
 
 
-def _signal(processes: "list[psutil.Process]", number: signal.Signals) -> None:
-    import psutil
-
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
 
 
-def _runs(process: "psutil.Process") -> bool:
-    import psutil
-
+def _runs(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

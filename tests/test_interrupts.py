@@ -38,6 +38,7 @@ WritePipelines = Callable[..., Path]
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 CLI = HEARS + "import sys; from pairloom.flows.start import main; sys.argv[0] = 'pairloom'; main()"
 SECONDS = 60
+pytestmark = pytest.mark.timeout(900)  # ranks take minutes to start where much else runs
 TRAINING = {"max_minutes": None, "max_steps": 150, "batch_size": 16, "threads": 1, "checkpoint_seconds": 0.05}
 
 
@@ -69,7 +70,7 @@ class Running:
         return self.log.read_text()
 
     def wait_until(self, holds: Callable[[], object]) -> None:
-        give_up = time.monotonic() + 2 * SECONDS
+        give_up = time.monotonic() + 8 * SECONDS
         while not holds():
             assert self.process.poll() is None, f"it ended too early: {self.said}"
             assert time.monotonic() < give_up

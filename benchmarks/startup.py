@@ -21,16 +21,16 @@ TORCH = [sys.executable, "-c", "import torch"]
 SHORT = ["--set", "training.max_steps=20", "--set", "training.max_minutes=null", "--set", "gate.min={}"]
 
 COMMANDS: dict[str, tuple[float, list[str]]] = {
-    "--help": (0.5, ["--help"]),
-    "pairloom status": (0.5, ["status"]),
-    "pairloom releases": (0.5, ["releases"]),
-    "pairloom show 1": (0.5, ["show", "1"]),
-    "pairloom sql, without a text": (0.5, ["sql", "SELECT count(*) FROM items"]),
-    "pairloom run, nothing new": (1.0, ["run", *SHORT]),
-    "pairloom deploy --check": (1.5, ["deploy", "--check"]),
-    "pairloom search TEXT": (1.6, ["search", "an apple"]),
-    "pairloom search, misspelt --where": (0.7, ["search", "an apple", "--where", "subgroup ="]),
-    "pairloom run, unknown key": (0.7, ["run", "--set", "training.max_stepz=1"]),
+    "`--help`": (0.5, ["--help"]),
+    "`pairloom status`": (0.5, ["status"]),
+    "`pairloom releases`": (0.5, ["releases"]),
+    "`pairloom show 1`": (0.5, ["show", "1"]),
+    "`pairloom sql`, without a text": (0.5, ["sql", "SELECT count(*) FROM items"]),
+    "`pairloom run`, nothing new": (1.0, ["run", *SHORT]),
+    "`pairloom deploy --check`": (1.5, ["deploy", "--check"]),
+    "`pairloom search TEXT`": (1.6, ["search", "an apple"]),
+    "`pairloom search`, a misspelt `--where`": (0.7, ["search", "an apple", "--where", "subgroup ="]),
+    "`pairloom run`, an unknown key": (0.7, ["run", "--set", "training.max_stepz=1"]),
 }
 """By what is run: the ratio that is wanted at most, and the arguments."""
 

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import prefect_environment
+from conftest import COLOURS, SHAPES, prefect_environment
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
+from pairloom.search.release import FEW_TEXTS, OpenRelease
 
 LEARNING = ("torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn")
 TABLES = ("lance", "lancedb", "pandas", "duckdb")
@@ -76,6 +78,16 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_need(
     done, imported = run(tmp_path, *arguments, *options)
     assert done.returncode == status, done.stderr
     assert imported & set(forbidden) == set()
+
+
+def test_few_texts_and_many_are_embedded_alike_and_only_many_load_the_whole_model(released: tuple[str, ...]) -> None:
+    release = OpenRelease.open(load_pipeline(Path(released[1])).folder)
+    texts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    few = release.embed_texts(texts[:FEW_TEXTS])
+    assert "encoder" not in vars(release)
+    many = release.embed_texts(texts)
+    assert "encoder" in vars(release)
+    np.testing.assert_allclose(few, many[:FEW_TEXTS], atol=1e-6, rtol=0)
 
 
 def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_path: Path) -> None:

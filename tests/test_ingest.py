@@ -114,7 +114,7 @@ def test_new_rows_make_new_parts_and_leave_the_old_ones(tmp_path: Path, write: W
 def test_an_updated_row_replaces_its_old_version(tmp_path: Path, write: Write) -> None:
     first, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
     second, counts = ingest(tmp_path, write([row("1", "red", text="crimson"), row("2", "lime")]))
-    assert counts == RowCounts(seen=2, new=1, unchanged=1, removed=1)
+    assert counts == RowCounts(seen=2, updated=1, unchanged=1)
     assert second.rows == 2
     assert items(tmp_path, second)["1"]["texts"] == ["crimson"]
     assert items(tmp_path, first)["1"]["texts"] == ["red"]
@@ -171,7 +171,7 @@ def test_of_two_ingests_at_once_the_later_one_is_refused(tmp_path: Path, write: 
     early.run([source], COLUMNS)
     snapshot = corpus.current()
     with pytest.raises(StaleWriterError):
-        corpus.commit(late.number, late.base, snapshot.parts, (), {})
+        corpus.commit(snapshot.model_copy(update={"number": late.number}), {})
     assert corpus.current() == snapshot
 
 

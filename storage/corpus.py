@@ -126,7 +126,7 @@ class Corpus:
     def columns(self, snapshot: Snapshot) -> list[str]:
         """Names of the columns that its items have."""
         if snapshot.keep is not None:
-            return _schema(snapshot).names
+            return list(_schema(snapshot).names)
         names = [read_schema(_path(self.folder, "corpus", part)).names for part in snapshot.parts]
         return [name for name in names[0] if all(name in each for each in names)] if names else []
 
@@ -145,16 +145,19 @@ class Corpus:
 
 def newer_items(corpus: Corpus, snapshot: Snapshot, trained: Snapshot) -> int:
     """Items of `snapshot` that `trained` lacks, or has with another picture, other texts, another group or split."""
-    known = dict(_learned(corpus, trained))
-    return sum(known.get(item_id) != content for item_id, content in _learned(corpus, snapshot))
+    known = dict(_learned(corpus, trained, besides=snapshot))
+    return sum(known.get(item_id) != content for item_id, content in _learned(corpus, snapshot, besides=trained))
 
 
-def _learned(corpus: Corpus, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Each item's id and what is learned of it."""
+def _learned(corpus: Corpus, snapshot: Snapshot, besides: Snapshot) -> Iterator[tuple[str, str]]:
+    """Each item's id and a digest of what is learned of it, but for the parts that `besides` has just so."""
+    shared = {part.digest for part in besides.parts}
     for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["item_id", "pixel_hash", "texts", "group", "split"]):
-            for row in batch.to_pylist():
-                yield row.pop("item_id"), digest(row)
+        dead, dead_there = (each.tombstones.get(part.digest, ()) for each in (snapshot, besides))
+        if part.digest not in shared or set(dead) != set(dead_there):
+            for batch in corpus.read(snapshot, part, ["item_id", "pixel_hash", "texts", "group", "split"]):
+                for row in batch.to_pylist():
+                    yield row.pop("item_id"), digest(row)
 
 
 def _schema(snapshot: Snapshot) -> pa.Schema:

@@ -6,7 +6,6 @@ After any history of edits the corpus is what a first night over the same source
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -215,14 +214,15 @@ class _Night:
                 for row, image in zip(batch, known, strict=True)
                 if isinstance(row, SourceRow) and image is None
             ]
-            with closing(decode(unknown, self._config)) as decoded:
-                for row, image in zip(batch, known, strict=True):
-                    if isinstance(row, RejectedRow) or image is not None:
-                        yield row, image, None
-                    else:
-                        _, fresh = next(decoded)
-                        content = fresh.content if isinstance(fresh, DecodedImage) else None
-                        yield row, self._files.remember(row, fresh), content
+            decoded = decode(unknown, self._config)
+            for row, image in zip(batch, known, strict=True):
+                if isinstance(row, RejectedRow) or image is not None:
+                    yield row, image, None
+                else:
+                    _, fresh = next(decoded)
+                    content = fresh.content if isinstance(fresh, DecodedImage) else None
+                    yield row, self._files.remember(row, fresh), content
+            assert next(decoded, None) is None, "one image a row"
 
     def _take(self, item: Item, content: bytes | None) -> None:
         self._contents[item.item_id] = item.content
@@ -288,7 +288,18 @@ class _Night:
         return (self._corpus.write_quarantine(pa.Table.from_pylist(rows, QUARANTINE)),) if rows else ()
 
 
-_STORED = ["item_id", "pixel_hash", "texts", "group", "split", "split_named", "stored_digest", "width", "height", "source"]
+_STORED = [
+    "item_id",
+    "pixel_hash",
+    "texts",
+    "group",
+    "split",
+    "split_named",
+    "stored_digest",
+    "width",
+    "height",
+    "source",
+]
 
 
 def _member(item: Item) -> Member:

@@ -16,6 +16,8 @@ class SnapshotRef(Ref):
     digest: str
     rows: int
     rows_seen: dict[str, int]
+    removals_held: tuple[str, ...] = ()
+    """A sentence for each source whose items stay because too many would leave at once."""
 
 
 class Plan(Ref):

@@ -87,7 +87,9 @@ class ImageFiles:
         """Write down what is known; of files that no row named since this was opened only where `unseen`."""
         kept = {key: entry for key, entry in self._entries.items() if unseen or key in self._seen}
         if self._changed or len(kept) < len(self._entries):
-            write_parquet(pa.Table.from_pylist([_row(key, entry) for key, entry in kept.items()], IMAGE_FILES), self._path)
+            write_parquet(
+                pa.Table.from_pylist([_row(key, entry) for key, entry in kept.items()], IMAGE_FILES), self._path
+            )
 
 
 def _same_at(entry: _Entry, picture: Picture, max_side: int) -> bool:

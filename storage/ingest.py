@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 """Called with the number of rows seen so far."""
 
+Decoder = Callable[[Sequence[tuple[Any, Path]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
+"""As `pairloom.storage.images.decoding.decode`."""
+
 ROWS_AT_ONCE = 20_000
 """Rows held in memory while their images are decoded, for which child processes are started."""
 
@@ -59,10 +62,13 @@ class RowCounts:
 class Ingest:
     """Tonight's ingest, on top of the current snapshot."""
 
-    def __init__(self, corpus: Corpus, keep: Mapping[str, ColumnType], config: IngestConfig) -> None:
+    def __init__(
+        self, corpus: Corpus, keep: Mapping[str, ColumnType], config: IngestConfig, decoder: Decoder = decode
+    ) -> None:
         self.corpus = corpus
         self.keep = dict(keep)
         self.config = config
+        self.decoder = decoder
         # Before the base is read: whoever publishes after that takes this number away.
         self.number = corpus.log.next_number()
         self.base = corpus.current()
@@ -105,7 +111,7 @@ class _Night:
     def __init__(self, ingest: Ingest, files: ImageFiles) -> None:
         self.warnings: tuple[str, ...] = ()
         self._corpus, self._base, self._config = ingest.corpus, ingest.base, ingest.config
-        self._keep, self._number, self._files = ingest.keep, ingest.number, files
+        self._keep, self._number, self._files, self._decode = ingest.keep, ingest.number, files, ingest.decoder
         self._living = Living(ingest.corpus, ingest.base)
         self._settling = Settling(ingest.config.limits)
         self._writer = PartWriter(ingest.corpus, ingest.base, ingest.keep, ingest.config.part_rows)
@@ -142,7 +148,7 @@ class _Night:
     def decode_late(self) -> list[Path]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         mistaken = []
-        for item, image in decode([(item, item.row.image) for item in self._late], self._config):
+        for item, image in self._decode([(item, item.row.image) for item in self._late], self._config):
             found = self._files.remember(item.row, image)
             if isinstance(image, DecodedImage) and found == item.picture:
                 self._add(item, image.content)
@@ -214,7 +220,7 @@ class _Night:
                 for row, image in zip(batch, known, strict=True)
                 if isinstance(row, SourceRow) and image is None
             ]
-            decoded = decode(unknown, self._config)
+            decoded = self._decode(unknown, self._config)
             for row, image in zip(batch, known, strict=True):
                 if isinstance(row, RejectedRow) or image is not None:
                     yield row, image, None

@@ -154,8 +154,8 @@ def texts(tmp_path: Path, snapshot: Snapshot) -> dict[str, str]:
     return {item_id: item["texts"][0] for item_id, item in items(tmp_path, snapshot).items()}
 
 
-def update(config: IngestConfig = CONFIG, **changes: Any) -> IngestConfig:
-    return config.model_copy(update=changes)
+def update(**changes: Any) -> IngestConfig:
+    return CONFIG.model_copy(update=changes)
 
 
 @pytest.mark.parametrize("files", [("captions",), ("captions", "later")], ids=["one file", "two sources"])

@@ -4,59 +4,21 @@ After any history of edits the corpus is what a first night over the same source
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
-from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.digest import digest
+from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
-from pairloom.storage.ingestion.image_files import ImageFiles
-from pairloom.storage.ingestion.living import Living
-from pairloom.storage.ingestion.part_writer import PartWriter, Values
-from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.settling import Item, Picture, Rejection, Settling, content_digest, plain, same_content
-from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
-from pairloom.storage.schema import QUARANTINE, ColumnType
+from pairloom.storage.ingestion.image_files import Decoder, ImageFiles
+from pairloom.storage.ingestion.one_pass import OnePass, Progress, RowCounts
+from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.rows import RejectedRow, SourceRow, read_source
+from pairloom.storage.sources.rows import read_source
+
+__all__ = ["Ingest", "RowCounts"]
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int], None]
-"""Called with the number of rows seen so far."""
-
-Decoder = Callable[[Sequence[tuple[Any, Path]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
-"""As `pairloom.storage.images.decoding.decode`."""
-
-ROWS_AT_ONCE = 20_000
-"""Rows held in memory while their images are decoded, for which child processes are started."""
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """What became of the rows seen: each is new, updated, unchanged, duplicate, filtered or quarantined."""
-
-    seen: int = 0
-    new: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    duplicate: int = 0
-    filtered: int = 0
-    quarantined: int = 0
-    removed: int = 0
-    """Items that left the corpus."""
-    removals_held: int = 0
-    """Items that stay although no row is them any more, because too many would leave at once."""
 
 
 class Ingest:
@@ -87,265 +49,19 @@ class Ingest:
 
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
-        files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config)
+        files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config, self.decoder)
         while True:
-            night = _Night(self, files)
+            found = OnePass(self.corpus, self.base, self.keep, self.config, files)
             for source in sources:
-                night.read(read_source(source, columns), progress)
-            if not (mistaken := night.decode_late()):
+                found.read(read_source(source, columns), progress)
+            if not (mistaken := found.decode_late()):
                 break
             # Files that changed since they were listed: rare, and nothing is published yet.
             files.forget(mistaken)
-        night.retire(sources)
-        snapshot = night.commit()
-        self.warnings = night.warnings
+        found.retire(sources)
+        snapshot = found.commit(self.number)
+        self.warnings = found.warnings
         for warning in self.warnings:
             logger.warning("%s", warning)
         files.save(unseen=bool(self.warnings))
-        return snapshot, night.count(since or self.base)
-
-
-class _Night:
-    """What one pass over the sources finds."""
-
-    def __init__(self, ingest: Ingest, files: ImageFiles) -> None:
-        self.warnings: tuple[str, ...] = ()
-        self._corpus, self._base, self._config = ingest.corpus, ingest.base, ingest.config
-        self._keep, self._number, self._files, self._decode = ingest.keep, ingest.number, files, ingest.decoder
-        self._living = Living(ingest.corpus, ingest.base)
-        self._settling = Settling(ingest.config.limits)
-        self._writer = PartWriter(ingest.corpus, ingest.base, ingest.keep, ingest.config.part_rows)
-        self._fractions = Fractions(ingest.config.val_fraction, ingest.config.test_fraction)
-        self._counts: Counter[str] = Counter()
-        self._contents: dict[str, str] = {}
-        """Content digest by id, of all items of tonight."""
-        self._members: list[Member] = []
-        """What decides their splits, in the same order."""
-        self._splits: dict[str, str] = {}
-        self._copied: list[Item] = []
-        """New content whose image is stored already."""
-        self._late: list[Item] = []
-        """New content whose image is known, but stored nowhere: of a duplicate whose twin is gone, say."""
-        self._new: list[tuple[str, str]] = []
-        self._retained: set[str] = set()
-        self._rejections: list[Rejection] = []
-
-    def read(self, rows: Iterator[SourceRow | RejectedRow], progress: Progress | None) -> None:
-        """Settle the rows of one source."""
-        for row, image, content in self._with_images(rows):
-            self._counts["seen"] += 1
-            if progress and self._counts["seen"] % 100 == 0:
-                progress(self._counts["seen"])
-            settled = self._settling.take(row, image)
-            if isinstance(settled, Item):
-                self._take(settled, content)
-            else:
-                self._counts[settled.outcome] += 1
-                # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
-                if settled.reason != "where":
-                    self._rejections.append(settled)
-
-    def decode_late(self) -> list[Path]:
-        """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
-        mistaken = []
-        for item, image in self._decode([(item, item.row.image) for item in self._late], self._config):
-            found = self._files.remember(item.row, image)
-            if isinstance(image, DecodedImage) and found == item.picture:
-                self._add(item, image.content)
-            else:
-                mistaken.append(item.row.image)
-        return mistaken
-
-    def retire(self, sources: Sequence[SourceConfig]) -> None:
-        """Let the items go that no row is any more, but for those that stay by their source's rules."""
-        gone = [
-            Gone(
-                item_id=row["item_id"],
-                source=row["source"],
-                path=path,
-                served_elsewhere=self._settling.holds_content(same_content(row["pixel_hash"], row["texts"])),
-            )
-            for row, path in self._living.rows_and_paths(
-                [item_id for item_id in self._living if item_id not in self._contents],
-                ["item_id", "source", "pixel_hash", "texts"],
-            )
-        ]
-        judged = judge_removals(gone, self._living.sources, self._new, sources, self._config.max_removed)
-        self._counts["removals_held"], self.warnings = judged.held, judged.warnings
-        self._retain(judged.stay)
-
-    def commit(self) -> Snapshot:
-        """Publish what differs from the base; without a difference, the base stays."""
-        self._splits = dict(zip(self._contents, assign_splits(self._members, self._fractions), strict=True))
-        for item in self._copied:
-            holder = self._living.holder(item.picture.stored_digest)
-            assert holder is not None, "only items whose bytes are stored are copied"
-            self._writer.copy(holder, _values(item, self._splits[item.item_id]))
-        dead = self._supersede()
-        self._writer.finish()
-        quarantine, base = self._quarantine(), self._base
-        same = not (self._writer.parts or dead) and quarantine == base.quarantine
-        if same and (base.keep == self._keep or base.rows == 0):
-            return base
-        tombstones = {
-            part: (*base.tombstones.get(part, ()), *sorted(dead.get(part, ())))
-            for part in sorted({*base.tombstones, *dead})
-        }
-        parts = (*base.parts, *self._writer.parts)
-        snapshot = Snapshot(
-            number=self._number, files={}, parts=parts, quarantine=quarantine, tombstones=tombstones, keep=self._keep
-        )
-        return self._corpus.commit(snapshot, base.files)
-
-    def count(self, since: Snapshot) -> RowCounts:
-        """What became of the rows, and what left, since a snapshot."""
-        before = self._living if since.number == self._base.number else Living(self._corpus, since)
-        for item_id, content in self._contents.items():
-            if item_id not in self._retained:
-                now = (content, self._splits[item_id])
-                known = item_id in before
-                same = known and now == (before.content(item_id), before.split(item_id))
-                self._counts["unchanged" if same else "updated" if known else "new"] += 1
-        self._counts["removed"] = sum(item_id not in self._contents for item_id in before)
-        return RowCounts(**self._counts)
-
-    def _with_images(
-        self, rows: Iterator[SourceRow | RejectedRow]
-    ) -> Iterator[tuple[SourceRow | RejectedRow, Picture | RejectedImage | None, bytes | None]]:
-        """Each row with its image, in order; with what is to be stored of it where it was decoded tonight."""
-        while batch := list(islice(rows, ROWS_AT_ONCE)):
-            known = [self._files.find(row) if isinstance(row, SourceRow) else None for row in batch]
-            unknown = [
-                (row, row.image)
-                for row, image in zip(batch, known, strict=True)
-                if isinstance(row, SourceRow) and image is None
-            ]
-            decoded = self._decode(unknown, self._config)
-            for row, image in zip(batch, known, strict=True):
-                if isinstance(row, RejectedRow) or image is not None:
-                    yield row, image, None
-                else:
-                    _, fresh = next(decoded)
-                    content = fresh.content if isinstance(fresh, DecodedImage) else None
-                    yield row, self._files.remember(row, fresh), content
-            assert next(decoded, None) is None, "one image a row"
-
-    def _take(self, item: Item, content: bytes | None) -> None:
-        self._contents[item.item_id] = item.content
-        self._members.append(_member(item))
-        if item.item_id not in self._living:
-            self._new.append((item.row.source, item.row.image_path))
-        if self._living.content(item.item_id) == item.content:
-            return
-        if content is not None:
-            self._add(item, content)
-        else:
-            stored = self._living.holder(item.picture.stored_digest)
-            (self._copied if stored else self._late).append(item)
-
-    def _add(self, item: Item, content: bytes) -> None:
-        # By the hash alone, until all items are known.
-        split = item.row.split or self._fractions.split(_member(item).key)
-        self._writer.add(_values(item, split), content)
-
-    def _retain(self, item_ids: frozenset[str]) -> None:
-        """Keep items without a row, as they are; in tonight's columns where these differ."""
-        columns = [*_STORED, *self._keep]
-        for row, path in self._living.rows_and_paths(item_ids, columns, keep=self._keep):
-            item_id, named = row["item_id"], row["split"] if row["split_named"] else None
-            content = self._living.content(item_id)
-            if self._base.keep != self._keep:
-                metadata = {name: row[name] for name in self._keep}
-                said = digest([row["pixel_hash"], row["texts"], row["group"], named, plain(metadata)])
-                content = content_digest(said, row["stored_digest"], (row["width"], row["height"]), path, row["source"])
-            assert content is not None, "an item that stays is stored"
-            self._retained.add(item_id)
-            self._contents[item_id] = content
-            self._members.append(Member(row["group"] or row["pixel_hash"], named))
-
-    def _supersede(self) -> dict[str, list[str]]:
-        """Rewrite stored items that are otherwise tonight; returns the items that are dead now, by part."""
-        dead: dict[str, list[str]] = {}
-        for item_id in self._living:
-            place, content = self._living.place(item_id), self._contents.get(item_id)
-            changes: Values = {}
-            if item_id in self._retained and content != self._living.content(item_id):
-                changes["content_digest"] = content
-            if content is not None and self._splits[item_id] != self._living.split(item_id):
-                changes["split"] = self._splits[item_id]
-            rewritten = item_id in self._retained or content == self._living.content(item_id)
-            if changes and rewritten:
-                self._writer.copy(place, changes)
-            if changes or content != self._living.content(item_id):
-                dead.setdefault(place.part, []).append(item_id)
-        for part, item_ids in self._writer.resplit(self._splits).items():
-            dead.setdefault(part, []).extend(item_ids)
-        return dead
-
-    def _quarantine(self) -> tuple[Part, ...]:
-        """Tonight's rejections; those of last night as they are, where nothing differs."""
-        before = [row for batch in self._corpus.rejected(self._base) for row in batch.to_pylist()]
-        since = {_first_seen(row): row["rejected_at"] for row in before}
-        now = datetime.now(UTC)
-        rows = [_rejected(each) for each in self._rejections]
-        rows = [{**row, "rejected_at": since.get(_first_seen(row), now)} for row in rows]
-        if rows == before:
-            return self._base.quarantine
-        return (self._corpus.write_quarantine(pa.Table.from_pylist(rows, QUARANTINE)),) if rows else ()
-
-
-_STORED = [
-    "item_id",
-    "pixel_hash",
-    "texts",
-    "group",
-    "split",
-    "split_named",
-    "stored_digest",
-    "width",
-    "height",
-    "source",
-]
-
-
-def _member(item: Item) -> Member:
-    return Member(item.row.group or item.picture.pixel_hash, item.row.split)
-
-
-def _values(item: Item, split: str) -> Values:
-    row, picture = item.row, item.picture
-    return {
-        **row.metadata,
-        "item_id": item.item_id,
-        "path": row.image_path,
-        "texts": list(row.texts),
-        "group": row.group,
-        "split": split,
-        "split_named": row.split is not None,
-        "content_digest": item.content,
-        "stored_digest": picture.stored_digest,
-        "pixel_hash": picture.pixel_hash,
-        "perceptual_hash": picture.perceptual_hash,
-        "width": picture.width,
-        "height": picture.height,
-        "source": row.source,
-    }
-
-
-def _rejected(rejection: Rejection) -> dict[str, Any]:
-    row = rejection.row
-    return {
-        "fingerprint": row.fingerprint,
-        "source": row.source,
-        "row": row.number,
-        "item_id": rejection.item_id,
-        "image_path": row.image_path,
-        "outcome": rejection.outcome,
-        "reason": rejection.reason,
-        "message": rejection.message,
-        "attempts": rejection.attempts,
-    }
-
-
-def _first_seen(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return row["source"], row["fingerprint"], row["reason"]
+        return snapshot, found.count(self.base if since is None else since)

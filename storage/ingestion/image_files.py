@@ -1,22 +1,31 @@
 """What became of each image file, remembered by path, size and time: saves decoding, and can be deleted at any time."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pairloom.storage.digest import bytes_digest
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.ingestion.settling import Picture
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.schema import IMAGE_FILES
-from pairloom.storage.sources.rows import SourceRow
+from pairloom.storage.sources.rows import RejectedRow, SourceRow
 
 logger = logging.getLogger(__name__)
+
+Decoder = Callable[[Sequence[tuple[Any, Path]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
+"""As `pairloom.storage.images.decoding.decode`."""
+
+ROWS_AT_ONCE = 20_000
+"""Rows held in memory while their images are decoded, for which child processes are started."""
 
 MAX_ATTEMPTS = 10
 """How often a file that may pass is tried, before only another file or another limit has it tried again."""
@@ -34,14 +43,46 @@ class _Entry:
 class ImageFiles:
     """The image files of one pipeline, as its last ingest found them."""
 
-    def __init__(self, path: Path, config: IngestConfig) -> None:
+    def __init__(self, path: Path, config: IngestConfig, decoder: Decoder = decode) -> None:
         self._path = path
         self._config = config
+        self._decoder = decoder
         self._entries = _read(path)
         self._seen: set[str] = set()
         self._changed = False
 
-    def find(self, row: SourceRow) -> Picture | RejectedImage | None:
+    def images(
+        self, rows: Iterator[SourceRow | RejectedRow]
+    ) -> Iterator[tuple[SourceRow | RejectedRow, Picture | RejectedImage | None, bytes | None]]:
+        """Each row with its image, in order, and with what is to be stored of that where it was decoded just now."""
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            known = [self._find(row) if isinstance(row, SourceRow) else None for row in batch]
+            fresh = self.decoded(
+                [row for row, image in zip(batch, known, strict=True) if isinstance(row, SourceRow) and image is None]
+            )
+            for row, image in zip(batch, known, strict=True):
+                yield (row, image, None) if isinstance(row, RejectedRow) or image is not None else next(fresh)
+            assert next(fresh, None) is None, "one image a row"
+
+    def decoded(self, rows: Sequence[SourceRow]) -> Iterator[tuple[SourceRow, Picture | RejectedImage, bytes | None]]:
+        """The same for rows whose images are decoded whatever is known of them."""
+        for row, image in self._decoder([(row, row.image) for row in rows], self._config):
+            yield row, self._remember(row, image), image.content if isinstance(image, DecodedImage) else None
+
+    def forget(self, images: Iterable[Path]) -> None:
+        """Have these files decoded when they are met again."""
+        for image in images:
+            self._changed |= self._entries.pop(_key(image), None) is not None
+
+    def save(self, *, unseen: bool) -> None:
+        """Write down what is known; of files that no row named since this was opened only where `unseen`."""
+        kept = {key: entry for key, entry in self._entries.items() if unseen or key in self._seen}
+        if self._changed or len(kept) < len(self._entries):
+            write_parquet(
+                pa.Table.from_pylist([_row(key, entry) for key, entry in kept.items()], IMAGE_FILES), self._path
+            )
+
+    def _find(self, row: SourceRow) -> Picture | RejectedImage | None:
         """What decoding the row's image would give, or None where only decoding can tell."""
         key = _key(row.image)
         entry = self._entries.get(key)
@@ -57,7 +98,7 @@ class ImageFiles:
         self._seen.add(key)
         return entry.found
 
-    def remember(self, row: SourceRow, image: DecodedImage | RejectedImage) -> Picture | RejectedImage:
+    def _remember(self, row: SourceRow, image: DecodedImage | RejectedImage) -> Picture | RejectedImage:
         """Take down what decoding gave."""
         key, config = _key(row.image), self._config
         before = self._entries.get(key)
@@ -77,19 +118,6 @@ class ImageFiles:
             self._entries[key], self._changed = entry, True
         self._seen.add(key)
         return found
-
-    def forget(self, images: Iterable[Path]) -> None:
-        """Have these files decoded when they are met again."""
-        for image in images:
-            self._changed |= self._entries.pop(_key(image), None) is not None
-
-    def save(self, *, unseen: bool) -> None:
-        """Write down what is known; of files that no row named since this was opened only where `unseen`."""
-        kept = {key: entry for key, entry in self._entries.items() if unseen or key in self._seen}
-        if self._changed or len(kept) < len(self._entries):
-            write_parquet(
-                pa.Table.from_pylist([_row(key, entry) for key, entry in kept.items()], IMAGE_FILES), self._path
-            )
 
 
 def _same_at(entry: _Entry, picture: Picture, max_side: int) -> bool:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
+from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
@@ -448,8 +450,13 @@ def test_a_corpus_of_an_older_version_is_brought_up_to_date(tmp_path: Path, writ
     document = json.loads(older.log.path(1).read_bytes())
     assert document["keep"] is None
     assert older.table(old, ["item_id", "price"]).to_pylist() == corpus.table(new, ["item_id", "price"]).to_pylist()
+    vectors = EmbeddingStore(older.folder, "model")
+    vectors.write(part, ["1", "2"], *[np.eye(2, 4, dtype=np.float32)] * 2)
     snapshot, counts = Ingest(older, COLUMNS.types, CONFIG, Decoder()).run([source], COLUMNS)
     assert counts == RowCounts(seen=2, updated=2)
+    known = {row["stored_digest"]: list(image_D) for row, image_D, _ in vectors.superseded(older, snapshot, ["price"])}
+    stored = older.table(snapshot, ["stored_digest"])["stored_digest"].to_pylist()
+    assert known == {stored[0]: [1, 0, 0, 0], stored[1]: [0, 1, 0, 0]}
     columns = [name for name in corpus.columns(new) if name != "ingested_at"]
     assert older.table(snapshot, columns) == corpus.table(new, columns)
 

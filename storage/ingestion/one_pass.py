@@ -174,7 +174,8 @@ class OnePass:
         """Keep items without a row, as they are; in tonight's columns where these differ."""
         columns = [*_STORED, *self._keep]
         for row, path in self._living.rows_and_paths(item_ids, columns, keep=self._keep):
-            item_id, named = row["item_id"], row["split"] if row["split_named"] else None
+            # Older parts don't say whether the source named the split: there it stays.
+            item_id, named = row["item_id"], None if row["split_named"] is False else row["split"]
             content = self._living.content(item_id)
             if self._base.keep != self._keep:
                 metadata = {name: row[name] for name in self._keep}

@@ -293,9 +293,11 @@ class Histories(RuleBasedStateMachine):
         self.then(then)
 
     def teardown(self) -> None:
-        if hasattr(self, "collection"):
-            self.then("night")
-        shutil.rmtree(self.root)
+        try:
+            if hasattr(self, "collection"):
+                self.then("night")
+        finally:
+            shutil.rmtree(self.root)
 
     def write_caption(self, name: str, text: str | None) -> None:
         path = self.root / name

@@ -44,13 +44,14 @@ class Night(BaseModel, frozen=True):
         """A night that came to its end, whatever that was."""
         held = verdict is not None and not verdict.passed
         served = release.rows if release else plan.champion_rows
-        counted = ("seen", "new", "duplicate", "filtered", "quarantined", "removed")
+        counted = ("seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held")
+        reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
         return cls(
             pipeline=pipeline.name,
             outcome="held" if held else "released" if release else "unchanged",
             release=release.number if release else plan.champion,
             model_id=release.model_id if release else plan.champion_model,
-            reason="; ".join(verdict.reasons) if verdict and held else plan.reason,
+            reason="; ".join(reasons),
             rows={**{name: snapshot.rows_seen[name] for name in counted}, "served": served},
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,

@@ -1,6 +1,6 @@
 """The corpus: immutable Parquet parts of items, and the numbered snapshots that say which parts make it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pairloom.storage.digest import digest
-from pairloom.storage.files import digest_files
+from pairloom.storage.files import FileDigests, digest_files
 from pairloom.storage.parquet import read_parquet, read_schema, write_parquet
 from pairloom.storage.records import Record, RecordLog
+from pairloom.storage.schema import ARROW_TYPES, ColumnType, item_schema
+from pairloom.storage.sources.columns import typed
 
 
 class Part(BaseModel, frozen=True, extra="forbid"):
@@ -27,11 +29,14 @@ class Snapshot(Record, frozen=True):
     quarantine: tuple[Part, ...]
     tombstones: dict[str, tuple[str, ...]]
     """Items that a part still holds but the corpus no longer does, by the part's digest."""
+    keep: dict[str, ColumnType] | None = None
+    """The pipeline's own metadata columns, whatever a part has; None in older records: those that all parts have."""
 
     @property
     def digest(self) -> str:
         """Identity of the items, whatever was rejected beside them."""
-        return digest([[part.digest for part in self.parts], self.tombstones])
+        parts = [part.digest for part in self.parts]
+        return digest([parts, self.tombstones] if self.keep is None else [parts, self.tombstones, self.keep])
 
     @property
     def rows(self) -> int:
@@ -55,54 +60,56 @@ class Corpus:
 
     def write_items(self, items: pa.Table, base: Snapshot) -> Part:
         """Write one part on top of `base`, named by its items and their content. Twice is the same as once."""
-        identity = [base.number, items["item_id"].to_pylist(), items["content_digest"].to_pylist()]
-        return self._write("corpus", items, digest(identity))
+        identity = [items[name].to_pylist() for name in ("item_id", "content_digest", "split")]
+        return self._write("corpus", items, digest([base.number, *identity]))
 
     def write_quarantine(self, rejected: pa.Table) -> Part:
-        """Write one part of rejected rows, named by their fingerprints and reasons."""
-        identity = [rejected["fingerprint"].to_pylist(), rejected["reason"].to_pylist()]
-        return self._write("quarantine", rejected, digest(identity))
+        """Write one part of rejected rows, named by all that it says of them but the times."""
+        return self._write("quarantine", rejected, digest(rejected.drop_columns(["rejected_at"]).to_pydict()))
 
-    def commit(
-        self,
-        number: int,
-        base: Snapshot,
-        parts: Sequence[Part],
-        quarantine: Sequence[Part],
-        tombstones: dict[str, tuple[str, ...]],
-    ) -> Snapshot:
-        """Publish what follows `base`: its parts and these.
+    def commit(self, snapshot: Snapshot, known: FileDigests) -> Snapshot:
+        """Publish `snapshot` without the parts that hold no living item; its files are digested here.
 
-        `number` is the next one as it was before `base` was read: where another run was first, StaleWriterError.
+        Digests that are `known` are taken over. Raises StaleWriterError where another run took the number first.
         """
-        dead = {
-            each: (*base.tombstones.get(each, ()), *tombstones.get(each, ()))
-            for each in sorted({*base.tombstones, *tombstones})
-        }
-        # A part without a living item leaves the corpus, and with it the columns that only it lacks.
-        all_parts = tuple(part for part in (*base.parts, *parts) if len(dead.get(part.digest, ())) < part.rows)
-        all_quarantine = (*base.quarantine, *quarantine)
-        files = [_path(self.folder, "corpus", part) for part in all_parts]
-        files += [_path(self.folder, "quarantine", part) for part in all_quarantine]
-        snapshot = Snapshot(
-            number=number,
-            files=digest_files(self.folder, iter(files), base.files),
-            parts=all_parts,
-            quarantine=all_quarantine,
-            tombstones={part.digest: dead[part.digest] for part in all_parts if part.digest in dead},
+        dead = snapshot.tombstones
+        parts = tuple(part for part in snapshot.parts if len(dead.get(part.digest, ())) < part.rows)
+        files = [_path(self.folder, "corpus", part) for part in parts]
+        files += [_path(self.folder, "quarantine", part) for part in snapshot.quarantine]
+        whole = snapshot.model_copy(
+            update={
+                "files": digest_files(self.folder, iter(files), known),
+                "parts": parts,
+                "tombstones": {part.digest: dead[part.digest] for part in parts if dead.get(part.digest)},
+            }
         )
-        self.log.publish(snapshot)
-        return snapshot
+        self.log.publish(whole)
+        return whole
 
     def read(self, snapshot: Snapshot, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The living items of one part in their order, `columns` only (all by default)."""
-        wanted = columns if columns is None or "item_id" in columns else ["item_id", *columns]
+        """The living items of one part in their order, `columns` only (all of the snapshot's by default).
+
+        A column that the part lacks is null; a metadata column of another type is cast, and null where that fails.
+        """
+        path = _path(self.folder, "corpus", part)
+        present = set(read_schema(path).names)
+        schema = _schema(snapshot)
+        if columns is None:
+            columns = schema.names if snapshot.keep is not None else read_schema(path).names
+        absent = {name for name in columns if name not in present and name in schema.names}
+        stored = [name for name in dict.fromkeys(["item_id", *columns]) if name not in absent]
         gone = snapshot.tombstones.get(part.digest, ())
         # An array of no ids would import pandas all the same: more than all else that a night without news imports.
         dead = pa.array(gone, pa.string()) if gone else None
-        for batch in read_parquet(_path(self.folder, "corpus", part), wanted):
+        for batch in read_parquet(path, stored):
             living = batch if dead is None else batch.filter(pc.invert(pc.is_in(batch["item_id"], value_set=dead)))
-            yield living if columns is None else living.select(columns)
+            arrays = [
+                pa.nulls(len(living), schema.field(name).type)
+                if name in absent
+                else _cast(living[name], name, snapshot.keep or {})
+                for name in columns
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
     def table(self, snapshot: Snapshot, columns: Sequence[str]) -> pa.Table:
         """`columns` of all living items, in the corpus' order. Never ask it for images of a large corpus."""
@@ -113,8 +120,15 @@ class Corpus:
         """Ids of the living items of one part."""
         return pa.chunked_array([batch["item_id"] for batch in self.read(snapshot, part, ["item_id"])], pa.string())
 
+    def image_paths(self, part: Part) -> dict[str, str]:
+        """Each image's path as its source wrote it, by item id; no image is read."""
+        batches = read_parquet(_path(self.folder, "corpus", part), ["item_id", "image.path"])
+        return {row["item_id"]: row["image"]["path"] for batch in batches for row in batch.to_pylist()}
+
     def columns(self, snapshot: Snapshot) -> list[str]:
-        """Names of the columns that every part has."""
+        """Names of the columns that its items have."""
+        if snapshot.keep is not None:
+            return list(_schema(snapshot).names)
         names = [read_schema(_path(self.folder, "corpus", part)).names for part in snapshot.parts]
         return [name for name in names[0] if all(name in each for each in names)] if names else []
 
@@ -129,6 +143,41 @@ class Corpus:
         if not path.exists():
             write_parquet(table, path)
         return part
+
+
+def newer_items(corpus: Corpus, snapshot: Snapshot, trained: Snapshot) -> int:
+    """Items of `snapshot` that `trained` lacks, or has with another picture, other texts, another group or split."""
+    known = dict(_learned(corpus, trained, besides=snapshot))
+    return sum(known.get(item_id) != content for item_id, content in _learned(corpus, snapshot, besides=trained))
+
+
+def _learned(corpus: Corpus, snapshot: Snapshot, besides: Snapshot) -> Iterator[tuple[str, str]]:
+    """Each item's id and a digest of what is learned of it, but for the parts that `besides` has just so."""
+    shared = {part.digest for part in besides.parts}
+    for part in snapshot.parts:
+        dead, dead_there = (each.tombstones.get(part.digest, ()) for each in (snapshot, besides))
+        if part.digest not in shared or set(dead) != set(dead_there):
+            for batch in corpus.read(snapshot, part, ["item_id", "pixel_hash", "texts", "group", "split"]):
+                for row in batch.to_pylist():
+                    yield row.pop("item_id"), digest(row)
+
+
+def _schema(snapshot: Snapshot) -> pa.Schema:
+    return item_schema(snapshot.keep or {})
+
+
+def _cast(array: pa.Array, name: str, keep: Mapping[str, ColumnType]) -> pa.Array:
+    """A stored column as the snapshot has it: a metadata column's type may have changed since its part was written."""
+    if name not in keep or array.type == ARROW_TYPES[keep[name]]:
+        return array
+    return pa.array([_typed(value, keep[name]) for value in array.to_pylist()], ARROW_TYPES[keep[name]])
+
+
+def _typed(value: object, kind: ColumnType) -> object:
+    try:
+        return typed(value.isoformat() if hasattr(value, "isoformat") else value, kind)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _path(folder: Path, kind: str, part: Part) -> Path:

@@ -1,12 +1,14 @@
 """Embeddings: one Parquet file per model and corpus part, both vectors of every item."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pairloom.storage.corpus import Part, Snapshot
+from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.digest import bytes_digest
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.schema import embedding_schema
 
@@ -35,6 +37,34 @@ class EmbeddingStore:
         """All vectors of one part, dead items included: item_id, image_vector, text_vector."""
         return pa.Table.from_batches(read_parquet(self._path(part)))
 
+    def superseded(
+        self, corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+        """Rows that the last snapshot which this model has embedded held and `snapshot` does not, with their vectors.
+
+        A row is its `item_id`, `stored_digest`, `texts` and `columns`; the vectors are float32 (D,).
+        """
+        before = self._embedded_before(corpus, snapshot)
+        if before is None:
+            return
+        here = {part.digest for part in snapshot.parts}
+        for part in before.parts:
+            dead = set(snapshot.tombstones.get(part.digest, ())) - set(before.tombstones.get(part.digest, ()))
+            if part.digest in here and not dead:
+                continue
+            table = self.read(part)
+            position = {item_id: row for row, item_id in enumerate(table["item_id"].to_pylist())}
+            image_ND, text_ND = _matrix(table["image_vector"]), _matrix(table["text_vector"])
+            names = ["item_id", "stored_digest", "texts", *columns]
+            # Older parts name no digest of what is stored.
+            names += [] if "stored_digest" in corpus.columns(before) else ["image"]
+            for batch in corpus.read(before, part, names):
+                for row in batch.to_pylist():
+                    if part.digest not in here or row["item_id"] in dead:
+                        row["stored_digest"] = row["stored_digest"] or bytes_digest(row["image"]["bytes"])
+                        place = position[row["item_id"]]
+                        yield row, image_ND[place], text_ND[place]
+
     def matrices(self, snapshot: Snapshot, item_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Image and text vectors, float32 (N, D) each, of `item_ids` in their order."""
         table = pa.concat_tables([self.read(part) for part in snapshot.parts])
@@ -42,6 +72,13 @@ class EmbeddingStore:
         position = {item_id: row for row, item_id in enumerate(table["item_id"].to_pylist())}
         rows = np.array([position[item_id] for item_id in item_ids])
         return _matrix(table["image_vector"])[rows], _matrix(table["text_vector"])[rows]
+
+    def _embedded_before(self, corpus: Corpus, snapshot: Snapshot) -> Snapshot | None:
+        """The last snapshot before `snapshot` that this model has embedded wholly."""
+        if not self.folder.is_dir():
+            return None
+        earlier = (each for each in corpus.log.newest_first() if each.number < snapshot.number)
+        return next((each for each in earlier if each.parts and not self.missing(each)), None)
 
     def _path(self, part: Part) -> Path:
         return self.folder / f"part-{part.digest}.parquet"

@@ -25,6 +25,8 @@ class Training(BaseModel, frozen=True, extra="forbid"):
     """Digest of the config blocks that shape a model."""
     items: int
     """Items in the corpus when it was trained."""
+    snapshot: int | None = None
+    """Number of the snapshot that it was trained on; None in records older than this field."""
     trained_at: datetime
     verdict: Literal["released", "held"]
 

@@ -26,15 +26,18 @@ ITEM_FIELDS: list[pa.Field] = [
     pa.field("texts", pa.list_(pa.string())),
     pa.field("group", pa.string()),
     pa.field("split", pa.string()),
+    pa.field("split_named", pa.bool_()),
     pa.field("content_digest", pa.string()),
+    pa.field("stored_digest", pa.string()),
     pa.field("pixel_hash", pa.string()),
     pa.field("perceptual_hash", pa.string()),
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
     pa.field("source", pa.string()),
-    pa.field("fingerprint", pa.string()),
     pa.field("ingested_at", pa.timestamp("us", tz="UTC")),
 ]
+"""`split_named`: the source names the split. `content_digest`: of all that stands here but split and time.
+`stored_digest`: of the image's bytes."""
 
 QUARANTINE = pa.schema(
     [
@@ -50,6 +53,27 @@ QUARANTINE = pa.schema(
         pa.field("rejected_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+"""Rows that are no items tonight; `rejected_at` is the night that first rejected the row for this reason."""
+
+IMAGE_FILES = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("decided_by", pa.string(), nullable=False),
+        pa.field("max_side", pa.int32(), nullable=False),
+        pa.field("pixel_hash", pa.string()),
+        pa.field("perceptual_hash", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("stored_digest", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("transient", pa.bool_()),
+        pa.field("attempts", pa.int32()),
+    ]
+)
+"""What became of each image file, by its path, size and modification time: an image, or why there is none."""
 
 PAIRS = pa.schema(
     [
@@ -96,9 +120,9 @@ VECTOR_COLUMNS = ("image_vector", "text_vector")
 
 RESERVED_COLUMNS = frozenset(
     [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
-    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score"]
+    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score", "fingerprint"]
 )
-"""Names a pipeline's own metadata columns may not take."""
+"""Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
 
 
 def item_schema(keep: Mapping[str, ColumnType]) -> pa.Schema:

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from pairloom.storage.corpus import Corpus
+from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
-from pairloom.storage.releases import Release, release_log
+from pairloom.storage.files import DamagedError
+from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.pipeline import Pipeline
@@ -53,7 +54,7 @@ def retrain_reason(
     if release is None or changed:
         return changed
     last, due = release.training, pipeline.retrain
-    new = snapshot.rows - last.items
+    new = newer_than_training(pipeline, snapshot, last)
     if new > 0 and new >= due.min_new_fraction * last.items:
         return f"{new} items ({new / last.items:.1%}) are newer than the last training"
     if (now.date() - last.trained_at.date()).days >= due.every_nights:
@@ -69,6 +70,21 @@ def change_reason(pipeline: Pipeline, release: Release | None, shaped: str) -> s
         return ""
     also = " or the given pairs" if pipeline.pairs else ""
     return f"the training configuration{also} changed"
+
+
+def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Training) -> int:
+    """How many items the last training has not seen as they are now.
+
+    Where it is unknown what it was trained on, how many more items there are.
+    """
+    corpus = Corpus(pipeline.folder)
+    try:
+        trained = corpus.log.read(last.snapshot) if last.snapshot is not None else None
+    except (ValueError, DamagedError):
+        trained = None
+    if trained is None:
+        return snapshot.rows - last.items
+    return newer_items(corpus, corpus.log.read(snapshot.number), trained)
 
 
 def training_digest(pipeline: Pipeline) -> str:

@@ -23,9 +23,9 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
     corpus, keep = Corpus(pipeline.folder), pipeline.columns.types
     snapshot = corpus.log.read(vectors.snapshot)
     table = VectorTable.create_or_open(pipeline.folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
-    held = {row["item_id"]: row["content_digest"] for row in table.items().to_pylist()}
-    wanted = corpus.table(snapshot, ["item_id", "content_digest"]).to_pylist()
-    missing = [row["item_id"] for row in wanted if held.get(row["item_id"]) != row["content_digest"]]
+    held = {row["item_id"]: row for row in table.items().to_pylist()}
+    wanted = corpus.table(snapshot, ["item_id", "content_digest", "split"]).to_pylist()
+    missing = [row["item_id"] for row in wanted if held.get(row["item_id"]) != row]
     gone = sorted(held.keys() - {row["item_id"] for row in wanted})
     if missing:
         schema = vector_schema(vectors.dimension, keep)

@@ -2,8 +2,10 @@
 
 from dataclasses import asdict
 
-from pairloom.storage.corpus import Corpus
+from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
+from pairloom.storage.files import DamagedError
 from pairloom.storage.ingest import Ingest
+from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import SnapshotRef
 from pairloom.tasks.stage import report_progress, stage
@@ -11,7 +13,31 @@ from pairloom.tasks.stage import report_progress, stage
 
 @stage(retries=2)
 def ingest(pipeline: Pipeline) -> SnapshotRef:
-    """Read all sources, write what is new, commit a snapshot. Nothing new: the snapshot that is there."""
-    run = Ingest(Corpus(pipeline.folder), pipeline.columns.types, pipeline.ingest)
-    snapshot, counts = run.run(pipeline.sources, pipeline.columns, lambda seen: report_progress("ingest", seen))
-    return SnapshotRef(number=snapshot.number, digest=snapshot.digest, rows=snapshot.rows, rows_seen=asdict(counts))
+    """Read all sources, write what differs, commit a snapshot. Nothing differs: the snapshot that is there."""
+    corpus = Corpus(pipeline.folder)
+    run = Ingest(corpus, pipeline.columns.types, pipeline.ingest)
+    snapshot, counts = run.run(
+        pipeline.sources,
+        pipeline.columns,
+        lambda seen: report_progress("ingest", seen),
+        since=released_snapshot(pipeline, corpus),
+    )
+    return SnapshotRef(
+        number=snapshot.number,
+        digest=snapshot.digest,
+        rows=snapshot.rows,
+        rows_seen=asdict(counts),
+        removals_held=run.warnings,
+    )
+
+
+def released_snapshot(pipeline: Pipeline, corpus: Corpus) -> Snapshot | None:
+    """What rows are counted against, so that a night which an earlier one began says all that it brings.
+
+    None, for the last snapshot, where that of the release can't be read any more.
+    """
+    release = release_log(pipeline.folder).current()
+    try:
+        return corpus.log.read(release.snapshot) if release else EMPTY
+    except (ValueError, DamagedError):
+        return None

@@ -92,6 +92,13 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
             raise ValueError(f"second_image_tower.column: the items have no {tower.column!r}; add it to columns.keep")
         return model
 
+    def accepting_removals(self) -> "Pipeline":
+        """This pipeline for a night that lets all items go whose rows are gone."""
+        sources = tuple(source.model_copy(update={"max_removed": None}) for source in self.sources)
+        return self.model_copy(
+            update={"sources": sources, "ingest": self.ingest.model_copy(update={"max_removed": 1.0})}
+        )
+
     @property
     def parameters(self) -> dict[str, Any]:
         """This pipeline as the parameters of a flow run, in JSON."""

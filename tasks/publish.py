@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from itertools import chain
 
-from pairloom.storage.corpus import Corpus
+from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import DamagedError, digest_files
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
@@ -47,7 +47,7 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
         index=table.index,
         metrics=metrics,
         intervals=intervals,
-        training=last_training(plan, snapshot.rows, champion, verdict),
+        training=last_training(plan, snapshot, champion, verdict),
         reason=plan.reason,
     )
     vectors.tag(release.number, release.table_version)
@@ -68,14 +68,15 @@ def served_metrics(
     return (champion.metrics, champion.intervals) if champion else ({}, {})
 
 
-def last_training(plan: Plan, items: int, champion: Release | None, verdict: Verdict | None) -> Training:
+def last_training(plan: Plan, snapshot: Snapshot, champion: Release | None, verdict: Verdict | None) -> Training:
     """Tonight's training where there was one, held or not; else the one that the champion remembers."""
     if verdict is None:
         assert champion is not None, "without a champion there is a challenger"
         return champion.training
     return Training(
         config_digest=plan.training_digest,
-        items=items,
+        items=snapshot.rows,
+        snapshot=snapshot.number,
         trained_at=datetime.now(UTC),
         verdict="released" if verdict.passed else "held",
     )

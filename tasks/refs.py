@@ -21,11 +21,14 @@ class SnapshotRef(Ref):
     digest: str
     rows: int
     rows_seen: dict[str, int]
+    removals_held: tuple[str, ...] = ()
+    """A sentence for each source whose items stay because too many would leave at once."""
 
     @property
     def summary(self) -> str:
-        """Rows that came, rows that became items, items there are."""
-        return f"{self.rows_seen['new']:,} new of {self.rows_seen['seen']:,} rows, {self.rows:,} items"
+        """Rows that came, what they changed, items there are."""
+        changes = [f"{self.rows_seen.get(name, 0):,} {name}" for name in ("new", "updated", "removed")]
+        return f"{', '.join(changes)}, of {self.rows_seen['seen']:,} rows; {self.rows:,} items"
 
 
 class Plan(Ref):

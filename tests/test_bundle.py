@@ -35,7 +35,7 @@ def test_all_grocery_photographs_become_items_as_the_bundle_describes_them(tmp_p
         found = (item["texts"], item["group"], item["split"], item["subgroup"], item["bytes"])
         assert found == (row["texts"], row["concept_id"], row["split"], row["subgroup"], row["bytes"])
     assert max(open_stored(item["image"]["bytes"]).size[0] for item in list(items.values())[::50]) <= 96
-    assert ingest(pipeline).rows_seen["unchanged"] == len(rows)
+    assert ingest(pipeline) == ref
 
 
 def test_the_emoji_filter_leaves_the_skin_tones_out(tmp_path: Path) -> None:

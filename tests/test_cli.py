@@ -57,7 +57,8 @@ def fresh(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> tupl
 def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
     night = document("run", *released)
     assert list(night) == ["pipeline", "outcome", "release", "model_id", "reason", "rows", "metrics", "seconds"]
-    assert list(night["rows"]) == ["seen", "new", "duplicate", "filtered", "quarantined", "removed", "served"]
+    counted = ["seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held", "served"]
+    assert list(night["rows"]) == counted
     assert (night["pipeline"], night["outcome"], night["release"]) == ("shapes", "unchanged", 1)
 
 
@@ -151,6 +152,19 @@ def test_stages_one_by_one_end_in_a_release_that_can_be_rolled_back_to(fresh: tu
     assert document("publish", *fresh)["number"] == 1
     assert document("rollback", "1", *fresh)["rolled_back_to"] == 1
     assert [row["release"] for row in document("releases", *fresh)] == [2, 1]
+
+
+def test_removals_that_are_held_are_let_go_where_a_person_accepts_them(fresh: tuple[str, ...]) -> None:
+    document("ingest", *fresh)
+    captions = Path(fresh[1]).parent / "shapes" / "captions.jsonl"
+    captions.write_text("".join(captions.read_text("utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
+    held = document("ingest", *fresh)
+    assert (held["rows"], held["rows_seen"]["removals_held"]) == (60, 20)
+    assert "20 of 60 items of shapes/captions would leave" in held["removals_held"][0]
+    let_go = document("ingest", "--accept-removals", *fresh)
+    assert (let_go["rows"], let_go["removals_held"]) == (40, [])
+    night = document("run", "--accept-removals", *fresh)
+    assert (night["outcome"], night["rows"]["served"]) == ("released", 40)
 
 
 def test_a_held_night_exits_3(fresh: tuple[str, ...]) -> None:

@@ -18,6 +18,10 @@ Root = Annotated[Path | None, typer.Option("--root", help="Store under this fold
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, like training.max_minutes=1.")
 ]
+Accept = Annotated[
+    bool,
+    typer.Option("--accept-removals", help="Let items go whose rows are gone, however many (ingest.max_removed)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
 Column = Annotated[str, typer.Option(help="The column of classes: `group`, or a kept one of strings.")]
 

@@ -9,6 +9,7 @@ import typer
 from pairloom.flows.cli.answers import HELD, answer, errors_in_one_line, print_json, say_first
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
+    Accept,
     File,
     Json,
     Name,
@@ -26,7 +27,14 @@ app = typer.Typer()
 
 
 @app.command()
-def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: Set = None, json_: Json = False) -> None:
+def run(
+    accept: Accept = False,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
     """Run the whole night in this process: ingest, mine, train, evaluate, embed, release."""
     say_first("run")
     from pairloom.flows.here import run_here
@@ -39,7 +47,8 @@ def run(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, set_: S
             print_json(Night.failed(name, reason).model_dump())
 
     with errors_in_one_line(failed):
-        night = run_here(nightly, writable(chosen_pipeline(name, file, root, set_)), quiet=json_)
+        pipeline = writable(chosen_pipeline(name, file, root, set_))
+        night = run_here(nightly, pipeline.accepting_removals() if accept else pipeline, quiet=json_)
     answer(json_, night.model_dump(), lambda: show_night(night))
     raise typer.Exit(HELD if night.outcome == "held" else 0)
 
@@ -65,8 +74,25 @@ def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> N
     raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
 
 
+@app.command()
+def ingest(
+    accept: Accept = False,
+    name: Name = None,
+    file: File = DEFAULT_FILE,
+    root: Root = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Bring the corpus up to what the sources hold."""
+
+    def pipeline() -> "Pipeline":
+        chosen = writable(chosen_pipeline(name, file, root, set_))
+        return chosen.accepting_removals() if accept else chosen
+
+    _run_stage("ingest", pipeline, json_)
+
+
 for _stage, _about in {
-    "ingest": "Read the sources' new rows into the corpus.",
     "mine": "Mine positive and negative pairs of the current snapshot.",
     "train": "Train a challenger from the mined pairs.",
     "embed": "Embed what the serving model has not embedded yet.",

@@ -1,5 +1,8 @@
 """What `ingest:` of a pipeline says."""
 
+import json
+
+from PIL import __version__ as pillow
 from pydantic import BaseModel, Field
 
 from pairloom.storage.images.limits import Limits
@@ -27,8 +30,16 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Share of the groups that are validation items, where the source names no split."""
     test_fraction: float = Field(default=0.1, ge=0, le=0.4)
     """Share of the groups that are held back as test items, where the source names no split."""
+    max_removed: float = Field(default=0.2, ge=0, le=1)
+    """Where a larger share of a source's items would leave in one night, they stay until `--accept-removals`."""
 
     @property
     def limits(self) -> Limits:
         """What a single image is measured against."""
         return Limits(self.max_side, self.min_side, self.max_pixels)
+
+    @property
+    def decided_by(self) -> str:
+        """All that decides whether an image is rejected, beside its file; in JSON."""
+        limits = (self.max_side, self.min_side, self.max_pixels, self.timeout_seconds, self.memory_mb)
+        return json.dumps([*limits, f"Pillow {pillow}"])

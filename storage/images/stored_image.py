@@ -79,6 +79,15 @@ class RejectedImage:
 
     reason: Reason
     message: str
+    transient: bool = False
+    """Whether it was the system that refused (no permission, no memory, a failing disk), not the file."""
+    attempts: int = 1
+    """How often this file was tried under these limits."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether trying again can help though neither the file nor a limit has changed."""
+        return self.transient or self.reason in ("image-timeout", "image-crashed")
 
     @property
     def outcome(self) -> Literal["quarantined", "filtered"]:
@@ -87,9 +96,9 @@ class RejectedImage:
 
 
 class _UnfitError(Exception):
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.rejected = RejectedImage(reason, message)
+        self.rejected = RejectedImage(reason, message, transient)
 
 
 def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
@@ -109,7 +118,7 @@ def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
     except _UnfitError as error:
         return error.rejected
     except MemoryError:
-        return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows")
+        return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows", transient=True)
 
 
 def open_upright(path: Path, limits: Limits) -> Image.Image:
@@ -156,7 +165,7 @@ def _content(path: Path, limits: Limits) -> bytes | None:
     except ValueError as error:
         raise _UnfitError("image-not-found", f"{str(path)!r} is no path: {error}") from error
     except OSError as error:
-        raise _UnfitError("image-unreadable", f"{path} cannot be read: {error.strerror}") from error
+        raise _UnfitError("image-unreadable", f"{path} cannot be read: {error.strerror}", transient=True) from error
 
 
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
@@ -196,7 +205,9 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
     except UnidentifiedImageError as error:
         raise _UnfitError("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
     except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
-        raise _UnfitError("image-unreadable", f"{type(error).__name__}: {error}"[:300]) from error
+        # Pillow raises OSError as well, but only the system numbers its own.
+        transient = isinstance(error, OSError) and error.errno is not None
+        raise _UnfitError("image-unreadable", f"{type(error).__name__}: {error}"[:300], transient=transient) from error
 
 
 _TRANSPOSED = {

@@ -44,7 +44,7 @@ def read_message(read: Callable[[int], bytes]) -> tuple[dict[str, object], bytes
 def reply(image: DecodedImage | RejectedImage) -> bytes:
     """The message that carries `image`."""
     if isinstance(image, RejectedImage):
-        return message({"reason": image.reason, "message": image.message})
+        return message(vars(image))
     header = {name: value for name, value in vars(image).items() if name != "content"}
     return message(header, image.content)
 
@@ -85,7 +85,7 @@ def _prepare(limits: Limits, memory: int) -> None:
     Image.init()
     warnings.simplefilter("ignore")
     # What a decoder meets inside a file counts too; Pillow refuses twice this number.
-    Image.MAX_IMAGE_PIXELS = max(1, limits.max_pixels // 2)
+    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
     import scipy.fftpack  # type: ignore[import-untyped] # noqa: F401 # what imagehash imports on first use
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

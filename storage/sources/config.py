@@ -13,6 +13,11 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     """What the rows' `source` says; without it the folder's and the file's name, as in `grocery/captions`."""
     where: str | None = None
     """SQL expression over the source's columns, such as `skin_tone = 'none'`; other rows are filtered."""
+    mode: Literal["mirror", "append"] = "mirror"
+    """What becomes of items whose rows or images are gone: they leave the corpus (`mirror`), or stay until a row of the
+    same id replaces them (`append`)."""
+    max_removed: float | None = Field(default=None, ge=0, le=1)
+    """As `ingest.max_removed`, for this source alone."""
 
     @property
     def label(self) -> str:

@@ -42,16 +42,24 @@ class SourceRow:
     source: str
     number: int
     """Line in the caption file, from 1; for a folder the image's place in the sorted listing."""
-    fingerprint: str
-    """Digest of the source's name, what this row says (as `columns` reads it), and the image file's size and time."""
     item_id: str | None
     image: Path
+    bytes: int
+    """Of the image file."""
+    mtime_ns: int
+    """When the image file was modified, in nanoseconds."""
     image_path: str
     """The image's path as the source wrote it."""
     texts: tuple[str, ...]
     group: str | None
     split: str | None
     metadata: dict[str, Metadata]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the source's name, what this row says (as `columns` reads it), and the image's size and time."""
+        said = [self.source, self.item_id, self.image_path, self.texts, self.group, self.split, repr(self.metadata)]
+        return _digest([*said, self.bytes, self.mtime_ns])
 
 
 @dataclass(frozen=True)
@@ -214,13 +222,13 @@ class _RowReader:
             split = _SPLITS[split.lower()]
         metadata = {name: _metadata(name, kept, raw.values) for name, kept in self._kept.items()}
         image, status = self._images.find(image_path)
-        said = [self._source, item_id, image_path, texts, group, split, repr(metadata)]
         return SourceRow(
             source=self._source,
             number=raw.number,
-            fingerprint=_digest([*said, status.st_size, status.st_mtime_ns]),
             item_id=item_id,
             image=image,
+            bytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
             image_path=image_path,
             texts=texts,
             group=group,

@@ -77,9 +77,9 @@ class VectorTable:
         return int(self._dataset.version)
 
     def items(self) -> pa.Table:
-        """`item_id` and `content_digest` of every row: what an upsert need not bring again."""
+        """`item_id`, `content_digest` and `split` of every row: what an upsert need not bring again."""
         self._refresh()
-        return self._dataset.to_table(columns=["item_id", "content_digest"])
+        return self._dataset.to_table(columns=["item_id", "content_digest", "split"])
 
     def upsert(self, rows: pa.Table | pa.RecordBatchReader) -> Upserted:
         """Insert rows with a new item_id and replace those with a known one; running it again changes nothing more.

@@ -1,5 +1,9 @@
 """Corpus parts embedded by one model."""
 
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
 from pairloom.models.encoder import Encoder, mean_text_embeddings
@@ -9,36 +13,86 @@ from pairloom.storage.images.decoding import open_stored
 from pairloom.tasks.items import require_tower_column
 from pairloom.tasks.stage import report_progress
 
+Row = dict[str, Any]
+
+
+@dataclass
+class KnownVectors:
+    """Vectors of content that rows had which tonight's rows replace: what only moved is not embedded again."""
+
+    images: dict[Hashable, np.ndarray] = field(default_factory=dict)
+    """By digest of the stored image and the tower that encodes it."""
+    texts: dict[Hashable, np.ndarray] = field(default_factory=dict)
+
 
 def embed_missing(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder) -> int:
-    """Embed the parts that the store has no vectors of, part by part; returns how many items they hold."""
+    """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded."""
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
     missing = store.missing(snapshot)
-    total, done = sum(part.rows for part in missing), 0
+    total, done, embedded = sum(part.rows for part in missing), 0, 0
+    known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()
     for part in missing:
-        item_ids, image_ND, text_ND = embed_part(corpus, snapshot, part, encoder)
+        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known)
         store.write(part, item_ids, image_ND, text_ND)
-        done += part.rows
+        done, embedded = done + part.rows, embedded + fresh
         report_progress("embed", done, total)
-    return total
+    return embedded
+
+
+def known_vectors(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder) -> KnownVectors:
+    """The vectors of the rows that `snapshot` replaces, of those that the model has embedded."""
+    known, tower = KnownVectors(), encoder.second
+    for row, image_D, text_D in store.superseded(corpus, snapshot, [tower.column] if tower else []):
+        known.images[image_key(row, encoder)] = image_D
+        known.texts[tuple(row["texts"])] = text_D
+    return known
 
 
 def embed_part(
-    corpus: Corpus, snapshot: Snapshot, part: Part, encoder: Encoder
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Item ids, image vectors and text vectors (N, D) of one part. A text vector is the mean of an item's texts."""
-    tower = encoder.second
+    corpus: Corpus, snapshot: Snapshot, part: Part, encoder: Encoder, known: KnownVectors
+) -> tuple[list[str], np.ndarray, np.ndarray, int]:
+    """Item ids, image vectors and text vectors (N, D) of one part, and of how many items something had to be embedded.
+
+    A text vector is the mean of an item's texts.
+    """
+    tower, fresh = encoder.second, 0
     item_ids: list[str] = []
     image_vectors, text_vectors = [np.empty((0, encoder.dimension), np.float32)], []
-    for batch in corpus.read(snapshot, part, ["item_id", "image", "texts", *([tower.column] if tower else [])]):
+
+    def embed_images(rows: list[Row]) -> np.ndarray:
+        second_N = tower.takes([row[tower.column] for row in rows]) if tower else None
+        return encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N)
+
+    def embed_texts(rows: list[Row]) -> np.ndarray:
+        return embed_item_texts(encoder, [row["texts"] for row in rows])
+
+    columns = ["item_id", "image", "stored_digest", "texts", *([tower.column] if tower else [])]
+    for batch in corpus.read(snapshot, part, columns):
         rows = batch.to_pylist()
         if rows:
             item_ids += [row["item_id"] for row in rows]
-            second_N = tower.takes([row[tower.column] for row in rows]) if tower else None
-            image_vectors.append(encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N))
-            text_vectors.append(embed_item_texts(encoder, [row["texts"] for row in rows]))
-    return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors])
+            images = [known.images.get(image_key(row, encoder)) for row in rows]
+            texts = [known.texts.get(tuple(row["texts"])) for row in rows]
+            fresh += sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))
+            image_vectors.append(completed(rows, images, embed_images))
+            text_vectors.append(completed(rows, texts, embed_texts))
+    return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors]), fresh
+
+
+def image_key(row: Row, encoder: Encoder) -> Hashable:
+    """What decides the vector of a row's image."""
+    tower = encoder.second
+    return row["stored_digest"], bool(tower and tower.takes([row[tower.column]])[0])
+
+
+def completed(
+    rows: list[Row], known: Sequence[np.ndarray | None], embed_rows: Callable[[list[Row]], np.ndarray]
+) -> np.ndarray:
+    """The vectors (N, D) of `rows`: those that are known, and what `embed_rows` says of the others."""
+    missing = [place for place, vector_D in enumerate(known) if vector_D is None]
+    fresh_MD = iter(embed_rows([rows[place] for place in missing]) if missing else ())
+    return np.stack([next(fresh_MD) if vector_D is None else vector_D for vector_D in known])
 
 
 def embed_item_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:

@@ -143,6 +143,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="history-"))
+        self.renamed = 0
 
     @initialize(ids=st.booleans())
     def begin(self, ids: bool) -> None:
@@ -247,10 +248,11 @@ class Histories(RuleBasedStateMachine):
         self.write_caption(name, text)
         self.then(then)
 
-    @rule(source=SOURCES, label=st.sampled_from(("first", "second", "third")), then=THEN)
-    def rename(self, source: str, label: str, then: str) -> None:
-        if label not in self.collection.labels.values():
-            self.collection.labels[source] = label
+    @rule(source=SOURCES, then=THEN)
+    def rename(self, source: str, then: str) -> None:
+        """A source is called by a name that none had."""
+        self.renamed += 1
+        self.collection.labels[source] = f"name {self.renamed}"
         self.then(then)
 
     @rule(source=SOURCES, then=THEN)
@@ -281,8 +283,9 @@ class Histories(RuleBasedStateMachine):
         self.collection.config = self.collection.config.model_copy(update=limits)
         self.then(then)
 
-    @rule(val=st.sampled_from((0.0, 0.1, 0.5)), test=st.sampled_from((0.0, 0.4)), then=THEN)
-    def divide(self, val: float, test: float, then: str) -> None:
+    @rule(shares=st.sampled_from(((0.5, 0.0), (0.0, 0.4), (0.5, 0.4), (0.1, 0.1))), then=THEN)
+    def divide(self, shares: tuple[float, float], then: str) -> None:
+        val, test = shares
         fractions = {"val_fraction": val, "test_fraction": test}
         self.collection.config = self.collection.config.model_copy(update=fractions)
         self.then(then)

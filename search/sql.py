@@ -60,6 +60,8 @@ def _connection(release: OpenRelease) -> Any:
             "python_enable_replacements": "false",
         }
     )
+    # A date without a zone means the same on every machine.
+    connection.execute("SET TimeZone = 'UTC'")
     dimension = release.record.dimension
     connection.register("items", release.dataset)
     embed = _TextEmbedding(release)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,12 +20,15 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def running(
-    *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+    *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None, out: Path | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """`python …` in a session of its own, which ends with this block, together with all that it started."""
-    with (log or Path(os.devnull)).open("wb") as output:
+    """`python …` in a session of its own, which ends with this block, together with all that it started.
+
+    `log` takes what it says, `out` what it says on standard output, if that shall be apart.
+    """
+    with (log or Path(os.devnull)).open("wb") as said, out.open("wb") if out else nullcontext(said) as standard:
         process = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, *arguments], env=environment, stdout=standard, stderr=said, start_new_session=True
         )
     # It reads a pipe that nobody writes to: the pipe's end is our end, even where that is a kill.
     watch = subprocess.Popen(

@@ -76,7 +76,8 @@ def free_port() -> int:
 
 def prefect_environment(home: Path, **settings: str) -> dict[str, str]:
     """The environment of a Prefect process that shares nothing with others."""
-    return os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return ours | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from dis import opname
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -18,6 +18,7 @@ from typing import Any
 import lancedb
 import psutil
 import pytest
+from child_processes import running, wait_until
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
@@ -37,44 +38,22 @@ WritePipelines = Callable[..., Path]
 # What a shell starts with `&` ignores interrupts, and so do all that it starts.
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 CLI = HEARS + "import sys; from pairloom.flows.start import main; sys.argv[0] = 'pairloom'; main()"
-SECONDS = 60
-pytestmark = pytest.mark.timeout(900)  # ranks take minutes to start where much else runs
 TRAINING = {"max_minutes": None, "max_steps": 150, "batch_size": 16, "threads": 1, "checkpoint_seconds": 0.05}
 
 
-class Running:
-    """A program in a process group of its own, which ends with this block."""
+@dataclass(frozen=True)
+class Program:
+    """A program that runs in a session of its own, and what it says."""
 
-    def __init__(self, program: str, *arguments: str, log: Path, paths: tuple[Path, ...] = ()) -> None:
-        self.log = log
-        path = os.pathsep.join([*map(str, paths), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program, *arguments],
-                env=os.environ | {"PYTHONPATH": path},
-                stdout=stdout,
-                stderr=stderr,
-                process_group=0,
-            )
-
-    def __enter__(self) -> "Running":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+    process: "subprocess.Popen[bytes]"
+    log: Path
 
     @property
     def said(self) -> str:
         return self.log.read_text()
 
     def wait_until(self, holds: Callable[[], object]) -> None:
-        give_up = time.monotonic() + 8 * SECONDS
-        while not holds():
-            assert self.process.poll() is None, f"it ended too early: {self.said}"
-            assert time.monotonic() < give_up
-            time.sleep(0.005)
+        wait_until(holds, self.process)
 
     def descendants(self) -> list[psutil.Process]:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
@@ -84,16 +63,21 @@ class Running:
         """What it says last, after an interrupt that must end it and all that it started."""
         family = self.descendants()
         interrupt()
-        assert self.process.wait(timeout=SECONDS) == 130, self.said
-        give_up = time.monotonic() + SECONDS
-        while any(map(runs, family)) and time.monotonic() < give_up:
-            time.sleep(0.01)
-        assert not list(filter(runs, family))
+        assert self.process.wait() == 130, self.said
+        wait_until(lambda: not any(map(runs, family)))
         assert "Traceback" not in self.said
         assert "Error" not in self.said
         assert not self.log.with_suffix(".out").read_text()
         assert self.said.count("stopped in ") == 1
         return self.said.splitlines()[-1]
+
+
+@contextlib.contextmanager
+def started(program: str, *arguments: str, log: Path, paths: tuple[Path, ...] = ()) -> Iterator[Program]:
+    path = os.pathsep.join([*map(str, paths), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    with running("-c", program, *arguments, environment=environment, log=log, out=log.with_suffix(".out")) as process:
+        yield Program(process, log)
 
 
 def runs(process: psutil.Process) -> bool:
@@ -122,7 +106,7 @@ def test_a_night_interrupted_in_training_goes_on_and_ends_as_an_undisturbed_one(
     calm = write_pipelines(tmp_path / "calm", shapes, training=TRAINING)
     file = write_pipelines(tmp_path / "cut", shapes, training=TRAINING)
     folder = load_pipeline(file).folder
-    with Running(CLI, "run", "--json", "--file", str(file), log=tmp_path / "log") as command:
+    with started(CLI, "run", "--json", "--file", str(file), log=tmp_path / "log") as command:
         command.wait_until(lambda: list(folder.glob("runs/*/training/checkpoints/step-*[0-9]")))
         line = command.end(lambda: command.process.send_signal(signal.SIGINT))
     assert line == f"stopped in train; run `pairloom run --json --file {file}` again to go on"
@@ -135,7 +119,7 @@ def test_an_interrupt_of_the_whole_group_ends_ranks_without_a_word(
     tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
 ) -> None:
     file = write_pipelines(tmp_path, shapes, training=TRAINING | {"processes": 2, "max_steps": 100_000})
-    with Running(CLI, "run", "--file", str(file), log=tmp_path / "log") as command:
+    with started(CLI, "run", "--file", str(file), log=tmp_path / "log") as command:
         command.wait_until(lambda: list(load_pipeline(file).folder.glob("runs/*/training/checkpoints/step-*[0-9]")))
         assert len(command.descendants()) >= 2
         line = command.end(lambda: os.killpg(command.process.pid, signal.SIGINT))
@@ -166,7 +150,7 @@ def test_an_interrupt_of_the_whole_group_ends_ingest_and_its_decoders(
     calm = write_pipelines(tmp_path / "calm", shapes, ingest=ingest)
     file = write_pipelines(tmp_path / "cut", shapes, ingest=ingest)
     arguments = ("ingest", "--file", str(file))
-    with Running(CLI, *arguments, log=tmp_path / "log", paths=(slow_decoders,)) as command:
+    with started(CLI, *arguments, log=tmp_path / "log", paths=(slow_decoders,)) as command:
         command.wait_until((tmp_path / "decoding").exists)
         assert len(command.descendants()) == 2
         line = command.end(lambda: os.killpg(command.process.pid, signal.SIGINT))
@@ -195,7 +179,7 @@ IN_C = "import ctypes; ctypes.CDLL(None).sleep(3600)"
 
 @pytest.mark.parametrize("work", [IN_C, "time.sleep(3600)", "while True: pass"])
 def test_a_second_interrupt_ends_it_at_once_whatever_both_threads_are_at(tmp_path: Path, work: str) -> None:
-    with Running(BUSY.format(work), log=tmp_path / "log") as program:
+    with started(BUSY.format(work), log=tmp_path / "log") as program:
         program.wait_until(lambda: "ready" in program.said)
         program.process.send_signal(signal.SIGINT)
         program.wait_until(lambda: "again" in program.said)
@@ -212,7 +196,7 @@ def test_a_terminal_gets_its_cursor_back() -> None:
     while not said.endswith(b"ready"):
         said += os.read(ours, 1_000)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=SECONDS) == 130
+    assert process.wait() == 130
     assert os.read(ours, 1_000).startswith(b"\x1b[?25h\r\nstopped in ")
     os.close(ours)
     os.close(theirs)
@@ -239,15 +223,12 @@ def test_a_child_ends_with_its_parent_however_that_ended(tmp_path: Path) -> None
     )
     program = "import multiprocessing, sys, follower\n"
     program += "multiprocessing.get_context('spawn').Process(target=follower.follow, args=(sys.argv[1],)).start()"
-    with Running(program, str(tmp_path), log=tmp_path / "log", paths=(tmp_path,)) as parent:
+    with started(program, str(tmp_path), log=tmp_path / "log", paths=(tmp_path,)) as parent:
         parent.wait_until((tmp_path / "ready").exists)
         family = parent.descendants()
         assert list(filter(runs, family))
         parent.process.kill()
-        give_up = time.monotonic() + SECONDS
-        while any(map(runs, family)) and time.monotonic() < give_up:
-            time.sleep(0.01)
-        assert not list(filter(runs, family))
+        wait_until(lambda: not any(map(runs, family)))
 
 
 def listens(opcode: int) -> bool:
@@ -286,10 +267,7 @@ def interrupted_at(number: int, module: ModuleType) -> Iterator[list[int]]:
 def wait_for_threads(count: int) -> None:
     """Return once no more than these threads run."""
     gc.collect()
-    give_up = time.monotonic() + SECONDS
-    while _thread._count() > count:
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
+    wait_until(lambda: _thread._count() <= count)
 
 
 def use_feed() -> list[Any]:

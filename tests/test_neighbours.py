@@ -1,11 +1,10 @@
 """Nearest neighbours against a float64 matrix, sorted."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
@@ -14,14 +13,6 @@ from pairloom.models.mining import neighbours, products
 from pairloom.models.mining.neighbours import Exclusion, Neighbours, nearest
 
 TYPES = [torch.float32, torch.bfloat16, torch.int8]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def vectors(count: int, width: int = 48, seed: int = 0, centres: int = 0) -> np.ndarray:
@@ -275,7 +266,7 @@ def test_scratch_stays_below_256_mb(cheap: torch.dtype, monkeypatch: pytest.Monk
 
 
 def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(psutil.Process().memory_info().rss)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])

@@ -17,7 +17,6 @@ from pairloom.models.towers.names import ARCHITECTURES
 from pairloom.models.towers.query_tower import QueryTower
 from pairloom.models.towers.vocabulary import SETTINGS_NAME
 
-torch.set_num_threads(1)
 TEXTS = [
     "a red apple", "x", "", " \t\n ", "A RED\nAPPLE!!", "red " * 80, "séance Ã©tÃ© l’été", "红色的鞋 👟🏽",
     "&lt;b&gt; &amp;amp; <eot> red <pad>", "zero\u200bwidth\ufeff",

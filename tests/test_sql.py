@@ -1,6 +1,7 @@
 """SQL over a release: its functions, its refusals, its JSON."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ def test_items_are_filtered_and_grouped(release: OpenRelease) -> None:
     sql = """SELECT subgroup, count(*) AS n FROM items
              WHERE subgroup IN ('Apple', 'Pear') AND seen > '2026-11-02' GROUP BY subgroup ORDER BY subgroup"""
     assert json_rows(run_sql(release, sql)) == [{"subgroup": "Apple", "n": 7}, {"subgroup": "Pear", "n": 7}]
+
+
+def test_dates_without_a_zone_are_utc_wherever_the_machine_stands(release: OpenRelease) -> None:
+    [row] = json_rows(run_sql(release, "SELECT epoch('2026-11-02'::timestamptz) AS seconds"))
+    assert row["seconds"] == datetime(2026, 11, 2, tzinfo=UTC).timestamp()
 
 
 def test_search_is_a_table_and_agrees_with_the_command(release: OpenRelease) -> None:

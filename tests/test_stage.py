@@ -42,7 +42,7 @@ def test_a_listener_hears_the_begin_the_middle_and_what_was_done(caplog: pytest.
 
 
 def test_refs_say_in_words_what_was_done() -> None:
-    assert SnapshotRef(number=1, digest="d", rows=7, rows_seen={"seen": 9, "new": 2}).summary == (
+    assert SnapshotRef(number=1, digest="d", rows=7, rows_seen={"seen": 9, "new": 2, "removed": 1}).summary == (
         "2 new, 0 updated, 1 removed, of 9 rows; 7 items"
     )
     plan = Plan(

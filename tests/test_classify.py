@@ -106,7 +106,7 @@ def test_of_many_validation_items_some_are_drawn(released: OpenRelease, monkeypa
 def test_which_are_drawn_does_not_depend_on_the_order_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.classify.MAX_VALIDATION", 14)
+    monkeypatch.setattr("pairloom.search.classify.MAX_VALIDATION", 14)
     found = []
     for folder, order in (("one", 1), ("other", -1)):
         publish(tmp_path / folder, names=NAMES[:5])

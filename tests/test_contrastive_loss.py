@@ -36,7 +36,7 @@ def test_given_and_mined_pairs_alone_match_nested_loops() -> None:
     batch = embedded_batch(pairs={"negative": listed((0, 1), (3, 6))})
     config = ContrastiveConfig(between="image_image", margin=2.0, negatives="pairs")
     distinct = [(0, 1), (1, 0), (3, 6), (6, 3)]
-    assert float(ContrastiveTerm(config)(batch)) == pytest.approx(slow_loss(batch, distinct, 2.0), rel=1e-9)
+    assert ContrastiveTerm(config)(batch).item() == pytest.approx(slow_loss(batch, distinct, 2.0), rel=1e-9)
     without = ContrastiveTerm(config)(embedded_batch())
     assert 0 < float(without) < float(ContrastiveTerm(config)(batch))
 

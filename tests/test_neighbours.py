@@ -83,10 +83,10 @@ def test_vectors_of_any_norm_and_odd_width_give_exact_neighbours() -> None:
 def test_the_result_is_the_same_to_the_bit_whatever_the_block_size_and_type(
     cheap: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vector, pairs = vectors(1500, centres=20), some_pairs(1500, 1500)
+    vector, pairs = vectors(600, centres=20), some_pairs(600, 600)
     whole = nearest(vector, vector, 10, exclude=forbidding(pairs))
     monkeypatch.setattr(neighbours, "cheap_type", lambda *_: cheap)
-    for rows, columns, first, group in [(100, 64, 64, 16), (999, 200, 500, 4), (7, 1500, 100, 2), (300, 20, 81, 16)]:
+    for rows, columns, first, group in [(100, 64, 64, 16), (399, 200, 500, 4), (7, 600, 100, 2), (300, 20, 81, 16)]:
         monkeypatch.setattr(neighbours, "ROWS", rows)
         monkeypatch.setattr(neighbours, "COLUMNS", columns)
         monkeypatch.setattr(neighbours, "FIRST", first)
@@ -167,7 +167,7 @@ def slow(exact: np.ndarray, k: int) -> np.ndarray:
 def test_every_product_gives_the_same_lists_whatever_the_vectors(
     cheap: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query, candidate = vectors(300, seed=8, centres=9), vectors(3000, seed=9, centres=9)
+    query, candidate = vectors(150, seed=8, centres=9), vectors(2000, seed=9, centres=9)
     if kind == "one large coordinate":
         query[:, 3], candidate[:, 3] = 4, 5
     elif kind == "one long vector":
@@ -249,7 +249,7 @@ def test_vectors_that_nearly_collapsed_still_give_exact_neighbours() -> None:
 @pytest.mark.parametrize("cheap", TYPES)
 def test_scratch_stays_below_256_mb(cheap: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "cheap_type", lambda *_: cheap)
-    query, candidate = vectors(3000, 512), vectors(40_000, 512, seed=7, centres=300)
+    query, candidate = vectors(3000, 512), vectors(20_000, 512, seed=7, centres=300)
     nearest(query[:50], candidate[:50], 32)  # loads the libraries' own memory
     peak, before, ended = [0], resident(), threading.Event()
 

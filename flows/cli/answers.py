@@ -30,6 +30,7 @@ def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[
 
 
 def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
+    """Show what a command found: the document as JSON, or a text for people."""
     if as_json:
         print_json(document)
     else:
@@ -37,4 +38,5 @@ def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
 
 
 def print_json(document: Any) -> None:
+    """Write one JSON document to standard output."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")

@@ -29,18 +29,21 @@ DEFAULT_FILE = Path("pipelines.yaml")
 
 
 def chosen_pipeline(name: str | None, file: Path, root: Path | None, overrides: list[str] | None = None) -> "Pipeline":
+    """The pipeline that the options choose, checked. Raises ValueError, naming file, pipeline and key."""
     from pairloom.flows.config import load_pipeline
 
     return load_pipeline(file, name, root=root, overrides=overrides or ())
 
 
 def chosen_folder(name: str | None, file: Path, root: Path | None) -> Path:
+    """Where the chosen pipeline stores everything; its configuration isn't checked."""
     from pairloom.flows.config import pipeline_folder
 
     return pipeline_folder(file, name, root=root)
 
 
 def writable(pipeline: "Pipeline") -> "Pipeline":
+    """The pipeline, once its folder can be written to. Raises ValueError where it can't."""
     from pairloom.storage.files import make_writable
 
     make_writable(pipeline.folder)
@@ -48,6 +51,7 @@ def writable(pipeline: "Pipeline") -> "Pipeline":
 
 
 def chosen_release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
+    """The current release of the chosen pipeline."""
     from pairloom.search.release import OpenRelease
 
     return OpenRelease.open(chosen_folder(name, file, root))

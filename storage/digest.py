@@ -7,8 +7,9 @@ from typing import Any
 
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `value` as canonical JSON. `value` holds JSON types only."""
+    # Rows that can't be understood may hold half of a surrogate pair.
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def bytes_digest(content: bytes) -> str:

@@ -101,5 +101,8 @@ class RecordLog(Generic[R]):
 
 
 def _digest(document: dict[str, Any]) -> str:
-    """Of what is written, not of the record made from it, so that a field added later leaves older records valid."""
+    """Of what is written, not of the record made from it, so that a field added later leaves older records valid.
+
+    In the form that the records of every version have, which is not that of `storage.digest`.
+    """
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -2,9 +2,7 @@
 
 import difflib
 import functools
-import hashlib
 import itertools
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pairloom.storage.digest import digest
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
 from pairloom.storage.sources.delimited import csv_rows
@@ -59,7 +58,7 @@ class SourceRow:
     def fingerprint(self) -> str:
         """Digest of the source's name, what this row says (as `columns` reads it), and the image's size and time."""
         said = [self.source, self.item_id, self.image_path, self.texts, self.group, self.split, repr(self.metadata)]
-        return _digest([*said, self.bytes, self.mtime_ns])
+        return digest([*said, self.bytes, self.mtime_ns])
 
 
 @dataclass(frozen=True)
@@ -193,11 +192,10 @@ class _RowReader:
                 raise _RejectedError("where", f"where: {self._where} is not true")
             return self._understood(raw, item_id, image_path)
         except _RejectedError as rejection:
-            digest = _digest([self._source, raw.text, rejection.reason])
             return RejectedRow(
                 source=self._source,
                 number=raw.number,
-                fingerprint=digest,
+                fingerprint=digest([self._source, raw.text, rejection.reason]),
                 item_id=item_id,
                 image_path=image_path,
                 outcome=outcome,
@@ -300,7 +298,3 @@ def _metadata(name: str, kept: KeptColumn, values: Values) -> Metadata:
     except (ValueError, TypeError, OverflowError) as error:
         shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
         raise _RejectedError("metadata-type", shown) from error
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:32]

@@ -12,6 +12,7 @@ from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.flows.here import run_here
 from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
+from pairloom.flows.outcome import Night
 from pairloom.flows.show.console import out, show_night
 from pairloom.flows.show.progress import bar
 from pairloom.search.map import ReleaseMap
@@ -32,15 +33,21 @@ QUERIES = (
 )
 
 
-def run_demo(root: Path | None, sheet: Path) -> None:
-    """Render the icons, run the night, ask a few queries, leave a page with the hits and say what to try next."""
+def run_demo(root: Path | None, sheet: Path) -> Night:
+    """Render the icons, run the night, ask a few queries, leave a page with the hits and say what to try next.
+
+    A night that was held and has nothing before it to serve ends it early.
+    """
     started = time.monotonic()
     pipeline = load_pipeline(_file(), "demo", root=root)
     make_writable(pipeline.folder)
     with bar("render") as show:
         count = render_icons(pipeline.sources[0].path.parent, progress=show)
     out.print(Text(f"{count:,} icons rendered from the fonts that qtawesome carries"))
-    show_night(run_here(nightly, pipeline, quiet=False))
+    night = run_here(nightly, pipeline, quiet=False)
+    show_night(night)
+    if night.outcome == "held" and night.release is None:
+        return night
     release = OpenRelease.open(pipeline.folder)
     answers = [(query.title, search(release, query)) for query in QUERIES]
     page = contact_sheet(answers, title="Pairloom demo", release_map=ReleaseMap(release))
@@ -52,6 +59,7 @@ def run_demo(root: Path | None, sheet: Path) -> None:
     there = f" --root {root}" if root else ""
     for command in NEXT:
         out.print(Text(f"  {name} {command}{there}", style="bold"))
+    return night
 
 
 NEXT = (

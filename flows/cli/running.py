@@ -232,4 +232,5 @@ def demo(
     from pairloom.flows.demo import run_demo
 
     with errors_in_one_line():
-        run_demo(root, sheet)
+        night = run_demo(root, sheet)
+    raise typer.Exit(HELD if night.outcome == "held" else 0)

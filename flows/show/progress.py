@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from pairloom.flows.interrupt import watch
 from pairloom.tasks.stage import listen, standing
@@ -14,9 +15,10 @@ err = Console(stderr=True)
 
 COLUMNS = (
     SpinnerColumn(),
+    # A long note is cut where the terminal is narrow, not the stage's name.
     TextColumn("{task.description:<9}"),
-    BarColumn(bar_width=24),
-    TextColumn("{task.fields[note]}"),
+    BarColumn(bar_width=12),
+    TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
     TimeElapsedColumn(),
 )
 
@@ -24,7 +26,7 @@ COLUMNS = (
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error, moved by calling it with what is done and the total."""
-    with Progress(*COLUMNS, console=err) as progress:
+    with Progress(*COLUMNS, console=err, expand=True) as progress:
         shown = progress.add_task(title, total=None, note="")
         yield lambda done, total: progress.update(shown, completed=done, total=total, note=f"{done:,} of {total:,}")
 
@@ -37,7 +39,7 @@ def stage_bars(*, quiet: bool) -> Iterator[None]:
         logging.getLogger("pairloom.tasks").setLevel(logging.INFO)
         yield
         return
-    with Progress(*COLUMNS, console=err) as progress:
+    with Progress(*COLUMNS, console=err, expand=True) as progress:
         bars: dict[str, TaskID] = {}
 
         def hear(stage: str, done: float, total: float | None, note: str) -> None:

@@ -1,5 +1,6 @@
-"""The kinds of arrays that pass between the folders here, and where tensors are computed."""
+"""The kinds of arrays that pass between the folders here, and what there is to compute them with."""
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,3 +25,8 @@ def best_device() -> "torch.device":
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use, where the system tells; else all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from pairloom.models.arrays import best_device
+from pairloom.models.arrays import available_cpus, best_device
 
 BUCKET = 1 << 24
 """Gradient values summed in one message."""
@@ -119,8 +119,7 @@ def joined(timeout_minutes: float) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # Processes that each take all cores wait for one another at every product.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
+        torch.set_num_threads(max(available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1))
     timeout = timedelta(minutes=timeout_minutes)
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     # After a restart the store still holds the addresses of the processes before.

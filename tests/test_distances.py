@@ -79,7 +79,7 @@ def test_several_processes_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch)
     expected = [wasserstein(mass_NG[a], mass_NG[b], grid_costs(3, 2), 2) for a, b in zip(*pairs, strict=True)]
     monkeypatch.setattr(mining, "_PAIRS_AT_ONCE", 10)
     for processes in (1, 2):
-        monkeypatch.setattr(mining, "_available_cpus", lambda processes=processes: processes)
+        monkeypatch.setattr(mining, "available_cpus", lambda processes=processes: processes)
         shares: list[float] = []
         np.testing.assert_allclose(distances(mass_NG, pairs, config, shares.append), expected, rtol=1e-6)
         assert shares == sorted(shares)

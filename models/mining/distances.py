@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pairloom.models.arrays import Indices
+from pairloom.models.arrays import Indices, available_cpus
 from pairloom.models.child_process import follow_parent, unheard_by_children
 from pairloom.models.mining.config import DistancesConfig
 
@@ -78,7 +78,7 @@ def distances(
     chunks = [slice(start, start + _PAIRS_AT_ONCE) for start in starts]
     jobs = ((mass_NG[firsts_M[chunk]], mass_NG[seconds_M[chunk]], config) for chunk in chunks)
     found = []
-    with _mapping(min(_available_cpus(), len(chunks))) as run:
+    with _mapping(min(available_cpus(), len(chunks))) as run:
         for done, values in enumerate(run(_chunk_distances, jobs), 1):
             found.append(values)
             progress(done / len(chunks))
@@ -157,7 +157,3 @@ def _ot() -> Any:
     except ImportError as error:
         raise ValueError("mining.distances needs POT: pip install pairloom[objectives]") from error
     return ot
-
-
-def _available_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,6 +29,7 @@ from PIL import Image
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.schema import ColumnType
@@ -73,9 +74,10 @@ class Decoder:
         self.breaks_after: int | None = None
 
     def __call__(
-        self, items: Sequence[tuple[Any, Path]], config: IngestConfig
+        self, items: Sequence[tuple[Any, Origin]], config: IngestConfig
     ) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
         for key, path in items:
+            assert isinstance(path, Path), "these sources name files"
             if self.breaks_after is not None and self.decoded >= self.breaks_after:
                 raise _InterruptedError
             self.decoded += 1

@@ -58,8 +58,8 @@ QUARANTINE = pa.schema(
 IMAGE_FILES = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("length", pa.int64()),
         pa.field("decided_by", pa.string(), nullable=False),
         pa.field("max_side", pa.int32(), nullable=False),
         pa.field("pixel_hash", pa.string()),
@@ -73,7 +73,7 @@ IMAGE_FILES = pa.schema(
         pa.field("attempts", pa.int32()),
     ]
 )
-"""What became of each image file, by its path, size and modification time: an image, or why there is none."""
+"""What became of each image, by its place and version: an image, or why there is none."""
 
 PAIRS = pa.schema(
     [

@@ -13,7 +13,8 @@ from PIL import Image
 from pairloom.flows.icons import render_icons
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import JsonlSource
-from pairloom.storage.sources.rows import SourceRow, read_source
+from pairloom.storage.sources.rows import read_source
+from pairloom.storage.sources.source_row import SourceRow
 
 needs_fonts = pytest.mark.skipif(importlib.util.find_spec("qtawesome") is None, reason="needs the extra `demo`")
 

@@ -14,6 +14,7 @@ from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.records import StaleWriterError
@@ -55,9 +56,10 @@ class Decoder:
         self.decoded: list[str] = []
 
     def __call__(
-        self, items: Sequence[tuple[Any, Path]], config: IngestConfig
+        self, items: Sequence[tuple[Any, Origin]], config: IngestConfig
     ) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
         for key, path in items:
+            assert isinstance(path, Path), "these sources name files"
             self.decoded.append(path.name)
             yield key, self.rejected.get(path.stem) or decode_file(path, config.limits)
 

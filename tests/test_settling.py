@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairloom.storage.images.limits import Limits
+from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import RejectedImage
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.settling import Item, Picture, Rejection, Settling
 from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
 from pairloom.storage.sources.config import JsonlSource
-from pairloom.storage.sources.rows import SourceRow
+from pairloom.storage.sources.source_row import SourceRow
 
 LIMITS = Limits(max_side=64, min_side=8, max_pixels=1_000)
 PICTURES = [
@@ -32,9 +33,7 @@ def source_row(number: int, item_id: str, texts: tuple[str, ...], price: int | N
         source="rows",
         number=number,
         item_id=item_id,
-        image=Path("a.png"),
-        bytes=1,
-        mtime_ns=1,
+        image=ImageAt("a.png", "1:1", 1, Path("a.png")),
         image_path="a.png",
         texts=texts,
         group=None,

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
 from pairloom.storage.sources.raw_row import MAX_LINE
-from pairloom.storage.sources.rows import RejectedRow, SourceRow, read_source
+from pairloom.storage.sources.rows import read_source
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -63,7 +64,7 @@ def test_a_row_holds_what_its_columns_say(folder: Path) -> None:
     )
     row = only_row(jsonl(folder, [line | {"part": "Validation", "price": 3, "source": "web"}]), columns)
     assert row.item_id == "7"
-    assert row.image == folder / "a.png"
+    assert row.image.origin == folder / "a.png"
     assert row.image_path == "a.png"
     assert row.texts == ("Red shoe", "shoe")
     assert (row.group, row.split) == ("shoe", "val")

@@ -20,8 +20,9 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.location import FileSlice, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
-from pairloom.storage.images.worker import message, read_message, understood
+from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
@@ -30,10 +31,10 @@ _ABSENT = "there is no such file"
 
 K = TypeVar("K")
 _Answer = SimpleQueue[list[DecodedImage | RejectedImage] | BaseException]
-_Task = tuple[list[Path], _Answer]
+_Task = tuple[list[Origin], _Answer]
 
 
-def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
+def decode(items: Iterable[tuple[K, Origin]], config: IngestConfig) -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
     """What to store of each image, or why not, in the order of `items`, which are read a little ahead.
 
     Raises RuntimeError where a child cannot even start.
@@ -50,7 +51,7 @@ def decode(items: Iterable[tuple[K, Path]], config: IngestConfig) -> Iterator[tu
             thread.start()
         for task in tasks:
             running.append(([key for key, _ in task], SimpleQueue()))
-            given.put(([path for _, path in task], running[-1][1]))
+            given.put(([origin for _, origin in task], running[-1][1]))
             if len(running) >= _TASKS_AHEAD * len(children):
                 yield from _results(*running.popleft())
         while running:
@@ -98,11 +99,39 @@ def read_example(path: Path, config: IngestConfig) -> bytes:
 
 def _work(child: "_Child", given: "SimpleQueue[_Task | None]") -> None:
     while (task := given.get()) is not None:
-        paths, answer = task
+        origins, answer = task
         try:
-            answer.put(list(child.decode(paths)))
+            answer.put(_decoded(child, origins))
         except BaseException as error:  # handed to whoever asks for the results
             answer.put(error)
+
+
+def _decoded(child: "_Child", origins: list[Origin]) -> list[DecodedImage | RejectedImage]:
+    contents = [_content(origin) for origin in origins]
+    decoded = child.decode([each for each in contents if not isinstance(each, RejectedImage)])
+    return [each if isinstance(each, RejectedImage) else next(decoded) for each in contents]
+
+
+def _content(origin: Origin) -> "_Content | RejectedImage":
+    if isinstance(origin, Path | FileSlice):
+        return origin
+    try:
+        content = origin()
+    except (OSError, ValueError) as error:
+        return RejectedImage("image-unreadable", str(error)[:300], transient=isinstance(error, OSError))
+    if len(content) > LONGEST:
+        return RejectedImage("image-too-large", f"{len(content)} bytes are more than {LONGEST}")
+    return content
+
+
+def _request(content: "_Content") -> bytes:
+    match content:
+        case Path():
+            return message({}, os.fsencode(content))
+        case FileSlice():
+            return message({"offset": content.offset, "length": content.length}, os.fsencode(content.path))
+        case _:
+            return message({"inline": True}, content)
 
 
 def _results(keys: list[K], answer: "_Answer") -> Iterator[tuple[K, DecodedImage | RejectedImage]]:
@@ -114,6 +143,9 @@ def _results(keys: list[K], answer: "_Answer") -> Iterator[tuple[K, DecodedImage
 
 def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_Content = Path | FileSlice | bytes
 
 
 class _ChildDiedError(Exception):
@@ -129,14 +161,14 @@ class _Child:
         self._selector = selectors.DefaultSelector()
         self._interrupted = False
 
-    def decode(self, paths: list[Path]) -> Iterator[DecodedImage | RejectedImage]:
-        """One result per path, in order."""
+    def decode(self, contents: list[_Content]) -> Iterator[DecodedImage | RejectedImage]:
+        """One result per image, in order."""
         done = 0
         suspected = False
-        while done < len(paths):
+        while done < len(contents):
             # The child answers in order, so what it died on is the first unanswered file. That one is tried again alone
             # in a fresh process: the harm may have been done by a file before it.
-            batch = paths[done : done + 1] if suspected else paths[done:]
+            batch = contents[done : done + 1] if suspected else contents[done:]
             try:
                 for image in self._ask(batch):
                     yield image
@@ -165,16 +197,21 @@ class _Child:
         self._interrupted = True
         self._kill()
 
-    def _ask(self, paths: list[Path]) -> Iterator[DecodedImage | RejectedImage]:
+    def _ask(self, contents: list[_Content]) -> Iterator[DecodedImage | RejectedImage]:
         if self._process is None:
             self._start()
         try:
-            self._send(message({}, os.fsencode(paths[0])))
-            for following in [*paths[1:], None]:
-                # One request waits while another is worked on; more could fill both pipes and block both sides.
-                if following is not None:
-                    self._send(message({}, os.fsencode(following)))
-                yield understood(*self._receive(self._config.timeout_seconds))
+            self._send(_request(contents[0]))
+            for following in [*contents[1:], None]:
+                # One request waits while another is worked on; more, or a long one, could fill both pipes and block
+                # both sides.
+                at_once = following is None or not isinstance(following, bytes)
+                if following is not None and at_once:
+                    self._send(_request(following))
+                found = understood(*self._receive(self._config.timeout_seconds))
+                if following is not None and not at_once:
+                    self._send(_request(following))
+                yield found
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, TimeoutError):
                 raise

@@ -23,6 +23,7 @@ What is decided here, because files leave it open:
 import hashlib
 import io
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pairloom.storage.images.limits import Limits
+from pairloom.storage.images.location import FileSlice
 
 # H, W = height, width
 
@@ -103,9 +105,24 @@ class _UnfitError(Exception):
 
 def decode_file(path: Path, limits: Limits) -> DecodedImage | RejectedImage:
     """What to store of the image at `path`, or why not. Costs up to several times its pixels in memory."""
+    return _decoded(lambda: _content(path, limits) or path, limits)
+
+
+def decode_slice(part: FileSlice, limits: Limits) -> DecodedImage | RejectedImage:
+    """The same for an image inside a file."""
+    return _decoded(lambda: _read_slice(part), limits)
+
+
+def decode_bytes(content: bytes, limits: Limits) -> DecodedImage | RejectedImage:
+    """The same for the bytes of an image file."""
+    return _decoded(lambda: content, limits)
+
+
+def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage | RejectedImage:
     try:
-        original = _content(path, limits)
-        upright, kept = _normalised(path if original is None else io.BytesIO(original), limits)
+        found = read()
+        original = found if isinstance(found, bytes) and len(found) <= _as_is(limits) else None
+        upright, kept = _normalised(io.BytesIO(found) if isinstance(found, bytes) else found, limits)
         small = shrunk(upright.pixels, limits.max_side)
         unchanged = kept and small is upright.pixels
         return DecodedImage(
@@ -153,13 +170,28 @@ class _Upright:
     lossy: bool
 
 
+def _as_is(limits: Limits) -> int:
+    """Bytes of the largest file that may be stored as it is: no more than raw pixels would need."""
+    return 3 * limits.max_side**2
+
+
+def _read_slice(part: FileSlice) -> bytes:
+    try:
+        with part.path.open("rb") as stream:
+            stream.seek(part.offset)
+            return stream.read(part.length)
+    except OSError as error:
+        message = f"{part.path} cannot be read: {error.strerror}"
+        raise _UnfitError("image-unreadable", message, transient=True) from error
+
+
 def _content(path: Path, limits: Limits) -> bytes | None:
-    """The file's bytes where they may be stored as they are: no more than raw pixels would need."""
+    """The file's bytes where they may be stored as they are."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise _UnfitError("image-unreadable", f"{path} is not a file")
-        return path.read_bytes() if status.st_size <= 3 * limits.max_side**2 else None
+        return path.read_bytes() if status.st_size <= _as_is(limits) else None
     except FileNotFoundError as error:
         raise _UnfitError("image-not-found", f"{path} does not exist") from error
     except ValueError as error:

@@ -18,10 +18,12 @@ from pathlib import Path
 from PIL import Image
 
 from pairloom.storage.images.limits import Limits
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
+from pairloom.storage.images.location import FileSlice
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file, decode_slice
 
 _LENGTHS = struct.Struct("<II")
-_LONGEST = 2**27
+LONGEST = 2**27
+"""Bytes of the longest message, and so of the largest image that is sent in one."""
 
 
 def message(header: object, content: bytes = b"") -> bytes:
@@ -33,7 +35,7 @@ def message(header: object, content: bytes = b"") -> bytes:
 def read_message(read: Callable[[int], bytes]) -> tuple[dict[str, object], bytes]:
     """Header and content of the next message; `read(n)` returns exactly n bytes or raises."""
     head_length, content_length = _LENGTHS.unpack(read(_LENGTHS.size))
-    if max(head_length, content_length) > _LONGEST:
+    if max(head_length, content_length) > LONGEST:
         raise ValueError(f"a message of {max(head_length, content_length)} bytes")
     header = json.loads(read(head_length))
     if not isinstance(header, dict):
@@ -57,7 +59,8 @@ def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | R
 
 
 def main() -> None:
-    """Serve: the first message sets the limits, each later one names a file; one reply each, till the input ends."""
+    """Serve: the first message sets the limits, each later one names a file, a part of
+    one, or brings the bytes; one reply each, till the input ends."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
 
     def read(length: int) -> bytes:
@@ -74,10 +77,19 @@ def main() -> None:
     replies.flush()
     with contextlib.suppress(EOFError):
         while True:
-            _, path = read_message(read)
+            asked, content = read_message(read)
             _allow(seconds)
-            replies.write(reply(decode_file(Path(os.fsdecode(path)), limits)))
+            replies.write(reply(_decoded(asked, content, limits)))
             replies.flush()
+
+
+def _decoded(asked: Mapping[str, object], content: bytes, limits: Limits) -> DecodedImage | RejectedImage:
+    if "inline" in asked:
+        return decode_bytes(content, limits)
+    path = Path(os.fsdecode(content))
+    if "offset" in asked:
+        return decode_slice(FileSlice(path, int(str(asked["offset"])), int(str(asked["length"]))), limits)
+    return decode_file(path, limits)
 
 
 def _prepare(limits: Limits, memory: int) -> None:

@@ -13,15 +13,16 @@ from pairloom.storage.digest import bytes_digest
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
+from pairloom.storage.images.location import ImageAt, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.ingestion.settling import Picture
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.schema import IMAGE_FILES
-from pairloom.storage.sources.rows import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 logger = logging.getLogger(__name__)
 
-Decoder = Callable[[Sequence[tuple[Any, Path]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
+Decoder = Callable[[Sequence[tuple[Any, Origin]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
 """As `pairloom.storage.images.decoding.decode`."""
 
 ROWS_AT_ONCE = 20_000
@@ -33,8 +34,8 @@ MAX_ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    bytes: int
-    mtime_ns: int
+    version: str
+    length: int | None
     decided_by: str
     max_side: int
     found: Picture | RejectedImage
@@ -66,13 +67,13 @@ class ImageFiles:
 
     def decoded(self, rows: Sequence[SourceRow]) -> Iterator[tuple[SourceRow, Picture | RejectedImage, bytes | None]]:
         """The same for rows whose images are decoded whatever is known of them."""
-        for row, image in self._decoder([(row, row.image) for row in rows], self._config):
+        for row, image in self._decoder([(row, row.image.origin) for row in rows], self._config):
             yield row, self._remember(row, image), image.content if isinstance(image, DecodedImage) else None
 
-    def forget(self, images: Iterable[Path]) -> None:
-        """Have these files decoded when they are met again."""
+    def forget(self, images: Iterable[ImageAt]) -> None:
+        """Have these images decoded when they are met again."""
         for image in images:
-            self._changed |= self._entries.pop(_key(image), None) is not None
+            self._changed |= self._entries.pop(image.key, None) is not None
 
     def save(self, *, unseen: bool) -> None:
         """Write down what is known; of files that no row named since this was opened only where `unseen`."""
@@ -84,9 +85,9 @@ class ImageFiles:
 
     def _find(self, row: SourceRow) -> Picture | RejectedImage | None:
         """What decoding the row's image would give, or None where only decoding can tell."""
-        key = _key(row.image)
+        key = row.image.key
         entry = self._entries.get(key)
-        if entry is None or (entry.bytes, entry.mtime_ns) != (row.bytes, row.mtime_ns):
+        if entry is None or entry.version != row.image.version:
             return None
         if isinstance(entry.found, Picture):
             if not _same_at(entry, entry.found, self._config.max_side):
@@ -100,7 +101,7 @@ class ImageFiles:
 
     def _remember(self, row: SourceRow, image: DecodedImage | RejectedImage) -> Picture | RejectedImage:
         """Take down what decoding gave."""
-        key, config = _key(row.image), self._config
+        key, config = row.image.key, self._config
         before = self._entries.get(key)
         found: Picture | RejectedImage
         if isinstance(image, DecodedImage):
@@ -108,12 +109,11 @@ class ImageFiles:
             found = Picture(image.pixel_hash, image.perceptual_hash, image.width, image.height, stored)
         else:
             found = image
-            if image.may_pass and before and isinstance(before.found, RejectedImage):
-                same = (before.bytes, before.mtime_ns, before.decided_by)
-                if same == (row.bytes, row.mtime_ns, config.decided_by):
-                    # Another row of tonight may name the same file.
-                    found = replace(image, attempts=before.found.attempts + (key not in self._seen))
-        entry = _Entry(row.bytes, row.mtime_ns, config.decided_by, config.max_side, found)
+            tried = before is not None and (before.version, before.decided_by) == (row.image.version, config.decided_by)
+            if image.may_pass and tried and before and isinstance(before.found, RejectedImage):
+                # Another row of tonight may name the same file.
+                found = replace(image, attempts=before.found.attempts + (key not in self._seen))
+        entry = _Entry(row.image.version, row.image.length, config.decided_by, config.max_side, found)
         if entry != before:
             self._entries[key], self._changed = entry, True
         self._seen.add(key)
@@ -125,8 +125,10 @@ def _same_at(entry: _Entry, picture: Picture, max_side: int) -> bool:
     low, high = sorted((entry.max_side, max_side))
     if low == high:
         return True
+    if entry.length is None:
+        return False
     # Files of up to so many bytes may be stored as they are.
-    as_is_at_both, as_is_at_none = entry.bytes <= 3 * low**2, entry.bytes > 3 * high**2
+    as_is_at_both, as_is_at_none = entry.length <= 3 * low**2, entry.length > 3 * high**2
     return max(picture.width, picture.height) <= low and (as_is_at_both or as_is_at_none)
 
 
@@ -156,11 +158,6 @@ def _row(key: str, entry: _Entry) -> dict[str, object]:
     }
 
 
-_FILE = ("bytes", "mtime_ns", "decided_by", "max_side")
+_FILE = ("version", "length", "decided_by", "max_side")
 _PICTURE = ("pixel_hash", "perceptual_hash", "width", "height", "stored_digest")
 _REJECTED = ("reason", "message", "transient", "attempts")
-
-
-def _key(image: Path) -> str:
-    # A folder's name may hold bytes that are not UTF-8.
-    return str(image).encode(errors="backslashreplace").decode()

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.location import ImageAt
 from pairloom.storage.ingestion.image_files import ImageFiles
 from pairloom.storage.ingestion.living import Living
 from pairloom.storage.ingestion.part_writer import PartWriter, Values
@@ -17,7 +17,7 @@ from pairloom.storage.ingestion.settling import Item, Rejection, Settling, conte
 from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.rows import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 Progress = Callable[[int], None]
 """Called with the number of rows seen so far."""
@@ -87,7 +87,7 @@ class OnePass:
                 if settled.reason != "where":
                     self._rejections.append(settled)
 
-    def decode_late(self) -> list[Path]:
+    def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         mistaken = []
         decoded = self._files.decoded([item.row for item in self._late])

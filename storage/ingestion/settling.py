@@ -8,7 +8,7 @@ from typing import Any
 from pairloom.storage.digest import digest
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import RejectedImage
-from pairloom.storage.sources.rows import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, not_utf8, numbered_lines, opened
+from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_utf8, numbered_lines, opened
 
 MAX_LINES_OF_ROW = 200
 """Lines one quoted CSV row may span; a longer one is taken for an unclosed quote."""
@@ -30,13 +30,19 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
         twice = {name for name in header if name and header.count(name) > 1}
         if twice:
             raise ValueError(f"the header of {path} names {', '.join(sorted(twice))} more than once")
+
+        def values(cells: list[str]) -> Values:
+            return {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
+
         for record in records:
             cells = record.cells
             if isinstance(cells, list) and len(cells) != len(header):
                 cells = record.rejected(f"{len(cells)} cells under {len(header)} column names")
             problem = cells if isinstance(cells, str) else not_utf8(record.text)
-            values = {} if problem else {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
-            yield RawRow(record.number, values, record.text, problem)
+            if problem:
+                yield malformed(record.number, record.text, problem)
+            else:
+                yield RawRow(record.number, record.text, cells, values)
 
 
 @dataclass

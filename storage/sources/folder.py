@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, not_utf8
+from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_utf8
 
 FOLDER_COLUMNS = ("image", "text", "folder", "name")
 """Columns of a folder's rows: path below it, lines of the sidecar, the image's folder, its name without suffix."""
@@ -30,18 +30,25 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
             if name.startswith(".") or image.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             number += 1
-            below = image.relative_to(path)
+            below = image.relative_to(path).as_posix()
             try:
                 texts = _sidecar_lines(image.with_suffix(".txt"), path)
             except ValueError as error:
-                yield RawRow(number, {}, str(below), str(error))
+                yield malformed(number, below, str(error))
                 continue
-            folder = "" if below.parent == Path() else below.parent.as_posix()
-            values = {"image": below.as_posix(), "text": texts, "folder": folder, "name": image.stem}
-            problem = not_utf8(below.as_posix())
-            yield RawRow(number, {} if problem else values, str(below), problem)
+            problem = not_utf8(below)
+            if problem:
+                yield malformed(number, below, problem)
+            else:
+                yield RawRow(number, "\n".join([below, *texts]), (below, texts), _values)
     for place, refusal in enumerate(unreadable, start=number + 1):
-        yield RawRow(place, {}, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
+        yield malformed(place, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
+
+
+def _values(found: tuple[str, list[str]]) -> Values:
+    below, texts = PurePosixPath(found[0]), found[1]
+    folder = "" if below.parent == PurePosixPath() else str(below.parent)
+    return {"image": str(below), "text": texts, "folder": folder, "name": below.stem}
 
 
 def _sidecar_lines(path: Path, base: Path) -> list[str]:

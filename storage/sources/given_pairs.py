@@ -1,5 +1,6 @@
 """Given pairs: what people say of pairs of their items, read from files of their own; what can't be used is counted."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,8 +97,9 @@ def _raw_rows(config: GivenPairsConfig) -> Iterator[RawRow]:
     any_row = False
     try:
         for raw in {"parquet": _parquet_rows, "jsonl": jsonl_rows, "csv": _csv_rows}[kind](path):
-            found.update(raw.values)
-            any_row = any_row or raw.problem is None
+            with contextlib.suppress(ValueError):
+                found.update(raw.values())
+                any_row = True
             yield raw
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"pairs: {path} can't be read: {error}") from error
@@ -115,20 +117,22 @@ def _parquet_rows(path: Path) -> Iterator[RawRow]:
         for batch in file.iter_batches(batch_size=10_000, columns=columns):
             for values in batch.to_pylist():
                 number += 1
-                yield RawRow(number, values, "")
+                yield RawRow(number, "", values, dict)
 
 
 def _understood(file: str, raw: RawRow, splits: Mapping[str, str]) -> GivenPair:
-    if raw.problem is not None:
-        raise _RejectedError("malformed-row", raw.problem)
-    anchor, other = (_item(raw.values, side, splits) for side in ("anchor", "other"))
+    try:
+        values = raw.values()
+    except ValueError as error:
+        raise _RejectedError("malformed-row", str(error)) from error
+    anchor, other = (_item(values, side, splits) for side in ("anchor", "other"))
     if anchor == other:
         raise _RejectedError("self-pair", f"{anchor} is paired with itself")
-    relation = raw.values.get("relation")
+    relation = values.get("relation")
     if not isinstance(relation, str) or relation.strip().lower() not in RELATIONS:
         raise _RejectedError("relation-unknown", f"relation {relation!r:.80} is none of {', '.join(RELATIONS)}")
     relation = relation.strip().lower()
-    weight, target = _number(raw.values, "weight"), _number(raw.values, "target")
+    weight, target = _number(values, "weight"), _number(values, "target")
     if weight is not None and weight <= 0:
         raise _RejectedError("weight-bad", f"weight {weight} is not above 0")
     if (target is None) == (relation == "target") and relation != "ordered":

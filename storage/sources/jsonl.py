@@ -13,10 +13,7 @@ def jsonl_rows(path: Path) -> Iterator[RawRow]:
         for number, line in numbered_lines(stream):
             if line.isspace():
                 continue
-            try:
-                yield RawRow(number, _json_object(line), line)
-            except (ValueError, RecursionError) as error:
-                yield RawRow(number, {}, line, str(error) or "nested too deeply")
+            yield RawRow(number, line, line, _json_object)
 
 
 def _json_object(line: str) -> Values:
@@ -25,7 +22,10 @@ def _json_object(line: str) -> Values:
     problem = not_utf8(line)
     if problem:
         raise ValueError(problem)
-    found = json.loads(line, parse_constant=lambda _: None)
+    try:
+        found = json.loads(line, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError(f"not a JSON object but {type(found).__name__}")
     if "\\ud" in line.lower():

@@ -1,9 +1,10 @@
 """A row as a stranger wrote it, and the text files that such rows stand in."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
+
+from pairloom.storage.images.location import ImageAt
 
 MAX_LINE = 4 * 2**20
 """Longest line of a caption file, in characters; a longer one is a malformed row."""
@@ -12,16 +13,32 @@ MAX_LINE = 4 * 2**20
 Values = Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class RawRow:
-    """One row: its values by column, or what is wrong with it."""
+class RawRow(NamedTuple):
+    """One row as its kind of source lists it; what it says is made out when it is asked for."""
 
     number: int
     """Line in the caption file where the row starts, from 1; for a folder the image's place in the sorted listing."""
-    values: Values
     text: str
-    """What was read: names a row that cannot be understood."""
-    problem: str | None = None
+    """What was read: rows of a source with equal texts say the same. Names a row that cannot be understood."""
+    found: Any
+    """What `parse` makes the values of."""
+    parse: Callable[[Any], Values]
+    """Raises ValueError, which says what is wrong with the row."""
+    image: ImageAt | None = None
+    """Its image, where that is in the source itself; otherwise the image column names a file."""
+
+    def values(self) -> Values:
+        """Its values by column. Raises ValueError where it can't be understood."""
+        return self.parse(self.found)
+
+
+def malformed(number: int, text: str, problem: str) -> RawRow:
+    """A row that can't be understood, and why."""
+    return RawRow(number, text, problem, _refuse)
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ValueError(problem)
 
 
 def opened(path: Path) -> TextIO:

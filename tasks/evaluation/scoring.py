@@ -15,7 +15,8 @@ from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.models.towers.creation import create
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.ingest import Ingest, RowCounts
-from pairloom.storage.sources.rows import SourceRow, read_source
+from pairloom.storage.sources.rows import read_source
+from pairloom.storage.sources.source_row import SourceRow
 from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
 from pairloom.tasks.pipeline import Pipeline

@@ -1,0 +1,56 @@
+"""What is wrong with a source as a whole, found before its rows are read."""
+
+import contextlib
+import difflib
+import os
+from collections.abc import Iterator
+
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.config import FolderSource, SourceConfig
+from pairloom.storage.sources.folder import FOLDER_COLUMNS
+from pairloom.storage.sources.raw_row import RawRow
+
+
+def check_presence(config: SourceConfig) -> None:
+    """Raises ValueError for a source that is not there or may not be read."""
+    folder = isinstance(config, FolderSource)
+    if not (config.path.is_dir() if folder else config.path.is_file()):
+        what = "folder" if folder else "caption file"
+        raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
+    if not os.access(config.path, os.R_OK):
+        raise ValueError(f"source {config.label}: {config.path} may not be read; change its permissions")
+    if not config.image_folder.is_dir():
+        raise ValueError(
+            f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
+        )
+
+
+def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[RawRow]) -> None:
+    """Raises ValueError for columns that none of a source's rows has; reads no further than it must."""
+    named: dict[str, list[str | None]] = {
+        "id": [columns.id],
+        "image": [columns.image],
+        "texts": [*columns.texts],
+        "group": [columns.group],
+        "split": [columns.split],
+        "keep": [kept.column for kept in columns.kept.values()],
+    }
+    if isinstance(config, FolderSource):
+        named["image"] = named["texts"] = []
+    missing = {(column, use): None for use, group in named.items() for column in group if column is not None}
+    present: dict[str, None] = dict.fromkeys(FOLDER_COLUMNS) if isinstance(config, FolderSource) else {}
+    # The first row usually has them all, and nothing more is read.
+    while missing := {each: None for each in missing if each[0] not in present}:
+        raw = next(rows, None)
+        if raw is None:
+            break
+        with contextlib.suppress(ValueError):
+            present |= dict.fromkeys(raw.values())
+    for column, use in missing:
+        if present:
+            near = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(
+                f"no row of source {config.label} has the column {column} that `columns.{use}` names: "
+                f"{hint}It has {', '.join(present)}"
+            )

@@ -28,7 +28,11 @@ block for each pipeline by its name. Unknown keys are refused. Any key can be ov
 def page() -> str:
     """The whole reference page as Markdown."""
     blocks = [HEAD, "## A pipeline", *_table(Pipeline, OUTSIDE)]
-    for title, model in _models("", Pipeline):
+    found = list(_models("", Pipeline))
+    for title, model in found:
+        # Columns of a source are those of the pipeline: a block is described once, where it stands highest.
+        if title != min((other for other, each in found if each is model), key=lambda other: other.count(".")):
+            continue
         blocks += ["", f"## `{title}`", "", _about(model), *_table(model, ())]
     return "\n".join(blocks) + "\n"
 

@@ -162,10 +162,7 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
     resolved = dict(block)
     if isinstance(sources := block.get("sources"), list):
         resolved["sources"] = [
-            {
-                key: str((folder / value).resolve()) if key in ("path", "base") and isinstance(value, str) else value
-                for key, value in source.items()
-            }
+            {key: _absolute(value, folder) if key in ("path", "base") else value for key, value in source.items()}
             if isinstance(source, dict)
             else source
             for source in sources
@@ -184,6 +181,13 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
     return resolved
 
 
+def _absolute(paths: Any, folder: Path) -> Any:
+    """A path, a pattern or a list of them, made absolute."""
+    if isinstance(paths, list):
+        return [_absolute(each, folder) for each in paths]
+    return str((folder / paths).resolve()) if isinstance(paths, str) else paths
+
+
 def _pairs_file(pairs: Any, folder: Path) -> Any:
     if isinstance(pairs, str):
         return {"path": str((folder / pairs).resolve())}
@@ -195,6 +199,8 @@ def _pairs_file(pairs: Any, folder: Path) -> Any:
 def _fault(fault: dict[str, Any], model: type[BaseModel]) -> str:
     """One pydantic error as one line: the key, what is wrong with the value, what is right."""
     keys = list(fault["loc"])
+    if not keys:  # of the pipeline as a whole
+        return str(fault["msg"].removeprefix("Value error, "))
     if keys[0] in ("sources", "objective") and len(keys) > 3:
         del keys[2]  # which of several blocks it was taken for
     path = ".".join(str(each) for each in keys)

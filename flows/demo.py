@@ -42,7 +42,7 @@ def run_demo(root: Path | None, sheet: Path) -> Night:
     pipeline = load_pipeline(_file(), "demo", root=root)
     make_writable(pipeline.folder)
     with bar("render") as show:
-        count = render_icons(pipeline.sources[0].path.parent, progress=show)
+        count = render_icons(pipeline.sources[0].files[0].parent, progress=show)
     out.print(Text(f"{count:,} icons rendered from the fonts that qtawesome carries"))
     night = run_here(nightly, pipeline, quiet=False)
     show_night(night)

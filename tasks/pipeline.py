@@ -1,9 +1,11 @@
 """One pipeline's whole configuration: every block is declared beside the code that reads it."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from pairloom.models.evaluation.config import EvaluationConfig, GateConfig
 from pairloom.models.mining.config import MiningConfig
@@ -84,6 +86,27 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
             raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
         return sources
 
+    @model_validator(mode="after")
+    def _sources_keep_what_the_corpus_has(self) -> "Pipeline":
+        types = self.columns.types
+        if untyped := sorted(set(self.columns.keep) - set(types)):
+            raise ValueError(f"columns.keep.{untyped[0]}: null is for a source's own `columns`; give it a type here")
+        for source in self.sources:
+            for name, kept in (source.columns.kept if source.columns else {}).items():
+                where = f"source {source.label}: columns.keep.{name}"
+                if name not in types:
+                    kind = kept.type if kept else "string"
+                    raise ValueError(
+                        f"{where}: the corpus has no such column{nearest(name, types)}; add it to the pipeline's, "
+                        f"columns.keep: {{{name}: {kind}}}"
+                    )
+                if kept and kept.type != types[name]:
+                    raise ValueError(
+                        f"{where}: the pipeline's `columns` keep it as {types[name]}, and one corpus has one type for "
+                        f"it: say {{column: {kept.column}, type: {types[name]}}}"
+                    )
+        return self
+
     @field_validator("model")
     @classmethod
     def _tower_column_is_kept(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
@@ -108,3 +131,9 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     def folder(self) -> Path:
         """Where this pipeline stores everything."""
         return self.root / self.name
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the one of `names` that was probably meant, or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -94,6 +94,9 @@ def test_root_and_overrides_come_from_the_command_line(tmp_path: Path) -> None:
         ("columns.keep.texts=string", "texts is the name of a column of Pairloom's own"),
         ("columns.keep.price=decimal", "columns.keep.price"),
         ("sources=[]", "sources: "),
+        ("sources.0.columns.keep.subgrup=string", "no such column; did you mean 'subgroup'?"),
+        ("sources.0.columns.keep.bytes=string", "keep it as int64, and one corpus has one type for it: say {column: "),
+        ("columns.keep.bytes=null", "columns.keep.bytes: null is for a source's own `columns`"),
         ("name=other", "unknown key 'name'"),
     ],
 )
@@ -145,3 +148,9 @@ def test_of_several_pipelines_one_must_be_chosen(tmp_path: Path) -> None:
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     source = "{kind: folder, path: x/y}"
     assert "two sources are called" in fault(write(tmp_path, f"pipelines: {{a: {{sources: [{source}, {source}]}}}}"))
+
+
+def test_patterns_and_lists_of_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = "pipelines: {a: {sources: [{kind: jsonl, path: ['x/*.jsonl', y.jsonl], base: pics}]}}"
+    source = load_pipeline(write(tmp_path, text)).sources[0]
+    assert source.paths == (tmp_path / "x/*.jsonl", tmp_path / "y.jsonl")

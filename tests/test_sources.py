@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn
 from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
 from pairloom.storage.sources.raw_row import MAX_LINE
 from pairloom.storage.sources.rows import read_source
@@ -29,10 +29,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def jsonl(folder: Path, lines: Sequence[object]) -> JsonlSource:
-    path = folder / "captions.jsonl"
+    write_lines(folder / "captions.jsonl", lines)
+    return JsonlSource(path=folder / "captions.jsonl")
+
+
+def write_lines(path: Path, lines: Sequence[object]) -> None:
     encoded = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     path.write_bytes(b"\n".join(encoded))
-    return JsonlSource(path=path)
 
 
 def csv(folder: Path, content: bytes) -> CsvSource:
@@ -356,3 +359,70 @@ def test_real_captions_are_read_whole() -> None:
     rows = list(read_source(source, columns))
     assert len(rows) == 2_936
     assert {row.split if isinstance(row, SourceRow) else row.reason for row in rows} == {"val", "where"}
+
+
+def test_a_pattern_or_a_list_names_files_each_with_its_own_images(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "deep"
+    other.mkdir(parents=True)
+    (other / "z.png").touch()
+    write_lines(folder / "one.jsonl", [{"image": "a.png", "text": "one"}])
+    write_lines(folder / "two.jsonl", [{"image": "b.png", "text": "two"}, b"{broken"])
+    write_lines(other / "three.jsonl", [{"image": "z.png", "text": "three"}])
+    write_lines(folder / "._two.jsonl", [b"\0"])
+    (folder / "folder.jsonl").mkdir()
+    every = JsonlSource(path=tmp_path / "**" / "*.jsonl")
+    assert every.files == (other / "three.jsonl", folder / "one.jsonl", folder / "two.jsonl")
+    assert outcomes(every) == ["three", "one", "two", "malformed-row"]
+    chosen = JsonlSource(path=(folder / "t*.jsonl", folder / "one.jsonl", folder / "two.jsonl"))
+    rows = list(read_source(chosen, ColumnsConfig()))
+    assert [(row.source, row.file, row.number) for row in rows] == [
+        ("shop/t* and 2 more", "two.jsonl", 1),
+        ("shop/t* and 2 more", "two.jsonl", 2),
+        ("shop/t* and 2 more", "one.jsonl", 1),
+    ]
+    assert outcomes(FolderSource(path=tmp_path / "*")) == ["text-empty"] * 4
+
+
+def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
+    odd = tmp_path / "photos [2024]*"
+    odd.mkdir()
+    for name in ("a[1].jsonl", "a1.jsonl"):
+        write_lines(odd / name, [{"image": "x.png", "text": name}])
+    assert JsonlSource(path=odd / "a[1].jsonl").files == (odd / "a[1].jsonl",)
+    assert JsonlSource(path=odd / "a*.jsonl").files == (odd / "a1.jsonl", odd / "a[1].jsonl")
+    with pytest.raises(ValueError, match=r"source .*nothing matches .*b\*\.jsonl; correct `path`"):
+        read_source(JsonlSource(path=(odd / "a1.jsonl", odd / "b*.jsonl")), ColumnsConfig())
+
+
+def test_columns_of_a_source_stand_over_those_of_the_pipeline(folder: Path) -> None:
+    pipeline = ColumnsConfig(id="sku", texts=["title"], group="kind", keep={"price": "float64", "maker": "string"})
+    shop = jsonl(folder, [{"sku": "1", "image": "a.png", "title": "t", "kind": "k", "price": 2, "maker": "m"}])
+    line = {"sku": "1", "photo": "a.png", "title": "t", "cost": 3}
+    own = ColumnsConfig(image="photo", group=None, keep={"price": KeptColumn(column="cost", type="float64")})
+    other = jsonl(folder, [line]).model_copy(update={"columns": own})
+    row = only_row(other, pipeline)
+    assert (row.item_id, row.group, row.metadata) == ("1", None, {"price": 3.0, "maker": None})
+    shop = jsonl(folder, [{"sku": "1", "image": "a.png", "title": "t", "kind": "k", "price": 2, "maker": "m"}])
+    assert only_row(shop, pipeline).metadata == {"price": 2.0, "maker": "m"}
+    without = shop.model_copy(update={"columns": ColumnsConfig(keep={"price": None})})
+    assert only_row(without, pipeline).metadata == {"price": None, "maker": "m"}
+    (folder / "a.txt").write_text("a shoe")
+    pictures = FolderSource(path=folder, where="name = 'a'", columns=ColumnsConfig(id="name", group=None))
+    assert [row.item_id for row in read_source(pictures, pipeline) if isinstance(row, SourceRow)] == ["a"]
+    with pytest.raises(ValueError, match=r"say so on this source: `columns: \{id: null\}`"):
+        read_source(FolderSource(path=folder), pipeline)
+    wrong = own.model_copy(update={"keep": {"price": KeptColumn(column="cots", type="float64")}})
+    other = jsonl(folder, [line]).model_copy(update={"columns": wrong})
+    with pytest.raises(
+        ValueError, match=r"the column cots that `columns.keep` names: did you mean cost\?.*price: null"
+    ):
+        read_source(other, pipeline)
+
+
+def test_columns_of_a_source_say_the_same_after_a_way_through_json() -> None:
+    adapter = TypeAdapter[SourceConfig](SourceConfig)
+    source = JsonlSource(path=Path("a.jsonl"), columns=ColumnsConfig(id=None, keep={"price": None}))
+    back = adapter.validate_json(adapter.dump_json(source))
+    pipeline = ColumnsConfig(id="sku", group="kind", keep={"price": "int64"})
+    assert back.columns_over(pipeline) == source.columns_over(pipeline)
+    assert back.columns_over(pipeline).model_dump() == {"id": None, "group": "kind", "keep": {"price": None}}

@@ -33,7 +33,7 @@ def _row(rejection: Rejection) -> dict[str, Any]:
         "image_path": row.image_path,
         "outcome": rejection.outcome,
         "reason": rejection.reason,
-        "message": rejection.message,
+        "message": rejection.message if row.file is None else f"{row.file}: {rejection.message}",
         "attempts": rejection.attempts,
     }
 

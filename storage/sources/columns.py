@@ -2,8 +2,9 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from pairloom.storage.schema import RESERVED_COLUMNS, ColumnType
 
@@ -34,12 +35,15 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Column of a key: all images and texts with the same value are positives of one another."""
     split: str | None = None
     """Column that says train, val or test; without one, it is a hash of the group."""
-    keep: dict[str, ColumnType | KeptColumn] = {}
-    """Metadata columns carried through to the vector table: `name: type`, or `name: {column:, type:}` to rename one."""
+    keep: dict[str, ColumnType | KeptColumn | None] = {}
+    """Metadata columns carried through to the vector table: `name: type`, or `name: {column:, type:}` to rename one. On
+    a source, `name: null` says that it has no such column."""
 
     @field_validator("keep")
     @classmethod
-    def _names_are_free(cls, keep: dict[str, ColumnType | KeptColumn]) -> dict[str, ColumnType | KeptColumn]:
+    def _names_are_free(
+        cls, keep: dict[str, ColumnType | KeptColumn | None]
+    ) -> dict[str, ColumnType | KeptColumn | None]:
         for name, kept in keep.items():
             if name in RESERVED_COLUMNS:
                 kind = kept.type if isinstance(kept, KeptColumn) else kept
@@ -49,18 +53,28 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
                 )
         return keep
 
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a source does not say is the pipeline's, also after a way through JSON.
+        return {name: value for name, value in dumped(self).items() if name in self.model_fields_set}
+
     @property
-    def kept(self) -> dict[str, KeptColumn]:
-        """Source column and type of each metadata column."""
+    def kept(self) -> dict[str, KeptColumn | None]:
+        """Source column and type of each metadata column; None for one that the source does not have."""
         return {
-            name: kept if isinstance(kept, KeptColumn) else KeptColumn(column=name, type=kept)
+            name: KeptColumn(column=name, type=kept) if isinstance(kept, str) else kept
             for name, kept in self.keep.items()
         }
 
     @property
     def types(self) -> dict[str, ColumnType]:
         """Type of each metadata column, as `pairloom.storage.schema.item_schema` takes them."""
-        return {name: kept.type for name, kept in self.kept.items()}
+        return {name: kept.type for name, kept in self.kept.items() if kept is not None}
+
+    def over(self, default: "ColumnsConfig") -> "ColumnsConfig":
+        """These columns, and the default's where these say nothing; `keep` name by name."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        return default.model_copy(update={**said, "keep": {**default.keep, **self.keep}})
 
 
 def typed(value: object, kind: ColumnType) -> Metadata:

@@ -1,16 +1,23 @@
 """What `sources:` and `pairs:` of a pipeline say."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
+from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.listing import listed
+
 
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    path: Path
-    """The caption file, or the folder of images."""
+    path: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    """The caption file, or the folder of images; also a pattern such as `captions/*.jsonl` (`**` for any folders
+    between), or a list of paths and patterns. What exists as it is written is no pattern."""
     name: str | None = None
     """What the rows' `source` says; without it the folder's and the file's name, as in `grocery/captions`."""
+    columns: ColumnsConfig | None = None
+    """What differs in this source from the pipeline's `columns`, key by key; `null` for what it does not have. Kept
+    columns have the pipeline's names and types; a source that has `columns` need not have all of them."""
     where: str | None = None
     """SQL expression over the source's columns, such as `skin_tone = 'none'`; other rows are filtered."""
     mode: Literal["mirror", "append"] = "mirror"
@@ -19,19 +26,54 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     max_removed: float | None = Field(default=None, ge=0, le=1)
     """As `ingest.max_removed`, for this source alone."""
 
+    what: ClassVar[str] = "caption file"
+    """What `path` is to name."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """`path` as a list, patterns as they are written."""
+        return (self.path,) if isinstance(self.path, Path) else self.path
+
     @property
     def label(self) -> str:
         """`name`, or what stands for it."""
-        return self.name or "/".join(part for part in (self.path.parent.name, self.path.stem) if part)
+        first, more = self.paths[0], len(self.paths) - 1
+        stands = "/".join(part for part in (first.parent.name, first.stem) if part)
+        return self.name or (f"{stands} and {more} more" if more else stands)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What `path` names, in its order, those of a pattern sorted, each once; nothing of it need be there.
+
+        Raises ValueError for a pattern that matches nothing.
+        """
+        found: dict[Path, None] = {}
+        for path in self.paths:
+            try:
+                found |= dict.fromkeys(listed(path, self.fits))
+            except ValueError as error:
+                raise ValueError(f"source {self.label}: {error}; correct `path`") from error
+        return tuple(found)
+
+    def columns_over(self, pipeline: ColumnsConfig) -> ColumnsConfig:
+        """What the columns of this source mean, beside what those of its pipeline do."""
+        return pipeline if self.columns is None else self.columns.over(pipeline)
+
+    def fits(self, path: Path) -> bool:
+        """Whether `path` is what this kind of source reads."""
+        return path.is_file()
+
+    def image_folder(self, file: Path) -> Path:
+        """Where the image paths of one of the files start."""
+        return file.parent
 
 
 class _CaptionFile(_Source, frozen=True):
     base: Path | None = None
-    """Folder that image paths start from and may not leave; without it the caption file's."""
+    """Folder that image paths start from and may not leave; without it each caption file's own."""
 
-    @property
-    def image_folder(self) -> Path:
-        return self.path.parent if self.base is None else self.base
+    def image_folder(self, file: Path) -> Path:
+        return file.parent if self.base is None else self.base
 
 
 class JsonlSource(_CaptionFile, frozen=True):
@@ -57,9 +99,13 @@ class FolderSource(_Source, frozen=True):
 
     kind: Literal["folder"] = "folder"
 
-    @property
-    def image_folder(self) -> Path:
-        return self.path
+    what: ClassVar[str] = "folder"
+
+    def fits(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def image_folder(self, file: Path) -> Path:
+        return file
 
 
 SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]

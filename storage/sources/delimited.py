@@ -40,9 +40,9 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
                 cells = record.rejected(f"{len(cells)} cells under {len(header)} column names")
             problem = cells if isinstance(cells, str) else not_utf8(record.text)
             if problem:
-                yield malformed(record.number, record.text, problem)
+                yield malformed(record.number, record.text, problem, path)
             else:
-                yield RawRow(record.number, record.text, cells, values)
+                yield RawRow(record.number, record.text, cells, values, None, path)
 
 
 @dataclass

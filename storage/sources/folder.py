@@ -34,15 +34,15 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
             try:
                 texts = _sidecar_lines(image.with_suffix(".txt"), path)
             except ValueError as error:
-                yield malformed(number, below, str(error))
+                yield malformed(number, below, str(error), path)
                 continue
             problem = not_utf8(below)
             if problem:
-                yield malformed(number, below, problem)
+                yield malformed(number, below, problem, path)
             else:
-                yield RawRow(number, "\n".join([below, *texts]), (below, texts), _values)
+                yield RawRow(number, "\n".join([below, *texts]), (below, texts), _values, None, path)
     for place, refusal in enumerate(unreadable, start=number + 1):
-        yield malformed(place, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}")
+        yield malformed(place, str(refusal.filename), f"{refusal.filename} cannot be read: {refusal.strerror}", path)
 
 
 def _values(found: tuple[str, list[str]]) -> Values:

@@ -13,7 +13,7 @@ def jsonl_rows(path: Path) -> Iterator[RawRow]:
         for number, line in numbered_lines(stream):
             if line.isspace():
                 continue
-            yield RawRow(number, line, line, _json_object)
+            yield RawRow(number, line, line, _json_object, None, path)
 
 
 def _json_object(line: str) -> Values:

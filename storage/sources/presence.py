@@ -13,27 +13,31 @@ from pairloom.storage.sources.raw_row import RawRow
 
 def check_presence(config: SourceConfig) -> None:
     """Raises ValueError for a source that is not there or may not be read."""
-    folder = isinstance(config, FolderSource)
-    if not (config.path.is_dir() if folder else config.path.is_file()):
-        what = "folder" if folder else "caption file"
-        raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
-    if not os.access(config.path, os.R_OK):
-        raise ValueError(f"source {config.label}: {config.path} may not be read; change its permissions")
-    if not config.image_folder.is_dir():
-        raise ValueError(
-            f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
-        )
+    for file in config.files:
+        if not config.fits(file):
+            raise ValueError(f"source {config.label}: there is no {config.what} {file}; correct `path`")
+        if not os.access(file, os.R_OK):
+            raise ValueError(f"source {config.label}: {file} may not be read; change its permissions")
+        if not (folder := config.image_folder(file)).is_dir():
+            raise ValueError(
+                f"source {config.label}: there is no folder {folder}; correct `base`, where image paths start"
+            )
 
 
 def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[RawRow]) -> None:
-    """Raises ValueError for columns that none of a source's rows has; reads no further than it must."""
+    """Raises ValueError for columns that none of a source's rows has; reads no further than it must.
+
+    `columns` are the source's, over the pipeline's: of columns kept by the pipeline, a source that has `columns` of its
+    own must have those that it names.
+    """
+    required = columns.keep if config.columns is None else config.columns.keep
     named: dict[str, list[str | None]] = {
         "id": [columns.id],
         "image": [columns.image],
         "texts": [*columns.texts],
         "group": [columns.group],
         "split": [columns.split],
-        "keep": [kept.column for kept in columns.kept.values()],
+        "keep": [kept.column for name, kept in columns.kept.items() if kept and name in required],
     }
     if isinstance(config, FolderSource):
         named["image"] = named["texts"] = []
@@ -52,5 +56,13 @@ def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[R
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise ValueError(
                 f"no row of source {config.label} has the column {column} that `columns.{use}` names: "
-                f"{hint}It has {', '.join(present)}"
+                f"{hint}It has {', '.join(present)}{_how_to_do_without(columns, column, use)}"
             )
+
+
+def _how_to_do_without(columns: ColumnsConfig, column: str, use: str) -> str:
+    if use in ("image", "texts"):
+        return ""
+    name = next((name for name, kept in columns.kept.items() if use == "keep" and kept and kept.column == column), None)
+    said = f"{{keep: {{{name}: null}}}}" if name else f"{{{use}: null}}"
+    return f"; if it is to do without, say so on this source: `columns: {said}`"

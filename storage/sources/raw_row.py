@@ -26,15 +26,17 @@ class RawRow(NamedTuple):
     """Raises ValueError, which says what is wrong with the row."""
     image: ImageAt | None = None
     """Its image, where that is in the source itself; otherwise the image column names a file."""
+    file: Path | None = None
+    """The file or folder that it stands in; None for a source's only one."""
 
     def values(self) -> Values:
         """Its values by column. Raises ValueError where it can't be understood."""
         return self.parse(self.found)
 
 
-def malformed(number: int, text: str, problem: str) -> RawRow:
+def malformed(number: int, text: str, problem: str, file: Path | None = None) -> RawRow:
     """A row that can't be understood, and why."""
-    return RawRow(number, text, problem, _refuse)
+    return RawRow(number, text, problem, _refuse, None, file)
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -1,5 +1,8 @@
 """What each column of a raw row means, in the types that are stored."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pairloom.storage.digest import digest
@@ -24,14 +27,18 @@ class RowReader:
     """Understands the rows of one source."""
 
     def __init__(self, config: SourceConfig, columns: ColumnsConfig) -> None:
+        self._config = config
         self._source = config.label
+        files = config.files
+        self._file = files[0]
+        self._names = _names(files) if len(files) > 1 else {}
         self._where = config.where
         self._columns = columns
         self._kept = columns.kept
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
         self._text_columns = ["text"] if folder else columns.texts
-        self._images = ImageFolder(config.image_folder)
+        self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
         item_id = image_path = None
@@ -58,6 +65,7 @@ class RowReader:
                 reason=rejection.reason,
                 # A file's name may hold bytes that are not UTF-8.
                 message=rejection.message.encode(errors="backslashreplace").decode(),
+                file=self._named(raw),
             )
 
     def _understood(self, raw: RawRow, values: Values, item_id: str | None, image_path: str | None) -> SourceRow:
@@ -79,13 +87,23 @@ class RowReader:
             source=self._source,
             number=raw.number,
             item_id=item_id,
-            image=raw.image or self._images.find(image_path),
+            image=raw.image or self._folder(raw).find(image_path),
             image_path=image_path,
             texts=texts,
             group=group,
             split=split,
             metadata=metadata,
+            file=self._named(raw),
         )
+
+    def _folder(self, raw: RawRow) -> ImageFolder:
+        file = raw.file or self._file
+        if file not in self._images:
+            self._images[file] = ImageFolder(self._config.image_folder(file))
+        return self._images[file]
+
+    def _named(self, raw: RawRow) -> str | None:
+        return self._names.get(raw.file) if raw.file else None
 
     def _name(self, values: Values, column: str | None) -> str | None:
         """An id, path, group or split: a non-empty string, or a number written as one."""
@@ -115,10 +133,18 @@ class RowReader:
         return tuple(found)
 
 
-def _metadata(name: str, kept: KeptColumn, values: Values) -> Metadata:
+def _metadata(name: str, kept: KeptColumn | None, values: Values) -> Metadata:
+    if kept is None:
+        return None
     value = values.get(kept.column)
     try:
         return typed(value, kept.type)
     except (ValueError, TypeError, OverflowError) as error:
         shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
         raise RejectedRowError("metadata-type", shown) from error
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """The files by as much of their paths as tells them apart; a name may hold bytes that are not UTF-8."""
+    above = os.path.commonpath([file.parent for file in files])
+    return {file: str(file.relative_to(above)).encode(errors="backslashreplace").decode() for file in files}

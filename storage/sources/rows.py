@@ -26,6 +26,7 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
     Raises ValueError, before the first row, for a source that is not there, for columns that none of its rows has, and
     for a `where` that cannot be evaluated.
     """
+    columns = config.columns_over(columns)
     check_presence(config)
     check_columns(config, columns, raw_rows(config))
     keep = None
@@ -39,14 +40,15 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
-    """The rows of a source as its kind lists them."""
+    """The rows of a source as its kind lists them, file by file."""
+    files = config.files
     match config:
         case JsonlSource():
-            return jsonl_rows(config.path)
+            return itertools.chain.from_iterable(jsonl_rows(file) for file in files)
         case CsvSource():
-            return csv_rows(config.path, config.delimiter)
+            return itertools.chain.from_iterable(csv_rows(file, config.delimiter) for file in files)
         case FolderSource():
-            return folder_rows(config.path)
+            return itertools.chain.from_iterable(folder_rows(file) for file in files)
 
 
 def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:

@@ -23,6 +23,8 @@ class SourceRow:
     group: str | None
     split: str | None
     metadata: dict[str, Metadata]
+    file: str | None = None
+    """The file that it stands in, where the source has several."""
 
     @property
     def fingerprint(self) -> str:
@@ -47,6 +49,8 @@ class RejectedRow:
     outcome: Literal["quarantined", "filtered"]
     reason: str
     message: str
+    file: str | None = None
+    """The file that it stands in, where the source has several."""
 
 
 class RejectedRowError(Exception):

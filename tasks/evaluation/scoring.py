@@ -76,7 +76,7 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         metrics, intervals = measured.as_dict(), measured.intervals(config)
     return Scores(
         model=" ".join(filter(None, (pipeline.model.architecture, pipeline.model.pretrained))),
-        data=str(pipeline.sources[0].path),
+        data=", ".join(map(str, pipeline.sources[0].paths)),
         split=split,
         rows={**asdict(counts), "scored": len(items.item_ids)},
         rejected=rejected,
@@ -107,7 +107,7 @@ def rejections(corpus: Corpus, snapshot: Snapshot) -> dict[str, int]:
 
 def scored_items(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, split: str | None, counts: RowCounts) -> Items:
     """The items to ask for. Raises ValueError, with the reasons, where there are none."""
-    source = pipeline.sources[0].path
+    source = ", ".join(map(str, pipeline.sources[0].paths))
     if snapshot.rows == 0:
         reasons = [f"{count} {reason}" for reason, count in rejections(corpus, snapshot).items()]
         reasons += [f"{counts.filtered} filtered by where"] if counts.filtered else []

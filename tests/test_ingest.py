@@ -17,6 +17,7 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
+from pairloom.storage.reasons import Reason
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import FolderSource, JsonlSource, SourceConfig
@@ -250,7 +251,7 @@ def test_a_moved_picture_and_a_renamed_file_change_path_and_source_alone(tmp_pat
 
 def test_what_may_pass_is_tried_every_night_up_to_a_limit(tmp_path: Path, write: Write) -> None:
     source = write([row("1", "red"), row("2", "lime")])
-    late = RejectedImage("image-timeout", "took more than 20 seconds")
+    late = RejectedImage(Reason.IMAGE_TIMEOUT, "took more than 20 seconds")
     for night in range(1, 13):
         snapshot, counts = ingest(tmp_path, source, decoder=(decoder := Decoder(red=late)))
         (only,) = [each for batch in Corpus(tmp_path / "root").rejected(snapshot) for each in batch.to_pylist()]

@@ -13,6 +13,7 @@ from pairloom.storage.images.stored_image import RejectedImage
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.settling import Item, Picture, Rejection, Settling
 from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
+from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.config import JsonlSource
 from pairloom.storage.sources.source_row import SourceRow
 
@@ -21,7 +22,7 @@ PICTURES = [
     Picture(pixels, "0" * 16, width, 10, pixels)
     for pixels, width in (("red", 10), ("blue", 10), ("large", 200), ("small", 4))
 ]
-BROKEN = RejectedImage("image-timeout", "took more than 20 seconds", attempts=3)
+BROKEN = RejectedImage(Reason.IMAGE_TIMEOUT, "took more than 20 seconds", attempts=3)
 
 IMAGES = st.sampled_from([*PICTURES, BROKEN])
 IDS, TEXTS, PRICES = st.sampled_from("123"), st.sampled_from([("a",), ("a", "b"), ("b",)]), st.sampled_from([None, 1])

@@ -23,6 +23,7 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import FileSlice, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
+from pairloom.storage.reasons import Reason
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
@@ -91,7 +92,7 @@ def read_example(path: Path, config: IngestConfig) -> bytes:
 
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
-    found = decode_file(path, config.limits) if path.is_file() else RejectedImage("image-not-found", _ABSENT)
+    found = decode_file(path, config.limits) if path.is_file() else RejectedImage(Reason.IMAGE_NOT_FOUND, _ABSENT)
     if isinstance(found, RejectedImage):
         raise ValueError(f"image {path}: {found.message}")
     return found.content
@@ -118,9 +119,9 @@ def _content(origin: Origin) -> "_Content | RejectedImage":
     try:
         content = origin()
     except (OSError, ValueError) as error:
-        return RejectedImage("image-unreadable", str(error)[:300], transient=isinstance(error, OSError))
+        return RejectedImage(Reason.IMAGE_UNREADABLE, str(error)[:300], transient=isinstance(error, OSError))
     if len(content) > LONGEST:
-        return RejectedImage("image-too-large", f"{len(content)} bytes are more than {LONGEST}")
+        return RejectedImage(Reason.IMAGE_TOO_LARGE, f"{len(content)} bytes are more than {LONGEST}")
     return content
 
 
@@ -176,13 +177,13 @@ class _Child:
                 suspected = False
             except TimeoutError:
                 self._kill()
-                yield RejectedImage("image-timeout", f"took more than {self._config.timeout_seconds:g} seconds")
+                yield RejectedImage(Reason.IMAGE_TIMEOUT, f"took more than {self._config.timeout_seconds:g} seconds")
                 done += 1
                 suspected = False
             except _ChildDiedError as error:
                 self._kill()
                 if suspected:
-                    yield RejectedImage("image-crashed", f"ended the decoding process twice: {error}")
+                    yield RejectedImage(Reason.IMAGE_CRASHED, f"ended the decoding process twice: {error}")
                     done += 1
                 suspected = not suspected
 

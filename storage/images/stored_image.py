@@ -26,7 +26,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import imagehash
 import numpy as np
@@ -34,6 +33,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
+from pairloom.storage.reasons import Outcome, Reason
 
 # H, W = height, width
 
@@ -50,10 +50,6 @@ FORMATS = (
     "TIFF",
     "WEBP",
 )
-
-Reason = Literal[
-    "image-not-found", "image-unreadable", "image-too-large", "image-too-small", "image-timeout", "image-crashed"
-]
 
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
@@ -89,12 +85,12 @@ class RejectedImage:
     @property
     def may_pass(self) -> bool:
         """Whether trying again can help though neither the file nor a limit has changed."""
-        return self.transient or self.reason in ("image-timeout", "image-crashed")
+        return self.transient or self.reason in (Reason.IMAGE_TIMEOUT, Reason.IMAGE_CRASHED)
 
     @property
-    def outcome(self) -> Literal["quarantined", "filtered"]:
-        """Too small is the pipeline's rule, all else is the file's fault."""
-        return "filtered" if self.reason == "image-too-small" else "quarantined"
+    def outcome(self) -> Outcome:
+        """Too small is the pipeline's rule, most else is the file's fault."""
+        return self.reason.outcome
 
 
 class _UnfitError(Exception):
@@ -135,7 +131,7 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
     except _UnfitError as error:
         return error.rejected
     except MemoryError:
-        return RejectedImage("image-too-large", "needs more memory than `memory_mb` allows", transient=True)
+        return RejectedImage(Reason.IMAGE_TOO_LARGE, "needs more memory than `memory_mb` allows", transient=True)
 
 
 def open_upright(path: Path, limits: Limits) -> Image.Image:
@@ -182,7 +178,7 @@ def _read_slice(part: FileSlice) -> bytes:
             return stream.read(part.length)
     except OSError as error:
         message = f"{part.path} cannot be read: {error.strerror}"
-        raise _UnfitError("image-unreadable", message, transient=True) from error
+        raise _UnfitError(Reason.IMAGE_UNREADABLE, message, transient=True) from error
 
 
 def _content(path: Path, limits: Limits) -> bytes | None:
@@ -190,14 +186,16 @@ def _content(path: Path, limits: Limits) -> bytes | None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _UnfitError("image-unreadable", f"{path} is not a file")
+            raise _UnfitError(Reason.IMAGE_UNREADABLE, f"{path} is not a file")
         return path.read_bytes() if status.st_size <= _as_is(limits) else None
     except FileNotFoundError as error:
-        raise _UnfitError("image-not-found", f"{path} does not exist") from error
+        raise _UnfitError(Reason.IMAGE_NOT_FOUND, f"{path} does not exist") from error
     except ValueError as error:
-        raise _UnfitError("image-not-found", f"{str(path)!r} is no path: {error}") from error
+        raise _UnfitError(Reason.IMAGE_NOT_FOUND, f"{str(path)!r} is no path: {error}") from error
     except OSError as error:
-        raise _UnfitError("image-unreadable", f"{path} cannot be read: {error.strerror}", transient=True) from error
+        raise _UnfitError(
+            Reason.IMAGE_UNREADABLE, f"{path} cannot be read: {error.strerror}", transient=True
+        ) from error
 
 
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
@@ -207,10 +205,12 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
             width, height = image.size
             if width * height > limits.max_pixels:
                 raise _UnfitError(
-                    "image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all"
+                    Reason.IMAGE_TOO_LARGE, f"{width} x {height} pixels are more than {limits.max_pixels} in all"
                 )
             if min(width, height) < limits.min_side:
-                raise _UnfitError("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
+                raise _UnfitError(
+                    Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}"
+                )
             form = image.format
             if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
                 scale = 2 * limits.max_side / max(width, height)
@@ -231,15 +231,19 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
                     width, height = height, width
             return _Upright(pixels, width, height, form in _LOSSY), kept
     except Image.DecompressionBombError as error:
-        raise _UnfitError("image-too-large", str(error)) from error
+        raise _UnfitError(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except (_UnfitError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise _UnfitError("image-unreadable", f"no picture in a format that is read ({', '.join(FORMATS)})") from error
+        raise _UnfitError(
+            Reason.IMAGE_UNREADABLE, f"no picture in a format that is read ({', '.join(FORMATS)})"
+        ) from error
     except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
         # Pillow raises OSError as well, but only the system numbers its own.
         transient = isinstance(error, OSError) and error.errno is not None
-        raise _UnfitError("image-unreadable", f"{type(error).__name__}: {error}"[:300], transient=transient) from error
+        raise _UnfitError(
+            Reason.IMAGE_UNREADABLE, f"{type(error).__name__}: {error}"[:300], transient=transient
+        ) from error
 
 
 _TRANSPOSED = {

@@ -20,6 +20,7 @@ from PIL import Image
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file, decode_slice
+from pairloom.storage.reasons import Reason
 
 _LENGTHS = struct.Struct("<II")
 LONGEST = 2**27
@@ -54,7 +55,8 @@ def reply(image: DecodedImage | RejectedImage) -> bytes:
 def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | RejectedImage:
     """The image that a reply carries."""
     if "reason" in header:
-        return RejectedImage(**header)  # type: ignore[arg-type] # JSON's values are the fields that `reply` wrote
+        # JSON's values are the fields that `reply` wrote.
+        return RejectedImage(**{**header, "reason": Reason(str(header["reason"]))})  # type: ignore[arg-type] # as above
     return DecodedImage(content=content, **header)  # type: ignore[arg-type] # as above
 
 

@@ -17,6 +17,7 @@ from pairloom.storage.images.location import ImageAt, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.ingestion.settling import Picture
 from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import IMAGE_FILES
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
@@ -137,15 +138,19 @@ def _read(path: Path) -> dict[str, _Entry]:
         return {}
     try:
         return {row["path"]: _entry(row) for batch in read_parquet(path) for row in batch.to_pylist()}
-    except (DamagedError, KeyError) as error:
+    except (DamagedError, KeyError, ValueError) as error:
         logger.warning("all images are decoded again: %s", error)
         return {}
 
 
 def _entry(row: dict[str, object]) -> _Entry:
-    names = _PICTURE if row["reason"] is None else _REJECTED
-    kind = Picture if row["reason"] is None else RejectedImage
-    found = kind(**{name: row[name] for name in names})  # type: ignore[arg-type] # as `_row` wrote them
+    if row["reason"] is None:
+        found: Picture | RejectedImage = Picture(
+            **{name: row[name] for name in _PICTURE}  # type: ignore[arg-type] # as `_row` wrote them
+        )
+    else:
+        rejected = {**row, "reason": Reason(str(row["reason"]))}
+        found = RejectedImage(**{name: rejected[name] for name in _REJECTED})  # type: ignore[arg-type] # as above
     return _Entry(**{name: row[name] for name in _FILE}, found=found)  # type: ignore[arg-type] # as above
 
 

@@ -15,6 +15,7 @@ from pairloom.storage.ingestion.quarantine import write_rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.settling import Item, Rejection, Settling, content_digest, plain, same_content
 from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
+from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.config import SourceConfig
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
@@ -84,7 +85,7 @@ class OnePass:
             else:
                 self._counts[settled.outcome] += 1
                 # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
-                if settled.reason != "where":
+                if settled.reason is not Reason.WHERE:
                     self._rejections.append(settled)
 
     def decode_late(self) -> list[ImageAt]:

@@ -8,6 +8,7 @@ from typing import Any
 from pairloom.storage.digest import digest
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import RejectedImage
+from pairloom.storage.reasons import Outcome, Reason
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 
@@ -41,11 +42,14 @@ class Rejection:
 
     row: SourceRow | RejectedRow
     item_id: str | None
-    outcome: str
-    """duplicate, filtered or quarantined."""
-    reason: str
+    reason: Reason
     message: str
     attempts: int = 1
+
+    @property
+    def outcome(self) -> Outcome:
+        """duplicate, filtered or quarantined."""
+        return self.reason.outcome
 
 
 class Settling:
@@ -59,23 +63,23 @@ class Settling:
     def take(self, row: SourceRow | RejectedRow, image: Picture | RejectedImage | None) -> Item | Rejection:
         """What `row` becomes; `image` is None for a row that was rejected without a look at its image."""
         if isinstance(row, RejectedRow):
-            return Rejection(row, row.item_id, row.outcome, row.reason, row.message)
+            return Rejection(row, row.item_id, row.reason, row.message)
         assert image is not None, "a row that names an image comes with it"
         if isinstance(image, Picture):
             image = misfit(image, self._limits) or image
         if isinstance(image, RejectedImage):
-            return Rejection(row, row.item_id, image.outcome, image.reason, image.message, image.attempts)
+            return Rejection(row, row.item_id, image.reason, image.message, image.attempts)
         item_id = row.item_id or digest([image.pixel_hash, row.texts[0]])
         said = digest([image.pixel_hash, row.texts, row.group, row.split, plain(row.metadata)])
         if self._said.get(item_id) == said:
-            return Rejection(row, item_id, "duplicate", "same-item", f"same content as item {item_id}")
+            return Rejection(row, item_id, Reason.SAME_ITEM, f"same content as item {item_id}")
         if item_id in self._said:
             message = f"an earlier row has the id {item_id}: make the id column unique"
-            return Rejection(row, item_id, "quarantined", "id-repeated", message)
+            return Rejection(row, item_id, Reason.ID_REPEATED, message)
         same = same_content(image.pixel_hash, row.texts)
         if same in self._same:
             twin = self._same[same]
-            return Rejection(row, item_id, "duplicate", "same-image-and-texts", f"duplicate of {twin}")
+            return Rejection(row, item_id, Reason.SAME_IMAGE_AND_TEXTS, f"duplicate of {twin}")
         self._said[item_id] = said
         self._same[same] = item_id
         size = (image.width, image.height)
@@ -90,9 +94,11 @@ def misfit(picture: Picture, limits: Limits) -> RejectedImage | None:
     """Why a picture that was decoded under other limits is none under these; in the order and words of decoding."""
     width, height = picture.width, picture.height
     if width * height > limits.max_pixels:
-        return RejectedImage("image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all")
+        return RejectedImage(
+            Reason.IMAGE_TOO_LARGE, f"{width} x {height} pixels are more than {limits.max_pixels} in all"
+        )
     if min(width, height) < limits.min_side:
-        return RejectedImage("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
+        return RejectedImage(Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}")
     return None
 
 

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from pairloom.storage.images.location import ImageAt
+from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.source_row import RejectedRowError
 
 
@@ -21,9 +22,11 @@ class ImageFolder:
     def find(self, image_path: str) -> ImageAt:
         """The image file that a row names. Raises RejectedRowError where there is none."""
         if "\0" in image_path:
-            raise RejectedRowError("malformed-row", "the image's path holds a NUL character")
+            raise RejectedRowError(Reason.MALFORMED_ROW, "the image's path holds a NUL character")
         if image_path.partition("://")[0] in ("http", "https", "s3", "gs", "data"):
-            raise RejectedRowError("image-not-found", f"{image_path[:200]} is an address: download the image first")
+            raise RejectedRowError(
+                Reason.IMAGE_NOT_FOUND, f"{image_path[:200]} is an address: download the image first"
+            )
         path = self._folder / image_path
         # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
         real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
@@ -31,13 +34,13 @@ class ImageFolder:
             if real.is_symlink():
                 real = real.resolve()
             if not real.is_relative_to(self._resolved):
-                raise RejectedRowError("image-outside-base", f"{image_path} is not below {self._folder}")
+                raise RejectedRowError(Reason.IMAGE_OUTSIDE_BASE, f"{image_path} is not below {self._folder}")
             status = real.stat()
         except (OSError, RuntimeError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
-            raise RejectedRowError("image-not-found", f"{image_path[:1_000]} in {self._folder}: {what}") from error
+            raise RejectedRowError(Reason.IMAGE_NOT_FOUND, f"{image_path[:1_000]} in {self._folder}: {what}") from error
         if not stat.S_ISREG(status.st_mode):
-            raise RejectedRowError("image-not-found", f"{image_path} in {self._folder} is not a file")
+            raise RejectedRowError(Reason.IMAGE_NOT_FOUND, f"{image_path} in {self._folder} is not a file")
         # A folder's name may hold bytes that are not UTF-8.
         key = str(path).encode(errors="backslashreplace").decode()
         return ImageAt(key, f"{status.st_size}:{status.st_mtime_ns}", status.st_size, path)

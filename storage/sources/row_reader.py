@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pairloom.storage.digest import digest
+from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from pairloom.storage.sources.config import FolderSource, SourceConfig
 from pairloom.storage.sources.image_folder import ImageFolder
@@ -42,17 +43,15 @@ class RowReader:
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
         item_id = image_path = None
-        outcome: Literal["quarantined", "filtered"] = "quarantined"
         try:
             try:
                 values = raw.values()
             except ValueError as error:
-                raise RejectedRowError("malformed-row", str(error)) from error
+                raise RejectedRowError(Reason.MALFORMED_ROW, str(error)) from error
             item_id = self._name(values, self._columns.id)
             image_path = self._name(values, self._image_column)
             if filtered:
-                outcome = "filtered"
-                raise RejectedRowError("where", f"where: {self._where} is not true")
+                raise RejectedRowError(Reason.WHERE, f"where: {self._where} is not true")
             return self._understood(raw, values, item_id, image_path)
         except RejectedRowError as rejection:
             return RejectedRow(
@@ -61,7 +60,6 @@ class RowReader:
                 fingerprint=digest([self._source, raw.text, rejection.reason]),
                 item_id=item_id,
                 image_path=image_path,
-                outcome=outcome,
                 reason=rejection.reason,
                 # A file's name may hold bytes that are not UTF-8.
                 message=rejection.message.encode(errors="backslashreplace").decode(),
@@ -70,17 +68,17 @@ class RowReader:
 
     def _understood(self, raw: RawRow, values: Values, item_id: str | None, image_path: str | None) -> SourceRow:
         if self._columns.id is not None and item_id is None:
-            raise RejectedRowError("id-missing", f"column {self._columns.id} is empty")
+            raise RejectedRowError(Reason.ID_MISSING, f"column {self._columns.id} is empty")
         if image_path is None:
-            raise RejectedRowError("image-missing", f"column {self._image_column} is empty")
+            raise RejectedRowError(Reason.IMAGE_MISSING, f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
-            raise RejectedRowError("text-empty", f"no text in {', '.join(self._text_columns)}")
+            raise RejectedRowError(Reason.TEXT_EMPTY, f"no text in {', '.join(self._text_columns)}")
         group = self._name(values, self._columns.group)
         split = self._name(values, self._columns.split)
         if split is not None:
             if split.lower() not in _SPLITS:
-                raise RejectedRowError("split-unknown", f"split {split!r} is none of train, val, test")
+                raise RejectedRowError(Reason.SPLIT_UNKNOWN, f"split {split!r} is none of train, val, test")
             split = _SPLITS[split.lower()]
         metadata = {name: _metadata(name, kept, values) for name, kept in self._kept.items()}
         return SourceRow(
@@ -113,7 +111,9 @@ class RowReader:
             case None:
                 return None
             case bool() | list() | dict() as other:
-                raise RejectedRowError("malformed-row", f"column {column} holds a {type(other).__name__}, not a string")
+                raise RejectedRowError(
+                    Reason.MALFORMED_ROW, f"column {column} holds a {type(other).__name__}, not a string"
+                )
             case value:
                 # A path may begin or end with a blank.
                 return (str(value) if column == self._image_column else str(value).strip()) or None
@@ -125,7 +125,7 @@ class RowReader:
             for each in value if isinstance(value, list) else [value]:
                 if isinstance(each, bool | list | dict):
                     raise RejectedRowError(
-                        "malformed-row", f"column {column} holds a {type(each).__name__}, not a text"
+                        Reason.MALFORMED_ROW, f"column {column} holds a {type(each).__name__}, not a text"
                     )
                 text = "" if each is None else str(each).strip()
                 if text:
@@ -141,7 +141,7 @@ def _metadata(name: str, kept: KeptColumn | None, values: Values) -> Metadata:
         return typed(value, kept.type)
     except (ValueError, TypeError, OverflowError) as error:
         shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
-        raise RejectedRowError("metadata-type", shown) from error
+        raise RejectedRowError(Reason.METADATA_TYPE, shown) from error
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -1,10 +1,10 @@
 """Rows as they are understood: what can become an item once its image is decoded, and what can't."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pairloom.storage.digest import digest
 from pairloom.storage.images.location import ImageAt
+from pairloom.storage.reasons import Outcome, Reason
 from pairloom.storage.sources.columns import Metadata
 
 
@@ -35,28 +35,28 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One row that cannot: `quarantined`, or `filtered` by the source's `where`.
-
-    Reasons: malformed-row, id-missing, image-missing, image-not-found, image-outside-base, text-empty, split-unknown,
-    metadata-type; where.
-    """
+    """One row that cannot."""
 
     source: str
     number: int
     fingerprint: str
     item_id: str | None
     image_path: str | None
-    outcome: Literal["quarantined", "filtered"]
-    reason: str
+    reason: Reason
     message: str
     file: str | None = None
     """The file that it stands in, where the source has several."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """`filtered` by a rule of the pipeline, or else `quarantined`."""
+        return self.reason.outcome
 
 
 class RejectedRowError(Exception):
     """Raised where a row turns out to be none."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message

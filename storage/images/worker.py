@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pairloom.storage.images.formats import readable_formats
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file, decode_slice
@@ -95,6 +96,7 @@ def _decoded(asked: Mapping[str, object], content: bytes, limits: Limits) -> Dec
 def _prepare(limits: Limits, memory: int) -> None:
     # Loads every decoder and the perceptual hash's own imports before memory is limited.
     Image.init()
+    readable_formats()
     warnings.simplefilter("ignore")
     # What a decoder meets inside a file counts too; Pillow refuses twice this number.
     Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2

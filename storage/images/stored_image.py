@@ -2,7 +2,7 @@
 
 What is decided here, because files leave it open:
 
-- Formats: those in `formats.py`. Others (vector graphics, PostScript, PDF, animation formats of old games) are unreadable:
+- Formats: those of `formats`. Others (vector graphics, PostScript, PDF, animation formats of old games) are unreadable:
   every further decoder is attack surface, and PostScript would start Ghostscript.
 - Animations and multi-page files: the first frame or page, as any single-frame reader shows it.
 - Transparency: laid on white, whatever colours the transparent pixels claim; fully transparent is a white picture.
@@ -45,6 +45,7 @@ Reason = Literal[
 _LOSSY = frozenset({"AVIF", HEIF, "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
 _JPEG_QUALITY = 90
+_THUMBNAIL_SIDE = 96
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class DecodedImage:
     pixel_hash: str
     """SHA-256, 32 hexadecimal digits, of size and RGB pixels on white before shrinking."""
     perceptual_hash: str
-    """ImageHash's `phash` of the stored pixels, 16 hexadecimal digits."""
+    """ImageHash's `phash` of the pixels that are stored, 16 hexadecimal digits."""
+    thumbnail: bytes
+    """As `thumbnail` makes it of `content`."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,15 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
         upright, kept = _normalised(io.BytesIO(found) if isinstance(found, bytes) else found, limits)
         small = shrunk(upright.pixels, limits.max_side)
         unchanged = kept and small is upright.pixels
+        content = original if unchanged and original is not None else _encoded(small, upright.lossy)
         return DecodedImage(
-            content=original if unchanged and original is not None else _encoded(small, upright.lossy),
+            content=content,
             width=upright.width,
             height=upright.height,
             pixel_hash=_pixel_hash(upright.pixels),
             perceptual_hash=str(imagehash.phash(small)),
+            # Of what readers of `content` will see: pixels have been through JPEG, say.
+            thumbnail=thumbnail(content),
         )
     except _UnfitError as error:
         return error.rejected
@@ -132,6 +138,16 @@ def open_upright(path: Path, limits: Limits) -> Image.Image:
     except _UnfitError as error:
         raise ValueError(error.rejected.message) from error
     return shrunk(upright.pixels, limits.max_side)
+
+
+def thumbnail(content: bytes) -> bytes:
+    """A WebP of at most 96 × 96 pixels of an image as it is stored: RGB, upright."""
+    with Image.open(io.BytesIO(content)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=80, method=4)
+    return stream.getvalue()
 
 
 def shrunk(image: Image.Image, max_side: int) -> Image.Image:

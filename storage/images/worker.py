@@ -48,15 +48,17 @@ def reply(image: DecodedImage | RejectedImage) -> bytes:
     """The message that carries `image`."""
     if isinstance(image, RejectedImage):
         return message(vars(image))
-    header = {name: value for name, value in vars(image).items() if name != "content"}
-    return message(header, image.content)
+    header = {name: value for name, value in vars(image).items() if not isinstance(value, bytes)}
+    return message(header | {"thumbnail": len(image.thumbnail)}, image.thumbnail + image.content)
 
 
 def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | RejectedImage:
     """The image that a reply carries."""
     if "reason" in header:
         return RejectedImage(**header)  # type: ignore[arg-type] # JSON's values are the fields that `reply` wrote
-    return DecodedImage(content=content, **header)  # type: ignore[arg-type] # as above
+    facts = dict(header)
+    length = int(str(facts.pop("thumbnail")))
+    return DecodedImage(content=content[length:], thumbnail=content[:length], **facts)  # type: ignore[arg-type] # as above
 
 
 def main() -> None:

@@ -1,18 +1,22 @@
 """Turns images and texts into embeddings with a saved model."""
 
-# N = inputs or items, T = unique texts, B = batch, D = embedding, H = height, W = width
+# N = inputs or items, T = unique texts, B = batch, D = embedding, H = height, W = width, C = colours
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
+from pairloom.models.batches.pixels import Geometry, Pixels, normalize_pixels
+from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 
+IMAGE_BATCH = 256
 TEXT_BATCH = 1024
 
 
@@ -22,10 +26,7 @@ class Encoder:
     def __init__(self, dual_encoder: DualEncoder) -> None:
         self.dual_encoder = dual_encoder
         self.dual_encoder.network.to(best_device()).eval()
-        # As late as `towers` does it.
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        self._preprocess = image_transform_v2(PreprocessCfg(**dual_encoder.preprocess_cfg), is_train=False)
+        self._geometry = Geometry.of(dual_encoder.preprocess_cfg)
 
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
@@ -37,9 +38,9 @@ class Encoder:
         """Length D of an embedding."""
         return int(self.dual_encoder.config["model_cfg"]["embed_dim"])
 
-    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def pixels(self, images: Iterable[Picture]) -> torch.Tensor:
         """Float32 (B, 3, H, W): the images as the image tower takes them."""
-        return torch.stack([self._preprocess(image) for image in images])
+        return self._normalized(list(mapped(self._geometry, images)))
 
     @property
     def second(self) -> SecondImageTowerConfig | None:
@@ -47,29 +48,46 @@ class Encoder:
         return self.dual_encoder.second
 
     def embed_images(
-        self, images: Sequence[Image.Image], second_N: Mask | None = None, *, batch_size: int = 256
+        self, images: Sequence[Picture], second_N: Mask | None = None, *, batch_size: int = IMAGE_BATCH
     ) -> Embeddings:
         """Float32 (N, D), L2-normalised, through open_clip's evaluation preprocessing.
 
         `second_N` are the images for the second image tower; none leaves all to the first.
         """
-        embedding_ND = np.empty((len(images), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                image_BCHW = self.pixels(images[start : start + batch_size])
-                second_B = None if second_N is None else torch.from_numpy(second_N[start : start + len(image_BCHW)])
-                embedding_BD = self.dual_encoder.encode_images(image_BCHW, second_B)
-                embedding_ND[start : start + len(embedding_BD)] = embedding_BD.cpu().numpy()
-        return embedding_ND
+        return self.embed_batches([images], second_N, batch_size=batch_size)
 
-    def embed_batches(self, batches: Iterable[Sequence[Image.Image]], second_N: Mask | None = None) -> Embeddings:
-        """The same of all images of some batches, one batch at a time."""
+    def embed_batches(
+        self, batches: Iterable[Sequence[Picture]], second_N: Mask | None = None, *, batch_size: int = IMAGE_BATCH
+    ) -> Embeddings:
+        """The same of all images of some batches. While one batch is embedded, pictures of the next are opened."""
         found, done = [np.empty((0, self.dimension), dtype=np.float32)], 0
-        for images in batches:
-            own = None if second_N is None else second_N[done : done + len(images)]
-            found.append(self.embed_images(images, own))
-            done += len(images)
+        with torch.inference_mode():
+            for image_BCHW in self._prepared(batches, batch_size):
+                own = slice(done, done + len(image_BCHW))
+                second_B = None if second_N is None else torch.from_numpy(second_N[own])
+                found.append(self.dual_encoder.encode_images(image_BCHW, second_B).cpu().numpy())
+                done = own.stop
         return np.concatenate(found)
+
+    def _prepared(self, batches: Iterable[Sequence[Picture]], batch_size: int) -> Iterator[torch.Tensor]:
+        """The images as the tower takes them, at most `batch_size` at once and never of two batches."""
+        sizes: deque[int] = deque()
+
+        def told() -> Iterator[Picture]:
+            for images in batches:
+                for start in range(0, len(images), batch_size):
+                    own = images[start : start + batch_size]
+                    sizes.append(len(own))
+                    yield from own
+
+        made = mapped(self._geometry, told())
+        for first in made:
+            yield self._normalized([first, *islice(made, sizes.popleft() - 1)])
+
+    def _normalized(self, pixels_BHWC: Sequence[Pixels]) -> torch.Tensor:
+        image_BCHW = normalize_pixels(np.stack(pixels_BHWC), self.dual_encoder.preprocess_cfg)
+        # Bit for bit what open_clip's transform leads to: convolutions add up in the order of the memory.
+        return image_BCHW.contiguous()
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised."""

@@ -14,6 +14,9 @@ from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ARROW_TYPES, ColumnType, item_schema
 from pairloom.storage.sources.columns import typed
 
+SPLITS = ("train", "val", "test")
+"""In the order of their rows in a part."""
+
 
 class Part(BaseModel, frozen=True, extra="forbid"):
     """One immutable Parquet file of items, named by what it holds."""
@@ -59,9 +62,14 @@ class Corpus:
         return self.log.current() or EMPTY
 
     def write_items(self, items: pa.Table, base: Snapshot) -> Part:
-        """Write one part on top of `base`, named by its items and their content. Twice is the same as once."""
+        """Write one part on top of `base`, named by its items and their content. Twice is the same as once.
+
+        Its rows are sorted by split: who reads one split reads nothing of the others.
+        """
+        order = pc.index_in(items["split"], pa.array(SPLITS))
+        items = items.take(pc.sort_indices(order))
         identity = [items[name].to_pylist() for name in ("item_id", "content_digest", "split")]
-        return self._write("corpus", items, digest([base.number, *identity]))
+        return self._write("corpus", items, digest([base.number, *identity]), apart="split")
 
     def write_quarantine(self, rejected: pa.Table) -> Part:
         """Write one part of rejected rows, named by all that it says of them but the times."""
@@ -86,9 +94,18 @@ class Corpus:
         self.log.publish(whole)
         return whole
 
-    def read(self, snapshot: Snapshot, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def read(
+        self,
+        snapshot: Snapshot,
+        part: Part,
+        columns: Sequence[str] | None = None,
+        *,
+        among: tuple[str, pa.Array] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         """The living items of one part in their order, `columns` only (all of the snapshot's by default).
 
+        `among` is `item_id` or `split` and the values wanted, and only items with one are read; images of others only
+        where they stand in a row group with one.
         A column that the part lacks is null; a metadata column of another type is cast, and null where that fails.
         """
         path = _path(self.folder, "corpus", part)
@@ -101,7 +118,7 @@ class Corpus:
         gone = snapshot.tombstones.get(part.digest, ())
         # An array of no ids would import pandas all the same: more than all else that a night without news imports.
         dead = pa.array(gone, pa.string()) if gone else None
-        for batch in read_parquet(path, stored):
+        for batch in read_parquet(path, stored, among=among):
             living = batch if dead is None else batch.filter(pc.invert(pc.is_in(batch["item_id"], value_set=dead)))
             arrays = [
                 pa.nulls(len(living), schema.field(name).type)
@@ -137,11 +154,11 @@ class Corpus:
         for part in snapshot.quarantine:
             yield from read_parquet(_path(self.folder, "quarantine", part), columns)
 
-    def _write(self, kind: str, table: pa.Table, identity: str) -> Part:
+    def _write(self, kind: str, table: pa.Table, identity: str, *, apart: str | None = None) -> Part:
         part = Part(digest=identity, rows=table.num_rows)
         path = _path(self.folder, kind, part)
         if not path.exists():
-            write_parquet(table, path)
+            write_parquet(table, path, apart=apart)
         return part
 
 

@@ -4,38 +4,52 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairloom.storage.files import DamagedError, written_aside
 
 ROW_GROUP = 1000
-IMAGE_LEAVES = ("image.bytes", "image.path")
+IMAGE_LEAVES = ("image.bytes", "image.path", "thumbnail")
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table, path: Path, *, apart: str | None = None) -> None:
     """Write `table` at `path` in one step, readable by anything that reads Parquet.
 
-    Image bytes are compressed already: they get no dictionary, no compression and no statistics.
+    Rows that differ in the column `apart` are in different row groups. Image bytes are compressed already: they get no
+    dictionary, no compression and no statistics.
     """
     leaves = _leaves(table.schema)
     plain = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    with written_aside(path) as aside:
-        pq.write_table(
-            table,
+    with (
+        written_aside(path) as aside,
+        pq.ParquetWriter(
             aside,
-            row_group_size=ROW_GROUP,
+            table.schema,
             use_dictionary=plain,
             compression={name: "NONE" if name in IMAGE_LEAVES else "ZSTD" for name in leaves},
             write_statistics=[name for name in leaves if name not in IMAGE_LEAVES],
             write_page_checksum=True,
-        )
+        ) as writer,
+    ):
+        for rows in _runs(table, apart) if apart else [table]:
+            writer.write_table(rows, row_group_size=ROW_GROUP)
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The record batches of one file, every page checked. Raises DamagedError where it is not whole."""
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, *, among: tuple[str, pa.Array] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The record batches of one file, every page checked. Raises DamagedError where it is not whole.
+
+    `among` names a column of the file and the values of it that are wanted: only rows with one are read, and of row
+    groups without one nothing but that column, at most.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+            if among is None:
+                yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+            else:
+                yield from _wanted(file, columns, *among)
     except (pa.ArrowInvalid, OSError) as error:
         raise DamagedError(f"{path} can't be read: {error}") from error
 
@@ -45,9 +59,36 @@ def read_schema(path: Path) -> pa.Schema:
     return pq.read_schema(path)
 
 
+def _runs(table: pa.Table, column: str) -> Iterator[pa.Table]:
+    """The table in pieces, one for each run of equal values."""
+    ends = pc.run_end_encode(table[column].combine_chunks(), run_end_type=pa.int64()).run_ends.to_pylist()
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield table.slice(start, end - start)
+
+
+def _wanted(
+    file: pq.ParquetFile, columns: Sequence[str] | None, column: str, values: pa.Array
+) -> Iterator[pa.RecordBatch]:
+    """Of each row group that may hold one, the rows that have one of `values` in `column`."""
+    if not len(values):
+        return
+    low, high = (end.as_py() for end in pc.min_max(values).values())
+    place = next(at for at, leaf in enumerate(_paths(file.schema)) if leaf == column)
+    for group in range(file.num_row_groups):
+        seen = file.metadata.row_group(group).column(place).statistics
+        if seen is not None and seen.has_min_max and (seen.max < low or seen.min > high):
+            continue
+        found = pc.is_in(file.read_row_group(group, [column])[column], value_set=values)
+        if pc.any(found).as_py():
+            yield from file.read_row_group(group, columns).filter(found).combine_chunks().to_batches()
+
+
 def _leaves(schema: pa.Schema) -> list[str]:
     """Paths of the leaf columns, which per-column compression must name one by one."""
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
-    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return _paths(pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema)
+
+
+def _paths(leaves: pq.ParquetSchema) -> list[str]:
     return [leaves.column(index).path for index in range(len(leaves))]

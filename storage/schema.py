@@ -35,9 +35,10 @@ ITEM_FIELDS: list[pa.Field] = [
     pa.field("height", pa.int32()),
     pa.field("source", pa.string()),
     pa.field("ingested_at", pa.timestamp("us", tz="UTC")),
+    pa.field("thumbnail", pa.binary()),
 ]
-"""`split_named`: the source names the split. `content_digest`: of all that stands here but split and time.
-`stored_digest`: of the image's bytes."""
+"""`split_named`: the source names the split. `content_digest`: of all that stands here but split, time and thumbnail.
+`stored_digest`: of the image's bytes. `thumbnail`: a small WebP of them, null in parts of earlier versions."""
 
 QUARANTINE = pa.schema(
     [
@@ -190,7 +191,13 @@ def _feature(kind: pa.DataType) -> dict[str, object]:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
         return {"_type": "List", "feature": _feature(kind.value_type)}
-    names = {pa.int64(): "int64", pa.int32(): "int32", pa.float64(): "float64", pa.bool_(): "bool"}
+    names = {
+        pa.binary(): "binary",
+        pa.int64(): "int64",
+        pa.int32(): "int32",
+        pa.float64(): "float64",
+        pa.bool_(): "bool",
+    }
     if pa.types.is_timestamp(kind):
         return {"dtype": "timestamp[us, tz=UTC]", "_type": "Value"}
     return {"dtype": names.get(kind, "string"), "_type": "Value"}

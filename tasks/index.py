@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.pictures import mapped
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.schema import vector_schema
-from pairloom.storage.table.vectors import VectorTable, table_name, thumbnail
+from pairloom.storage.table.vectors import VectorTable, table_name
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef, TableRef
 from pairloom.tasks.stage import report_progress, stage
@@ -75,15 +77,25 @@ def part_rows(
 ) -> Iterator[pa.RecordBatch]:
     """The `wanted` items of one part, joined with their vectors."""
     stored = [name for name in schema.names if name not in (*vectors.column_names, "path", "thumbnail")]
-    for batch in corpus.read(snapshot, part, ["item_id", "image", *stored]):
-        items = batch.filter(pc.is_in(batch["item_id"], value_set=wanted))
-        images = items["image"].to_pylist()
+    paths = corpus.image_paths(part)
+    for items in corpus.read(snapshot, part, ["item_id", "thumbnail", *stored], among=("item_id", wanted)):
         columns = {
             **{name: items[name] for name in stored},
-            "path": pa.array([image["path"] for image in images], pa.string()),
-            "thumbnail": pa.array([thumbnail(image["bytes"]) for image in images], pa.binary()),
+            "path": pa.array([paths[item_id] for item_id in items["item_id"].to_pylist()], pa.string()),
+            "thumbnail": pa.array(thumbnails(corpus, snapshot, part, items), pa.binary()),
         }
         place = pc.index_in(items["item_id"], value_set=vectors["item_id"].combine_chunks())
         embedded = vectors.take(place)
         columns |= {name: embedded[name].combine_chunks() for name in embedded.column_names}
         yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def thumbnails(corpus: Corpus, snapshot: Snapshot, part: Part, items: pa.RecordBatch) -> list[bytes]:
+    """The thumbnail of each of some items of one part. Parts of earlier versions have none: there they are made."""
+    small, made = items["thumbnail"].to_pylist(), dict[str, bytes]()
+    if items["thumbnail"].null_count:
+        lacking = items.filter(pc.is_null(items["thumbnail"]))["item_id"]
+        for batch in corpus.read(snapshot, part, ["item_id", "image"], among=("item_id", lacking)):
+            contents = [image["bytes"] for image in batch["image"].to_pylist()]
+            made.update(zip(batch["item_id"].to_pylist(), mapped(thumbnail, contents), strict=True))
+    return [own or made[item_id] for own, item_id in zip(small, items["item_id"].to_pylist(), strict=True)]

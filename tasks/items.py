@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +12,9 @@ from PIL import Image
 from pairloom.models.arrays import Mask
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.metrics import Slice, column_slices, novelty_slices
+from pairloom.models.pictures import Picture, mapped, opened
 from pairloom.models.towers.config import SecondImageTowerConfig
-from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.images.decoding import open_stored
 
 COLUMNS = ["item_id", "texts", "group", "pixel_hash", "split"]
@@ -84,27 +86,36 @@ def require_tower_column(corpus: Corpus, snapshot: Snapshot, tower: SecondImageT
         )
 
 
-def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Image.Image]]:
-    """The images of `split`, a batch at a time, in the order of `read_items`."""
+def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Picture]]:
+    """The images of `split`, a batch at a time, in the order of `read_items`; those of other splits are not read."""
     for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["image", "split"]):
-            images = batch.filter(pc.equal(batch["split"], split))["image"].to_pylist()
-            if images:
-                yield [open_stored(image["bytes"]) for image in images]
+        for batch in corpus.read(snapshot, part, ["image"], among=("split", pa.array([split]))):
+            yield _pictures(batch)
+
+
+def part_pictures(
+    corpus: Corpus, snapshot: Snapshot, part: Part, item_ids: pa.StringArray
+) -> Iterator[tuple[list[Picture], list[int]]]:
+    """The images of those of `item_ids` that one part has, in its order, a batch at a time; and their places there."""
+    for batch in corpus.read(snapshot, part, ["item_id", "image"], among=("item_id", item_ids)):
+        yield _pictures(batch), pc.index_in(batch["item_id"], item_ids).to_pylist()
 
 
 def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray) -> Iterator[tuple[int, Image.Image]]:
-    """The image of each of `item_ids` with its place there, in the corpus' order; opens only parts that hold one."""
+    """The image of each of `item_ids` with its place there, in the corpus' order; few others are read."""
     for part in snapshot.parts:
-        if pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=item_ids)).as_py():
-            for batch in corpus.read(snapshot, part, ["item_id", "image"]):
-                for row, place in enumerate(pc.index_in(batch["item_id"], item_ids).to_pylist()):
-                    if place is not None:
-                        yield place, open_stored(batch["image"][row]["bytes"].as_py())
+        for pictures, places in part_pictures(corpus, snapshot, part, item_ids):
+            yield from zip(places, mapped(opened, pictures), strict=True)
 
 
-def image_batches(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Iterator[list[Image.Image]]:
+def image_batches(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Iterator[list[Picture]]:
     """The images of some items, a few at a time, in the corpus' order."""
-    found = (image for _, image in images_of(corpus, snapshot, pa.array(item_ids, pa.string())))
-    while batch := list(itertools.islice(found, IMAGES_AT_ONCE)):
+    wanted = pa.array(item_ids, pa.string())
+    found = (own for part in snapshot.parts for own, _ in part_pictures(corpus, snapshot, part, wanted))
+    pictures = itertools.chain.from_iterable(found)
+    while batch := list(itertools.islice(pictures, IMAGES_AT_ONCE)):
         yield batch
+
+
+def _pictures(batch: pa.RecordBatch) -> list[Picture]:
+    return [partial(open_stored, image["bytes"]) for image in batch["image"].to_pylist()]

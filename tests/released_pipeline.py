@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from pairloom.models.encoder import Encoder
 from pairloom.storage.files import digest_files
+from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.schema import ColumnType
-from pairloom.storage.table.vectors import VectorTable, table_name, thumbnail
+from pairloom.storage.table.vectors import VectorTable, table_name
 
 D = 16
 MODEL_ID = "tiny0001"

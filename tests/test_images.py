@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from PIL import Image, ImageOps
 import pairloom
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode, open_query_image
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file
+from pairloom.storage.sources.folder import folder_rows
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NASTY = DATA / "nasty" / "index.jsonl"
@@ -370,3 +373,176 @@ def test_a_query_image_is_made_like_the_stored_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image .*bad\.png: no picture in a format") as raised:
         open_query_image(tmp_path / "bad.png", CONFIG)
     assert "\n" not in str(raised.value)
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "options", "error"),
+    [
+        (".avif", "AVIF", {"quality": 95}, 8),
+        (".bmp", "BMP", {}, 0),
+        (".dib", "DIB", {}, 0),
+        (".gif", "GIF", {}, 8),
+        (".jfif", "JPEG", {"quality": 95}, 8),
+        (".jp2", "JPEG2000", {}, 8),
+        (".j2k", "JPEG2000", {"no_jp2": True}, 8),
+        (".jpe", "JPEG", {"quality": 95}, 8),
+        (".jpg", "JPEG", {"quality": 95}, 8),
+        (".png", "PNG", {}, 0),
+        (".ppm", "PPM", {}, 0),
+        (".tga", "TGA", {}, 0),
+        (".tiff", "TIFF", {"compression": "tiff_lzw"}, 0),
+        (".tif", "TIFF", {}, 0),
+        (".webp", "WEBP", {"lossless": True}, 8),
+    ],
+)
+def test_every_format_is_a_row_of_a_folder_and_has_its_pixels(
+    tmp_path: Path, suffix: str, form: str, options: dict[str, Any], error: float
+) -> None:
+    image = gradient()
+    (tmp_path / f"a{suffix}").write_bytes(encoded(image, form, **options))
+    assert [row.values()["image"] for row in folder_rows(tmp_path)] == [f"a{suffix}"]
+    found = decode_one(tmp_path / f"a{suffix}")
+    assert isinstance(found, DecodedImage), found
+    assert np.abs(stored_pixels(found) - np.asarray(image)).mean() <= error
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    """A file as phones write it."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    pillow_heif.register_heif_opener()
+    return encoded(image, "HEIF", **options)
+
+
+@pytest.mark.parametrize(("suffix", "brand"), [(".heic", b"heic"), (".heif", b"mif1"), (".HIF", b"heix")])
+def test_pictures_of_phones_are_read_with_the_extra(tmp_path: Path, suffix: str, brand: bytes) -> None:
+    content = heic(gradient(), quality=95)
+    (tmp_path / f"a{suffix}").write_bytes(content[:8] + brand + content[12:])
+    assert [row.values()["image"] for row in folder_rows(tmp_path)] == [f"a{suffix}"]
+    found = decode_one(tmp_path / f"a{suffix}")
+    assert isinstance(found, DecodedImage), found
+    assert np.abs(stored_pixels(found) - np.asarray(gradient())).mean() < 8
+    assert np.abs(np.asarray(open_query_image(tmp_path / f"a{suffix}", CONFIG)).astype(float) - gradient()).mean() < 8
+
+
+def test_a_picture_of_a_phone_is_turned_once(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a.heic").write_bytes(heic(gradient(), quality=95, exif=exif.tobytes()))
+    found = decode_one(tmp_path / "a.heic")
+    assert isinstance(found, DecodedImage), found
+    assert (found.width, found.height) == (30, 40)
+    turned = np.asarray(gradient().transpose(Image.Transpose.ROTATE_270)).astype(float)
+    assert np.abs(stored_pixels(found) - turned).mean() < 8
+
+
+def test_without_the_extra_a_picture_of_a_phone_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.heic").write_bytes(heic(gradient()))
+    (tmp_path / "a.avif").write_bytes(encoded(gradient(), "AVIF")[:60])
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['pillow_heif'] = None")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    named, other = decode_one(tmp_path / "a.heic"), decode_one(tmp_path / "a.avif")
+    assert isinstance(named, RejectedImage)
+    assert (named.reason, named.outcome) == ("image-unreadable", "quarantined")
+    assert "pip install 'pairloom[heic]'" in named.message
+    assert isinstance(other, RejectedImage)
+    assert "heic" not in other.message
+    ours = decode_bytes((tmp_path / "a.heic").read_bytes()[:12], CONFIG.limits)
+    assert isinstance(ours, RejectedImage)
+    assert "pip install" not in ours.message
+
+
+NOISE = np.random.default_rng(0).integers(32, 127, 3_000_000, np.uint8).tobytes()
+
+
+def png(chunk: bytes, content: bytes, *, behind: bool = False) -> bytes:
+    """A PNG with one more chunk, before or behind its pixels."""
+    plain = encoded(gradient(), "PNG")
+    whole = struct.pack(">I", len(content)) + chunk + content + struct.pack(">I", zlib.crc32(chunk + content))
+    place = plain.index(b"IEND") - 4 if behind else plain.index(b"IDAT") - 4
+    return plain[:place] + whole + plain[place:]
+
+
+def segments(marker: int, beginning: bytes, content: bytes = NOISE) -> bytes:
+    """A JPEG with `content` in as many segments of one kind as it takes."""
+    plain = encoded(gradient(), "JPEG", quality=95)
+    pieces = [beginning + content[at : at + 60_000] for at in range(0, len(content), 60_000)]
+    return plain[:2] + b"".join(struct.pack(">BBH", 255, marker, len(each) + 2) + each for each in pieces) + plain[2:]
+
+
+def long_metadata() -> dict[str, bytes]:
+    """Good pictures whose metadata is longer than their pixels."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + NOISE
+    squeezed = zlib.compress(NOISE)
+    image = gradient()
+    lossless: dict[str, Any] = {"lossless": True}
+    return {
+        "png-ztxt": png(b"zTXt", b"workflow\0\0" + squeezed),
+        "png-ztxt-behind": png(b"zTXt", b"workflow\0\0" + squeezed, behind=True),
+        "png-itxt": png(b"iTXt", b"workflow\0\1\0\0\0" + squeezed),
+        "png-xmp": png(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + NOISE),
+        "png-text": png(b"tEXt", b"parameters\0" + NOISE * 23),
+        "png-icc": png(b"iCCP", b"printer\0\0" + squeezed),
+        "png-exif": png(b"eXIf", exif[6:]),
+        "webp-exif": encoded(image, "WEBP", exif=exif, **lossless),
+        "webp-xmp": encoded(image, "WEBP", xmp=NOISE, **lossless),
+        "webp-icc": encoded(image, "WEBP", icc_profile=NOISE, **lossless),
+        "jpeg-exif": segments(0xE1, b"Exif\0\0"),
+        "jpeg-xmp": segments(0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+        "jpeg-icc": encoded(image, "JPEG", quality=95, icc_profile=NOISE),
+        "jpeg-icc-odd": segments(0xE2, b"ICC_PROFILE\0\1\3"),
+        "jpeg-photoshop": segments(0xED, b"Photoshop 3.0\0"),
+        "jpeg-comment": segments(0xFE, b""),
+        "avif-exif": encoded(image, "AVIF", quality=95, exif=exif),
+        "avif-icc": encoded(image, "AVIF", quality=95, icc_profile=NOISE),
+        "tiff-icc": encoded(image, "TIFF", icc_profile=NOISE),
+        "gif-comment": encoded(image, "GIF", comment=NOISE),
+    }
+
+
+def test_long_metadata_does_not_make_a_good_picture_unreadable(tmp_path: Path) -> None:
+    files = long_metadata()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    found = dict(decode([(name, tmp_path / name) for name in files], CONFIG))
+    rejected = {name: image.message for name, image in found.items() if isinstance(image, RejectedImage)}
+    assert rejected == {}
+    for name, image in found.items():
+        assert isinstance(image, DecodedImage)
+        assert len(image.content) < 100_000, name
+        assert np.abs(stored_pixels(image) - np.asarray(gradient())).mean() < 8, name
+
+
+def test_what_is_stored_of_it_opens_under_pillows_own_limits(tmp_path: Path) -> None:
+    # Small enough to be stored as it is.
+    for chunk, content in ((b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21))), (b"tEXt", b"a\0b")):
+        (tmp_path / f"{chunk.decode()}.png").write_bytes(png(chunk, content))
+    long, short = decode_one(tmp_path / "zTXt.png"), decode_one(tmp_path / "tEXt.png")
+    assert isinstance(long, DecodedImage)
+    assert isinstance(short, DecodedImage)
+    assert b"zTXt" not in long.content
+    assert short.content == (tmp_path / "tEXt.png").read_bytes()
+    assert (stored_pixels(long) == np.asarray(gradient())).all()
+
+
+def test_the_orientation_in_long_metadata_counts(tmp_path: Path) -> None:
+    xmp = b'<rdf:Description tiff:Orientation="6"/>' + NOISE
+    (tmp_path / "a.png").write_bytes(png(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp)))
+    found = decode_one(tmp_path / "a.png")
+    assert isinstance(found, DecodedImage), found
+    assert (found.width, found.height) == (30, 40)
+    assert open_query_image(tmp_path / "a.png", CONFIG).size == (30, 40)
+
+
+def test_a_text_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**28))))
+    found = decode_one(tmp_path / "bomb.png", IngestConfig(workers=1, memory_mb=512))
+    assert isinstance(found, RejectedImage)
+    assert found.reason == "image-unreadable"

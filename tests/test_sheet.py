@@ -10,7 +10,7 @@ from released_pipeline import HOSTILE, picture
 
 from pairloom.search.query import Hit, SearchResult
 from pairloom.search.sheet import Pair, contact_picture, contact_sheet, data_uri, pair_picture
-from pairloom.storage.table.vectors import thumbnail
+from pairloom.storage.images.stored_image import thumbnail
 
 ATTACKS = [*HOSTILE, "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style><b>", "&amp;", "‮evil"]
 

@@ -13,8 +13,9 @@ from vector_rows import D, vector_rows
 
 import pairloom.storage.table.vectors
 from pairloom.storage.files import damage, digest_files
+from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.vectors import VectorTable, thumbnail
+from pairloom.storage.table.vectors import VectorTable
 
 HOSTILE = ["'; DROP TABLE items; --", "a' OR '1'='1", 'quo"te', "back`tick", "ünïcödé 🍎", "%", "_", "\\"]
 EXACT = IndexConfig(kind="none")

@@ -2,7 +2,8 @@
 
 # N = images, B = batch, H = height, W = width, C = colours
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,45 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from pairloom.models.pictures import Picture, mapped, opened
+
 Pixels = npt.NDArray[np.uint8]
 
 
-def write_pixels(images: Iterable[Image.Image], count: int, preprocess_cfg: Mapping[str, Any], path: Path) -> None:
-    """Writes `count` images as uint8 (N, H, W, 3), through the geometry of the evaluation preprocessing."""
-    # As late as `towers` does it.
-    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+@dataclass(frozen=True)
+class Geometry:
+    """The evaluation preprocessing but for its last two steps, which only turn pixels into normalised floats."""
 
-    cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)))
-    # Pixels stay uint8: the last two steps of the transform only turn them into normalised floats.
-    *geometry, _to_tensor, _normalize = image_transform_v2(cfg, is_train=False).transforms
-    height, width = cfg.input_size[1:]
-    pixels_NHWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
-    written = 0
-    for image in images:
-        for step in geometry:
+    steps: tuple[Callable[[Image.Image], Image.Image], ...]
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, preprocess_cfg: Mapping[str, Any]) -> "Geometry":
+        """That of open_clip's settings."""
+        # As late as `towers` does it.
+        from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+        cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)))
+        *steps, _to_tensor, _normalize = image_transform_v2(cfg, is_train=False).transforms
+        return cls(tuple(steps), *cfg.input_size[1:])
+
+    def __call__(self, picture: Picture) -> Pixels:
+        """Uint8 (H, W, 3)."""
+        image = opened(picture)
+        for step in self.steps:
             image = step(image)
-        pixels_NHWC[written] = np.asarray(image)
+        return np.asarray(image)
+
+
+def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[str, Any], path: Path) -> None:
+    """Writes `count` images as uint8 (N, H, W, 3), through the geometry of the evaluation preprocessing."""
+    geometry = Geometry.of(preprocess_cfg)
+    shape = (count, geometry.height, geometry.width, 3)
+    pixels_NHWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    written = 0
+    for pixels_HWC in mapped(geometry, images):
+        pixels_NHWC[written] = pixels_HWC
         written += 1
     if written != count:
         raise ValueError(f"{path}: {count} images were announced, {written} came")

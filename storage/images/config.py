@@ -5,6 +5,7 @@ import json
 from PIL import __version__ as pillow
 from pydantic import BaseModel, Field
 
+from pairloom.storage.images.formats import RULES, heif_version
 from pairloom.storage.images.limits import Limits
 
 
@@ -42,4 +43,4 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     def decided_by(self) -> str:
         """All that decides whether an image is rejected, beside its file; in JSON."""
         limits = (self.max_side, self.min_side, self.max_pixels, self.timeout_seconds, self.memory_mb)
-        return json.dumps([*limits, f"Pillow {pillow}"])
+        return json.dumps([*limits, f"Pillow {pillow}", f"pillow-heif {heif_version()}", RULES])

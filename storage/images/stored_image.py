@@ -2,7 +2,7 @@
 
 What is decided here, because files leave it open:
 
-- Formats: those in `FORMATS`. Others (vector graphics, PostScript, PDF, animation formats of old games) are unreadable:
+- Formats: those of `formats`. Others (vector graphics, PostScript, PDF, animation formats of old games) are unreadable:
   every further decoder is attack surface, and PostScript would start Ghostscript.
 - Animations and multi-page files: the first frame or page, as any single-frame reader shows it.
 - Transparency: laid on white, whatever colours the transparent pixels claim; fully transparent is a white picture.
@@ -31,29 +31,17 @@ import imagehash
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pairloom.storage.images.formats import HEIF, is_heif, long_metadata, readable_formats
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
 from pairloom.storage.reasons import Outcome, Reason
 
 # H, W = height, width
 
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
-
-_LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})
+_LOSSY = frozenset({"AVIF", HEIF, "JPEG", "JPEG2000", "MPO", "WEBP"})
 _ORIENTATION = 0x0112
 _JPEG_QUALITY = 90
+_THUMBNAIL_SIDE = 96
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,9 @@ class DecodedImage:
     pixel_hash: str
     """SHA-256, 32 hexadecimal digits, of size and RGB pixels on white before shrinking."""
     perceptual_hash: str
-    """ImageHash's `phash` of the stored pixels, 16 hexadecimal digits."""
+    """ImageHash's `phash` of the pixels that are stored, 16 hexadecimal digits."""
+    thumbnail: bytes
+    """As `thumbnail` makes it of `content`."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +111,15 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
         upright, kept = _normalised(io.BytesIO(found) if isinstance(found, bytes) else found, limits)
         small = shrunk(upright.pixels, limits.max_side)
         unchanged = kept and small is upright.pixels
+        content = original if unchanged and original is not None else _encoded(small, upright.lossy)
         return DecodedImage(
-            content=original if unchanged and original is not None else _encoded(small, upright.lossy),
+            content=content,
             width=upright.width,
             height=upright.height,
             pixel_hash=_pixel_hash(upright.pixels),
             perceptual_hash=str(imagehash.phash(small)),
+            # Of what readers of `content` will see: pixels have been through JPEG, say.
+            thumbnail=thumbnail(content),
         )
     except _UnfitError as error:
         return error.rejected
@@ -141,6 +134,16 @@ def open_upright(path: Path, limits: Limits) -> Image.Image:
     except _UnfitError as error:
         raise ValueError(error.rejected.message) from error
     return shrunk(upright.pixels, limits.max_side)
+
+
+def thumbnail(content: bytes) -> bytes:
+    """A WebP of at most 96 × 96 pixels of an image as it is stored: RGB, upright."""
+    with Image.open(io.BytesIO(content)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=80, method=4)
+    return stream.getvalue()
 
 
 def shrunk(image: Image.Image, max_side: int) -> Image.Image:
@@ -201,49 +204,64 @@ def _content(path: Path, limits: Limits) -> bytes | None:
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
     """The picture, and whether its file may be stored as it is."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > limits.max_pixels:
-                raise _UnfitError(
-                    Reason.IMAGE_TOO_LARGE, f"{width} x {height} pixels are more than {limits.max_pixels} in all"
-                )
-            if min(width, height) < limits.min_side:
-                raise _UnfitError(
-                    Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}"
-                )
-            form = image.format
-            if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
-                scale = 2 * limits.max_side / max(width, height)
-                image.draft(None, (int(width * scale), int(height * scale)))
-            image.load()
-            orientation = _orientation(image)
-            kept = (
-                form in ("JPEG", "PNG")
-                and image.mode == "RGB"
-                and orientation == 1
-                and not image.has_transparency_data
-                and getattr(image, "n_frames", 1) == 1
-            )
-            pixels = _rgb_on_white(image)
-            if orientation != 1:
-                pixels = pixels.transpose(_TRANSPOSED[orientation])
-                if orientation >= 5:
-                    width, height = height, width
-            return _Upright(pixels, width, height, form in _LOSSY), kept
+        try:
+            return _opened(source, limits)
+        except ValueError:
+            # Pillow's word on metadata that it finds too long.
+            with long_metadata():
+                upright, _ = _opened(source, limits)
+            # Readers of the corpus have Pillow's limits.
+            return upright, False
     except Image.DecompressionBombError as error:
         raise _UnfitError(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except (_UnfitError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise _UnfitError(
-            Reason.IMAGE_UNREADABLE, f"no picture in a format that is read ({', '.join(FORMATS)})"
-        ) from error
+        raise _UnfitError(Reason.IMAGE_UNREADABLE, _no_picture(source)) from error
     except Exception as error:  # decoders of damaged files raise anything: IndexError, struct.error, SyntaxError
         # Pillow raises OSError as well, but only the system numbers its own.
         transient = isinstance(error, OSError) and error.errno is not None
         raise _UnfitError(
             Reason.IMAGE_UNREADABLE, f"{type(error).__name__}: {error}"[:300], transient=transient
         ) from error
+
+
+def _opened(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
+    with Image.open(source, formats=readable_formats()) as image:
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise _UnfitError(
+                Reason.IMAGE_TOO_LARGE, f"{width} x {height} pixels are more than {limits.max_pixels} in all"
+            )
+        if min(width, height) < limits.min_side:
+            raise _UnfitError(Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}")
+        form = image.format
+        if form in ("JPEG", "MPO") and max(width, height) >= 4 * limits.max_side:
+            scale = 2 * limits.max_side / max(width, height)
+            image.draft(None, (int(width * scale), int(height * scale)))
+        image.load()
+        orientation = _orientation(image)
+        kept = (
+            form in ("JPEG", "PNG")
+            and image.mode == "RGB"
+            and orientation == 1
+            and not image.has_transparency_data
+            and getattr(image, "n_frames", 1) == 1
+        )
+        pixels = _rgb_on_white(image)
+        if orientation != 1:
+            pixels = pixels.transpose(_TRANSPOSED[orientation])
+            if orientation >= 5:
+                width, height = height, width
+        return _Upright(pixels, width, height, form in _LOSSY), kept
+
+
+def _no_picture(source: Path | io.BytesIO) -> str:
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getbuffer()) as stream:
+        beginning = stream.read(64)
+    if HEIF not in readable_formats() and is_heif(beginning):
+        return "HEIC pictures need the extra `heic`: pip install 'pairloom[heic]'"
+    return f"no picture in a format that is read ({', '.join(readable_formats())})"
 
 
 _TRANSPOSED = {
@@ -304,9 +322,11 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _encoded(image: Image.Image, lossy: bool) -> bytes:
-    stream = io.BytesIO()
+    stream, bare = io.BytesIO(), image.copy()
+    # Pillow would write the original's profile and comment.
+    bare.info.clear()
     if lossy:
-        image.save(stream, "JPEG", quality=_JPEG_QUALITY)
+        bare.save(stream, "JPEG", quality=_JPEG_QUALITY)
     else:
-        image.save(stream, "PNG", compress_level=4)
+        bare.save(stream, "PNG", compress_level=4)
     return stream.getvalue()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pairloom.storage.images.formats import readable_formats
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file, decode_slice
@@ -48,8 +49,8 @@ def reply(image: DecodedImage | RejectedImage) -> bytes:
     """The message that carries `image`."""
     if isinstance(image, RejectedImage):
         return message(vars(image))
-    header = {name: value for name, value in vars(image).items() if name != "content"}
-    return message(header, image.content)
+    header = {name: value for name, value in vars(image).items() if not isinstance(value, bytes)}
+    return message(header | {"thumbnail": len(image.thumbnail)}, image.thumbnail + image.content)
 
 
 def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | RejectedImage:
@@ -57,7 +58,9 @@ def understood(header: Mapping[str, object], content: bytes) -> DecodedImage | R
     if "reason" in header:
         # JSON's values are the fields that `reply` wrote.
         return RejectedImage(**{**header, "reason": Reason(str(header["reason"]))})  # type: ignore[arg-type] # as above
-    return DecodedImage(content=content, **header)  # type: ignore[arg-type] # as above
+    facts = dict(header)
+    length = int(str(facts.pop("thumbnail")))
+    return DecodedImage(content=content[length:], thumbnail=content[:length], **facts)  # type: ignore[arg-type] # as above
 
 
 def main() -> None:
@@ -97,6 +100,7 @@ def _decoded(asked: Mapping[str, object], content: bytes, limits: Limits) -> Dec
 def _prepare(limits: Limits, memory: int) -> None:
     # Loads every decoder and the perceptual hash's own imports before memory is limited.
     Image.init()
+    readable_formats()
     warnings.simplefilter("ignore")
     # What a decoder meets inside a file counts too; Pillow refuses twice this number.
     Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2

@@ -55,7 +55,7 @@ class ImageFiles:
 
     def images(
         self, rows: Iterator[SourceRow | RejectedRow]
-    ) -> Iterator[tuple[SourceRow | RejectedRow, Picture | RejectedImage | None, bytes | None]]:
+    ) -> Iterator[tuple[SourceRow | RejectedRow, Picture | RejectedImage | None, DecodedImage | None]]:
         """Each row with its image, in order, and with what is to be stored of that where it was decoded just now."""
         while batch := list(islice(rows, ROWS_AT_ONCE)):
             known = [self._find(row) if isinstance(row, SourceRow) else None for row in batch]
@@ -66,10 +66,12 @@ class ImageFiles:
                 yield (row, image, None) if isinstance(row, RejectedRow) or image is not None else next(fresh)
             assert next(fresh, None) is None, "one image a row"
 
-    def decoded(self, rows: Sequence[SourceRow]) -> Iterator[tuple[SourceRow, Picture | RejectedImage, bytes | None]]:
+    def decoded(
+        self, rows: Sequence[SourceRow]
+    ) -> Iterator[tuple[SourceRow, Picture | RejectedImage, DecodedImage | None]]:
         """The same for rows whose images are decoded whatever is known of them."""
         for row, image in self._decoder([(row, row.image.origin) for row in rows], self._config):
-            yield row, self._remember(row, image), image.content if isinstance(image, DecodedImage) else None
+            yield row, self._remember(row, image), image if isinstance(image, DecodedImage) else None
 
     def forget(self, images: Iterable[ImageAt]) -> None:
         """Have these images decoded when they are met again."""

@@ -8,6 +8,7 @@ from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
+from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.image_files import ImageFiles
 from pairloom.storage.ingestion.living import Living
 from pairloom.storage.ingestion.part_writer import PartWriter, Values
@@ -75,13 +76,13 @@ class OnePass:
 
     def read(self, rows: Iterator[SourceRow | RejectedRow], progress: Progress | None) -> None:
         """Settle the rows of one source."""
-        for row, image, content in self._files.images(rows):
+        for row, image, decoded in self._files.images(rows):
             self._counts["seen"] += 1
             if progress and self._counts["seen"] % 100 == 0:
                 progress(self._counts["seen"])
             settled = self._settling.take(row, image)
             if isinstance(settled, Item):
-                self._take(settled, content)
+                self._take(settled, decoded)
             else:
                 self._counts[settled.outcome] += 1
                 # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
@@ -92,9 +93,9 @@ class OnePass:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         mistaken = []
         decoded = self._files.decoded([item.row for item in self._late])
-        for item, (row, found, content) in zip(self._late, decoded, strict=True):
-            if content is not None and found == item.picture:
-                self._add(item, content)
+        for item, (row, found, image) in zip(self._late, decoded, strict=True):
+            if image is not None and found == item.picture:
+                self._add(item, image)
             else:
                 mistaken.append(row.image)
         return mistaken
@@ -153,23 +154,23 @@ class OnePass:
         self._counts["removed"] = sum(item_id not in self._contents for item_id in before)
         return RowCounts(**self._counts)
 
-    def _take(self, item: Item, content: bytes | None) -> None:
+    def _take(self, item: Item, decoded: DecodedImage | None) -> None:
         self._contents[item.item_id] = item.content
         self._members.append(_member(item))
         if item.item_id not in self._living:
             self._new.append((item.row.source, item.row.image_path))
         if self._living.content(item.item_id) == item.content:
             return
-        if content is not None:
-            self._add(item, content)
+        if decoded is not None:
+            self._add(item, decoded)
         else:
             stored = self._living.holder(item.picture.stored_digest)
             (self._copied if stored else self._late).append(item)
 
-    def _add(self, item: Item, content: bytes) -> None:
+    def _add(self, item: Item, image: DecodedImage) -> None:
         # By the hash alone, until all items are known.
         split = item.row.split or self._fractions.split(_member(item).key)
-        self._writer.add(_values(item, split), content)
+        self._writer.add(_values(item, split), image)
 
     def _retain(self, item_ids: frozenset[str]) -> None:
         """Keep items without a row, as they are; in tonight's columns where these differ."""

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.living import Place, part_rows
 from pairloom.storage.schema import ColumnType, item_schema
 
@@ -27,10 +28,11 @@ class PartWriter:
         self._copies: dict[str, list[tuple[str, Values]]] = {}
         self.parts: list[Part] = []
 
-    def add(self, values: Values, content: bytes) -> None:
-        """One row with its image's bytes. Its split may still change: see `resplit`."""
-        path = values.pop("path")
-        self._waiting.append({**values, "image": {"bytes": content, "path": path}, "ingested_at": datetime.now(UTC)})
+    def add(self, values: Values, image: DecodedImage) -> None:
+        """One row with its image. Its split may still change: see `resplit`."""
+        stored = {"bytes": image.content, "path": values.pop("path")}
+        new = {"image": stored, "thumbnail": image.thumbnail, "ingested_at": datetime.now(UTC)}
+        self._waiting.append({**values, **new})
         if len(self._waiting) >= self._part_rows:
             self._flush()
 

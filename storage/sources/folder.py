@@ -10,8 +10,9 @@ FOLDER_COLUMNS = ("image", "text", "folder", "name")
 """Columns of a folder's rows: path below it, lines of the sidecar, the image's folder, its name without suffix."""
 
 IMAGE_SUFFIXES = frozenset(
-    {".apng", ".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".mpo"}
-    | {".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe"}
+    | {".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"}
+    | {".webp"}
 )
 """Files in a folder with another suffix are no images, and no rows."""
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pairloom.storage.digest import digest
 from pairloom.storage.reasons import Reason

@@ -1,6 +1,5 @@
 """The vector table of one model: rows in by item_id, checked, indexed, tagged; versions are what releases name."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 from pydantic import BaseModel
 
 from pairloom.storage.files import sync
@@ -22,7 +20,6 @@ ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
-THUMBNAIL_SIDE = 96
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
@@ -213,16 +210,6 @@ def names_model(metadata: Mapping[bytes, bytes] | None, model_id: str) -> bool:
     """Whether a table's metadata names this model. The folder may have moved since; the model's name in it has not."""
     named = [(metadata or {}).get(key.encode(), b"").decode() for key in (LANCEDB_METADATA, OWN_METADATA)]
     return any(f'/{model_id}"' in each for each in named)
-
-
-def thumbnail(image: bytes) -> bytes:
-    """A WebP of at most 96 × 96 pixels of one of the corpus's own images (upright, RGB)."""
-    with Image.open(io.BytesIO(image)) as opened:
-        small = opened.convert("RGB")
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    small.save(out, "WEBP", quality=80, method=4)
-    return out.getvalue()
 
 
 def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:

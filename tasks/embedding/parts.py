@@ -1,16 +1,16 @@
 """Corpus parts embedded by one model."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pairloom.models.encoder import Encoder, mean_text_embeddings
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.storage.images.decoding import open_stored
-from pairloom.tasks.items import require_tower_column
+from pairloom.tasks.items import part_pictures, require_tower_column
 from pairloom.tasks.stage import report_progress
 
 Row = dict[str, Any]
@@ -56,28 +56,26 @@ def embed_part(
 
     A text vector is the mean of an item's texts.
     """
-    tower, fresh = encoder.second, 0
-    item_ids: list[str] = []
-    image_vectors, text_vectors = [np.empty((0, encoder.dimension), np.float32)], []
-
-    def embed_images(rows: list[Row]) -> np.ndarray:
-        second_N = tower.takes([row[tower.column] for row in rows]) if tower else None
-        return encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N)
-
-    def embed_texts(rows: list[Row]) -> np.ndarray:
-        return embed_item_texts(encoder, [row["texts"] for row in rows])
-
-    columns = ["item_id", "image", "stored_digest", "texts", *([tower.column] if tower else [])]
-    for batch in corpus.read(snapshot, part, columns):
-        rows = batch.to_pylist()
-        if rows:
-            item_ids += [row["item_id"] for row in rows]
-            images = [known.images.get(image_key(row, encoder)) for row in rows]
-            texts = [known.texts.get(tuple(row["texts"])) for row in rows]
-            fresh += sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))
-            image_vectors.append(completed(rows, images, embed_images))
-            text_vectors.append(completed(rows, texts, embed_texts))
-    return item_ids, np.concatenate(image_vectors), np.concatenate([*image_vectors[:1], *text_vectors]), fresh
+    tower = encoder.second
+    columns = ["item_id", "stored_digest", "texts", *([tower.column] if tower else [])]
+    batches = [batch.to_pylist() for batch in corpus.read(snapshot, part, columns)]
+    rows = [row for batch in batches for row in batch]
+    images = [known.images.get(image_key(row, encoder)) for row in rows]
+    texts = [known.texts.get(tuple(row["texts"])) for row in rows]
+    unseen = [row for row, image_D in zip(rows, images, strict=True) if image_D is None]
+    second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None
+    pictures = part_pictures(corpus, snapshot, part, pa.array([row["item_id"] for row in unseen], pa.string()))
+    image_MD = encoder.embed_batches((own for own, _ in pictures), second_M)
+    unread = [[row["texts"] for row in batch if tuple(row["texts"]) not in known.texts] for batch in batches]
+    text_MD = [vector_D for own in unread if own for vector_D in embed_item_texts(encoder, own)]
+    fresh = sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))
+    shape = (len(rows), encoder.dimension)
+    return (
+        [row["item_id"] for row in rows],
+        completed(images, image_MD).reshape(shape),
+        completed(texts, text_MD).reshape(shape),
+        fresh,
+    )
 
 
 def image_key(row: Row, encoder: Encoder) -> Hashable:
@@ -86,13 +84,10 @@ def image_key(row: Row, encoder: Encoder) -> Hashable:
     return row["stored_digest"], bool(tower and tower.takes([row[tower.column]])[0])
 
 
-def completed(
-    rows: list[Row], known: Sequence[np.ndarray | None], embed_rows: Callable[[list[Row]], np.ndarray]
-) -> np.ndarray:
-    """The vectors (N, D) of `rows`: those that are known, and what `embed_rows` says of the others."""
-    missing = [place for place, vector_D in enumerate(known) if vector_D is None]
-    fresh_MD = iter(embed_rows([rows[place] for place in missing]) if missing else ())
-    return np.stack([next(fresh_MD) if vector_D is None else vector_D for vector_D in known])
+def completed(known: Sequence[np.ndarray | None], fresh_MD: Iterable[np.ndarray]) -> np.ndarray:
+    """The vectors (N, D) that are known, and in the places of the others those of `fresh_MD`."""
+    fresh = iter(fresh_MD)
+    return np.array([next(fresh) if vector_D is None else vector_D for vector_D in known], np.float32)
 
 
 def embed_item_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:

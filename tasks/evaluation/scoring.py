@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from PIL import Image
 from pydantic import BaseModel
 
 from pairloom.models.arrays import Embeddings
 from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.metrics import column_slices
 from pairloom.models.evaluation.metrics import evaluate as measure
+from pairloom.models.pictures import Picture
 from pairloom.models.towers.creation import create
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.ingest import Ingest, RowCounts
@@ -121,7 +121,7 @@ def scored_items(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, split: 
 def embed_items(corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder) -> tuple[Embeddings, Embeddings]:
     """Image embeddings (N, D) of the items and text embeddings (T, D) of their unique texts."""
 
-    def told() -> Iterator[list[Image.Image]]:
+    def told() -> Iterator[list[Picture]]:
         done = 0
         for images in image_batches(corpus, snapshot, items.item_ids):
             yield images

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from pairloom.models.mining.config import DistancesConfig
 from pairloom.models.mining.distances import distances, masses, sampled_pairs
+from pairloom.models.pictures import mapped, opened
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.pairs import PairStore
@@ -25,7 +26,8 @@ def target_pairs(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, item_id
     seed = pipeline.training.seed
     known = digest([snapshot.digest, config.model_dump(mode="json"), seed])
     if not store.complete(known):
-        mass_NG = masses(chain.from_iterable(split_images(corpus, snapshot, "train")), config)
+        images = mapped(opened, chain.from_iterable(split_images(corpus, snapshot, "train")))
+        mass_NG = masses(images, config)
         firsts_M, seconds_M = pairs = sampled_pairs(len(item_ids), config.pairs_per_item, seed=seed)
         note = f"{len(firsts_M):,} {config.metric} distances"
         target_M = distances(mass_NG, pairs, config, lambda share: report_progress("mine", share, 1, note))

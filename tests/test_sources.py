@@ -1,20 +1,22 @@
 """Sources: each kind read, every bad row told apart from its neighbours, no way out of the source's own folder."""
 
+import gzip
 import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn
-from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
+from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig, TsvSource
 from pairloom.storage.sources.raw_row import MAX_LINE
 from pairloom.storage.sources.rows import read_source
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -308,7 +310,7 @@ def test_a_where_that_cannot_be_asked_is_one_line(folder: Path, where: str) -> N
     with pytest.raises(ValueError, match="shop/captions") as raised:
         list(read_source(source.model_copy(update={"where": where}), ColumnsConfig()))
     message = str(raised.value)
-    assert message.startswith(f"where: {where!r}")
+    assert f"captions: where: {where!r}" in message
     assert message.endswith("(its columns are image, text, size)")
     assert "\n" not in message
 
@@ -336,7 +338,9 @@ def test_a_column_that_no_row_has_is_a_config_error(folder: Path) -> None:
     assert outcomes(source, ColumnsConfig(texts=["caption", "text"])) == ["t"] * 5 + ["late"]
     with pytest.raises(ValueError, match=r"column captions that `columns.texts` names: did you mean caption\?"):
         read_source(source, ColumnsConfig(texts=["captions"]))
-    with pytest.raises(ValueError, match=r"shop/captions has the column zzz that `columns.keep` names: It has image"):
+    with pytest.raises(
+        ValueError, match=r"shop/captions: no row has the column zzz that `columns.keep` names: It has image"
+    ):
         read_source(source, ColumnsConfig(keep={"zzz": "string"}))
     assert outcomes(jsonl(folder, [b"{broken"])) == ["malformed-row"]
     assert outcomes(jsonl(folder, [])) == []
@@ -426,3 +430,99 @@ def test_columns_of_a_source_say_the_same_after_a_way_through_json() -> None:
     pipeline = ColumnsConfig(id="sku", group="kind", keep={"price": "int64"})
     assert back.columns_over(pipeline) == source.columns_over(pipeline)
     assert back.columns_over(pipeline).model_dump() == {"id": None, "group": "kind", "keep": {"price": None}}
+
+
+def test_a_quote_left_open_never_takes_rows_along(folder: Path) -> None:
+    lines = ["image\ttext", 'a.png\t"Untitled, 1972', "b.png\tone", "c.png\ttwo", 'a.png\tmonitor 19"', "b.png\tlast"]
+    path = folder / "captions.tsv"
+    path.write_text("\n".join(lines))
+    rows = list(read_source(TsvSource(path=path), ColumnsConfig()))
+    said = [row.texts[0] if isinstance(row, SourceRow) else row.message for row in rows]
+    assert said[1:] == ["one", "two", 'monitor 19"', "last"]
+    assert "closed in line 5" in said[0]
+    assert "say `quote: none`" in said[0]
+    taken = ['"Untitled, 1972', "one", "two", 'monitor 19"', "last"]
+    assert outcomes(TsvSource(path=path, quote="none")) == taken
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b'image,text\na.png,"see\nred, and blue"\nb.png,"5 ""\n"\n', ["see\nred, and blue", '5 "']),
+        (b'text,image,n\n"open,a.png,1\nnext,b.png,2\nnail 5",c.png,3\n', ["malformed-row", "next", 'nail 5"']),
+        (b'image,text\n"a.png","open, too\n"b.png","next"\n"c.png","third"\n', ["malformed-row", "next", "third"]),
+        (b"image,text\na.png,'one, two'\n", ["malformed-row"]),
+    ],
+)
+def test_texts_of_several_lines_are_told_from_quotes_left_open(folder: Path, content: bytes, texts: list[str]) -> None:
+    assert outcomes(csv(folder, content)) == texts
+
+
+def test_another_quote_and_gzip_are_read(folder: Path) -> None:
+    path = folder / "captions.csv.gz"
+    path.write_bytes(gzip.compress(b"image;text\na.png;'one; two'\n"))
+    assert outcomes(CsvSource(path=path, delimiter=";", quote="'")) == ["one; two"]
+    packed = folder / "captions.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"image": "a.png", "text": "t"}\n' * 3_000)[:-20])
+    with pytest.raises(UnreadableSourceError, match="is a damaged gzip file"):
+        outcomes(JsonlSource(path=packed))
+
+
+def test_a_file_that_cannot_be_read_on_keeps_the_rows_before(folder: Path) -> None:
+    random = Random(0)
+    lines = [json.dumps({"image": "a.png", "text": f"{random.random()}"}).encode() for _ in range(100_000)]
+    (folder / "captions.jsonl.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-20])
+    rows, taken = read_source(JsonlSource(path=folder / "captions.jsonl.gz"), ColumnsConfig()), 0
+    with pytest.raises(UnreadableSourceError, match="can't be read beyond line 9"):
+        for _ in rows:
+            taken += 1
+    assert taken > 90_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"image": "a.png", "text": "é"}\n'.encode("utf-16"), "looks like UTF-16: say `encoding: utf-16`"),
+        ("a.jsonl", '{"image": "a.png"}\n'.encode("utf-16-be"), "say `encoding: utf-16-be`"),
+        ("a.csv", ("image,text\n" + "a.png,café\n" * 20).encode("latin-1"), r"not UTF-8 .*`encoding: latin-1`"),
+        ("a.csv", ("image,text\n" + "a.png,3 €\n" * 20).encode("cp1252"), r"not UTF-8 .*`encoding: cp1252`"),
+        ("a.jsonl", b'[{"image": "a.png"},\n{"image": "b.png"}]', "one object a line; this is a JSON array"),
+        ("a.jsonl", b'[\n  {"image": "a.png"}\n]', "one object a line; this is a JSON array"),
+        ("a.jsonl", b'{\n  "image": "a.png"\n}', "one JSON document over many lines"),
+        ("a.jsonl", b"PAR1....", "a Parquet file: say `kind: parquet`"),
+        ("a.csv", b"PK\x03\x04....", "a zip archive or a workbook: unpack it, or save the sheet as CSV"),
+        ("a.csv", gzip.compress(b"PAR1...."), "a Parquet file"),
+        ("a.csv", b"image;text\na.png;one\n", 'one column, .*: say `delimiter: ";"`'),
+        ("a.csv", b"image\ttext\na.png\tone\n", "one column, .*: say `kind: tsv`"),
+        ("a.csv", b",,\na.png,one,two\n", "must name the columns, and is empty"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line_with_the_remedy(folder: Path, name: str, content: bytes, said: str) -> None:
+    (folder / name).write_bytes(content)
+    source = (JsonlSource if name.endswith("jsonl") else CsvSource)(path=folder / name)
+    with pytest.raises(UnreadableSourceError, match=said) as raised:
+        read_source(source, ColumnsConfig())
+    assert "\n" not in str(raised.value)
+
+
+def test_files_are_read_in_the_encoding_that_is_named(folder: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "latin-1", "cp1252", "utf_8", "shift_jis"):
+        text = "カップ" if encoding == "shift_jis" else "café"
+        (folder / "a.csv").write_bytes(f"image,text\r\na.png,{text}\r\n".encode(encoding))
+        assert outcomes(CsvSource(path=folder / "a.csv", encoding=encoding)) == [text]
+    cut = '{"image": "a.png", "text": "t"}\n{"image": "'.encode("utf-16") + b"x"
+    (folder / "a.jsonl").write_bytes(cut)
+    rows = read_source(JsonlSource(path=folder / "a.jsonl", encoding="utf-16"), ColumnsConfig())
+    assert isinstance(next(rows), SourceRow)
+    with pytest.raises(UnreadableSourceError, match="can't be read beyond line 1"):
+        next(rows)
+    with pytest.raises(ValidationError, match="no encoding of texts that Python knows"):
+        JsonlSource(path=folder / "a.jsonl", encoding="base64")
+
+
+def test_a_few_lines_in_another_encoding_cost_themselves_and_say_so(folder: Path) -> None:
+    lines: list[object] = [{"image": "a.png", "text": "plain"}] * 50 + [b'{"image": "a.png", "text": "caf\xe9"}'] * 5
+    rows = list(read_source(jsonl(folder, lines), ColumnsConfig()))
+    bad = [row.message for row in rows if isinstance(row, RejectedRow)]
+    assert len(bad) == 5
+    assert "`encoding:`" in bad[0]

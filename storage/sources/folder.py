@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_utf8
+from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_decoded
 
 FOLDER_COLUMNS = ("image", "text", "folder", "name")
 """Columns of a folder's rows: path below it, lines of the sidecar, the image's folder, its name without suffix."""
@@ -36,7 +36,7 @@ def folder_rows(path: Path) -> Iterator[RawRow]:
             except ValueError as error:
                 yield malformed(number, below, str(error), path)
                 continue
-            problem = not_utf8(below)
+            problem = not_decoded(below)
             if problem:
                 yield malformed(number, below, problem, path)
             else:

@@ -53,6 +53,10 @@ class RejectedRow:
     """The file that it stands in, where the source has several."""
 
 
+class UnreadableSourceError(ValueError):
+    """Raised where a source as a whole, or what is left of it, can't be read; the others can."""
+
+
 class RejectedRowError(Exception):
     """Raised where a row turns out to be none."""
 

@@ -469,14 +469,16 @@ def test_another_quote_and_gzip_are_read(folder: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_on_keeps_the_rows_before(folder: Path) -> None:
-    random = Random(0)
-    lines = [json.dumps({"image": "a.png", "text": f"{random.random()}"}).encode() for _ in range(100_000)]
-    (folder / "captions.jsonl.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-20])
-    rows, taken = read_source(JsonlSource(path=folder / "captions.jsonl.gz"), ColumnsConfig()), 0
-    with pytest.raises(UnreadableSourceError, match="can't be read beyond line 9"):
-        for _ in rows:
-            taken += 1
-    assert taken > 90_000
+    texts = Random(0).sample(range(10**9), 5_000)
+    lines = [json.dumps({"image": "a.png", "text": f"{text}"}) for text in texts]
+    # The first MiB is looked at beforehand.
+    lines[0] = json.dumps({"image": "a.png", "text": "long " * 2**18})
+    (folder / "captions.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode())[:-20])
+    rows = read_source(JsonlSource(path=folder / "captions.jsonl.gz"), ColumnsConfig())
+    read: list[str] = []
+    with pytest.raises(UnreadableSourceError, match="can't be read beyond line"):
+        read.extend(row.texts[0] for row in rows if isinstance(row, SourceRow))
+    assert len(read) > 4_000
 
 
 @pytest.mark.parametrize(

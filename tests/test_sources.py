@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -248,10 +250,14 @@ def test_a_folder_is_read_with_its_sidecars(tmp_path: Path) -> None:
     read = {row.image_path: (row.texts, row.group) for row in rows if isinstance(row, SourceRow)}
     both = ("best", "second")
     assert read == {"b.JPG": (both, None), "b.png": (both, None), "birds/owl.webp": (("an owl",), "birds")}
-    assert [row.reason for row in rows if isinstance(row, RejectedRow)] == ["text-empty", "malformed-row"]
+    assert [row.reason for row in rows if isinstance(row, RejectedRow)] == [
+        *("ignored-file", "text-empty", "not-an-image", "malformed-row")
+    ]
+    (empty,) = [row.message for row in rows if isinstance(row, RejectedRow) and row.reason == "text-empty"]
+    assert empty == "no text in alone.txt, expected beside the image"
     assert rows[0].source == f"{tmp_path.name}/photos"
     owls = outcomes(FolderSource(path=base, where="folder = 'birds' and name like 'o%'"))
-    assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1}
+    assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1, "ignored-file": 1, "not-an-image": 1}
 
 
 def test_names_that_are_not_utf8_cost_only_their_rows(tmp_path: Path) -> None:
@@ -384,7 +390,9 @@ def test_a_pattern_or_a_list_names_files_each_with_its_own_images(folder: Path, 
         ("shop/t* and 2 more", "two.jsonl", 2),
         ("shop/t* and 2 more", "one.jsonl", 1),
     ]
-    assert outcomes(FolderSource(path=tmp_path / "*")) == ["text-empty"] * 4
+    pictures = list(read_source(FolderSource(path=tmp_path / "*"), ColumnsConfig()))
+    empty = [(row.file, row.image_path) for row in pictures if isinstance(row, RejectedRow) and row.image_path]
+    assert empty == [("other", "deep/z.png"), ("shop", "a.png"), ("shop", "b.png"), ("shop", "c.png")]
 
 
 def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
@@ -528,3 +536,96 @@ def test_a_few_lines_in_another_encoding_cost_themselves_and_say_so(folder: Path
     bad = [row.message for row in rows if isinstance(row, RejectedRow)]
     assert len(bad) == 5
     assert "`encoding:`" in bad[0]
+
+
+def reasons(source: SourceConfig, columns: ColumnsConfig | None = None) -> dict[str, tuple[str, str]]:
+    """Outcome and reason of each rejected row by the first word of its message."""
+    rows = read_source(source, columns or ColumnsConfig())
+    return {row.message.split()[0]: (row.outcome, row.reason) for row in rows if isinstance(row, RejectedRow)}
+
+
+def test_every_file_of_a_folder_is_accounted_for(tmp_path: Path) -> None:
+    base, outside = tmp_path / "photos", tmp_path / "outside"
+    for each in (base / "sub" / "deep", base / "__MACOSX", outside):
+        each.mkdir(parents=True)
+    (outside / "x.png").touch()
+    pictures = ("a.jfif", "b.jpe", "c.DIB", "d.heic", "e.HEIF", "sub/f.j2k", "sub/deep/g.apng")
+    others = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/a.png", "notes.pdf", "README", "clip.mp4")
+    for name in (*pictures, *others, "lost.txt", "sub/lost.json"):
+        (base / name).touch()
+    for name in pictures:
+        (base / name).with_suffix(".txt").write_text(name)
+    (base / "sub" / "up").symlink_to(base)
+    (base / "sub" / "circle").symlink_to(base / "sub" / "circle")
+    (base / "away").symlink_to(outside)
+    rows = list(read_source(FolderSource(path=base), ColumnsConfig()))
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert [row.image_path for row in rows if isinstance(row, SourceRow)] == list(pictures)
+    told = Counter((row.outcome, row.reason) for row in rows if isinstance(row, RejectedRow))
+    assert told == {
+        ("filtered", "ignored-file"): 4,
+        ("filtered", "not-an-image"): 4,
+        ("filtered", "linked-folder"): 1,
+        ("quarantined", "linked-folder"): 1,
+        ("quarantined", "text-without-image"): 2,
+    }
+
+
+def test_linked_folders_are_followed_below_the_base_once(tmp_path: Path) -> None:
+    base = tmp_path / "photos"
+    for name in ("a", "b", ".store"):
+        (base / name).mkdir(parents=True)
+        (base / name / f"{name.strip('.')}.png").touch()
+    (base / "kept").symlink_to(base / ".store")
+    (base / "again").symlink_to(base / ".store")
+    for name in ("a", "b"):
+        for other in ("a", "b"):
+            (base / name / f"to_{other}").symlink_to(base / other)
+    rows = list(read_source(FolderSource(path=base, text_from="name"), ColumnsConfig()))
+    read = [row.image_path for row in rows if isinstance(row, SourceRow)]
+    assert read == ["a/a.png", "a/to_b/b.png", "again/store.png", "b/b.png", "b/to_a/a.png"]
+    told = Counter(row.message for row in rows if isinstance(row, RejectedRow) and row.reason == "linked-folder")
+    assert told == {"links to a folder that it stands in": 6, "another link leads to the same folder": 1}
+
+
+def test_what_a_json_beside_an_image_says_is_texts_and_columns(tmp_path: Path) -> None:
+    said: dict[str, Any] = {
+        "one": {"caption": "a shoe", "price": 3, "name": "other", "image": "x", "tags": ["x"]},
+        "two": {"texts": ["red", "shoe"], "title": "Red shoe"},
+        "three": ["no object"],
+    }
+    for name, value in said.items():
+        (tmp_path / f"{name}.png").touch()
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    (tmp_path / "one.TXT").write_text("first\n")
+    columns = ColumnsConfig(texts=["title"], keep={"price": "int64", "name": "string"})
+    one, three, two = read_source(FolderSource(path=tmp_path, where="price = 3 or name = 'two'"), columns)
+    assert isinstance(one, SourceRow)
+    assert (one.texts, one.metadata) == (("first", "a shoe"), {"price": 3, "name": "one"})
+    assert isinstance(two, SourceRow)
+    assert two.texts == ("red", "shoe", "Red shoe")
+    assert isinstance(three, RejectedRow)
+    assert three.reason == "malformed-row"
+    (tmp_path / "one.json").write_text(json.dumps(said["one"] | {"price": 4}))
+    assert reasons(FolderSource(path=tmp_path, where="price = 3 or name = 'two'"), columns) == {
+        "where:": ("filtered", "where"),
+        "not": ("quarantined", "malformed-row"),
+    }
+
+
+def test_texts_can_come_from_the_names_of_images_or_of_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "ankle_boots" / "leather-boots").mkdir(parents=True)
+    for name in ("top_level.png", "ankle_boots/red__ankle-boot 01.png", "ankle_boots/leather-boots/x.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "top_level.txt").write_text("not asked for")
+    assert outcomes(FolderSource(path=tmp_path, text_from="name")) == ["top level", "red ankle boot 01", "x"]
+    assert outcomes(FolderSource(path=tmp_path, text_from="folder")) == ["text-empty", "ankle boots", "leather boots"]
+
+
+def test_sidecars_are_found_however_their_names_write_accents_and_read_in_their_encoding(tmp_path: Path) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "café.png")).touch()
+    (tmp_path / unicodedata.normalize("NFC", "café.txt")).write_bytes("un café".encode("utf-16"))
+    assert outcomes(FolderSource(path=tmp_path, encoding="utf-16")) == ["un café"]
+    (row,) = read_source(FolderSource(path=tmp_path), ColumnsConfig())
+    assert isinstance(row, RejectedRow)
+    assert row.message.endswith("name its encoding, such as `encoding: utf-16`")

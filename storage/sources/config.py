@@ -3,10 +3,21 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.listing import listed
+
+
+def _known(encoding: str) -> str:
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"no encoding of texts that Python knows, such as latin-1 or utf-16: {error}") from error
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known)]
 
 
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -74,18 +85,9 @@ class _CaptionFile(_Source, frozen=True):
 
 
 class _TextFile(_CaptionFile, frozen=True):
-    encoding: str = "utf-8"
+    encoding: Encoding = "utf-8"
     """How the files are encoded: any name that Python knows, such as `latin-1`, `cp1252` or `utf-16`. Files that gzip
     packed are unpacked on the way."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, encoding: str) -> str:
-        try:
-            "a".encode(encoding)
-        except (LookupError, ValueError) as error:
-            raise ValueError(f"no encoding of texts that Python knows, such as latin-1 or utf-16: {error}") from error
-        return encoding
 
 
 class JsonlSource(_TextFile, frozen=True):
@@ -122,13 +124,19 @@ class TsvSource(DelimitedSource, frozen=True):
 
 
 class FolderSource(_Source, frozen=True):
-    """Images in a folder and those below it, each with its texts in a `.txt` file of the same stem, best first.
+    """Images in a folder and those below it, each with its texts in a file of the same stem beside it: the lines of a
+    `.txt`, best first, or a `.json` object with `text`, `texts`, `caption` or the keys that `columns.texts` names.
 
-    Its columns are `image` (path below the folder), `text`, `folder` and `name`; image and texts are found whatever
-    `columns.image` and `columns.texts` say.
+    Its columns are `image` (path below the folder), `text`, `folder`, `name` and the other keys of the `.json`; image
+    and texts are found whatever `columns.image` and `columns.texts` say.
     """
 
     kind: Literal["folder"] = "folder"
+    text_from: Literal["sidecar", "name", "folder"] = "sidecar"
+    """Where texts come from: the files beside the images, the images' own names (`red_shoe.jpg`: red shoe), or the name
+    of the folder that each lies in."""
+    encoding: Encoding = "utf-8"
+    """How the `.txt` and `.json` files are encoded."""
 
     what: ClassVar[str] = "folder"
 

@@ -18,10 +18,11 @@ def jsonl_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
         for number, line in numbered_lines(stream):
             if line.isspace():
                 continue
-            yield RawRow(number, line, line, _json_object, None, path)
+            yield RawRow(number, line, line, json_object, None, path)
 
 
-def _json_object(line: str) -> Values:
+def json_object(line: str) -> Values:
+    """What one JSON object says. Raises ValueError for a text that is none."""
     if len(line) == MAX_LINE:
         raise ValueError(f"longer than {MAX_LINE} characters")
     problem = not_decoded(line)

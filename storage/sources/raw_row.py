@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.sources.file_start import is_gzip
+from pairloom.storage.sources.source_row import Outcome, RejectedRowError
 
 MAX_LINE = 4 * 2**20
 """Longest line of a caption file, in characters; a longer one is a malformed row."""
@@ -21,7 +22,7 @@ class RawRow(NamedTuple):
     """One row as its kind of source lists it; what it says is made out when it is asked for."""
 
     number: int
-    """Line in the caption file where the row starts, from 1; for a folder the image's place in the sorted listing."""
+    """Line in the caption file where the row starts, from 1; for a folder the file's place in the sorted listing."""
     text: str
     """What was read: rows of a source with equal texts say the same. Names a row that cannot be understood."""
     found: Any
@@ -40,11 +41,18 @@ class RawRow(NamedTuple):
 
 def malformed(number: int, text: str, problem: str, file: Path | None = None) -> RawRow:
     """A row that can't be understood, and why."""
-    return RawRow(number, text, problem, _refuse, None, file)
+    return RawRow(number, text, problem, refuse, None, file)
 
 
-def _refuse(problem: str) -> NoReturn:
+def refuse(problem: str) -> NoReturn:
+    """The `parse` of a row that can't be understood."""
     raise ValueError(problem)
+
+
+def reject(why: tuple[Outcome, str, str]) -> NoReturn:
+    """The `parse` of what is no row: outcome, reason, message."""
+    outcome, reason, message = why
+    raise RejectedRowError(reason, message, outcome)
 
 
 def opened(path: Path, encoding: str = "utf-8") -> TextIO:

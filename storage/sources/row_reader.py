@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pairloom.storage.digest import digest
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from pairloom.storage.sources.config import FolderSource, SourceConfig
+from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.source_row import RejectedRow, RejectedRowError, SourceRow
@@ -37,22 +37,23 @@ class RowReader:
         self._kept = columns.kept
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
-        self._text_columns = ["text"] if folder else columns.texts
+        self._text_columns = _folder_texts(columns) if folder else columns.texts
+        self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
         self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
         item_id = image_path = None
-        outcome: Literal["quarantined", "filtered"] = "quarantined"
         try:
             try:
                 values = raw.values()
+            except RejectedRowError:
+                raise
             except ValueError as error:
                 raise RejectedRowError("malformed-row", str(error)) from error
             item_id = self._name(values, self._columns.id)
             image_path = self._name(values, self._image_column)
             if filtered:
-                outcome = "filtered"
-                raise RejectedRowError("where", f"where: {self._where} is not true")
+                raise RejectedRowError("where", f"where: {self._where} is not true", "filtered")
             return self._understood(raw, values, item_id, image_path)
         except RejectedRowError as rejection:
             return RejectedRow(
@@ -61,7 +62,7 @@ class RowReader:
                 fingerprint=digest([self._source, raw.text, rejection.reason]),
                 item_id=item_id,
                 image_path=image_path,
-                outcome=outcome,
+                outcome=rejection.outcome,
                 reason=rejection.reason,
                 # A file's name may hold bytes that are not UTF-8.
                 message=rejection.message.encode(errors="backslashreplace").decode(),
@@ -75,7 +76,10 @@ class RowReader:
             raise RejectedRowError("image-missing", f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
-            raise RejectedRowError("text-empty", f"no text in {', '.join(self._text_columns)}")
+            where = f"{', '.join(self._text_columns)}"
+            if self._sidecars:
+                where = f"{Path(image_path).with_suffix('.txt')}, expected beside the image"
+            raise RejectedRowError("text-empty", f"no text in {where}")
         group = self._name(values, self._columns.group)
         split = self._name(values, self._columns.split)
         if split is not None:
@@ -148,3 +152,8 @@ def _names(files: Sequence[Path]) -> dict[Path, str]:
     """The files by as much of their paths as tells them apart; a name may hold bytes that are not UTF-8."""
     above = os.path.commonpath([file.parent for file in files])
     return {file: str(file.relative_to(above)).encode(errors="backslashreplace").decode() for file in files}
+
+
+def _folder_texts(columns: ColumnsConfig) -> list[str]:
+    """What a folder gives, then the keys of a `.json` that the columns name."""
+    return ["text", *(column for column in columns.texts if column not in FOLDER_COLUMNS)]

@@ -65,7 +65,7 @@ def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
         case CsvSource() | TsvSource():
             return csv_rows(file, Dialect(config.delimiter, config.quote, config.encoding))
         case FolderSource():
-            return folder_rows(file)
+            return folder_rows(file, config.text_from, config.encoding)
 
 
 def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:

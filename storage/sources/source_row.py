@@ -7,6 +7,8 @@ from pairloom.storage.digest import digest
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.sources.columns import Metadata
 
+Outcome = Literal["quarantined", "filtered"]
+
 
 @dataclass(frozen=True)
 class SourceRow:
@@ -35,10 +37,11 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One row that cannot: `quarantined`, or `filtered` by the source's `where`.
+    """One row that cannot: `quarantined`, or `filtered` for what it is.
 
     Reasons: malformed-row, id-missing, image-missing, image-not-found, image-outside-base, text-empty, split-unknown,
-    metadata-type; where.
+    metadata-type, where-undecided, text-without-image, linked-folder, source-unreadable; filtered: where, not-an-image,
+    ignored-file, linked-folder.
     """
 
     source: str
@@ -46,7 +49,7 @@ class RejectedRow:
     fingerprint: str
     item_id: str | None
     image_path: str | None
-    outcome: Literal["quarantined", "filtered"]
+    outcome: Outcome
     reason: str
     message: str
     file: str | None = None
@@ -57,10 +60,11 @@ class UnreadableSourceError(ValueError):
     """Raised where a source as a whole, or what is left of it, can't be read; the others can."""
 
 
-class RejectedRowError(Exception):
+class RejectedRowError(ValueError):
     """Raised where a row turns out to be none."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, outcome: Outcome = "quarantined") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.outcome = outcome

@@ -15,6 +15,7 @@ from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
 from pairloom.storage.sources.rows import read_source
+from pairloom.storage.sources.source_row import UnreadableSourceError
 
 __all__ = ["Ingest", "RowCounts"]
 
@@ -35,7 +36,7 @@ class Ingest:
         self.number = corpus.log.next_number()
         self.base = corpus.current()
         self.warnings: tuple[str, ...] = ()
-        """Why removals are held, after a run."""
+        """Which sources can't be read, and why removals are held, after a run."""
 
     def run(
         self,
@@ -47,13 +48,20 @@ class Ingest:
     ) -> tuple[Snapshot, RowCounts]:
         """Read every row of every source once; commit a snapshot if anything differs. Returns the current snapshot.
 
+        A source that can't be read costs the night its own rows alone. Raises ValueError where none of them can.
+
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
         files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config, self.decoder)
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
             for source in sources:
-                found.read(read_source(source, columns), progress)
+                try:
+                    found.read(read_source(source, columns), progress)
+                except UnreadableSourceError as error:
+                    found.hold(source, str(error))
+            if len(found.unreadable) == len(sources):
+                raise ValueError("\n".join(found.unreadable.values()))
             if not (mistaken := found.decode_late()):
                 break
             # Files that changed since they were listed: rare, and nothing is published yet.

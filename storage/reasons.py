@@ -91,9 +91,21 @@ class Reason(StrEnum):
     )
     LINKED_FOLDER = (
         "linked-folder",
-        "filtered",
-        "a linked folder, which is not entered",
+        "quarantined",
+        "a link to a folder outside of the source's, which is not entered",
         "Make a source of the folder that it leads to.",
+    )
+    FOLDER_REPEATED = (
+        "folder-repeated",
+        "filtered",
+        "a link to a folder that is read already",
+        "Nothing: its images are there once.",
+    )
+    IGNORED_FILE = (
+        "ignored-file",
+        "filtered",
+        "a hidden file or folder, or one of an operating system",
+        "Nothing, where that is meant; a picture's name doesn't begin with a dot.",
     )
 
     # Where images are.

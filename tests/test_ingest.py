@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -503,10 +504,16 @@ def test_groups_stay_together_in_one_split_and_splits_are_stable(tmp_path: Path,
 
 def test_an_ingest_that_broke_off_leaves_nothing_visible_and_is_repeated(tmp_path: Path, write: Write) -> None:
     source = write([row(str(number), colour) for number, colour in enumerate(["red", "lime", "blue", "white"])])
-    missing = JsonlSource(path=tmp_path / "missing.jsonl")
+    other = write([row("5", "navy")], "other")
     corpus = Corpus(tmp_path / "root")
-    with pytest.raises(ValueError, match=r"missing\.jsonl"):
-        Ingest(corpus, COLUMNS.types, CONFIG).run([source, missing], COLUMNS)
+
+    def breaking(items: Sequence[tuple[Any, Origin]], config: IngestConfig) -> Iterator[Any]:
+        if len(items) == 1:
+            raise RuntimeError("broken off")
+        return Decoder()(items, config)
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        Ingest(corpus, COLUMNS.types, CONFIG, breaking).run([source, other], COLUMNS)
     assert list((tmp_path / "root" / "corpus").iterdir())
     assert corpus.current().rows == 0
     snapshot, counts = ingest(tmp_path, source)
@@ -543,3 +550,34 @@ def test_datasets_reads_the_corpus_as_pictures(tmp_path: Path, write: Write, mon
     assert loaded[0]["image"].convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert loaded[1]["texts"] == ["lime"]
     assert loaded[0]["price"] == 1.5
+
+
+def test_a_source_that_cannot_be_read_costs_the_night_its_own_rows_alone(tmp_path: Path, write: Write) -> None:
+    good, bad = write([row("1", "red"), row("2", "lime")]), write([row("3", "blue"), row("4", "navy")], "bad")
+    first, _ = ingest(tmp_path, bad, good)
+    whole = bad.files[0].read_bytes()
+    good = write([row("1", "red"), row("5", "white")])
+    for damage in (b"", "".join(map(chr, range(200))).encode("utf-16"), b"PAR1", b'{"picture": "a.png"}', None):
+        if damage == b"":
+            bad.files[0].write_bytes(gzip.compress(whole * 50)[:-50])
+        elif damage is None:
+            bad.files[0].unlink()
+        else:
+            bad.files[0].write_bytes(damage)
+        night = Ingest(Corpus(tmp_path / "root"), COLUMNS.types, CONFIG, Decoder())
+        snapshot, counts = night.run([bad, good], COLUMNS, since=first)
+        assert set(items(tmp_path, snapshot)) == {"1", "3", "4", "5"}
+        assert (counts.new, counts.removed) == (1, 1)
+        assert [each for each in rejected(tmp_path, snapshot) if each[2] != "same-item"] == [
+            (0, "quarantined", "source-unreadable")
+        ]
+        assert "bad: " in night.warnings[0]
+        assert "items stay" in night.warnings[0]
+        accepting = CONFIG.model_copy(update={"max_removed": 1.0})
+        assert ingest(tmp_path, bad, good, config=accepting)[0] == snapshot
+    with pytest.raises(ValueError, match=r"bad: there is no caption file"):
+        ingest(tmp_path, bad)
+    bad.files[0].write_bytes(whole)
+    mended, counts = ingest(tmp_path, bad, good)
+    assert set(items(tmp_path, mended)) == {"1", "3", "4", "5"}
+    assert counts.quarantined == 0

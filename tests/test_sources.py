@@ -1,20 +1,24 @@
 """Sources: each kind read, every bad row told apart from its neighbours, no way out of the source's own folder."""
 
+import gzip
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn
-from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
+from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig, TsvSource
 from pairloom.storage.sources.raw_row import MAX_LINE
 from pairloom.storage.sources.rows import read_source
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -246,10 +250,14 @@ def test_a_folder_is_read_with_its_sidecars(tmp_path: Path) -> None:
     read = {row.image_path: (row.texts, row.group) for row in rows if isinstance(row, SourceRow)}
     both = ("best", "second")
     assert read == {"b.JPG": (both, None), "b.png": (both, None), "birds/owl.webp": (("an owl",), "birds")}
-    assert [row.reason for row in rows if isinstance(row, RejectedRow)] == ["text-empty", "malformed-row"]
+    assert [row.reason for row in rows if isinstance(row, RejectedRow)] == [
+        *("ignored-file", "text-empty", "not-an-image", "malformed-row")
+    ]
+    (empty,) = [row.message for row in rows if isinstance(row, RejectedRow) and row.reason == "text-empty"]
+    assert empty == "no text in alone.txt, expected beside the image"
     assert rows[0].source == f"{tmp_path.name}/photos"
     owls = outcomes(FolderSource(path=base, where="folder = 'birds' and name like 'o%'"))
-    assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1}
+    assert Counter(owls) == {"where": 3, "malformed-row": 1, "an owl": 1, "ignored-file": 1, "not-an-image": 1}
 
 
 def test_names_that_are_not_utf8_cost_only_their_rows(tmp_path: Path) -> None:
@@ -308,7 +316,7 @@ def test_a_where_that_cannot_be_asked_is_one_line(folder: Path, where: str) -> N
     with pytest.raises(ValueError, match="shop/captions") as raised:
         list(read_source(source.model_copy(update={"where": where}), ColumnsConfig()))
     message = str(raised.value)
-    assert message.startswith(f"where: {where!r}")
+    assert f"captions: where: {where!r}" in message
     assert message.endswith("(its columns are image, text, size)")
     assert "\n" not in message
 
@@ -336,7 +344,9 @@ def test_a_column_that_no_row_has_is_a_config_error(folder: Path) -> None:
     assert outcomes(source, ColumnsConfig(texts=["caption", "text"])) == ["t"] * 5 + ["late"]
     with pytest.raises(ValueError, match=r"column captions that `columns.texts` names: did you mean caption\?"):
         read_source(source, ColumnsConfig(texts=["captions"]))
-    with pytest.raises(ValueError, match=r"shop/captions has the column zzz that `columns.keep` names: It has image"):
+    with pytest.raises(
+        ValueError, match=r"shop/captions: no row has the column zzz that `columns.keep` names: It has image"
+    ):
         read_source(source, ColumnsConfig(keep={"zzz": "string"}))
     assert outcomes(jsonl(folder, [b"{broken"])) == ["malformed-row"]
     assert outcomes(jsonl(folder, [])) == []
@@ -380,7 +390,9 @@ def test_a_pattern_or_a_list_names_files_each_with_its_own_images(folder: Path, 
         ("shop/t* and 2 more", "two.jsonl", 2),
         ("shop/t* and 2 more", "one.jsonl", 1),
     ]
-    assert outcomes(FolderSource(path=tmp_path / "*")) == ["text-empty"] * 4
+    pictures = list(read_source(FolderSource(path=tmp_path / "*"), ColumnsConfig()))
+    empty = [(row.file, row.image_path) for row in pictures if isinstance(row, RejectedRow) and row.image_path]
+    assert empty == [("other", "deep/z.png"), ("shop", "a.png"), ("shop", "b.png"), ("shop", "c.png")]
 
 
 def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
@@ -426,3 +438,194 @@ def test_columns_of_a_source_say_the_same_after_a_way_through_json() -> None:
     pipeline = ColumnsConfig(id="sku", group="kind", keep={"price": "int64"})
     assert back.columns_over(pipeline) == source.columns_over(pipeline)
     assert back.columns_over(pipeline).model_dump() == {"id": None, "group": "kind", "keep": {"price": None}}
+
+
+def test_a_quote_left_open_never_takes_rows_along(folder: Path) -> None:
+    lines = ["image\ttext", 'a.png\t"Untitled, 1972', "b.png\tone", "c.png\ttwo", 'a.png\tmonitor 19"', "b.png\tlast"]
+    path = folder / "captions.tsv"
+    path.write_text("\n".join(lines))
+    rows = list(read_source(TsvSource(path=path), ColumnsConfig()))
+    said = [row.texts[0] if isinstance(row, SourceRow) else row.message for row in rows]
+    assert said[1:] == ["one", "two", 'monitor 19"', "last"]
+    assert "closed in line 5" in said[0]
+    assert "say `quote: none`" in said[0]
+    taken = ['"Untitled, 1972', "one", "two", 'monitor 19"', "last"]
+    assert outcomes(TsvSource(path=path, quote="none")) == taken
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b'image,text\na.png,"see\nred, and blue"\nb.png,"5 ""\n"\n', ["see\nred, and blue", '5 "']),
+        (b'text,image,n\n"open,a.png,1\nnext,b.png,2\nnail 5",c.png,3\n', ["malformed-row", "next", 'nail 5"']),
+        (b'image,text\n"a.png","open, too\n"b.png","next"\n"c.png","third"\n', ["malformed-row", "next", "third"]),
+        (b"image,text\na.png,'one, two'\n", ["malformed-row"]),
+    ],
+)
+def test_texts_of_several_lines_are_told_from_quotes_left_open(folder: Path, content: bytes, texts: list[str]) -> None:
+    assert outcomes(csv(folder, content)) == texts
+
+
+def test_another_quote_and_gzip_are_read(folder: Path) -> None:
+    path = folder / "captions.csv.gz"
+    path.write_bytes(gzip.compress(b"image;text\na.png;'one; two'\n"))
+    assert outcomes(CsvSource(path=path, delimiter=";", quote="'")) == ["one; two"]
+    packed = folder / "captions.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"image": "a.png", "text": "t"}\n' * 3_000)[:-20])
+    with pytest.raises(UnreadableSourceError, match="is a damaged gzip file"):
+        outcomes(JsonlSource(path=packed))
+
+
+def test_a_file_that_cannot_be_read_on_keeps_the_rows_before(folder: Path) -> None:
+    texts = Random(0).sample(range(10**9), 5_000)
+    lines = [json.dumps({"image": "a.png", "text": f"{text}"}) for text in texts]
+    # The first MiB is looked at beforehand.
+    lines[0] = json.dumps({"image": "a.png", "text": "long " * 2**18})
+    (folder / "captions.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode())[:-20])
+    rows = read_source(JsonlSource(path=folder / "captions.jsonl.gz"), ColumnsConfig())
+    read: list[str] = []
+    with pytest.raises(UnreadableSourceError, match="can't be read beyond line"):
+        read.extend(row.texts[0] for row in rows if isinstance(row, SourceRow))
+    assert len(read) > 4_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"image": "a.png", "text": "é"}\n'.encode("utf-16"), "looks like UTF-16: say `encoding: utf-16`"),
+        ("a.jsonl", '{"image": "a.png"}\n'.encode("utf-16-be"), "say `encoding: utf-16-be`"),
+        ("a.csv", ("image,text\n" + "a.png,café\n" * 20).encode("latin-1"), r"not UTF-8 .*`encoding: latin-1`"),
+        ("a.csv", ("image,text\n" + "a.png,3 €\n" * 20).encode("cp1252"), r"not UTF-8 .*`encoding: cp1252`"),
+        ("a.jsonl", b'[{"image": "a.png"},\n{"image": "b.png"}]', "one object a line; this is a JSON array"),
+        ("a.jsonl", b'[\n  {"image": "a.png"}\n]', "one object a line; this is a JSON array"),
+        ("a.jsonl", b'{\n  "image": "a.png"\n}', "one JSON document over many lines"),
+        ("a.jsonl", b"PAR1....", "a Parquet file: say `kind: parquet`"),
+        ("a.csv", b"PK\x03\x04....", "a zip archive or a workbook: unpack it, or save the sheet as CSV"),
+        ("a.csv", gzip.compress(b"PAR1...."), "a Parquet file"),
+        ("a.csv", b"image;text\na.png;one\n", 'one column, .*: say `delimiter: ";"`'),
+        ("a.csv", b"image\ttext\na.png\tone\n", "one column, .*: say `kind: tsv`"),
+        ("a.csv", b",,\na.png,one,two\n", "must name the columns, and is empty"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line_with_the_remedy(folder: Path, name: str, content: bytes, said: str) -> None:
+    (folder / name).write_bytes(content)
+    source = (JsonlSource if name.endswith("jsonl") else CsvSource)(path=folder / name)
+    with pytest.raises(UnreadableSourceError, match=said) as raised:
+        read_source(source, ColumnsConfig())
+    assert "\n" not in str(raised.value)
+
+
+def test_files_are_read_in_the_encoding_that_is_named(folder: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "latin-1", "cp1252", "utf_8", "shift_jis"):
+        text = "カップ" if encoding == "shift_jis" else "café"
+        (folder / "a.csv").write_bytes(f"image,text\r\na.png,{text}\r\n".encode(encoding))
+        assert outcomes(CsvSource(path=folder / "a.csv", encoding=encoding)) == [text]
+    cut = '{"image": "a.png", "text": "t"}\n{"image": "'.encode("utf-16") + b"x"
+    (folder / "a.jsonl").write_bytes(cut)
+    rows = read_source(JsonlSource(path=folder / "a.jsonl", encoding="utf-16"), ColumnsConfig())
+    assert isinstance(next(rows), SourceRow)
+    with pytest.raises(UnreadableSourceError, match="can't be read beyond line 1"):
+        next(rows)
+    with pytest.raises(ValidationError, match="no encoding of texts that Python knows"):
+        JsonlSource(path=folder / "a.jsonl", encoding="base64")
+
+
+def test_a_few_lines_in_another_encoding_cost_themselves_and_say_so(folder: Path) -> None:
+    lines: list[object] = [{"image": "a.png", "text": "plain"}] * 50 + [b'{"image": "a.png", "text": "caf\xe9"}'] * 5
+    rows = list(read_source(jsonl(folder, lines), ColumnsConfig()))
+    bad = [row.message for row in rows if isinstance(row, RejectedRow)]
+    assert len(bad) == 5
+    assert "`encoding:`" in bad[0]
+
+
+def reasons(source: SourceConfig, columns: ColumnsConfig | None = None) -> dict[str, tuple[str, str]]:
+    """Outcome and reason of each rejected row by the first word of its message."""
+    rows = read_source(source, columns or ColumnsConfig())
+    return {row.message.split()[0]: (row.outcome, row.reason) for row in rows if isinstance(row, RejectedRow)}
+
+
+def test_every_file_of_a_folder_is_accounted_for(tmp_path: Path) -> None:
+    base, outside = tmp_path / "photos", tmp_path / "outside"
+    for each in (base / "sub" / "deep", base / "__MACOSX", outside):
+        each.mkdir(parents=True)
+    (outside / "x.png").touch()
+    pictures = ("a.jfif", "b.jpe", "c.DIB", "d.heic", "e.HEIF", "sub/f.j2k", "sub/deep/g.apng")
+    others = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/a.png", "notes.pdf", "README", "clip.mp4")
+    for name in (*pictures, *others, "lost.txt", "sub/lost.json"):
+        (base / name).touch()
+    for name in pictures:
+        (base / name).with_suffix(".txt").write_text(name)
+    (base / "sub" / "up").symlink_to(base)
+    (base / "sub" / "circle").symlink_to(base / "sub" / "circle")
+    (base / "away").symlink_to(outside)
+    rows = list(read_source(FolderSource(path=base), ColumnsConfig()))
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert [row.image_path for row in rows if isinstance(row, SourceRow)] == list(pictures)
+    told = Counter((row.outcome, row.reason) for row in rows if isinstance(row, RejectedRow))
+    assert told == {
+        ("filtered", "ignored-file"): 4,
+        ("filtered", "not-an-image"): 4,
+        ("filtered", "linked-folder"): 1,
+        ("quarantined", "linked-folder"): 1,
+        ("quarantined", "text-without-image"): 2,
+    }
+
+
+def test_linked_folders_are_followed_below_the_base_once(tmp_path: Path) -> None:
+    base = tmp_path / "photos"
+    for name in ("a", "b", ".store"):
+        (base / name).mkdir(parents=True)
+        (base / name / f"{name.strip('.')}.png").touch()
+    (base / "kept").symlink_to(base / ".store")
+    (base / "again").symlink_to(base / ".store")
+    for name in ("a", "b"):
+        for other in ("a", "b"):
+            (base / name / f"to_{other}").symlink_to(base / other)
+    rows = list(read_source(FolderSource(path=base, text_from="name"), ColumnsConfig()))
+    read = [row.image_path for row in rows if isinstance(row, SourceRow)]
+    assert read == ["a/a.png", "a/to_b/b.png", "again/store.png", "b/b.png", "b/to_a/a.png"]
+    told = Counter(row.message for row in rows if isinstance(row, RejectedRow) and row.reason == "linked-folder")
+    assert told == {"links to a folder that it stands in": 6, "another link leads to the same folder": 1}
+
+
+def test_what_a_json_beside_an_image_says_is_texts_and_columns(tmp_path: Path) -> None:
+    said: dict[str, Any] = {
+        "one": {"caption": "a shoe", "price": 3, "name": "other", "image": "x", "tags": ["x"]},
+        "two": {"texts": ["red", "shoe"], "title": "Red shoe"},
+        "three": ["no object"],
+    }
+    for name, value in said.items():
+        (tmp_path / f"{name}.png").touch()
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    (tmp_path / "one.TXT").write_text("first\n")
+    columns = ColumnsConfig(texts=["title"], keep={"price": "int64", "name": "string"})
+    one, three, two = read_source(FolderSource(path=tmp_path, where="price = 3 or name = 'two'"), columns)
+    assert isinstance(one, SourceRow)
+    assert (one.texts, one.metadata) == (("first", "a shoe"), {"price": 3, "name": "one"})
+    assert isinstance(two, SourceRow)
+    assert two.texts == ("red", "shoe", "Red shoe")
+    assert isinstance(three, RejectedRow)
+    assert three.reason == "malformed-row"
+    (tmp_path / "one.json").write_text(json.dumps(said["one"] | {"price": 4}))
+    assert reasons(FolderSource(path=tmp_path, where="price = 3 or name = 'two'"), columns) == {
+        "where:": ("filtered", "where"),
+        "not": ("quarantined", "malformed-row"),
+    }
+
+
+def test_texts_can_come_from_the_names_of_images_or_of_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "ankle_boots" / "leather-boots").mkdir(parents=True)
+    for name in ("top_level.png", "ankle_boots/red__ankle-boot 01.png", "ankle_boots/leather-boots/x.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "top_level.txt").write_text("not asked for")
+    assert outcomes(FolderSource(path=tmp_path, text_from="name")) == ["top level", "red ankle boot 01", "x"]
+    assert outcomes(FolderSource(path=tmp_path, text_from="folder")) == ["text-empty", "ankle boots", "leather boots"]
+
+
+def test_sidecars_are_found_however_their_names_write_accents_and_read_in_their_encoding(tmp_path: Path) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "café.png")).touch()
+    (tmp_path / unicodedata.normalize("NFC", "café.txt")).write_bytes("un café".encode("utf-16"))
+    assert outcomes(FolderSource(path=tmp_path, encoding="utf-16")) == ["un café"]
+    (row,) = read_source(FolderSource(path=tmp_path), ColumnsConfig())
+    assert isinstance(row, RejectedRow)
+    assert row.message.endswith("name its encoding, such as `encoding: utf-16`")

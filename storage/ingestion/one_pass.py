@@ -54,7 +54,9 @@ class OnePass:
         files: ImageFiles,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
-        """Why removals are held, once they are judged."""
+        """Which sources can't be read, and why removals are held, once they are judged."""
+        self.unreadable: dict[str, str] = {}
+        """What is wrong with sources as a whole, by their labels."""
         self._corpus, self._base, self._keep, self._config, self._files = corpus, base, dict(keep), config, files
         self._living = Living(corpus, base)
         self._settling = Settling(config.limits)
@@ -89,6 +91,15 @@ class OnePass:
                 if settled.reason is not Reason.WHERE:
                     self._rejections.append(settled)
 
+    def hold(self, source: SourceConfig, problem: str) -> None:
+        """Have a source that can't be read keep its items, and its fault written down as a row."""
+        self.unreadable[source.label] = problem
+        self._counts.update(seen=1, quarantined=1)
+        message = problem.encode(errors="backslashreplace").decode()
+        fingerprint = digest([source.label, "source-unreadable"])
+        row = RejectedRow(source.label, 0, fingerprint, None, None, Reason.SOURCE_UNREADABLE, message)
+        self._rejections.append(Rejection(row, None, row.reason, row.message))
+
     def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         mistaken = []
@@ -114,9 +125,14 @@ class OnePass:
                 ["item_id", "source", "pixel_hash", "texts"],
             )
         ]
+        kept = [each for each in gone if each.source in self.unreadable and not each.served_elsewhere]
+        gone = [each for each in gone if each.source not in self.unreadable]
         judged = judge_removals(gone, self._living.sources, self._new, sources, self._config.max_removed)
-        self._counts["removals_held"], self.warnings = judged.held, judged.warnings
-        self._retain(judged.stay)
+        self._counts["removals_held"] = judged.held + len(kept)
+        items = Counter(each.source for each in kept)
+        unreadable = (f"{said}; its {items[name]:,} items stay" for name, said in self.unreadable.items())
+        self.warnings = (*unreadable, *judged.warnings)
+        self._retain(judged.stay | {each.item_id for each in kept})
 
     def commit(self, number: int) -> Snapshot:
         """Publish what differs from the base under `number`; without a difference, the base stays."""

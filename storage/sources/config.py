@@ -1,12 +1,23 @@
 """What `sources:` and `pairs:` of a pipeline say."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.listing import listed
+
+
+def _known(encoding: str) -> str:
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"no encoding of texts that Python knows, such as latin-1 or utf-16: {error}") from error
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known)]
 
 
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -49,10 +60,7 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
         """
         found: dict[Path, None] = {}
         for path in self.paths:
-            try:
-                found |= dict.fromkeys(listed(path, self.fits))
-            except ValueError as error:
-                raise ValueError(f"source {self.label}: {error}; correct `path`") from error
+            found |= dict.fromkeys(listed(path, self.fits))
         return tuple(found)
 
     def columns_over(self, pipeline: ColumnsConfig) -> ColumnsConfig:
@@ -76,28 +84,59 @@ class _CaptionFile(_Source, frozen=True):
         return file.parent if self.base is None else self.base
 
 
-class JsonlSource(_CaptionFile, frozen=True):
-    """A file of JSON objects, one a line."""
+class _TextFile(_CaptionFile, frozen=True):
+    encoding: Encoding = "utf-8"
+    """How the files are encoded: any name that Python knows, such as `latin-1`, `cp1252` or `utf-16`. Files that gzip
+    packed are unpacked on the way."""
+
+
+class JsonlSource(_TextFile, frozen=True):
+    """Files of JSON objects, one a line."""
 
     kind: Literal["jsonl"] = "jsonl"
 
 
-class CsvSource(_CaptionFile, frozen=True):
-    """A CSV file with a header."""
-
-    kind: Literal["csv"] = "csv"
+class DelimitedSource(_TextFile, frozen=True):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     """What stands between cells; a tab is written `"\\t"`."""
+    quote: str = Field(default='"', pattern=r"^(.|none)$")
+    """What stands around cells that hold a delimiter or a line break; `none` where quotes are text like any other."""
+
+    @model_validator(mode="after")
+    def _cells_can_be_told_apart(self) -> Self:
+        if self.delimiter in "\r\n" or self.quote in (self.delimiter, "\r", "\n"):
+            raise ValueError(f"cells can't be told apart by delimiter {self.delimiter!r} and quote {self.quote!r}")
+        return self
+
+
+class CsvSource(DelimitedSource, frozen=True):
+    """CSV files with a header."""
+
+    kind: Literal["csv"] = "csv"
+
+
+class TsvSource(DelimitedSource, frozen=True):
+    """Files with a header and a tab between cells."""
+
+    kind: Literal["tsv"] = "tsv"
+    delimiter: str = Field(default="\t", min_length=1, max_length=1)
+    """What stands between cells."""
 
 
 class FolderSource(_Source, frozen=True):
-    """Images in a folder and those below it, each with its texts in a `.txt` file of the same stem, best first.
+    """Images in a folder and those below it, each with its texts in a file of the same stem beside it: the lines of a
+    `.txt`, best first, or a `.json` object with `text`, `texts`, `caption` or the keys that `columns.texts` names.
 
-    Its columns are `image` (path below the folder), `text`, `folder` and `name`; image and texts are found whatever
-    `columns.image` and `columns.texts` say.
+    Its columns are `image` (path below the folder), `text`, `folder`, `name` and the other keys of the `.json`; image
+    and texts are found whatever `columns.image` and `columns.texts` say.
     """
 
     kind: Literal["folder"] = "folder"
+    text_from: Literal["sidecar", "name", "folder"] = "sidecar"
+    """Where texts come from: the files beside the images, the images' own names (`red_shoe.jpg`: red shoe), or the name
+    of the folder that each lies in."""
+    encoding: Encoding = "utf-8"
+    """How the `.txt` and `.json` files are encoded."""
 
     what: ClassVar[str] = "folder"
 
@@ -108,7 +147,7 @@ class FolderSource(_Source, frozen=True):
         return file
 
 
-SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]
+SourceConfig = Annotated[JsonlSource | CsvSource | TsvSource | FolderSource, Field(discriminator="kind")]
 
 
 Kind = Literal["parquet", "csv", "jsonl"]

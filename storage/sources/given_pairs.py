@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pairloom.storage.sources.columns import typed
 from pairloom.storage.sources.config import GivenPairsConfig
-from pairloom.storage.sources.delimited import csv_rows
+from pairloom.storage.sources.delimited import Dialect, csv_rows
 from pairloom.storage.sources.jsonl import jsonl_rows
 from pairloom.storage.sources.raw_row import RawRow, Values
 
@@ -108,7 +108,7 @@ def _raw_rows(config: GivenPairsConfig) -> Iterator[RawRow]:
 
 
 def _csv_rows(path: Path) -> Iterator[RawRow]:
-    return csv_rows(path, ",")
+    return csv_rows(path, Dialect())
 
 
 def _parquet_rows(path: Path) -> Iterator[RawRow]:

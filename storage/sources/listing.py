@@ -23,7 +23,7 @@ def listed(path: Path, fits: Callable[[Path], bool]) -> list[Path]:
         if fits(each) and (hidden or not any(part.startswith(".") for part in each.relative_to(above).parts))
     )
     if not found:
-        raise ValueError(f"nothing matches {path}")
+        raise ValueError(f"nothing matches {path}; correct `path`")
     return found
 
 

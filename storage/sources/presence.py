@@ -15,13 +15,11 @@ def check_presence(config: SourceConfig) -> None:
     """Raises ValueError for a source that is not there or may not be read."""
     for file in config.files:
         if not config.fits(file):
-            raise ValueError(f"source {config.label}: there is no {config.what} {file}; correct `path`")
+            raise ValueError(f"there is no {config.what} {file}; correct `path`")
         if not os.access(file, os.R_OK):
-            raise ValueError(f"source {config.label}: {file} may not be read; change its permissions")
+            raise ValueError(f"{file} may not be read; change its permissions")
         if not (folder := config.image_folder(file)).is_dir():
-            raise ValueError(
-                f"source {config.label}: there is no folder {folder}; correct `base`, where image paths start"
-            )
+            raise ValueError(f"there is no folder {folder}; correct `base`, where image paths start")
 
 
 def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[RawRow]) -> None:
@@ -55,7 +53,7 @@ def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[R
             near = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise ValueError(
-                f"no row of source {config.label} has the column {column} that `columns.{use}` names: "
+                f"no row has the column {column} that `columns.{use}` names: "
                 f"{hint}It has {', '.join(present)}{_how_to_do_without(columns, column, use)}"
             )
 

@@ -29,7 +29,7 @@ class RowFilter:
         self._types = _column_types(rows, typed=typed)
         if len({name.lower() for name in self._types}) < len(self._types):
             raise ValueError(
-                f"where: source {source} has columns that differ in upper and lower case only, which SQL cannot tell "
+                f"where: the source has columns that differ in upper and lower case only, which SQL cannot tell "
                 f"apart: {', '.join(self._types)}"
             )
         self._connection = duckdb.connect(
@@ -61,7 +61,7 @@ class RowFilter:
         except (duckdb.Error, ValueError, TypeError, OverflowError) as error:
             first_line = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"where: {self._expression!r} cannot be asked of source {self._source}: {first_line} "
+                f"where: {self._expression!r} cannot be asked: {first_line} "
                 f"(its columns are {', '.join(self._types) or 'none'})"
             ) from error
 

@@ -8,6 +8,7 @@ from pairloom.storage.digest import digest
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
 from pairloom.storage.sources.config import FolderSource, SourceConfig
+from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.source_row import RejectedRow, RejectedRowError, SourceRow
@@ -37,7 +38,8 @@ class RowReader:
         self._kept = columns.kept
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
-        self._text_columns = ["text"] if folder else columns.texts
+        self._text_columns = _folder_texts(columns) if folder else columns.texts
+        self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
         self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
@@ -45,6 +47,8 @@ class RowReader:
         try:
             try:
                 values = raw.values()
+            except RejectedRowError:
+                raise
             except ValueError as error:
                 raise RejectedRowError(Reason.MALFORMED_ROW, str(error)) from error
             item_id = self._name(values, self._columns.id)
@@ -72,7 +76,10 @@ class RowReader:
             raise RejectedRowError(Reason.IMAGE_MISSING, f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
-            raise RejectedRowError(Reason.TEXT_EMPTY, f"no text in {', '.join(self._text_columns)}")
+            where = f"{', '.join(self._text_columns)}"
+            if self._sidecars:
+                where = f"{Path(image_path).with_suffix('.txt')}, expected beside the image"
+            raise RejectedRowError(Reason.TEXT_EMPTY, f"no text in {where}")
         group = self._name(values, self._columns.group)
         split = self._name(values, self._columns.split)
         if split is not None:
@@ -147,3 +154,8 @@ def _names(files: Sequence[Path]) -> dict[Path, str]:
     """The files by as much of their paths as tells them apart; a name may hold bytes that are not UTF-8."""
     above = os.path.commonpath([file.parent for file in files])
     return {file: str(file.relative_to(above)).encode(errors="backslashreplace").decode() for file in files}
+
+
+def _folder_texts(columns: ColumnsConfig) -> list[str]:
+    """What a folder gives, then the keys of a `.json` that the columns name."""
+    return ["text", *(column for column in columns.texts if column not in FOLDER_COLUMNS)]

@@ -2,17 +2,25 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pairloom.storage.sources.columns import ColumnsConfig
-from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig
-from pairloom.storage.sources.delimited import csv_rows
+from pairloom.storage.sources.config import (
+    CsvSource,
+    DelimitedSource,
+    FolderSource,
+    JsonlSource,
+    SourceConfig,
+    TsvSource,
+)
+from pairloom.storage.sources.delimited import Dialect, csv_rows
 from pairloom.storage.sources.folder import folder_rows
 from pairloom.storage.sources.jsonl import jsonl_rows
 from pairloom.storage.sources.presence import check_columns, check_presence
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.row_reader import RowReader
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
 
 if TYPE_CHECKING:
     from pairloom.storage.sources.row_filter import RowFilter
@@ -23,41 +31,67 @@ _ROWS_PER_BATCH = 1_000
 def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[SourceRow | RejectedRow]:
     """Every row of a source, in its order, none left out.
 
-    Raises ValueError, before the first row, for a source that is not there, for columns that none of its rows has, and
-    for a `where` that cannot be evaluated.
+    Raises UnreadableSourceError, before the first row, for a source that is not there or is of another kind, for
+    columns that none of its rows has, and for a `where` that cannot be evaluated; later, where it can't be read on.
     """
     columns = config.columns_over(columns)
-    check_presence(config)
-    check_columns(config, columns, raw_rows(config))
-    keep = None
-    if config.where is not None:
-        # DuckDB, for sources that are filtered.
-        from pairloom.storage.sources.row_filter import RowFilter
+    try:
+        check_presence(config)
+        for file in config.files:
+            next(file_rows(config, file), None)  # what is wrong with a header is told before any row is taken
+        check_columns(config, columns, raw_rows(config))
+        keep = None
+        if config.where is not None:
+            # DuckDB, for sources that are filtered.
+            from pairloom.storage.sources.row_filter import RowFilter
 
-        typed = not isinstance(config, CsvSource)
-        keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
+            typed = not isinstance(config, DelimitedSource)
+            keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
+    except (ValueError, OSError) as error:
+        raise UnreadableSourceError(f"source {config.label}: {error}") from error
     return _rows(config, columns, keep)
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
     """The rows of a source as its kind lists them, file by file."""
-    files = config.files
+    return itertools.chain.from_iterable(file_rows(config, file) for file in config.files)
+
+
+def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
+    """The rows of one of a source's files."""
     match config:
         case JsonlSource():
-            return itertools.chain.from_iterable(jsonl_rows(file) for file in files)
-        case CsvSource():
-            return itertools.chain.from_iterable(csv_rows(file, config.delimiter) for file in files)
+            return jsonl_rows(file, config.encoding)
+        case CsvSource() | TsvSource():
+            return csv_rows(file, Dialect(config.delimiter, config.quote, config.encoding))
         case FolderSource():
-            return itertools.chain.from_iterable(folder_rows(file) for file in files)
+            return folder_rows(file, config.text_from, config.encoding)
 
 
 def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
     reader = RowReader(config, columns)
-    rows = raw_rows(config)
-    while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
-        kept = None if keep is None else keep.kept(list(_values(batch)))
-        for place, raw in enumerate(batch):
-            yield reader.read(raw, filtered=kept is not None and place not in kept)
+    try:
+        for batch in _batches(raw_rows(config)):
+            kept = None if keep is None else keep.kept(list(_values(batch)))
+            for place, raw in enumerate(batch):
+                yield reader.read(raw, filtered=kept is not None and place not in kept)
+    except (ValueError, OSError) as error:
+        raise UnreadableSourceError(f"source {config.label}: {error}") from error
+
+
+def _batches(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
+    """Lists of rows; what stands before the place where a source can't be read on is not lost."""
+    batch: list[RawRow] = []
+    try:
+        for raw in rows:
+            batch.append(raw)
+            if len(batch) == _ROWS_PER_BATCH:
+                yield batch
+                batch = []
+    except (ValueError, OSError):
+        yield batch
+        raise
+    yield batch
 
 
 def _values(rows: Iterable[RawRow]) -> Iterator[Values]:

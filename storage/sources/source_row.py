@@ -53,7 +53,11 @@ class RejectedRow:
         return self.reason.outcome
 
 
-class RejectedRowError(Exception):
+class UnreadableSourceError(ValueError):
+    """Raised where a source as a whole, or what is left of it, can't be read; the others can."""
+
+
+class RejectedRowError(ValueError):
     """Raised where a row turns out to be none."""
 
     def __init__(self, reason: Reason, message: str) -> None:

@@ -32,6 +32,8 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Share of the groups that are held back as test items, where the source names no split."""
     max_removed: float = Field(default=0.2, ge=0, le=1)
     """Where a larger share of a source's items would leave in one night, they stay until `--accept-removals`."""
+    max_rejected: float = Field(default=0.5, ge=0, le=1)
+    """Where a larger share of all rows seen is quarantined, the night is held: what is served stays."""
 
     @property
     def limits(self) -> Limits:

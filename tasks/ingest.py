@@ -23,7 +23,7 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
         lambda seen: report_progress("ingest", seen),
         since=released_snapshot(pipeline, corpus),
     )
-    rejected = tuple(RejectedRows(corpus, snapshot).counts())
+    rejected = tuple(RejectedRows(corpus, snapshot).counts(pipeline.sources))
     return SnapshotRef(
         number=snapshot.number,
         digest=snapshot.digest,

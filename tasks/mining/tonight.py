@@ -74,9 +74,9 @@ def too_few(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, training: in
     """Why nothing can be learned from so few items for training: which are in other splits, which rows are no items."""
     others = snapshot.rows - training
     elsewhere = f"; {others:,} more in other splits" if others else ""
-    rejected = explained(RejectedRows(corpus, snapshot).counts(), seen=0)
+    rejected = explained(RejectedRows(corpus, snapshot).counts(pipeline.sources), seen=0)
     why = f": {rejected}" if rejected else ""
-    return f"pipeline {pipeline.name!r} has {training} items for training{elsewhere}, at least 2 are needed{why}"
+    return f"pipeline {pipeline.name!r} has too few items for training ({training} of at least 2){elsewhere}{why}"
 
 
 def hard_negatives(

@@ -53,7 +53,7 @@ class Ingest:
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
             for source in sources:
-                found.read(read_source(source, columns), progress)
+                found.read(read_source(source, columns, self.config.texts), progress)
             if not (mistaken := found.decode_late()):
                 break
             # Files that changed since they were listed: rare, and nothing is published yet.

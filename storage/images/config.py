@@ -1,11 +1,13 @@
 """What `ingest:` of a pipeline says."""
 
 import json
+from typing import Literal
 
 from PIL import __version__ as pillow
 from pydantic import BaseModel, Field
 
 from pairloom.storage.images.limits import Limits
+from pairloom.storage.sources.text_rules import TextRules
 
 
 class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -17,6 +19,19 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Images with a shorter side than this are filtered."""
     max_pixels: int = Field(default=64_000_000, ge=1)
     """Images whose header promises more pixels are quarantined without being decoded."""
+    max_aspect: float | None = Field(default=None, ge=1)
+    """Images whose longer side is more than this many times the shorter one are filtered."""
+    texts: TextRules = TextRules()
+    """Which texts are none."""
+    max_per_text: int | None = Field(default=None, ge=1)
+    """Most items with the same first text: the first ones in source order stay, later rows are filtered."""
+    max_per_domain: int | None = Field(default=None, ge=1)
+    """Most items with images of the same domain, where rows name addresses."""
+    near_duplicates: Literal["keep", "merge", "drop"] = "keep"
+    """What becomes of a picture that resembles an earlier one: it stays an item, its texts go to that one's item, or it
+    goes. What resembles one another is in one split then."""
+    near_duplicate_bits: int = Field(default=4, ge=0, le=8)
+    """How many of 64 bits the perceptual hashes of near-duplicates may differ in."""
     workers: int | None = Field(default=None, ge=1)
     """Decoding processes; without it one per CPU this process may use."""
     timeout_seconds: float = Field(default=20.0, gt=0)
@@ -38,7 +53,7 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     @property
     def limits(self) -> Limits:
         """What a single image is measured against."""
-        return Limits(self.max_side, self.min_side, self.max_pixels)
+        return Limits(self.max_side, self.min_side, self.max_pixels, self.max_aspect)
 
     @property
     def decided_by(self) -> str:

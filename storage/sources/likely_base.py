@@ -10,7 +10,7 @@ _FOLDERS = 200
 
 
 def likely_base(folder: Path, image_paths: Sequence[str]) -> Path | None:
-    """A folder near `folder` that holds most of `image_paths`: above it, in it or beside it; None where there is none."""
+    """A folder above, in or beside `folder` that holds most of `image_paths`; None where there is none."""
     # Strangers' text: a path that leaves its folder tells nothing.
     relative = [
         path

@@ -13,15 +13,19 @@ from pairloom.storage.sources.presence import check_columns, check_presence
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.row_reader import RowReader
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.sources.text_rules import TextRules
 
 if TYPE_CHECKING:
     from pairloom.storage.sources.row_filter import RowFilter
 
 _ROWS_PER_BATCH = 1_000
+_DEFAULT_RULES = TextRules()
 
 
-def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[SourceRow | RejectedRow]:
-    """Every row of a source, in its order, none left out.
+def read_source(
+    config: SourceConfig, columns: ColumnsConfig, rules: TextRules = _DEFAULT_RULES
+) -> Iterator[SourceRow | RejectedRow]:
+    """Every row of a source, in its order, none left out. `rules` say which texts are none.
 
     Raises ValueError, before the first row, for a source that is not there, for columns that none of its rows has, and
     for a `where` that cannot be evaluated.
@@ -35,7 +39,7 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
 
         typed = not isinstance(config, CsvSource)
         keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
-    return _rows(config, columns, keep)
+    return _rows(config, RowReader(config, columns, rules), keep)
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
@@ -49,8 +53,7 @@ def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
             return folder_rows(config.path)
 
 
-def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
-    reader = RowReader(config, columns)
+def _rows(config: SourceConfig, reader: RowReader, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
     rows = raw_rows(config)
     while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
         kept = None if keep is None else keep.kept(list(_values(batch)))

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
+from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
 
@@ -28,6 +29,8 @@ class Night(BaseModel, frozen=True):
     """The pairs mined tonight; for the report."""
     trained: str | None = Field(default=None, exclude=True)
     """The model trained tonight, released or not; for the report."""
+    rejected: tuple[ReasonCount, ...] = Field(default=(), exclude=True)
+    """Tonight's rows that are no items, by reason; for people."""
     seconds: dict[str, float]
 
     @classmethod
@@ -42,9 +45,7 @@ class Night(BaseModel, frozen=True):
         seconds: dict[str, float],
     ) -> Self:
         """A night that came to its end, whatever that was."""
-        held = verdict is not None and not verdict.passed
-        served = release.rows if release else plan.champion_rows
-        counted = ("seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held")
+        held = plan.rows_held or (verdict is not None and not verdict.passed)
         reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
         return cls(
             pipeline=pipeline.name,
@@ -52,25 +53,34 @@ class Night(BaseModel, frozen=True):
             release=release.number if release else plan.champion,
             model_id=release.model_id if release else plan.champion_model,
             reason="; ".join(reasons),
-            rows={**{name: snapshot.rows_seen[name] for name in counted}, "served": served},
+            rows=_rows(snapshot, release.rows if release else plan.champion_rows),
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,
             comparisons=verdict.comparisons if verdict else (),
             pairs_id=pairs.pairs_id if pairs else None,
             trained=verdict.model_id if verdict else None,
+            rejected=snapshot.rejected,
             seconds=seconds,
         )
 
     @classmethod
-    def failed(cls, pipeline: str | None, reason: str) -> Self:
-        """A night that did not come to its end."""
+    def failed(cls, pipeline: str | None, reason: str, snapshot: SnapshotRef | None = None) -> Self:
+        """A night that did not come to its end; `snapshot` is what its ingest left, where it came so far."""
         return cls(
             pipeline=pipeline or "",
             outcome="failed",
             release=None,
             model_id=None,
             reason=reason,
-            rows={},
+            rows=_rows(snapshot) if snapshot else {},
             metrics={},
             seconds={},
         )
+
+
+_COUNTED = ("seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held")
+
+
+def _rows(snapshot: SnapshotRef, served: int | None = None) -> dict[str, int]:
+    counts = {name: snapshot.rows_seen[name] for name in _COUNTED}
+    return counts if served is None else {**counts, "served": served}

@@ -57,7 +57,7 @@ class Ingest:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
             for source in sources:
                 try:
-                    found.read(read_source(source, columns), progress)
+                    found.read(read_source(source, columns, self.config.texts), progress)
                 except UnreadableSourceError as error:
                     found.hold(source, str(error))
             if len(found.unreadable) == len(sources):

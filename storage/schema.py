@@ -76,6 +76,24 @@ IMAGE_FILES = pa.schema(
 )
 """What became of each image, by its place and version: an image, or why there is none."""
 
+NEAR_HASHES = pa.schema(
+    [
+        pa.field("first", pa.uint64(), nullable=False),
+        pa.field("second", pa.uint64(), nullable=False),
+        pa.field("bits", pa.int8(), nullable=False),
+    ]
+)
+"""Perceptual hashes that differ in at most `bits` bits; each that was compared is a pair with itself."""
+
+NEAR_PICTURES = pa.schema(
+    [
+        pa.field("first", pa.string(), nullable=False),
+        pa.field("second", pa.string(), nullable=False),
+        pa.field("same", pa.bool_(), nullable=False),
+    ]
+)
+"""Pictures that were compared, by digests of what is stored of them, and whether they are the same to the eye."""
+
 PAIRS = pa.schema(
     [
         pa.field("anchor", pa.string(), nullable=False),

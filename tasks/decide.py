@@ -15,25 +15,26 @@ from pairloom.tasks.stage import stage
 
 @stage()
 def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
-    """Tonight's plan. Raises RuntimeError where the corpus is empty."""
-    if snapshot.rows == 0:
-        raise RuntimeError(
-            f"pipeline {pipeline.name!r} has no items: of {snapshot.rows_seen.get('seen', 0)} rows seen none was "
-            f"ingested; the reasons are in {pipeline.folder / 'quarantine'}"
-        )
+    """Tonight's plan. Raises RuntimeError where the corpus is empty though its rows are believed."""
     release = release_log(pipeline.folder).current()
+    if snapshot.rows == 0 and not snapshot.rows_held:
+        seen = snapshot.rows_seen.get("seen", 0)
+        why = snapshot.explained or (f"{snapshot.rows_seen['filtered']} filtered" if seen else "the sources are empty")
+        raise RuntimeError(f"pipeline {pipeline.name!r} has no items: of {seen:,} rows none became one: {why}")
     shaped = training_digest(pipeline)
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
     reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
     served = release is not None and release.snapshot_digest == snapshot.digest
-    if reason and served and verdict and not verdict.passed:
+    if snapshot.rows_held:
+        reason, why = "", snapshot.rows_held
+    elif reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
     else:
         why = "nothing new"
     return Plan(
-        action="retrain" if reason else "nothing" if served else "embed",
-        reason=reason or (why if served else "new rows, too few to retrain"),
+        action="retrain" if reason else "nothing" if served or snapshot.rows_held else "embed",
+        reason=reason or (why if served or snapshot.rows_held else "new rows, too few to retrain"),
         run_id=run_id,
         training_digest=shaped,
         snapshot=snapshot.number,
@@ -42,7 +43,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
         champion_intervals=release.intervals if release else {},
-        brings_rows=release is not None and not served,
+        brings_rows=release is not None and not served and not snapshot.rows_held,
+        rows_held=bool(snapshot.rows_held),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.files import DamagedError
 from pairloom.storage.ingest import Ingest
+from pairloom.storage.quarantine import RejectedRows, too_many
 from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import SnapshotRef
@@ -22,12 +23,15 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
         lambda seen: report_progress("ingest", seen),
         since=released_snapshot(pipeline, corpus),
     )
+    rejected = tuple(RejectedRows(corpus, snapshot).counts(pipeline.sources))
     return SnapshotRef(
         number=snapshot.number,
         digest=snapshot.digest,
         rows=snapshot.rows,
         rows_seen=asdict(counts),
         removals_held=run.warnings,
+        rejected=rejected,
+        rows_held=too_many(rejected, counts.seen, pipeline.ingest.max_rejected),
     )
 
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from pairloom.storage.quarantine import ReasonCount, explained
+
 
 class Ref(BaseModel, frozen=True, extra="forbid"):
     """Base of all refs: they travel as JSON between processes and machines."""
@@ -23,12 +25,21 @@ class SnapshotRef(Ref):
     rows_seen: dict[str, int]
     removals_held: tuple[str, ...] = ()
     """A sentence for each source whose items stay because too many would leave at once."""
+    rejected: tuple[ReasonCount, ...] = ()
+    """Tonight's rows that are no items, by reason; not those that `where` leaves out."""
+    rows_held: str = ""
+    """Why tonight's rows are not believed; empty where they are."""
 
     @property
     def summary(self) -> str:
         """Rows that came, what they changed, items there are."""
         changes = [f"{self.rows_seen.get(name, 0):,} {name}" for name in ("new", "updated", "removed")]
         return f"{', '.join(changes)}, of {self.rows_seen['seen']:,} rows; {self.rows:,} items"
+
+    @property
+    def explained(self) -> str:
+        """Why rows are no items, in a sentence; empty where all are, or are duplicates."""
+        return explained(self.rejected, self.rows_seen.get("seen", 0))
 
 
 class Plan(Ref):
@@ -48,7 +59,9 @@ class Plan(Ref):
     champion_metrics: dict[str, float]
     champion_intervals: dict[str, tuple[float, float]] = {}
     brings_rows: bool
-    """Whether a release stands that does not serve this snapshot."""
+    """Whether a release stands that does not serve this snapshot, and is to."""
+    rows_held: bool = False
+    """Whether tonight's rows are not believed, so that nothing follows from them."""
 
     @property
     def summary(self) -> str:

@@ -27,6 +27,7 @@ class Listener(Protocol):
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
+_refs: ContextVar[dict[str, Any] | None] = ContextVar("refs", default=None)
 _logged: dict[str, float] = {}
 _standing: "list[Standing]" = []
 
@@ -58,6 +59,13 @@ def clock() -> dict[str, float]:
     seconds: dict[str, float] = {}
     _seconds.set(seconds)
     return seconds
+
+
+def refs() -> dict[str, Any]:
+    """A fresh record that every stage called from here on leaves its last ref in, by name: what a failed night has."""
+    left: dict[str, Any] = {}
+    _refs.set(left)
+    return left
 
 
 @contextmanager
@@ -112,6 +120,8 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
                     from pairloom.tasks.prefect_task import prefect_task
 
                     result = prefect_task(function, retries)(*args, **kwargs)
+            if (left := _refs.get()) is not None:
+                left[name] = result
             report_end(name, result.summary, time.monotonic() - started)
             return result
 

@@ -25,7 +25,11 @@ def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[
         reason = str(error) or type(error).__name__
         if failed:
             failed(reason)
-        typer.echo(f"error: {reason}", err=True)
+        from pairloom.flows.show.visible import visible
+
+        # A file may hold several faults, one a line; what they quote is a stranger's text.
+        said = "\n".join(visible(line) for line in reason.split("\n"))
+        typer.echo(f"error: {said}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 
 

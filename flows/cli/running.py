@@ -41,10 +41,13 @@ def run(
     from pairloom.flows.nightly import nightly
     from pairloom.flows.outcome import Night
     from pairloom.flows.show.console import show_night
+    from pairloom.tasks.stage import refs
+
+    left = refs()
 
     def failed(reason: str) -> None:
         if json_:
-            print_json(Night.failed(name, reason).model_dump())
+            print_json(Night.failed(name, reason, left.get("ingest")).model_dump())
 
     with errors_in_one_line(failed):
         pipeline = writable(chosen_pipeline(name, file, root, set_))
@@ -71,7 +74,8 @@ def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> N
     with errors_in_one_line():
         ref = run_here(getattr(stages, stage), pipeline(), quiet=json_)
     answer(json_, ref.model_dump(), lambda: show_ref(stage, ref))
-    raise typer.Exit(HELD if stage == "evaluate" and not ref.passed else 0)
+    held = (stage == "evaluate" and not ref.passed) or (stage == "ingest" and ref.rows_held)
+    raise typer.Exit(HELD if held else 0)
 
 
 @app.command()

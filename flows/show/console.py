@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from pairloom.flows.show.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
+from pairloom.flows.show.visible import visible
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
     from pairloom.models.towers.word_vectors import Answer
     from pairloom.search.classify import Classified
     from pairloom.search.query import SearchResult
+    from pairloom.storage.quarantine import ReasonCount
     from pairloom.storage.releases import Release
     from pairloom.tasks.evaluation.scoring import Scores
 
@@ -29,19 +32,32 @@ def show_night(night: "Night") -> None:
     """How a night ended."""
     colour = {"released": "green", "held": "yellow", "unchanged": "cyan"}.get(night.outcome, "red")
     release = f" · release {night.release}" if night.release else ""
-    out.print(Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
+    out.print(
+        Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {visible(night.reason)}")
+    )
     out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
+    show_rejected(night.rejected)
     show_metrics(night.metrics, night.intervals)
     for comparison in night.comparisons:
         out.print(Text(f"         {comparison}"))
     out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
 
 
+def show_rejected(counts: Sequence["ReasonCount"]) -> None:
+    """Why rows are no items, beside duplicates, and what usually helps against the most frequent fault."""
+    if rejected := [each for each in counts if each.outcome != "duplicate"]:
+        out.print(Text("rejected " + " · ".join(f"{each.rows:,} {each.reason}" for each in rejected)))
+        if rejected[0].outcome == "quarantined":
+            said = f"e.g. {visible(rejected[0].example)}\n{rejected[0].remedy} All of them: pairloom quarantine"
+            out.print(Padding(Text(said, overflow="fold"), (0, 0, 0, 9), expand=False))
+
+
 def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
-    found = ref.model_dump()
-    facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None)}
+    found = ref.model_dump(exclude={"rejected"})
+    facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None, "")}
     out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+    show_rejected(getattr(ref, "rejected", ()))
     for metrics, intervals in zip(MEASURED[::2], MEASURED[1::2], strict=True):
         if found.get(metrics):
             out.print(Text(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
@@ -152,4 +168,4 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         shown = ", ".join(_short(each) for each in value[:6])
         return f"{shown}, … ({len(value)})" if len(value) > 6 else shown
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else visible(str(value))

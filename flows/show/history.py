@@ -4,19 +4,25 @@ from pathlib import Path
 from typing import Any
 
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.quarantine import RejectedRows
 from pairloom.storage.releases import release_log
 
 
 def pipeline_status(folder: Path) -> dict[str, Any]:
-    """One pipeline's state: its corpus, its release, what the release does not serve yet."""
-    snapshot = Corpus(folder).current()
+    """One pipeline's state: its corpus, what was rejected beside it, its release, what that does not serve yet."""
+    corpus = Corpus(folder)
+    snapshot = corpus.current()
+    rejected = RejectedRows(corpus, snapshot).counts()
     release = release_log(folder).current()
     return {
         "pipeline": folder.name,
         "folder": str(folder),
         "snapshot": snapshot.number,
         "items": snapshot.rows,
-        "rejected": sum(part.rows for part in snapshot.quarantine),
+        "duplicates": sum(each.rows for each in rejected if each.outcome == "duplicate"),
+        "filtered": sum(each.rows for each in rejected if each.outcome == "filtered"),
+        "quarantined": sum(each.rows for each in rejected if each.outcome == "quarantined"),
+        "reasons": {each.reason: each.rows for each in rejected},
         "release": release.number if release else None,
         "model_id": release.model_id if release else None,
         "served": release.rows if release else 0,

@@ -4,10 +4,12 @@ import html
 import string
 from collections.abc import Sequence
 
+from pairloom.flows.show.visible import visible
+
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no markup, no link, no HTML."""
-    flat = html.escape(" ".join(text.split()), quote=False)
+    """Text that Markdown shows as it is, on one line: no markup, no link, no HTML, no control characters."""
+    flat = html.escape(visible(" ".join(text.split())), quote=False)
     return "".join(f"\\{char}" if char in string.punctuation and char not in "&;" else char for char in flat)
 
 

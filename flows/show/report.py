@@ -15,6 +15,7 @@ from pairloom.search.query import Query, SearchResult, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_picture, data_uri
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
 
 QUERIES = 6
@@ -63,6 +64,9 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     model = f" · model `{night.model_id}`" if night.model_id else ""
     lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]
     lines += table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
+    lines += table(
+        "rejected", ["outcome", "rows", "for example", "what helps"], [_reason(each) for each in night.rejected]
+    )
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
     if answers:
@@ -80,6 +84,10 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
 def _best(result: SearchResult) -> list[str]:
     hit = result.hits[0] if result.hits else None
     return [hit.texts[0] if hit.texts else hit.item_id, f"{hit.score:.3f}"] if hit else ["–", "–"]
+
+
+def _reason(each: ReasonCount) -> list[str]:
+    return [each.reason, each.outcome, f"{each.rows:,}", each.example, each.remedy]
 
 
 def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -1,12 +1,14 @@
 """What `ingest:` of a pipeline says."""
 
 import json
+from typing import Literal
 
 from PIL import __version__ as pillow
 from pydantic import BaseModel, Field
 
 from pairloom.storage.images.formats import RULES, heif_version
 from pairloom.storage.images.limits import Limits
+from pairloom.storage.sources.text_rules import TextRules
 
 
 class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -18,6 +20,19 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Images with a shorter side than this are filtered."""
     max_pixels: int = Field(default=64_000_000, ge=1)
     """Images whose header promises more pixels are quarantined without being decoded."""
+    max_aspect: float | None = Field(default=None, ge=1)
+    """Images whose longer side is more than this many times the shorter one are filtered."""
+    texts: TextRules = TextRules()
+    """Which texts are none."""
+    max_per_text: int | None = Field(default=None, ge=1)
+    """Most items with the same first text: the first ones in source order stay, later rows are filtered."""
+    max_per_domain: int | None = Field(default=None, ge=1)
+    """Most items with images of the same domain, where rows name addresses."""
+    near_duplicates: Literal["keep", "merge", "drop"] = "keep"
+    """What becomes of a picture that resembles an earlier one: it stays an item, its texts go to that one's item, or it
+    goes. What resembles one another is in one split then."""
+    near_duplicate_bits: int = Field(default=4, ge=0, le=8)
+    """How many of 64 bits the perceptual hashes of near-duplicates may differ in."""
     workers: int | None = Field(default=None, ge=1)
     """Decoding processes; without it one per CPU this process may use."""
     timeout_seconds: float = Field(default=20.0, gt=0)
@@ -33,11 +48,13 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Share of the groups that are held back as test items, where the source names no split."""
     max_removed: float = Field(default=0.2, ge=0, le=1)
     """Where a larger share of a source's items would leave in one night, they stay until `--accept-removals`."""
+    max_rejected: float = Field(default=0.5, ge=0, le=1)
+    """Where a larger share of all rows seen is quarantined, the night is held: what is served stays."""
 
     @property
     def limits(self) -> Limits:
         """What a single image is measured against."""
-        return Limits(self.max_side, self.min_side, self.max_pixels)
+        return Limits(self.max_side, self.min_side, self.max_pixels, self.max_aspect)
 
     @property
     def decided_by(self) -> str:

@@ -10,3 +10,5 @@ class Limits:
     max_side: int
     min_side: int
     max_pixels: int
+    max_aspect: float | None = None
+    """How many times its shorter side the longer one may be; not looked at by the children."""

@@ -99,6 +99,9 @@ def misfit(picture: Picture, limits: Limits) -> RejectedImage | None:
         )
     if min(width, height) < limits.min_side:
         return RejectedImage(Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}")
+    if limits.max_aspect is not None and max(width, height) > limits.max_aspect * min(width, height):
+        aspect = f"one side is more than {limits.max_aspect:g} times the other"
+        return RejectedImage(Reason.IMAGE_TOO_LONG, f"{width} x {height} pixels: {aspect}")
     return None
 
 

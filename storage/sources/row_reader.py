@@ -12,6 +12,10 @@ from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.source_row import RejectedRow, RejectedRowError, SourceRow
+from pairloom.storage.sources.text_rules import TextRules
+
+_SHOWN = 100
+"""Most characters of a refused text that are quoted."""
 
 _SPLITS = {
     "train": "train",
@@ -27,7 +31,7 @@ _SPLITS = {
 class RowReader:
     """Understands the rows of one source."""
 
-    def __init__(self, config: SourceConfig, columns: ColumnsConfig) -> None:
+    def __init__(self, config: SourceConfig, columns: ColumnsConfig, rules: TextRules) -> None:
         self._config = config
         self._source = config.label
         files = config.files
@@ -36,6 +40,7 @@ class RowReader:
         self._where = config.where
         self._columns = columns
         self._kept = columns.kept
+        self._rules = rules
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
         self._text_columns = _folder_texts(columns) if folder else columns.texts
@@ -136,7 +141,13 @@ class RowReader:
                 text = "" if each is None else str(each).strip()
                 if text:
                     found[text] = None
-        return tuple(found)
+        refused = {text: reason for text in found if (reason := self._rules.refusal(text))}
+        if found and len(refused) == len(found):
+            text, reason = next(iter(refused.items()))
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
+            others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+            raise RejectedRowError(reason, f"{shown!r} is refused as {reason}{others}")
+        return tuple(text for text in found if text not in refused)
 
 
 def _metadata(name: str, kept: KeptColumn | None, values: Values) -> Metadata:

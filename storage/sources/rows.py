@@ -21,15 +21,19 @@ from pairloom.storage.sources.presence import check_columns, check_presence
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.row_reader import RowReader
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
+from pairloom.storage.sources.text_rules import TextRules
 
 if TYPE_CHECKING:
     from pairloom.storage.sources.row_filter import RowFilter
 
 _ROWS_PER_BATCH = 1_000
+_DEFAULT_RULES = TextRules()
 
 
-def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[SourceRow | RejectedRow]:
-    """Every row of a source, in its order, none left out.
+def read_source(
+    config: SourceConfig, columns: ColumnsConfig, rules: TextRules = _DEFAULT_RULES
+) -> Iterator[SourceRow | RejectedRow]:
+    """Every row of a source, in its order, none left out. `rules` say which texts are none.
 
     Raises UnreadableSourceError, before the first row, for a source that is not there or is of another kind, for
     columns that none of its rows has, and for a `where` that cannot be evaluated; later, where it can't be read on.
@@ -49,7 +53,7 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
             keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
-    return _rows(config, columns, keep)
+    return _rows(config, RowReader(config, columns, rules), keep)
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
@@ -68,8 +72,7 @@ def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
             return folder_rows(file, config.text_from, config.encoding)
 
 
-def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
-    reader = RowReader(config, columns)
+def _rows(config: SourceConfig, reader: RowReader, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
     try:
         for batch in _batches(raw_rows(config)):
             kept = None if keep is None else keep.kept(list(_values(batch)))

@@ -14,6 +14,8 @@ from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.negatives import Negatives, mine_negatives
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.ingestion.splits import MIN_TRAINING_ITEMS
+from pairloom.storage.quarantine import RejectedRows, explained
 from pairloom.storage.schema import PAIRS
 from pairloom.tasks.items import read_items
 from pairloom.tasks.mining.audit import audit
@@ -43,12 +45,12 @@ class MinedPairs:
 def mined_pairs(pipeline: Pipeline, model_id: str | None, snapshot: Snapshot) -> MinedPairs:
     """All pairs for training on a snapshot. Without a champion (`model_id`) the negatives are lexical.
 
-    Raises ValueError where no item is for training.
+    Raises ValueError where fewer than two items are for training.
     """
     corpus = Corpus(pipeline.folder)
     items = read_items(corpus, snapshot, "train")
-    if not items.item_ids:
-        raise ValueError(f"pipeline {pipeline.name!r} has no training items: every item is in another split")
+    if len(items.item_ids) < MIN_TRAINING_ITEMS:
+        raise ValueError(too_few(pipeline, corpus, snapshot, len(items.item_ids)))
     report_progress("mine", 0, 1, f"{len(items.item_ids):,} items")
     given = read_given(pipeline.pairs, corpus, snapshot)
     near = near_duplicate_edges(corpus, snapshot, "train", pipeline.mining.near_duplicate_bits)
@@ -66,6 +68,15 @@ def mined_pairs(pipeline: Pipeline, model_id: str | None, snapshot: Snapshot) ->
     found = audit(pa.concat_tables(tables), items, negatives)
     found |= {"negatives_from": model_id or "texts", "given": given.report, "distances": len(tables[-1])}
     return MinedPairs(tables, found)
+
+
+def too_few(pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, training: int) -> str:
+    """Why nothing can be learned from so few items for training: which are in other splits, which rows are no items."""
+    others = snapshot.rows - training
+    elsewhere = f"; {others:,} more in other splits" if others else ""
+    rejected = explained(RejectedRows(corpus, snapshot).counts(pipeline.sources), seen=0)
+    why = f": {rejected}" if rejected else ""
+    return f"pipeline {pipeline.name!r} has too few items for training ({training} of at least 2){elsewhere}{why}"
 
 
 def hard_negatives(

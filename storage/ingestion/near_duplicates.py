@@ -1,0 +1,168 @@
+"""Pictures that are almost the same: in source order, the first one stands for those that resemble it. Pure.
+
+A perceptual hash proposes, small colour pictures decide: the hash is blind to colour, and all flat pictures share one.
+What a picture follows depends on tonight's pictures and their order alone; what is known of earlier nights saves work.
+"""
+
+# N = pictures in source order, V = different hashes, Q = those not compared yet, M = pairs
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Thumbnails = npt.NDArray[np.uint8]
+Agree = Callable[[Indices, Indices], Mask]
+"""Which of the pairs of places (M,), (M,) show the same picture; asked once, for all pairs whose hashes are close."""
+
+THUMBNAIL = 32
+"""Side of the colour pictures that are compared, in pixels. At 16, drawn faces that smile and frown are alike."""
+MAX_DIFFERENCE = 7
+"""What two of them may differ by, of 255, in any colour, on average over any 3 x 3 pixels: what re-encoding does to
+single pixels cancels out there, what somebody drew anew does not (measured in docs/quarantine.md)."""
+CROWD = 16
+"""A picture is compared with at most so many earlier ones of one hash: flat pictures share theirs with thousands."""
+_AT_ONCE = 4_000_000
+"""Pairs of hashes compared at a time."""
+
+
+@dataclass(frozen=True)
+class CloseHashes:
+    """Hashes that were compared with one another, and which of them are close. May be kept, and may be lost."""
+
+    bits: int
+    """How many bits close hashes may differ in."""
+    hashes_V: Hashes
+    """Ascending."""
+    firsts_M: Hashes
+    """With `seconds_M` the pairs, each once, the smaller hash first."""
+    seconds_M: Hashes
+
+    @classmethod
+    def none(cls, bits: int) -> "CloseHashes":
+        """Before anything was compared."""
+        return cls(bits, *(np.empty(0, np.uint64) for _ in range(3)))
+
+    def with_hashes(self, hashes_N: Hashes) -> "CloseHashes":
+        """The same for exactly these hashes; those that weren't compared yet are compared with all others."""
+        wanted_V = np.unique(hashes_N)
+        kept_M = np.isin(self.firsts_M, wanted_V) & np.isin(self.seconds_M, wanted_V)
+        new_Q = np.flatnonzero(~np.isin(wanted_V, self.hashes_V, assume_unique=True))
+        found = [np.stack([self.firsts_M[kept_M], self.seconds_M[kept_M]], axis=1)]
+        found += [np.sort(wanted_V[pairs], axis=1) for pairs in _close_pairs(wanted_V, new_Q, self.bits)]
+        pairs = np.unique(np.concatenate(found), axis=0)
+        return CloseHashes(self.bits, wanted_V, pairs[:, 0], pairs[:, 1])
+
+
+def hash_values(perceptual_hashes: Sequence[str]) -> Hashes:
+    """Hashes as numbers (N,), of 16 hexadecimal digits each."""
+    return np.array([int(each, 16) for each in perceptual_hashes], np.uint64)
+
+
+def followed(hashes_N: Hashes, close: CloseHashes, agree: Agree) -> Indices:
+    """The place of the picture that each follows (N,), its own where it follows none.
+
+    A picture follows the first earlier one that it resembles and that follows none itself. `close` holds these hashes.
+    """
+    earlier_M, later_M = candidates(hashes_N, close)
+    agreed_M = agree(earlier_M, later_M) if len(earlier_M) else np.empty(0, bool)
+    followed_N = np.arange(len(hashes_N))
+    # By the later one, so that it is settled what the earlier one follows; then by the earlier one.
+    for earlier, later in zip(earlier_M[agreed_M].tolist(), later_M[agreed_M].tolist(), strict=True):
+        if followed_N[later] == later and followed_N[earlier] == earlier:
+            followed_N[later] = earlier
+    return followed_N
+
+
+def candidates(hashes_N: Hashes, close: CloseHashes) -> tuple[Indices, Indices]:
+    """Pairs of places (M,), (M,) whose hashes are close, the earlier one first, ordered by the later, then the earlier.
+
+    Of each hash at most the first `CROWD` pictures are candidates for those after them.
+    """
+    values_V, hash_N, counts_V = np.unique(hashes_N, return_inverse=True, return_counts=True)
+    # Pictures by hash, in source order; where those of each hash start.
+    order_N, starts_V = np.argsort(hash_N, kind="stable"), np.cumsum(counts_V) - counts_V
+    first_M, second_M = (np.searchsorted(values_V, each) for each in (close.firsts_M, close.seconds_M))
+    own_V = np.arange(len(values_V))
+    of_M, with_M = np.concatenate([own_V, first_M, second_M]), np.concatenate([own_V, second_M, first_M])
+    # A hash that one picture has, with itself, is no pair.
+    telling_M = (of_M != with_M) | (counts_V[of_M] > 1)
+    of_M, with_M = of_M[telling_M], with_M[telling_M]
+    pair_P, nth_P = _ranges(counts_V[of_M])
+    later_P = order_N[starts_V[of_M][pair_P] + nth_P]
+    row_M, nth_M = _ranges(np.minimum(counts_V[with_M], CROWD)[pair_P])
+    earlier_M, later_M = order_N[starts_V[with_M][pair_P][row_M] + nth_M], later_P[row_M]
+    right_M = earlier_M < later_M
+    earlier_M, later_M = earlier_M[right_M], later_M[right_M]
+    order_M = np.lexsort([earlier_M, later_M])
+    return earlier_M[order_M], later_M[order_M]
+
+
+def same_pictures(first_M: Thumbnails, second_M: Thumbnails) -> Mask:
+    """Which of the pairs of colour pictures (M, THUMBNAIL, THUMBNAIL, 3) are the same to the eye."""
+    padded_M = np.pad(first_M.astype(np.int16) - second_M, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    rows_M = padded_M[:, :-2] + padded_M[:, 1:-1] + padded_M[:, 2:]
+    sums_M = rows_M[:, :, :-2] + rows_M[:, :, 1:-1] + rows_M[:, :, 2:]
+    return np.asarray(np.abs(sums_M).reshape(len(sums_M), -1).max(axis=1, initial=0) <= 9 * MAX_DIFFERENCE)
+
+
+def joined_keys(keys: Sequence[str], followed_N: Indices) -> list[str]:
+    """The key that decides each picture's split, once whatever resembles one another has one key: the earliest's.
+
+    `keys` are those of their groups: a whole group comes along, so that no split holds a copy of what another holds.
+    """
+    root: dict[str, str] = {}
+
+    def of(key: str) -> str:
+        while (above := root.get(key, key)) != key:
+            root[key] = key = root.get(above, above)
+        return key
+
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    for place in np.flatnonzero(followed_N != np.arange(len(keys))).tolist():
+        ends = sorted({of(keys[place]), of(keys[followed_N[place]])}, key=first.__getitem__)
+        root.update(dict.fromkeys(ends[1:], ends[0]))
+    return [of(key) for key in keys]
+
+
+def _close_pairs(hashes_V: Hashes, new_Q: Indices, bits: int) -> Iterator[Indices]:
+    """Pairs of places (M, 2) of hashes that differ in at most `bits` bits, one of them new; some more than once.
+
+    Such hashes agree in at least one of `bits` + 1 bands (pigeonhole): only those that share one are compared.
+    """
+    new_V = np.zeros(len(hashes_V), bool)
+    new_V[new_Q] = True
+    edges = np.linspace(0, 64, bits + 2).astype(int)
+    for low, high in pairwise(edges.tolist()):
+        width = high - low
+        band_V = (hashes_V >> np.uint64(low)) & np.uint64((1 << width) - 1)
+        # Numbers of 16 bits are sorted by their digits, in linear time.
+        band_V = band_V.astype(np.uint16 if width <= 16 else np.uint64)
+        order_V = np.argsort(band_V, kind="stable")
+        sorted_V = band_V[order_V]
+        starts_Q = np.searchsorted(sorted_V, band_V[new_Q], "left")
+        counts_Q = np.searchsorted(sorted_V, band_V[new_Q], "right") - starts_Q
+        ends_Q = np.cumsum(counts_Q)
+        start = 0
+        while start < len(new_Q):
+            stop = max(start + 1, int(np.searchsorted(ends_Q, ends_Q[start] - counts_Q[start] + _AT_ONCE, "right")))
+            row_M, nth_M = _ranges(counts_Q[start:stop])
+            query_M = new_Q[start:stop][row_M]
+            other_M = order_V[starts_Q[start:stop][row_M] + nth_M]
+            # Of two new ones, each meets the other.
+            once_M = (other_M < query_M) | ~new_V[other_M]
+            query_M, other_M = query_M[once_M], other_M[once_M]
+            near_M = np.bitwise_count(hashes_V[query_M] ^ hashes_V[other_M]) <= bits
+            yield np.stack([query_M[near_M], other_M[near_M]], axis=1)
+            start = stop
+
+
+def _ranges(counts_M: Indices) -> tuple[Indices, Indices]:
+    """For counts 2, 0, 3: which count each unit is of (0, 0, 2, 2, 2), and which of its units it is (0, 1, 0, 1, 2)."""
+    row = np.repeat(np.arange(len(counts_M)), counts_M)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts_M) - counts_M, counts_M)

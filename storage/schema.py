@@ -75,6 +75,17 @@ IMAGE_FILES = pa.schema(
 )
 """What became of each image, by its place and version: an image, or why there is none."""
 
+ADDRESSES = pa.schema(
+    [
+        pa.field("address", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("last_modified", pa.string()),
+        pa.field("current", pa.bool_(), nullable=False),
+    ]
+)
+"""What was at each address when its bytes were last taken; `current`: nothing is known to differ by now."""
+
 PAIRS = pa.schema(
     [
         pa.field("anchor", pa.string(), nullable=False),

@@ -52,7 +52,16 @@ FORMATS = (
 )
 
 Reason = Literal[
-    "image-not-found", "image-unreadable", "image-too-large", "image-too-small", "image-timeout", "image-crashed"
+    "image-not-found",
+    "image-unreadable",
+    "image-too-large",
+    "image-too-small",
+    "image-timeout",
+    "image-crashed",
+    "image-not-fetched",
+    "image-changed",
+    "address-refused",
+    "robots-refused",
 ]
 
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})

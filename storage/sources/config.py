@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
+from pairloom.storage.fetching.config import FetchConfig
+
 
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     path: Path
@@ -26,6 +28,8 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 
 
 class _CaptionFile(_Source, frozen=True):
+    fetch: FetchConfig | None = None
+    """Fetches images whose column holds http(s) addresses, as this says; without it such rows are quarantined."""
     base: Path | None = None
     """Folder that image paths start from and may not leave; without it the caption file's."""
 

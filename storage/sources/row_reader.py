@@ -31,7 +31,8 @@ class RowReader:
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
         self._text_columns = ["text"] if folder else columns.texts
-        self._images = ImageFolder(config.image_folder)
+        fetch = None if isinstance(config, FolderSource) else config.fetch
+        self._images = ImageFolder(config.image_folder, fetch)
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
         item_id = image_path = None

@@ -35,8 +35,8 @@ class SourceRow:
 class RejectedRow:
     """One row that cannot: `quarantined`, or `filtered` by the source's `where`.
 
-    Reasons: malformed-row, id-missing, image-missing, image-not-found, image-outside-base, text-empty, split-unknown,
-    metadata-type; where.
+    Reasons: malformed-row, id-missing, image-missing, image-not-found, image-outside-base, address-refused, text-empty,
+    split-unknown, metadata-type; where.
     """
 
     source: str

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-Answer = Callable[["Handler"], None]
+Answer = Callable[["Handler"], object]
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (20, 16), form: str = "PNG") -> bytes:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def test_a_server_that_fails_for_ever_is_tried_a_few_times(server: PictureServer
 def test_a_server_that_fails_once_is_asked_again(server: PictureServer, headers: dict[str, str]) -> None:
     refusals = [429, 503]
     server.answers["/a.png"] = lambda asked: (
-        asked.reply(refusals.pop(), **headers) if refusals else asked.reply(200, PICTURE)
+        asked.reply(refusals.pop(), b"", **headers) if refusals else asked.reply(200, PICTURE)
     )
     assert isinstance(one(server.at("/a.png"), EAGER), Fetched)
     assert server.paths == ["/a.png"] * 3
@@ -138,13 +138,15 @@ def test_a_host_that_fails_again_and_again_is_left_alone(server: PictureServer) 
     assert len(server.asked) == 5
 
 
+def redirect(to: str, status: int = 302) -> Callable[[Handler], object]:
+    return lambda asked: asked.reply(status, b"there", Location=to)
+
+
 def test_redirects_are_followed_up_to_their_number(server: PictureServer) -> None:
     for number in range(6):
         to = f"/{number + 1}.png"
         status = (301, 302, 303, 307, 308)[number % 5]
-        server.answers[f"/{number}.png"] = lambda asked, to=to, status=status: asked.reply(
-            status, b"there", Location=to
-        )
+        server.answers[f"/{number}.png"] = redirect(to, status)
     server.answers["/6.png"] = PICTURE
     assert isinstance(one(server.at("/1.png")), Fetched)
     assert server.connections == 1
@@ -486,7 +488,7 @@ def test_no_redirect_to_a_hostile_address_is_followed(victim: PictureServer, nam
         to = [each for each in to if not {"\r", "\n"} & set(each)]
         assert len(to) >= 40
         for number, each in enumerate(to):
-            outside.answers[f"/{number}"] = lambda asked, each=each: asked.reply(302, Location=each)
+            outside.answers[f"/{number}"] = redirect(each)
         questions = [Question(outside.at(f"/{number}", "pictures.example")) for number in range(len(to))]
         answers = dict(fetch(questions, config))
         assert set(outside.answers) <= set(outside.paths)
@@ -627,7 +629,8 @@ def test_turns_are_taken_host_by_host_with_few_at_once() -> None:
                 turns.add_later(host, number, when=dice.randint(1, 40))
             else:
                 turns.add(host, number)
-        now, active, taken = 0.0, Counter[str](), []
+        now, active = 0.0, Counter[str]()
+        taken: list[int] = []
         while len(taken) < len(jobs) or active.total():
             if dice.random() < 0.6 and (turn := turns.take(now)):
                 host, number = turn

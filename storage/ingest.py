@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.storage.ingestion.image_files import Decoder, ImageFiles
+from pairloom.storage.ingestion.addresses import Addresses, Decoder
+from pairloom.storage.ingestion.image_files import ImageFiles
 from pairloom.storage.ingestion.one_pass import OnePass, Progress, RowCounts
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
@@ -52,12 +53,14 @@ class Ingest:
 
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
-        files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config, self.decoder)
+        known = self.corpus.folder / "images"
+        addresses = Addresses(known / "addresses.parquet")
+        files = ImageFiles(known / "files.parquet", self.config, addresses.fetching(self.decoder))
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
             for source in sources:
                 try:
-                    found.read(read_source(source, columns, self.config.texts), progress)
+                    found.read(addresses.listed(read_source(source, columns, self.config.texts)), progress)
                 except UnreadableSourceError as error:
                     found.hold(source, str(error))
             if len(found.unreadable) == len(sources):
@@ -71,5 +74,6 @@ class Ingest:
         self.warnings = found.warnings
         for warning in self.warnings:
             logger.warning("%s", warning)
-        files.save(unseen=bool(self.warnings))
+        for memory in (files, addresses):
+            memory.save(unseen=bool(self.warnings))
         return snapshot, found.count(self.base if since is None else since)

@@ -82,7 +82,7 @@ class RejectedRows:
     def _remedy(self, reason: str, source: str, sources: Sequence[SourceConfig]) -> str:
         if reason not in set(Reason):
             return ""
-        folder = next((each.image_folder for each in sources if each.label == source), None)
+        folder = next((each.image_folder(each.paths[0]) for each in sources if each.label == source), None)
         if reason == Reason.IMAGE_NOT_FOUND and folder is not None:
             lost = self._found.filter(
                 pc.and_(pc.equal(self._found["reason"], reason), pc.equal(self._found["source"], source))

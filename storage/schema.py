@@ -93,6 +93,16 @@ NEAR_PICTURES = pa.schema(
     ]
 )
 """Pictures that were compared, by digests of what is stored of them, and whether they are the same to the eye."""
+ADDRESSES = pa.schema(
+    [
+        pa.field("address", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("etag", pa.string()),
+        pa.field("last_modified", pa.string()),
+        pa.field("current", pa.bool_(), nullable=False),
+    ]
+)
+"""What was at each address when its bytes were last taken; `current`: nothing is known to differ by now."""
 
 PAIRS = pa.schema(
     [

@@ -2,7 +2,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Decoder:
         self.decoded: list[str] = []
 
     def __call__(
-        self, items: Sequence[tuple[Any, Origin]], config: IngestConfig
+        self, items: Iterable[tuple[Any, Origin]], config: IngestConfig
     ) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
         for key, path in items:
             assert isinstance(path, Path), "these sources name files"

@@ -20,7 +20,7 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.location import FileSlice, Origin
+from pairloom.storage.images.location import Address, FileSlice, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 from pairloom.storage.reasons import Reason
@@ -116,6 +116,7 @@ def _decoded(child: "_Child", origins: list[Origin]) -> list[DecodedImage | Reje
 def _content(origin: Origin) -> "_Content | RejectedImage":
     if isinstance(origin, Path | FileSlice):
         return origin
+    assert not isinstance(origin, Address), "what is at addresses is fetched before it is decoded"
     try:
         content = origin()
     except (OSError, ValueError) as error:

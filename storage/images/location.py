@@ -3,6 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # The children that decode images import this module, and need no pydantic.
+    from pairloom.storage.fetching.config import FetchConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +19,17 @@ class FileSlice:
     length: int
 
 
-Origin = Path | FileSlice | Callable[[], bytes]
-"""A file, a part of one, or what reads the bytes: called in a thread of the decoder, raises OSError or ValueError."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Bytes at an http(s) address, and how they may be fetched; what is at it was written by a stranger, as it was."""
+
+    url: str
+    fetch: "FetchConfig"
+
+
+Origin = Path | FileSlice | Callable[[], bytes] | Address
+"""A file, a part of one, what reads the bytes (called in a thread of the decoder, raises OSError or ValueError), or
+their address, which `pairloom.storage.ingestion.addresses` turns into what reads them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
 """What became of each image file, remembered by path, size and time: saves decoding, and can be deleted at any time."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,8 +12,9 @@ from pairloom.storage.digest import bytes_digest
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.storage.images.location import ImageAt, Origin
+from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
+from pairloom.storage.ingestion.addresses import Decoder
 from pairloom.storage.ingestion.settling import Picture
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.reasons import Reason
@@ -22,9 +22,6 @@ from pairloom.storage.schema import IMAGE_FILES
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
 
 logger = logging.getLogger(__name__)
-
-Decoder = Callable[[Sequence[tuple[Any, Origin]], IngestConfig], Iterator[tuple[Any, DecodedImage | RejectedImage]]]
-"""As `pairloom.storage.images.decoding.decode`."""
 
 ROWS_AT_ONCE = 20_000
 """Rows held in memory while their images are decoded, for which child processes are started."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.listing import listed
 
@@ -77,6 +78,8 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 
 
 class _CaptionFile(_Source, frozen=True):
+    fetch: FetchConfig | None = None
+    """Fetches images whose column holds http(s) addresses, as this says; without it such rows are quarantined."""
     base: Path | None = None
     """Folder that image paths start from and may not leave; without it each caption file's own."""
 

@@ -45,6 +45,7 @@ class RowReader:
         self._image_column = "image" if folder else columns.image
         self._text_columns = _folder_texts(columns) if folder else columns.texts
         self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
+        self._fetch = None if isinstance(config, FolderSource) else config.fetch
         self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
@@ -108,7 +109,7 @@ class RowReader:
     def _folder(self, raw: RawRow) -> ImageFolder:
         file = raw.file or self._file
         if file not in self._images:
-            self._images[file] = ImageFolder(self._config.image_folder(file))
+            self._images[file] = ImageFolder(self._config.image_folder(file), self._fetch)
         return self._images[file]
 
     def _named(self, raw: RawRow) -> str | None:

@@ -507,10 +507,11 @@ def test_an_ingest_that_broke_off_leaves_nothing_visible_and_is_repeated(tmp_pat
     other = write([row("5", "navy")], "other")
     corpus = Corpus(tmp_path / "root")
 
-    def breaking(items: Sequence[tuple[Any, Origin]], config: IngestConfig) -> Iterator[Any]:
-        if len(items) == 1:
+    def breaking(items: Iterable[tuple[Any, Origin]], config: IngestConfig) -> Iterator[Any]:
+        images = list(items)
+        if len(images) == 1:
             raise RuntimeError("broken off")
-        return Decoder()(items, config)
+        return Decoder()(images, config)
 
     with pytest.raises(RuntimeError, match="broken off"):
         Ingest(corpus, COLUMNS.types, CONFIG, breaking).run([source, other], COLUMNS)

@@ -565,7 +565,7 @@ def test_every_file_of_a_folder_is_accounted_for(tmp_path: Path) -> None:
     assert told == {
         ("filtered", "ignored-file"): 4,
         ("filtered", "not-an-image"): 4,
-        ("filtered", "linked-folder"): 1,
+        ("filtered", "folder-repeated"): 1,
         ("quarantined", "linked-folder"): 1,
         ("quarantined", "text-without-image"): 2,
     }

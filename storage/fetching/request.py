@@ -60,8 +60,8 @@ class Requests:
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._network = CheckedNetwork(config)
-        # Certificates are those that httpx trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else is
-        # taken from the environment: no proxy, no password.
+        # Certificates are those that httpx trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else
+        # is taken from the environment: no proxy, no password.
         self._pool = httpcore.ConnectionPool(
             ssl_context=_trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
             max_connections=config.concurrency,
@@ -216,13 +216,14 @@ def _forbidden(headers: Headers, config: FetchConfig) -> str | None:
     As img2dataset understands the header.
     """
     product = config.user_agent.split()[0].partition("/")[0].lower()
+    forbidding = {word.lower() for word in config.robots}
     for value in headers.get(b"x-robots-tag", []):
         spoken_to = None
         for part in value.decode("latin-1").lower().split(","):
             name, colon, words = part.partition(":")
             if colon and name.strip() not in _DIRECTIVE_WITH_VALUE:
                 spoken_to, part = name.strip(), words
-            if part.strip() in config.robots and spoken_to in (None, product):
+            if part.strip() in forbidding and spoken_to in (None, product):
                 return part.strip()
     return None
 

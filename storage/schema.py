@@ -96,13 +96,13 @@ NEAR_PICTURES = pa.schema(
 ADDRESSES = pa.schema(
     [
         pa.field("address", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
         pa.field("etag", pa.string()),
         pa.field("last_modified", pa.string()),
-        pa.field("current", pa.bool_(), nullable=False),
+        pa.field("found_sha256", pa.string()),
     ]
 )
-"""What was at each address when its bytes were last taken; `current`: nothing is known to differ by now."""
+"""What was at each address when its bytes were last taken; `found_sha256`: of what was there when it was last asked."""
 
 PAIRS = pa.schema(
     [

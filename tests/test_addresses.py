@@ -1,10 +1,11 @@
 """Ingest of images at addresses: the corpus that their files would give, asked for no more often than it must be."""
 
 import json
+import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,36 @@ def test_nothing_that_fetches_is_imported_where_nothing_is_fetched(module: str, 
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert module in imported
     assert unwanted.isdisjoint(imported)
+
+
+def test_after_any_history_of_what_addresses_answer_the_corpus_is_that_of_a_first_night(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    def changing(path: str) -> Callable[[Handler], object]:
+        def answer(asked: Handler) -> None:
+            status, colour, headers = now[path]
+            tags = {"ETag": f'"{colour}"', **headers}
+            known = asked.headers["If-None-Match"] == f'"{colour}"'
+            asked.reply(304 if status == 200 and known else status, b"" if known else pictures[colour], **tags)
+
+        return answer
+
+    pictures = {colour: picture(colour) for colour in COLOURS} | {"none": b"no picture"}
+    answers: list[tuple[int, str, dict[str, str]]] = [(200, colour, {}) for colour in pictures]
+    answers += [(404, "red", {}), (200, "lime", {"X_Robots_Tag": "noai"})]
+    paths = [f"/{number}.png" for number in range(6)]
+    now: dict[str, tuple[int, str, dict[str, str]]] = {}
+    server.answers |= {path: changing(path) for path in paths}
+    for seed in range(6):
+        dice = random.Random(seed)
+        grown = tmp_path / f"grown{seed}"
+        grown.mkdir()
+        for _ in range(5):
+            now |= {path: dice.choice(answers) for path in paths if path not in now or dice.random() < 0.5}
+            named = dice.sample(paths, dice.randint(3, 6))
+            rows = source(grown, map(server.at, named), recheck="always")
+            snapshot, _ = ingest(grown, rows)
+        fresh = tmp_path / f"fresh{seed}"
+        first, _ = ingest(fresh, rows)
+        assert stored(grown, snapshot) == stored(fresh, first), seed
+        assert reasons(grown, snapshot) == reasons(fresh, first), seed

@@ -2,9 +2,12 @@
 
 import contextlib
 import email.utils
+import functools
 import hashlib
+import os
 import re
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -58,10 +61,10 @@ class Requests:
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._network = CheckedNetwork(config)
-        # Certificates are those that `httpx` trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else
+        # Certificates are those that httpx trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else
         # is taken from the environment: no proxy, no password.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=_trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
             max_connections=config.concurrency,
             keepalive_expiry=15.0,
             network_backend=self._network,
@@ -123,6 +126,8 @@ class Requests:
                 return Redirected(followed(url, location))
             except AddressRefusedError as error:
                 return _refused(url, f"redirects to {location[:100]!r}: {error}")
+        if status in (200, 304) and (word := _forbidden(headers, self._config)):
+            return RejectedImage(Reason.ROBOTS_REFUSED, f"X-Robots-Tag of {_host(url)} says {word}")
         if status == 304 and validators is not None:
             return Unchanged()
         if status != 200:
@@ -131,8 +136,6 @@ class Requests:
             if status >= 500 or status in _AGAIN:
                 return Failed(rejected, _retry_after(headers))
             return RejectedImage(rejected.reason, rejected.message)
-        if word := _forbidden(headers, self._config):
-            return RejectedImage(Reason.ROBOTS_REFUSED, f"X-Robots-Tag of {_host(url)} says {word}")
         encoding = (_first(headers, b"content-encoding") or "identity").strip().lower()
         if encoding != "identity":
             return RejectedImage(
@@ -157,6 +160,12 @@ class Requests:
                 return None
             parts.append(part)
         return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=1)
+def _trusted(*_: str | None) -> ssl.SSLContext:
+    """The certificates to trust, which take a moment to read; the arguments are the variables that name others."""
+    return httpx.create_ssl_context()
 
 
 _PORTS = {"http": 80, "https": 443}
@@ -210,13 +219,14 @@ def _forbidden(headers: Headers, config: FetchConfig) -> str | None:
     As img2dataset understands the header.
     """
     product = config.user_agent.split()[0].partition("/")[0].lower()
+    forbidding = {word.lower() for word in config.robots}
     for value in headers.get(b"x-robots-tag", []):
         spoken_to = None
         for part in value.decode("latin-1").lower().split(","):
             name, colon, words = part.partition(":")
             if colon and name.strip() not in _DIRECTIVE_WITH_VALUE:
                 spoken_to, part = name.strip(), words
-            if part.strip() in config.robots and spoken_to in (None, product):
+            if part.strip() in forbidding and spoken_to in (None, product):
                 return part.strip()
     return None
 

@@ -35,18 +35,26 @@ _LARGE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    sha256: str
-    etag: str | None
-    last_modified: str | None
-    current: bool = True
+    sha256: str | None = None
+    """Of the bytes that were last taken; None where the address has been refused so far."""
+    etag: str | None = None
+    last_modified: str | None = None
+    found_sha256: str | None = None
+    """Of the bytes that were there when it was last asked; None where it was refused."""
+
+    @property
+    def validators(self) -> Validators | None:
+        return Validators(self.etag, self.last_modified) if self.etag or self.last_modified else None
+
+    def version(self, fetch: FetchConfig) -> str:
+        """Of the image: digest of its bytes, or of what decides that it isn't taken, or both."""
+        if self.found_sha256 is None:
+            return fetch.decided_by
+        return self.found_sha256 if self.found_sha256 == self.sha256 else f"{self.found_sha256} {fetch.decided_by}"
 
 
 class Addresses:
-    """The addresses of one pipeline, as its last ingest found them.
-
-    The version of an image at an address is the SHA-256 of its bytes, once these are known; before that, or where they
-    differ by now, it is the digest of what decides whether they are fetched.
-    """
+    """The addresses of one pipeline, as its last ingest found them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -105,21 +113,19 @@ class Addresses:
         assert isinstance(row, SourceRow), "only such rows have addresses"
         self._seen.add(address.url)
         known = self._known.get(address.url)
-        return row if known is None or not known.current else _at_version(row, known.sha256, None)
+        return row if known is None else _at_version(row, known.version(address.fetch), None)
 
     def _rechecked(self, rows: list[SourceRow | RejectedRow]) -> Iterator[SourceRow | RejectedRow]:
         asked = {address.url: address for row in rows if self._is_rechecked(row) and (address := _address(row))}
         for url, answer in self._fetched(asked.values(), conditional=True):
             known = self._known[url]
             match answer:
-                case Fetched(sha256=sha256, validators=said) if sha256 == known.sha256:
-                    self._remember(url, _Known(sha256, said.etag, said.last_modified))
+                case Fetched():
+                    self._take(asked[url], answer)
                 case Unchanged():
-                    self._remember(url, replace(known, current=True))
-                case RejectedImage(transient=True):
-                    pass
-                case _:
-                    self._remember(url, replace(known, current=False))
+                    self._remember(url, replace(known, found_sha256=known.sha256))
+                case RejectedImage(transient=False):
+                    self._remember(url, replace(known, found_sha256=None))
         yield from map(self._with_version, rows)
 
     def _decoded(
@@ -141,15 +147,16 @@ class Addresses:
                 if not isinstance(origin, Address):
                     yield [place], origin
             for url, answer in self._fetched(addresses.values(), conditional=False):
-                found = self._taken(addresses[url], answer)
+                assert not isinstance(answer, Unchanged), "nothing was said to be known"
+                found = self._take(addresses[url], answer)
+                version = self._known.get(url, _Known()).version(addresses[url].fetch)
+                length = len(found.content) if isinstance(found, Fetched) else None
                 for place in places[url]:
-                    if isinstance(found, Fetched):
-                        rows[place] = _at_version(rows[place], found.sha256, len(found.content))
-                    else:
-                        rows[place] = _at_version(rows[place], addresses[url].fetch.decided_by, None)
-                        done[place] = found
+                    rows[place] = _at_version(rows[place], version, length)
                 if isinstance(found, Fetched):
                     yield places[url], _waiting(found, folder)
+                else:
+                    done.update(dict.fromkeys(places[url], found))
 
         with tempfile.TemporaryDirectory(prefix="pairloom-fetched-") as folder:
             for same, image in decoder(to_decode(Path(folder)), config):
@@ -162,20 +169,22 @@ class Addresses:
             following += 1
         assert following == len(rows), "one image a row"
 
-    def _taken(self, address: Address, answer: Answer) -> Fetched | RejectedImage:
-        """What becomes of what an address answered."""
-        assert not isinstance(answer, Unchanged), "only what is known can be unchanged"
-        known = self._known.get(address.url)
-        if isinstance(answer, Fetched):
-            if known is None or known.sha256 == answer.sha256 or address.fetch.on_change == "update":
-                said = answer.validators
-                self._remember(address.url, _Known(answer.sha256, said.etag, said.last_modified))
-                return answer
-            message = f"SHA-256 {answer.sha256} was {known.sha256} (`fetch.on_change` is quarantine)"
-            answer = RejectedImage(Reason.IMAGE_CHANGED, message)
-        if known is not None:
-            self._remember(address.url, replace(known, current=False))
-        return answer
+    def _take(self, address: Address, answer: Fetched | RejectedImage) -> Fetched | RejectedImage:
+        """Take down what an address answered; returns what becomes of that."""
+        known = self._known.get(address.url, _Known())
+        if isinstance(answer, RejectedImage):
+            # What may pass is tried again, and new to us until then.
+            if address.url in self._known or not answer.may_pass:
+                self._remember(address.url, replace(known, found_sha256=None))
+            return answer
+        sha256, said = answer.sha256, answer.validators
+        if known.sha256 in (None, sha256) or address.fetch.on_change == "update":
+            self._remember(address.url, _Known(sha256, said.etag, said.last_modified, sha256))
+            return answer
+        self._remember(address.url, replace(known, found_sha256=sha256))
+        return RejectedImage(
+            Reason.IMAGE_CHANGED, f"SHA-256 {sha256} was {known.sha256} (`fetch.on_change` is quarantine)"
+        )
 
     def _remember(self, url: str, known: _Known) -> None:
         self._seen.add(url)
@@ -190,8 +199,8 @@ class Addresses:
         alike: dict[FetchConfig, list[Question]] = {}
         for address in addresses:
             known = self._known.get(address.url) if conditional else None
-            said = None if known is None else Validators(known.etag, known.last_modified)
-            alike.setdefault(address.fetch, []).append(Question(address.url, said))
+            question = Question(address.url, known.validators if known else None)
+            alike.setdefault(address.fetch, []).append(question)
         for config, questions in alike.items():
             with contextlib.closing(fetch(questions, config)) as answers:
                 for question, answer in answers:
@@ -236,4 +245,4 @@ def _read(path: Path) -> dict[str, _Known]:
         return {}
 
 
-_KNOWN = ("sha256", "etag", "last_modified", "current")
+_KNOWN = ("sha256", "etag", "last_modified", "found_sha256")

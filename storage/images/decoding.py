@@ -20,7 +20,7 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.location import FileSlice, Origin
+from pairloom.storage.images.location import FileSlice, NoImageError, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 
@@ -117,6 +117,8 @@ def _content(origin: Origin) -> "_Content | RejectedImage":
         return origin
     try:
         content = origin()
+    except NoImageError as error:
+        return RejectedImage("image-missing", str(error)[:300])
     except (OSError, ValueError) as error:
         return RejectedImage("image-unreadable", str(error)[:300], transient=isinstance(error, OSError))
     if len(content) > LONGEST:

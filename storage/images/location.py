@@ -14,8 +14,13 @@ class FileSlice:
     length: int
 
 
+class NoImageError(ValueError):
+    """Raised by what reads the bytes where there are none."""
+
+
 Origin = Path | FileSlice | Callable[[], bytes]
-"""A file, a part of one, or what reads the bytes: called in a thread of the decoder, raises OSError or ValueError."""
+"""A file, a part of one, or what reads the bytes: called in a thread of the decoder, raises
+NoImageError, OSError or ValueError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,13 @@ FORMATS = (
 )
 
 Reason = Literal[
-    "image-not-found", "image-unreadable", "image-too-large", "image-too-small", "image-timeout", "image-crashed"
+    "image-missing",
+    "image-not-found",
+    "image-unreadable",
+    "image-too-large",
+    "image-too-small",
+    "image-timeout",
+    "image-crashed",
 ]
 
 _LOSSY = frozenset({"AVIF", "JPEG", "JPEG2000", "MPO", "WEBP"})

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
+from pairloom.storage.sources.shards import folder_of
+
 
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     path: Path
@@ -62,7 +64,60 @@ class FolderSource(_Source, frozen=True):
         return self.path
 
 
-SourceConfig = Annotated[JsonlSource | CsvSource | FolderSource, Field(discriminator="kind")]
+class _Shards(_Source, frozen=True):
+    path: Path
+    """One file, a folder of them, or a pattern such as `shards/*.parquet`."""
+
+
+class _Table(_Shards, frozen=True):
+    base: Path | None = None
+    """Folder that image paths start from and may not leave, where the image column holds paths; without it the folder
+    that the files are in."""
+
+    @property
+    def image_folder(self) -> Path:
+        return folder_of(self.path) if self.base is None else self.base
+
+
+class ParquetSource(_Table, frozen=True):
+    """Parquet files, what `datasets.save_to_disk` writes, or the folder of another pipeline (its current items).
+
+    The image column holds bytes, structs of `bytes` and `path`, or paths.
+    """
+
+    kind: Literal["parquet"] = "parquet"
+
+
+class WebDatasetSource(_Shards, frozen=True):
+    """Tar shards as the webdataset library and img2dataset write them; nothing is extracted.
+
+    Its columns are the keys of each sample's `.json`, `text` (its `.txt`), `caption`, `cls`, `__key__`, and the image,
+    which `columns.image` need not name.
+    """
+
+    kind: Literal["webdataset"] = "webdataset"
+
+    @property
+    def image_folder(self) -> Path:
+        return folder_of(self.path)
+
+
+class LanceSource(_Table, frozen=True):
+    """A LanceDB table; its image column holds bytes, structs of `bytes` and `path`, blobs, or paths."""
+
+    kind: Literal["lance"] = "lance"
+    path: Path
+    """The database's folder, or the table's own, whose name ends in `.lance`."""
+    table: str | None = None
+    """The table's name, where `path` is the database's folder."""
+    version: int | None = Field(default=None, ge=1)
+    """Version of the table; without it the latest."""
+
+
+SourceConfig = Annotated[
+    JsonlSource | CsvSource | FolderSource | ParquetSource | WebDatasetSource | LanceSource,
+    Field(discriminator="kind"),
+]
 
 
 Kind = Literal["parquet", "csv", "jsonl"]

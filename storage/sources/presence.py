@@ -6,23 +6,42 @@ import os
 from collections.abc import Iterator
 
 from pairloom.storage.sources.columns import ColumnsConfig
-from pairloom.storage.sources.config import FolderSource, SourceConfig
+from pairloom.storage.sources.config import FolderSource, LanceSource, ParquetSource, SourceConfig, WebDatasetSource
 from pairloom.storage.sources.folder import FOLDER_COLUMNS
+from pairloom.storage.sources.lance import lance_schema
+from pairloom.storage.sources.parquet import parquet_schema
 from pairloom.storage.sources.raw_row import RawRow
+from pairloom.storage.sources.webdataset import check_shards
 
 
 def check_presence(config: SourceConfig) -> None:
     """Raises ValueError for a source that is not there or may not be read."""
     folder = isinstance(config, FolderSource)
-    if not (config.path.is_dir() if folder else config.path.is_file()):
+    if isinstance(config, ParquetSource | WebDatasetSource | LanceSource):
+        try:
+            _check_readable(config)
+        except ValueError as error:
+            raise ValueError(f"source {config.label}: {error}") from error
+    elif not (config.path.is_dir() if folder else config.path.is_file()):
         what = "folder" if folder else "caption file"
         raise ValueError(f"source {config.label}: there is no {what} {config.path}; correct `path`")
-    if not os.access(config.path, os.R_OK):
+    elif not os.access(config.path, os.R_OK):
         raise ValueError(f"source {config.label}: {config.path} may not be read; change its permissions")
     if not config.image_folder.is_dir():
         raise ValueError(
             f"source {config.label}: there is no folder {config.image_folder}; correct `base`, where image paths start"
         )
+
+
+def _check_readable(config: ParquetSource | WebDatasetSource | LanceSource) -> None:
+    """Raises ValueError where none of the source's files can be read."""
+    match config:
+        case ParquetSource():
+            parquet_schema(config)
+        case WebDatasetSource():
+            check_shards(config)
+        case LanceSource():
+            lance_schema(config)
 
 
 def check_columns(config: SourceConfig, columns: ColumnsConfig, rows: Iterator[RawRow]) -> None:

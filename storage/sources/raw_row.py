@@ -26,6 +26,8 @@ class RawRow(NamedTuple):
     """Raises ValueError, which says what is wrong with the row."""
     image: ImageAt | None = None
     """Its image, where that is in the source itself; otherwise the image column names a file."""
+    absent: str = ""
+    """Why it has no image, where its source says so."""
 
     def values(self) -> Values:
         """Its values by column. Raises ValueError where it can't be understood."""

@@ -64,7 +64,7 @@ class RowReader:
         if self._columns.id is not None and item_id is None:
             raise RejectedRowError("id-missing", f"column {self._columns.id} is empty")
         if image_path is None:
-            raise RejectedRowError("image-missing", f"column {self._image_column} is empty")
+            raise RejectedRowError("image-missing", raw.absent or f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
             raise RejectedRowError("text-empty", f"no text in {', '.join(self._text_columns)}")

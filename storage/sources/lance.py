@@ -121,10 +121,10 @@ class _Table:
         blobs = batch[name].to_pylist() if self._blob else [{}] * batch.num_rows
         for row, (address, path, blob) in enumerate(zip(batch[_ADDRESS].to_pylist(), paths, blobs, strict=True)):
             at = f"{self._at}#{self._offset + row + 1}"
-            if blob is None:
-                yield Picture(None, None)
-            elif blob.get("kind", 0) not in _INSIDE:
+            if blob is not None and blob.get("kind", 0) not in _INSIDE:
                 yield Picture(None, None, f"{at} is kept outside of the table, at {blob.get('blob_uri')}"[:300])
+            elif blob is None or blob.get("size") == 0:
+                yield Picture(None, None)
             else:
                 read = self._images.blob if self._blob else self._images.cell
                 origin = partial(read, at, address if self._blob else self._offset + row)

@@ -63,7 +63,7 @@ def check_tar(path: Path) -> None:
 
 
 def tar_members(path: Path) -> Iterator[Member]:
-    """All members but folders, in their order; what is damaged is a member with a problem, and those behind it follow."""
+    """All members but folders, in their order; what is damaged is a member with a problem, and the next follow."""
     with path.open("rb", buffering=0) as file:
         yield from _Walk(file.fileno()).members()
 

@@ -160,6 +160,19 @@ def test_a_damaged_fragment_costs_its_own_rows(tmp_path: Path) -> None:
     assert [row.number for row in rejections(source(tmp_path))] == [1, 2, 3]
 
 
+def test_a_manifest_that_lance_panics_over_is_one_line(tmp_path: Path) -> None:
+    database(tmp_path, rows_of(pictures(2)))
+    (manifest,) = (tmp_path / "dä ta#1" / "shop.lance" / "_versions").glob("*.manifest")
+    content = manifest.read_bytes()
+    # Where the manifest starts stands in front of the version and the magic number.
+    manifest.write_bytes(content[:-16] + (2**40).to_bytes(8, "little") + content[-8:])
+    with pytest.raises(ValueError, match=r"can't be read as a Lance table: [^\n]*$"):
+        outcomes(source(tmp_path))
+    manifest.write_bytes((2**31).to_bytes(4, "little") + content[4:])
+    with pytest.raises(ValueError, match=r"can't be read as a Lance table: [^\n]*$"):
+        outcomes(source(tmp_path))
+
+
 def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"source .*: .*name one with `table`; it holds none"):
         outcomes(source(tmp_path))

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pairloom.storage.images.location import ImageAt, NoImageError
 from pairloom.storage.sources.config import LanceSource
 from pairloom.storage.sources.image_blocks import IMAGES_AT_ONCE, ImageBlocks
 from pairloom.storage.sources.image_column import ImageColumn, Picture, image_column, table_rows
-from pairloom.storage.sources.raw_row import RawRow, malformed
+from pairloom.storage.sources.raw_row import RawRow, first_line, malformed
 
 if TYPE_CHECKING:
     from lance import LanceDataset, LanceFragment
@@ -63,15 +64,15 @@ def _dataset(config: LanceSource) -> "LanceDataset":
 
     path = table_path(config)
     try:
-        dataset = lance.dataset(str(path))
-        if config.version is not None and config.version != dataset.version:
-            versions = [each["version"] for each in dataset.versions()]
-            if config.version not in versions:
-                held = f"{versions[0]} to {versions[-1]}"
-                raise ValueError(f"{path} has no version {config.version}: it holds {held}")
-            dataset = lance.dataset(str(path), version=config.version)
+        with _without_panics():
+            dataset = lance.dataset(str(path))
+            versions = [each["version"] for each in dataset.versions()] if config.version else []
+            if config.version in versions:
+                dataset = lance.dataset(str(path), version=config.version)
     except _DAMAGE as error:
         raise ValueError(f"{path} can't be read as a Lance table: {_said(error)}") from error
+    if config.version is not None and config.version not in versions:
+        raise ValueError(f"{path} has no version {config.version}: it holds {versions[0]} to {versions[-1]}")
     for fragment in dataset.get_fragments():
         for file in fragment.data_files():
             if file.base_id is not None or ".." in PurePosixPath(file.path).parts or file.path.startswith("/"):
@@ -79,9 +80,20 @@ def _dataset(config: LanceSource) -> "LanceDataset":
     return dataset
 
 
+@contextmanager
+def _without_panics() -> Iterator[None]:
+    """Panics of lance's Rust, which aren't even Exceptions, as ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(first_line(ValueError(error))) from error
+
+
 def _said(error: Exception) -> str:
-    # Behind the first line come places in lance's own source.
-    return str(error).strip().partition("\n")[0].partition(", /")[0][:300]
+    # Behind what it says come places in lance's own source.
+    return first_line(error).partition(", /")[0]
 
 
 class _Table:
@@ -99,12 +111,13 @@ class _Table:
         version = digest([file.path for file in fragment.data_files()])
         count, done = fragment.count_rows(), 0
         try:
-            scanned = fragment.scanner(columns=self._listed(), with_row_address=True, batch_size=_ROWS)
-            for batch in scanned.to_batches():
-                pictures = None if self._column.form == "name" else self._pictures(batch, version)
-                yield from table_rows(batch, self._column, pictures, numbers)
-                done += batch.num_rows
-                self._offset += batch.num_rows
+            with _without_panics():
+                scanned = fragment.scanner(columns=self._listed(), with_row_address=True, batch_size=_ROWS)
+                for batch in scanned.to_batches():
+                    pictures = None if self._column.form == "name" else self._pictures(batch, version)
+                    yield from table_rows(batch, self._column, pictures, numbers)
+                    done += batch.num_rows
+                    self._offset += batch.num_rows
         except _DAMAGE as error:
             for place in range(self._offset + 1, self._offset + 1 + count - done):
                 text = f"{self._at}#{place}"
@@ -161,7 +174,8 @@ class _Images:
     def blob(self, at: str, address: int) -> bytes:
         """The bytes of a blob. Raises as `cell` does."""
         try:
-            ((_, content),) = self._dataset.read_blobs(self._name, addresses=[address])
+            with _without_panics():
+                ((_, content),) = self._dataset.read_blobs(self._name, addresses=[address])
         except _DAMAGE as error:
             raise ValueError(f"{at}: {_said(error)}") from error
         return _found(at, content)
@@ -170,7 +184,8 @@ class _Images:
         end = min(start + IMAGES_AT_ONCE, self._rows)
         try:
             column = f"{self._name}.bytes" if self._struct else self._name
-            found = self._dataset.take(list(range(start, end)), columns=[column])[self._name].combine_chunks()
+            with _without_panics():
+                found = self._dataset.take(list(range(start, end)), columns=[column])[self._name].combine_chunks()
         except _DAMAGE as error:
             raise ValueError(f"rows {start + 1} to {end}: {_said(error)}") from error
         return found.flatten()[0] if self._struct else found

@@ -20,7 +20,7 @@ from pairloom.storage.sources.config import ParquetSource
 from pairloom.storage.sources.image_blocks import IMAGES_AT_ONCE, ImageBlocks
 from pairloom.storage.sources.image_column import ImageColumn, Picture, image_column, table_rows
 from pairloom.storage.sources.image_folder import ImageFolder
-from pairloom.storage.sources.raw_row import RawRow, malformed
+from pairloom.storage.sources.raw_row import MOST_LOST, RawRow, first_line, malformed
 from pairloom.storage.sources.shards import shard_files, shown
 from pairloom.storage.sources.source_row import RejectedRowError
 
@@ -28,9 +28,6 @@ _ROWS = 1_000
 """Rows listed at once."""
 _OPEN = 4
 """Row groups that are read from at a time."""
-_MOST_LOST = 2**21
-"""Rows of a damaged row group that are listed one by one: a damaged file may claim any number of them."""
-
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
 """What pyarrow raises where a file isn't whole."""
 
@@ -52,7 +49,7 @@ def parquet_rows(config: ParquetSource, name: str) -> Iterator[RawRow]:
                     table = _Table(file, opened, image_column(opened.schema_arrow, name), at, images, config)
                     yield from table.rows(numbers)
         except (*DAMAGE, ValueError) as error:
-            yield malformed(next(numbers), at, f"{at}: {_said(error)}")
+            yield malformed(next(numbers), at, f"{at}: {first_line(error)}")
 
 
 def parquet_schema(config: ParquetSource) -> pa.Schema:
@@ -62,7 +59,7 @@ def parquet_schema(config: ParquetSource) -> pa.Schema:
         try:
             return arrow_schema(file.path) if file.path.suffix == ".arrow" else pq.read_schema(file.path)
         except DAMAGE as error:
-            problem = problem or f"{file.path} can't be read: {_said(error)}"
+            problem = problem or f"{file.path} can't be read: {first_line(error)}"
     raise ValueError(problem or f"there are no Parquet files at {config.path}")
 
 
@@ -99,10 +96,6 @@ def _saved_files(folder: Path) -> list[str] | None:
 def _opened(path: Path) -> pq.ParquetFile:
     # Buffered: whole column chunks of images would be read otherwise.
     return pq.ParquetFile(path, buffer_size=2**16, page_checksum_verification=True)
-
-
-def _said(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 class _Table:
@@ -149,6 +142,8 @@ class _Table:
             for batch in self._opened.iter_batches(_ROWS, columns=self._listed):
                 yield done, batch
                 done += batch.num_rows
+            if done != self._opened.metadata.num_rows:
+                yield done, f"the file says that it has {self._opened.metadata.num_rows} rows"
         except DAMAGE:
             for group, (start, end) in enumerate(itertools.pairwise(self._starts)):
                 if end > done:
@@ -163,8 +158,8 @@ class _Table:
                     done = at + batch.num_rows
                 at += batch.num_rows
         except DAMAGE as error:
-            for row in range(done, min(end, done + _MOST_LOST)):
-                yield row, f"row group {group + 1} is damaged: {_said(error)}"
+            for row in range(done, min(end, done + MOST_LOST)):
+                yield row, f"row group {group + 1} is damaged: {first_line(error)}"
 
     def _pictures(self, batch: pa.RecordBatch, places: list[int]) -> Iterator[Picture]:
         name, struct = self._column.name, None
@@ -282,7 +277,7 @@ class _Images:
             if block is None:
                 raise ValueError("it has fewer rows than it says")
         except (*DAMAGE, ValueError) as error:
-            self._damaged[place] = (number, _said(error))
+            self._damaged[place] = (number, first_line(error))
             return
         self._read[place] = number + 1
         self._blocks.keep((*place, number), block)

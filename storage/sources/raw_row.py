@@ -9,6 +9,8 @@ from pairloom.storage.images.location import ImageAt
 MAX_LINE = 4 * 2**20
 """Longest line of a caption file, in characters; a longer one is a malformed row."""
 
+MOST_LOST = 2**21
+"""Rows of a damaged block of a table that are listed one by one: damage may claim any number of them."""
 
 Values = Mapping[str, object]
 
@@ -41,6 +43,11 @@ def malformed(number: int, text: str, problem: str) -> RawRow:
 
 def _refuse(problem: str) -> NoReturn:
     raise ValueError(problem)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def opened(path: Path) -> TextIO:

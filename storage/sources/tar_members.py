@@ -97,7 +97,7 @@ class _Walk:
             block = os.pread(self._file, _BLOCK, self._at)
             if block == _ZEROS:
                 yield from self._behind()
-                return
+                continue
             header = _header(block)
             if header is None:
                 start, self._at = self._at, _next_header(self._file, self._at + _BLOCK, self._end)
@@ -174,9 +174,14 @@ class _Walk:
             goes_on = block[504:505] not in (b"", b"\0")
 
     def _behind(self) -> Iterator[Member]:
-        """What an archive's end is followed by."""
-        if os.pread(self._file, 2**20, self._at).strip(b"\0"):
-            yield Member("", self._at, 0, f"what stands behind the archive's end at byte {self._at} is not read")
+        """What follows a block of zeros: nothing, or more where that is damage or archives were joined."""
+        start, self._at = self._at, _next_header(self._file, self._at + _BLOCK, self._end)
+        self._forget()
+        if self._at < self._end or os.pread(self._file, 2**20, start).strip(b"\0"):
+            rest = self._at - start
+            yield Member(
+                "", start, 0, f"the archive seems to end at byte {start}: {rest} bytes behind that are skipped"
+            )
 
 
 def _header(block: bytes) -> _Header | None:

@@ -133,6 +133,10 @@ class Corpus:
         batches = [batch for part in snapshot.parts for batch in self.read(snapshot, part, columns)]
         return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in columns})
 
+    def part_path(self, part: Part) -> Path:
+        """The file of one part."""
+        return _path(self.folder, "corpus", part)
+
     def part_ids(self, snapshot: Snapshot, part: Part) -> pa.ChunkedArray:
         """Ids of the living items of one part."""
         return pa.chunked_array([batch["item_id"] for batch in self.read(snapshot, part, ["item_id"])], pa.string())

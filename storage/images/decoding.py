@@ -20,7 +20,7 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.location import Address, FileSlice, Origin
+from pairloom.storage.images.location import Address, FileSlice, NoImageError, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 from pairloom.storage.reasons import Reason
@@ -119,6 +119,8 @@ def _content(origin: Origin) -> "_Content | RejectedImage":
     assert not isinstance(origin, Address), "what is at addresses is fetched before it is decoded"
     try:
         content = origin()
+    except NoImageError as error:
+        return RejectedImage(Reason.IMAGE_MISSING, str(error)[:300])
     except (OSError, ValueError) as error:
         return RejectedImage(Reason.IMAGE_UNREADABLE, str(error)[:300], transient=isinstance(error, OSError))
     if len(content) > LONGEST:

@@ -27,9 +27,13 @@ class Address:
     fetch: "FetchConfig"
 
 
+class NoImageError(ValueError):
+    """Raised by what reads the bytes where there are none."""
+
+
 Origin = Path | FileSlice | Callable[[], bytes] | Address
-"""A file, a part of one, what reads the bytes (called in a thread of the decoder, raises OSError or ValueError), or
-their address, which `pairloom.storage.ingestion.addresses` turns into what reads them."""
+"""A file, a part of one, what reads the bytes (called in a thread of the decoder, raises NoImageError, OSError or
+ValueError), or their address, which `pairloom.storage.ingestion.addresses` turns into what reads them."""
 
 
 @dataclass(frozen=True, slots=True)

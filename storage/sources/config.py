@@ -74,20 +74,20 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 
     def image_folder(self, file: Path) -> Path:
         """Where the image paths of one of the files start."""
-        return file.parent
+        return file if file.is_dir() else file.parent
 
 
-class _CaptionFile(_Source, frozen=True):
+class CaptionFile(_Source, frozen=True):
     fetch: FetchConfig | None = None
     """Fetches images whose column holds http(s) addresses, as this says; without it such rows are quarantined."""
     base: Path | None = None
     """Folder that image paths start from and may not leave; without it each caption file's own."""
 
     def image_folder(self, file: Path) -> Path:
-        return file.parent if self.base is None else self.base
+        return super().image_folder(file) if self.base is None else self.base
 
 
-class _TextFile(_CaptionFile, frozen=True):
+class _TextFile(CaptionFile, frozen=True):
     encoding: Encoding = "utf-8"
     """How the files are encoded: any name that Python knows, such as `latin-1`, `cp1252` or `utf-16`. Files that gzip
     packed are unpacked on the way."""
@@ -150,7 +150,54 @@ class FolderSource(_Source, frozen=True):
         return file
 
 
-SourceConfig = Annotated[JsonlSource | CsvSource | TsvSource | FolderSource, Field(discriminator="kind")]
+class ParquetSource(CaptionFile, frozen=True):
+    """Parquet files, what `datasets.save_to_disk` writes, or the folder of another pipeline (its current items).
+
+    The image column holds bytes, structs of `bytes` and `path`, paths or addresses.
+    """
+
+    kind: Literal["parquet"] = "parquet"
+
+    what: ClassVar[str] = "Parquet file or folder of them"
+
+    def fits(self, path: Path) -> bool:
+        return path.exists()
+
+
+class WebDatasetSource(_Source, frozen=True):
+    """Tar shards as the webdataset library and img2dataset write them; nothing is extracted.
+
+    Its columns are the keys of each sample's `.json`, `text` (its `.txt`), `caption`, `cls`, `__key__`, and the image,
+    which `columns.image` need not name.
+    """
+
+    kind: Literal["webdataset"] = "webdataset"
+
+    what: ClassVar[str] = "tar shard or folder of them"
+
+    def fits(self, path: Path) -> bool:
+        return path.exists()
+
+
+class LanceSource(CaptionFile, frozen=True):
+    """A LanceDB table; its image column holds bytes, structs of `bytes` and `path`, blobs, paths or addresses."""
+
+    kind: Literal["lance"] = "lance"
+    table: str | None = None
+    """The table's name, where `path` is the database's folder and not the table's own, whose name ends in `.lance`."""
+    version: int | None = Field(default=None, ge=1)
+    """Version of the table; without it the latest."""
+
+    what: ClassVar[str] = "folder of a table or database"
+
+    def fits(self, path: Path) -> bool:
+        return path.is_dir()
+
+
+SourceConfig = Annotated[
+    JsonlSource | CsvSource | TsvSource | FolderSource | ParquetSource | WebDatasetSource | LanceSource,
+    Field(discriminator="kind"),
+]
 
 
 Kind = Literal["parquet", "csv", "jsonl"]

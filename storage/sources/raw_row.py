@@ -15,6 +15,8 @@ from pairloom.storage.sources.source_row import RejectedRowError
 MAX_LINE = 4 * 2**20
 """Longest line of a caption file, in characters; a longer one is a malformed row."""
 
+MOST_LOST = 2**21
+"""Rows of a damaged block of a table that are listed one by one: damage may claim any number of them."""
 
 Values = Mapping[str, object]
 
@@ -34,6 +36,8 @@ class RawRow(NamedTuple):
     """Its image, where that is in the source itself; otherwise the image column names a file."""
     file: Path | None = None
     """The file or folder that it stands in; None for a source's only one."""
+    absent: str = ""
+    """Why it has no image, where its source says so."""
 
     def values(self) -> Values:
         """Its values by column. Raises ValueError where it can't be understood."""
@@ -53,6 +57,11 @@ def refuse(problem: str) -> NoReturn:
 def reject(why: tuple[Reason, str]) -> NoReturn:
     """The `parse` of what is no row: reason and message."""
     raise RejectedRowError(*why)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def opened(path: Path, encoding: str = "utf-8") -> TextIO:

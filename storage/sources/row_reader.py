@@ -7,7 +7,7 @@ from pathlib import Path
 from pairloom.storage.digest import digest
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
-from pairloom.storage.sources.config import FolderSource, SourceConfig
+from pairloom.storage.sources.config import CaptionFile, FolderSource, SourceConfig
 from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
 from pairloom.storage.sources.raw_row import RawRow, Values
@@ -45,7 +45,7 @@ class RowReader:
         self._image_column = "image" if folder else columns.image
         self._text_columns = _folder_texts(columns) if folder else columns.texts
         self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
-        self._fetch = None if isinstance(config, FolderSource) else config.fetch
+        self._fetch = config.fetch if isinstance(config, CaptionFile) else None
         self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
@@ -79,7 +79,7 @@ class RowReader:
         if self._columns.id is not None and item_id is None:
             raise RejectedRowError(Reason.ID_MISSING, f"column {self._columns.id} is empty")
         if image_path is None:
-            raise RejectedRowError(Reason.IMAGE_MISSING, f"column {self._image_column} is empty")
+            raise RejectedRowError(Reason.IMAGE_MISSING, raw.absent or f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
             where = f"{', '.join(self._text_columns)}"

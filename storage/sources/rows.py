@@ -11,17 +11,24 @@ from pairloom.storage.sources.config import (
     DelimitedSource,
     FolderSource,
     JsonlSource,
+    LanceSource,
+    ParquetSource,
     SourceConfig,
     TsvSource,
+    WebDatasetSource,
 )
 from pairloom.storage.sources.delimited import Dialect, csv_rows
 from pairloom.storage.sources.folder import folder_rows
 from pairloom.storage.sources.jsonl import jsonl_rows
+from pairloom.storage.sources.lance import lance_rows, lance_schema
+from pairloom.storage.sources.layouts import laid_out
+from pairloom.storage.sources.parquet import parquet_rows, parquet_schema
 from pairloom.storage.sources.presence import check_columns, check_presence
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.row_reader import RowReader
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
 from pairloom.storage.sources.text_rules import TextRules
+from pairloom.storage.sources.webdataset import check_shards, webdataset_rows
 
 if TYPE_CHECKING:
     from pairloom.storage.sources.row_filter import RowFilter
@@ -41,28 +48,29 @@ def read_source(
     columns = config.columns_over(columns)
     try:
         check_presence(config)
+        columns = _laid_out(config, columns)
         for file in config.files:
-            next(file_rows(config, file), None)  # what is wrong with a header is told before any row is taken
-        check_columns(config, columns, raw_rows(config))
+            next(file_rows(config, file, columns), None)  # what is wrong with a header is told before any row is taken
+        check_columns(config, columns, raw_rows(config, columns))
         keep = None
         if config.where is not None:
             # DuckDB, for sources that are filtered.
             from pairloom.storage.sources.row_filter import RowFilter
 
             typed = not isinstance(config, DelimitedSource)
-            keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
+            keep = RowFilter(config.where, config.label, _values(raw_rows(config, columns)), typed=typed)
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
-    return _rows(config, RowReader(config, columns, rules), keep)
+    return _rows(config, columns, RowReader(config, columns, rules), keep)
 
 
-def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
+def raw_rows(config: SourceConfig, columns: ColumnsConfig) -> Iterator[RawRow]:
     """The rows of a source as its kind lists them, file by file."""
-    return itertools.chain.from_iterable(file_rows(config, file) for file in config.files)
+    return itertools.chain.from_iterable(file_rows(config, file, columns) for file in config.files)
 
 
-def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
-    """The rows of one of a source's files."""
+def file_rows(config: SourceConfig, file: Path, columns: ColumnsConfig) -> Iterator[RawRow]:
+    """The rows of one of a source's files; of a folder where its kind reads such."""
     match config:
         case JsonlSource():
             return jsonl_rows(file, config.encoding)
@@ -70,11 +78,35 @@ def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
             return csv_rows(file, Dialect(config.delimiter, config.quote, config.encoding))
         case FolderSource():
             return folder_rows(file, config.text_from, config.encoding)
+        case ParquetSource():
+            return _standing_in(file, parquet_rows(config, file, columns.image))
+        case WebDatasetSource():
+            return _standing_in(file, webdataset_rows(file, columns.image))
+        case LanceSource():
+            return _standing_in(file, lance_rows(config, file, columns.image))
 
 
-def _rows(config: SourceConfig, reader: RowReader, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
+def _standing_in(file: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    return (row._replace(file=file) for row in rows)
+
+
+def _laid_out(config: SourceConfig, columns: ColumnsConfig) -> ColumnsConfig:
+    """What the columns mean in a table. Raises ValueError where there is nothing of the kind in any of the files."""
+    match config:
+        case ParquetSource():
+            return laid_out(columns, parquet_schema(config.files))
+        case LanceSource():
+            return laid_out(columns, lance_schema(config, config.files[0]))
+        case WebDatasetSource():
+            check_shards(config.files)
+    return columns
+
+
+def _rows(
+    config: SourceConfig, columns: ColumnsConfig, reader: RowReader, keep: "RowFilter | None"
+) -> Iterator[SourceRow | RejectedRow]:
     try:
-        for batch in _batches(raw_rows(config)):
+        for batch in _batches(raw_rows(config, columns)):
             kept = None if keep is None else keep.kept(list(_values(batch)))
             for place, raw in enumerate(batch):
                 yield reader.read(raw, filtered=kept is not None and place not in kept)

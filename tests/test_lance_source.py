@@ -174,7 +174,7 @@ def test_a_manifest_that_lance_panics_over_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"source .*: .*name one with `table`; it holds none"):
+    with pytest.raises(ValueError, match=r"source .*: there is no folder of a table or database"):
         outcomes(source(tmp_path))
     database(tmp_path, rows_of(pictures(1)))
     database(tmp_path, rows_of(pictures(1)), "other")

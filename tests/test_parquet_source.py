@@ -333,7 +333,7 @@ def test_a_truncated_file_is_one_row_of_its_folder_and_one_line_alone(tmp_path: 
     assert rejections(folder)[0].message.startswith("b.parquet: ")
     with pytest.raises(ValueError, match=r"source .*/b: .*b\.parquet can't be read: [^\n]*$"):
         outcomes(bad)
-    with pytest.raises(ValueError, match="there are no Parquet files"):
+    with pytest.raises(ValueError, match="no Parquet file"):
         outcomes(ParquetSource(path=tmp_path / "nothing"))
 
 

@@ -313,7 +313,7 @@ def test_a_file_that_is_no_tar_is_one_line(tmp_path: Path, name: str, content: b
     source = WebDatasetSource(path=tmp_path)
     assert outcomes(source) == ["malformed-row", "b"]
     assert rejections(source)[0].message.startswith(f"{name}: {problem}")
-    with pytest.raises(ValueError, match="there are no tar shards at"):
+    with pytest.raises(ValueError, match="there is no tar shard"):
         outcomes(WebDatasetSource(path=tmp_path / "nothing"))
 
 

@@ -33,8 +33,8 @@ def webdataset_rows(path: Path, name: str) -> Iterator[RawRow]:
     for shard in shard_files(path, _SUFFIXES):
         at = shown(shard, path)
         try:
-            check_tar(path)
-            yield from _Shard(path, at, name).rows(numbers)
+            check_tar(shard)
+            yield from _Shard(shard, at, name).rows(numbers)
         except (OSError, ValueError) as error:
             yield malformed(next(numbers), at, f"{at}: {error}")
 

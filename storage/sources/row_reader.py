@@ -1,11 +1,12 @@
 """What each column of a raw row means, in the types that are stored."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pairloom.storage.digest import digest
-from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
+from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, OnBadCell, typed
 from pairloom.storage.sources.config import FolderSource, SourceConfig
 from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
@@ -26,7 +27,9 @@ _SPLITS = {
 class RowReader:
     """Understands the rows of one source."""
 
-    def __init__(self, config: SourceConfig, columns: ColumnsConfig) -> None:
+    def __init__(self, config: SourceConfig, columns: ColumnsConfig, on_bad_cell: OnBadCell = "null") -> None:
+        self.bad_cells: Counter[str] = Counter()
+        """Cells that are not of their kept column's type, by its name; they are null where that is asked for."""
         self._config = config
         self._source = config.label
         files = config.files
@@ -34,6 +37,7 @@ class RowReader:
         self._names = _names(files) if len(files) > 1 else {}
         self._where = config.where
         self._columns = columns
+        self._quarantines = (config.on_bad_cell or on_bad_cell) == "quarantine"
         self._kept = columns.kept
         folder = isinstance(config, FolderSource)
         self._image_column = "image" if folder else columns.image
@@ -41,7 +45,8 @@ class RowReader:
         self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
         self._images: dict[Path, ImageFolder] = {}
 
-    def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
+    def read(self, raw: RawRow, *, kept: bool = True, undecided: str | None = None) -> SourceRow | RejectedRow:
+        """The row, if it is `kept` by `where`; `undecided` says why that could not be told."""
         item_id = image_path = None
         try:
             try:
@@ -52,7 +57,9 @@ class RowReader:
                 raise RejectedRowError("malformed-row", str(error)) from error
             item_id = self._name(values, self._columns.id)
             image_path = self._name(values, self._image_column)
-            if filtered:
+            if undecided is not None:
+                raise RejectedRowError("where-undecided", undecided)
+            if not kept:
                 raise RejectedRowError("where", f"where: {self._where} is not true", "filtered")
             return self._understood(raw, values, item_id, image_path)
         except RejectedRowError as rejection:
@@ -86,7 +93,7 @@ class RowReader:
             if split.lower() not in _SPLITS:
                 raise RejectedRowError("split-unknown", f"split {split!r} is none of train, val, test")
             split = _SPLITS[split.lower()]
-        metadata = {name: _metadata(name, kept, values) for name, kept in self._kept.items()}
+        metadata = {name: self._metadata(name, kept, values) for name, kept in self._kept.items()}
         return SourceRow(
             source=self._source,
             number=raw.number,
@@ -136,16 +143,18 @@ class RowReader:
                     found[text] = None
         return tuple(found)
 
-
-def _metadata(name: str, kept: KeptColumn | None, values: Values) -> Metadata:
-    if kept is None:
-        return None
-    value = values.get(kept.column)
-    try:
-        return typed(value, kept.type)
-    except (ValueError, TypeError, OverflowError) as error:
-        shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
-        raise RejectedRowError("metadata-type", shown) from error
+    def _metadata(self, name: str, kept: KeptColumn | None, values: Values) -> Metadata:
+        if kept is None:
+            return None
+        value = values.get(kept.column)
+        try:
+            return typed(value, kept.type)
+        except (ValueError, TypeError, OverflowError) as error:
+            if self._quarantines:
+                shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
+                raise RejectedRowError("metadata-type", shown) from error
+            self.bad_cells[name] += 1
+            return None
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -1,11 +1,13 @@
 """Sources: read as typed rows, one by one; what cannot be one is rejected with a reason."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.schema import ColumnType
+from pairloom.storage.sources.columns import ColumnsConfig, OnBadCell
 from pairloom.storage.sources.config import (
     CsvSource,
     DelimitedSource,
@@ -28,8 +30,13 @@ if TYPE_CHECKING:
 _ROWS_PER_BATCH = 1_000
 
 
-def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[SourceRow | RejectedRow]:
-    """Every row of a source, in its order, none left out.
+def read_source(
+    config: SourceConfig,
+    columns: ColumnsConfig,
+    on_bad_cell: OnBadCell = "null",
+    bad_cells: Counter[str] | None = None,
+) -> Iterator[SourceRow | RejectedRow]:
+    """Every row of a source, in its order, none left out. `bad_cells` takes down nulled cells by column.
 
     Raises UnreadableSourceError, before the first row, for a source that is not there or is of another kind, for
     columns that none of its rows has, and for a `where` that cannot be evaluated; later, where it can't be read on.
@@ -45,11 +52,18 @@ def read_source(config: SourceConfig, columns: ColumnsConfig) -> Iterator[Source
             # DuckDB, for sources that are filtered.
             from pairloom.storage.sources.row_filter import RowFilter
 
-            typed = not isinstance(config, DelimitedSource)
-            keep = RowFilter(config.where, config.label, _values(raw_rows(config)), typed=typed)
+            as_text = isinstance(config, DelimitedSource)
+            declared: dict[str, ColumnType] = (
+                dict.fromkeys([columns.image, *columns.texts], "string") if as_text else {}
+            )
+            declared |= {kept.column: kept.type for kept in columns.kept.values() if kept}
+            keep = RowFilter(config.where, _values(raw_rows(config)), declared, as_text=as_text)
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
-    return _rows(config, columns, keep)
+    reader = RowReader(config, columns, on_bad_cell)
+    if bad_cells is not None:
+        reader.bad_cells = bad_cells
+    return _rows(config, reader, keep)
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
@@ -68,13 +82,15 @@ def file_rows(config: SourceConfig, file: Path) -> Iterator[RawRow]:
             return folder_rows(file, config.text_from, config.encoding)
 
 
-def _rows(config: SourceConfig, columns: ColumnsConfig, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
-    reader = RowReader(config, columns)
+def _rows(config: SourceConfig, reader: RowReader, keep: "RowFilter | None") -> Iterator[SourceRow | RejectedRow]:
     try:
         for batch in _batches(raw_rows(config)):
-            kept = None if keep is None else keep.kept(list(_values(batch)))
+            judged = None if keep is None else keep.judge(list(_values(batch)))
             for place, raw in enumerate(batch):
-                yield reader.read(raw, filtered=kept is not None and place not in kept)
+                if judged is None:
+                    yield reader.read(raw)
+                else:
+                    yield reader.read(raw, kept=place in judged.kept, undecided=judged.undecided.get(place))
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from pairloom.storage.schema import RESERVED_COLUMNS, ColumnType
+from pairloom.storage.schema import RESERVED_COLUMNS, UNSTORABLE_CHARACTERS, UNSTORABLE_NAMES, ColumnType
 
 OnBadCell = Literal["null", "quarantine"]
 Metadata = str | int | float | bool | datetime | list[str] | None
@@ -54,13 +54,18 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     def _names_are_free(
         cls, keep: dict[str, ColumnType | KeptColumn | None]
     ) -> dict[str, ColumnType | KeptColumn | None]:
+        others: dict[str, str] = {}
         for name, kept in keep.items():
-            if name in RESERVED_COLUMNS:
-                kind = kept.type if isinstance(kept, KeptColumn) else kept
-                raise ValueError(
-                    f"{name} is the name of a column of Pairloom's own; keep yours under another one: "
-                    f"my_{name}: {{column: {name}, type: {kind}}}"
-                )
+            kind = kept.type if isinstance(kept, KeptColumn) else kept or "string"
+            plain = re.sub(r"\W+", "_", name).strip("_")
+            hint = f"keep yours under another one: my_{plain}: {{column: {name or repr(name)}, type: {kind}}}"
+            if name.lower() in RESERVED_COLUMNS:
+                said = "" if name in RESERVED_COLUMNS else f", which SQL can't tell from {name.lower()}"
+                raise ValueError(f"{name} is the name of a column of Pairloom's own{said}; {hint}")
+            if not name.strip() or name in UNSTORABLE_NAMES or not UNSTORABLE_CHARACTERS.isdisjoint(name):
+                raise ValueError(f"the vector table can't have a column called {name!r}; {hint}")
+            if (other := others.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"SQL can't tell {name} from {other}; {hint}")
         return keep
 
     @model_serializer(mode="wrap")

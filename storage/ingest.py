@@ -4,7 +4,6 @@ After any history of edits the corpus is what a first night over the same source
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pairloom.storage.corpus import Corpus, Snapshot
@@ -16,7 +15,7 @@ from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
 from pairloom.storage.sources.rows import read_source
-from pairloom.storage.sources.source_row import UnreadableSourceError
+from pairloom.storage.sources.source_row import Notes, UnreadableSourceError
 
 __all__ = ["Ingest", "RowCounts"]
 
@@ -37,7 +36,7 @@ class Ingest:
         self.number = corpus.log.next_number()
         self.base = corpus.current()
         self.warnings: tuple[str, ...] = ()
-        """Which sources can't be read, why removals are held, and how many cells are null for what they hold."""
+        """What is wrong with sources, why removals are held, and how many cells are null for what they hold."""
 
     def run(
         self,
@@ -56,10 +55,10 @@ class Ingest:
         files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config, self.decoder)
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
-            bad_cells: Counter[str] = Counter()
+            notes = Notes()
             for source in sources:
                 try:
-                    found.read(read_source(source, columns, self.config.on_bad_cell, bad_cells), progress)
+                    found.read(read_source(source, columns, self.config.on_bad_cell, notes), progress)
                 except UnreadableSourceError as error:
                     found.hold(source, str(error))
             if len(found.unreadable) == len(sources):
@@ -70,9 +69,9 @@ class Ingest:
             files.forget(mistaken)
         found.retire(sources)
         snapshot = found.commit(self.number)
-        self.warnings = found.warnings
-        if bad_cells:
-            counted = ", ".join(f"{name} {count:,}" for name, count in bad_cells.most_common())
+        self.warnings = (*found.warnings, *notes.hints)
+        if notes.bad_cells:
+            counted = ", ".join(f"{name} {count:,}" for name, count in notes.bad_cells.most_common())
             self.warnings += (f"cells that are not of their column's type are null: {counted}",)
         for warning in self.warnings:
             logger.warning("%s", warning)

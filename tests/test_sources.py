@@ -18,7 +18,7 @@ from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn
 from pairloom.storage.sources.config import CsvSource, FolderSource, JsonlSource, SourceConfig, TsvSource
 from pairloom.storage.sources.raw_row import MAX_LINE
 from pairloom.storage.sources.rows import read_source
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
+from pairloom.storage.sources.source_row import Notes, RejectedRow, SourceRow, UnreadableSourceError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -191,11 +191,11 @@ def test_metadata_is_typed_or_null_or_the_row_quarantined(folder: Path) -> None:
         {"l": "[1"},
     ]
     source = jsonl(folder, [row | good, row | empty, *(row | each for each in bad)])
-    nulled = Counter[str]()
-    for each in read_source(source, columns, "null", nulled):
+    notes = Notes()
+    for each in read_source(source, columns, "null", notes):
         assert isinstance(each, SourceRow)
         assert each.number == 1 or not any(each.metadata.values())
-    assert nulled == {"i": 4, "f": 3, "b": 1, "t": 2, "l": 1}
+    assert notes.bad_cells == {"i": 4, "f": 3, "b": 1, "t": 2, "l": 1}
     rows = list(read_source(source, columns, "quarantine"))
     assert isinstance(rows[0], SourceRow)
     assert rows[0].metadata == {
@@ -645,10 +645,10 @@ def test_cells_are_typed_as_pandas_and_spreadsheets_write_them(folder: Path) -> 
     lines += [f"a.png,t,{cell},{cell},{cell},{cell},{cell}" for cell in absent if cell != "1e999"] + [
         "a.png,t,,1e999,,,"
     ]
-    nulled = Counter[str]()
+    notes = Notes()
     columns = ColumnsConfig(keep={"i": "int64", "f": "float64", "b": "bool", "t": "timestamp", "s": "string"})
-    rows = list(read_source(csv(folder, "\n".join(lines).encode()), columns, "null", nulled))
-    assert not nulled
+    rows = list(read_source(csv(folder, "\n".join(lines).encode()), columns, "null", notes))
+    assert not notes.bad_cells
     for row, cell in zip(rows, absent, strict=True):
         assert isinstance(row, SourceRow)
         text = None if cell in ("", "1e999") else cell
@@ -699,3 +699,49 @@ def test_a_row_that_an_expression_has_no_answer_for_is_quarantined_alone(folder:
     nothing = source.model_copy(update={"where": "code > 5) or (true"})
     with pytest.raises(UnreadableSourceError, match="cannot be asked: Parser Error"):
         read_source(nothing, ColumnsConfig())
+
+
+def test_images_are_found_however_their_names_are_written(folder: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (folder / decomposed).mkdir()
+    for name in (f"{composed}.png", f"{decomposed}/{decomposed}.png", f"{decomposed}/{composed}.jpg"):
+        (folder / name).touch()
+    written = [
+        f"{decomposed}.png",
+        f"{composed}/{composed}.png",
+        f"{decomposed}\\{decomposed}.jpg",
+        "shop\\a.png",
+        "a.png",
+    ]
+    rows = list(read_source(jsonl(folder, [{"image": path, "text": "t"} for path in written]), ColumnsConfig()))
+    found = [row.image.origin if isinstance(row, SourceRow) else row.reason for row in rows]
+    assert found == [
+        folder / f"{composed}.png",
+        folder / decomposed / f"{decomposed}.png",
+        folder / decomposed / f"{composed}.jpg",
+        "image-not-found",
+        folder / "a.png",
+    ]
+    outside = jsonl(folder, [{"image": "..\\..\\etc\\passwd", "text": "t"}])
+    assert outcomes(outside) == ["image-not-found"]
+
+
+@pytest.mark.parametrize("path", ["deep/x.png", "x.png", "y.png"])
+def test_where_no_image_is_found_a_folder_near_by_is_named(folder: Path, path: str) -> None:
+    pictures = folder / "pictures"
+    (pictures / "deep").mkdir(parents=True)
+    (pictures / "deep" / "x.png").touch()
+    source = jsonl(folder, [{"image": path, "text": "t"}, {"image": "../x.png", "text": "t"}, {"text": "none"}])
+    source = source.model_copy(update={"base": pictures if path == "x.png" else folder})
+    notes = Notes()
+    assert len(list(read_source(source, ColumnsConfig(), notes=notes))) == 3
+    there = {"deep/x.png": pictures, "x.png": pictures / "deep"}.get(path)
+    hint = f"did you mean `base: {there}`?" if there else "`base` says where their paths start"
+    (said,) = notes.hints
+    assert said.startswith("source shop/captions: none of 1 images found below")
+    assert said.endswith(hint)
+    assert outcomes(source.model_copy(update={"base": there or folder})) == [
+        "t" if there else "image-not-found",
+        "image-outside-base",
+        "image-missing",
+    ]

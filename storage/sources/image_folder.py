@@ -1,12 +1,20 @@
 """Image files that rows name, which must lie below their source's folder."""
 
 import functools
+import itertools
 import os
 import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.sources.source_row import RejectedRowError
+
+LEVELS_ABOVE, LEVELS_BELOW, FOLDERS_BELOW = 2, 2, 500
+"""How far is looked for a folder that the images are in."""
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 class ImageFolder:
@@ -24,6 +32,23 @@ class ImageFolder:
             raise RejectedRowError("malformed-row", "the image's path holds a NUL character")
         if image_path.partition("://")[0] in ("http", "https", "s3", "gs", "data"):
             raise RejectedRowError("image-not-found", f"{image_path[:200]} is an address: download the image first")
+        try:
+            return self._at(image_path)
+        except RejectedRowError as missing:
+            if missing.reason != "image-not-found":
+                raise
+            found = [at for each in _spellings(image_path) if (at := self._possible(each))]
+            if len(found) == 1:
+                return found[0]
+            raise
+
+    def _possible(self, image_path: str) -> ImageAt | None:
+        try:
+            return self._at(image_path)
+        except RejectedRowError:
+            return None
+
+    def _at(self, image_path: str) -> ImageAt:
         path = self._folder / image_path
         # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
         real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
@@ -41,3 +66,36 @@ class ImageFolder:
         # A folder's name may hold bytes that are not UTF-8.
         key = str(path).encode(errors="backslashreplace").decode()
         return ImageAt(key, f"{status.st_size}:{status.st_mtime_ns}", status.st_size, path)
+
+
+def _spellings(image_path: str) -> list[str]:
+    """Other ways to write a path: accents composed or decomposed, as file systems differ in, `/` for a backslash."""
+    found: dict[str, None] = {}
+    for path in dict.fromkeys((image_path, image_path.replace("\\", "/"))):
+        above, slash, name = path.rpartition("/")
+        for form in _FORMS:
+            found[unicodedata.normalize(form, path)] = None
+            found[above + slash + unicodedata.normalize(form, name)] = None
+        found[path] = None
+    return [path for path in found if path != image_path]
+
+
+def likely_base(folder: Path, image_paths: Sequence[str]) -> Path | None:
+    """A folder above or below `folder` that holds images which it doesn't; None where there is none that is near."""
+    inside = [path for path in image_paths if not path.startswith("/") and ".." not in path.split("/")]
+    above = [*folder.parents][:LEVELS_ABOVE]
+    for candidate in itertools.chain(above, itertools.islice(_below(folder, LEVELS_BELOW), FOLDERS_BELOW)):
+        if inside and all((candidate / path).is_file() for path in inside):
+            return candidate
+    return None
+
+
+def _below(folder: Path, levels: int) -> Iterator[Path]:
+    try:
+        inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    except OSError:
+        return
+    yield from inside
+    if levels > 1:
+        for each in inside:
+            yield from _below(each, levels - 1)

@@ -1,17 +1,17 @@
 """What each column of a raw row means, in the types that are stored."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pairloom.storage.digest import digest
+from pairloom.storage.images.location import ImageAt
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, OnBadCell, typed
 from pairloom.storage.sources.config import FolderSource, SourceConfig
 from pairloom.storage.sources.folder import FOLDER_COLUMNS
-from pairloom.storage.sources.image_folder import ImageFolder
+from pairloom.storage.sources.image_folder import ImageFolder, likely_base
 from pairloom.storage.sources.raw_row import RawRow, Values
-from pairloom.storage.sources.source_row import RejectedRow, RejectedRowError, SourceRow
+from pairloom.storage.sources.source_row import Notes, RejectedRow, RejectedRowError, SourceRow
 
 _SPLITS = {
     "train": "train",
@@ -23,13 +23,15 @@ _SPLITS = {
     "test": "test",
 }
 
+IMAGES_LOOKED_FOR = 5
+"""Where no image is found, so many are looked for in folders near by."""
+
 
 class RowReader:
     """Understands the rows of one source."""
 
-    def __init__(self, config: SourceConfig, columns: ColumnsConfig, on_bad_cell: OnBadCell = "null") -> None:
-        self.bad_cells: Counter[str] = Counter()
-        """Cells that are not of their kept column's type, by its name; they are null where that is asked for."""
+    def __init__(self, config: SourceConfig, columns: ColumnsConfig, on_bad_cell: OnBadCell, notes: Notes) -> None:
+        self._notes = notes
         self._config = config
         self._source = config.label
         files = config.files
@@ -43,6 +45,9 @@ class RowReader:
         self._image_column = "image" if folder else columns.image
         self._text_columns = _folder_texts(columns) if folder else columns.texts
         self._sidecars = isinstance(config, FolderSource) and config.text_from == "sidecar"
+        self._found = self._missing = 0
+        self._absent: list[str] = []
+        """The first images that are not there, all of one file's."""
         self._images: dict[Path, ImageFolder] = {}
 
     def read(self, raw: RawRow, *, kept: bool = True, undecided: str | None = None) -> SourceRow | RejectedRow:
@@ -98,7 +103,7 @@ class RowReader:
             source=self._source,
             number=raw.number,
             item_id=item_id,
-            image=raw.image or self._folder(raw).find(image_path),
+            image=raw.image or self._find(raw, image_path),
             image_path=image_path,
             texts=texts,
             group=group,
@@ -106,6 +111,29 @@ class RowReader:
             metadata=metadata,
             file=self._named(raw),
         )
+
+    def _find(self, raw: RawRow, image_path: str) -> ImageAt:
+        try:
+            found = self._folder(raw).find(image_path)
+        except RejectedRowError as error:
+            if error.reason == "image-not-found":
+                self._missing += 1
+                if len(self._absent) < IMAGES_LOOKED_FOR:
+                    self._absent.append(image_path)
+            raise
+        self._found += 1
+        return found
+
+    def conclude(self) -> None:
+        """Note what stands out once all rows are read."""
+        if self._missing and not self._found and not isinstance(self._config, FolderSource):
+            folder = self._config.image_folder(self._file)
+            base = likely_base(folder, self._absent)
+            hint = f"did you mean `base: {base}`?" if base else "`base` says where their paths start"
+            self._notes.hints.append(
+                f"source {self._source}: none of {self._missing:,} images found below {folder}, such as "
+                f"{self._absent[0]:.200}; {hint}".encode(errors="backslashreplace").decode()
+            )
 
     def _folder(self, raw: RawRow) -> ImageFolder:
         file = raw.file or self._file
@@ -153,7 +181,7 @@ class RowReader:
             if self._quarantines:
                 shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
                 raise RejectedRowError("metadata-type", shown) from error
-            self.bad_cells[name] += 1
+            self._notes.bad_cells[name] += 1
             return None
 
 

@@ -1,7 +1,6 @@
 """Sources: read as typed rows, one by one; what cannot be one is rejected with a reason."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from pairloom.storage.sources.jsonl import jsonl_rows
 from pairloom.storage.sources.presence import check_columns, check_presence
 from pairloom.storage.sources.raw_row import RawRow, Values
 from pairloom.storage.sources.row_reader import RowReader
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
+from pairloom.storage.sources.source_row import Notes, RejectedRow, SourceRow, UnreadableSourceError
 
 if TYPE_CHECKING:
     from pairloom.storage.sources.row_filter import RowFilter
@@ -34,9 +33,9 @@ def read_source(
     config: SourceConfig,
     columns: ColumnsConfig,
     on_bad_cell: OnBadCell = "null",
-    bad_cells: Counter[str] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[SourceRow | RejectedRow]:
-    """Every row of a source, in its order, none left out. `bad_cells` takes down nulled cells by column.
+    """Every row of a source, in its order, none left out. `notes` takes down what they don't say.
 
     Raises UnreadableSourceError, before the first row, for a source that is not there or is of another kind, for
     columns that none of its rows has, and for a `where` that cannot be evaluated; later, where it can't be read on.
@@ -60,10 +59,7 @@ def read_source(
             keep = RowFilter(config.where, _values(raw_rows(config)), declared, as_text=as_text)
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
-    reader = RowReader(config, columns, on_bad_cell)
-    if bad_cells is not None:
-        reader.bad_cells = bad_cells
-    return _rows(config, reader, keep)
+    return _rows(config, RowReader(config, columns, on_bad_cell, Notes() if notes is None else notes), keep)
 
 
 def raw_rows(config: SourceConfig) -> Iterator[RawRow]:
@@ -91,6 +87,7 @@ def _rows(config: SourceConfig, reader: RowReader, keep: "RowFilter | None") -> 
                     yield reader.read(raw)
                 else:
                     yield reader.read(raw, kept=place in judged.kept, undecided=judged.undecided.get(place))
+        reader.conclude()
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
 

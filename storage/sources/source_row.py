@@ -1,6 +1,7 @@
 """Rows as they are understood: what can become an item once its image is decoded, and what can't."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pairloom.storage.digest import digest
@@ -54,6 +55,16 @@ class RejectedRow:
     message: str
     file: str | None = None
     """The file that it stands in, where the source has several."""
+
+
+@dataclass
+class Notes:
+    """What reading sources tells beside their rows."""
+
+    bad_cells: Counter[str] = field(default_factory=Counter)
+    """Cells that are null because they are not of their kept column's type, by its name."""
+    hints: list[str] = field(default_factory=list)
+    """What is probably wrong with a source as a whole, though it can be read."""
 
 
 class UnreadableSourceError(ValueError):

@@ -17,7 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
     ".jsonl": {"kind": "jsonl"},
     ".ndjson": {"kind": "jsonl"},
     ".csv": {"kind": "csv"},
-    ".tsv": {"kind": "csv", "delimiter": "\t"},
+    ".tsv": {"kind": "tsv"},
 }
 
 

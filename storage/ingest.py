@@ -4,6 +4,7 @@ After any history of edits the corpus is what a first night over the same source
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pairloom.storage.corpus import Corpus, Snapshot
@@ -37,7 +38,7 @@ class Ingest:
         self.number = corpus.log.next_number()
         self.base = corpus.current()
         self.warnings: tuple[str, ...] = ()
-        """Which sources can't be read, and why removals are held, after a run."""
+        """What is wrong with sources, why removals are held, and how many cells are null for what they hold."""
 
     def run(
         self,
@@ -58,9 +59,11 @@ class Ingest:
         files = ImageFiles(known / "files.parquet", self.config, addresses.fetching(self.decoder))
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
+            bad_cells: Counter[str] = Counter()
             for source in sources:
                 try:
-                    found.read(addresses.listed(read_source(source, columns, self.config.texts)), progress)
+                    rows = read_source(source, columns, self.config.texts, self.config.on_bad_cell, bad_cells)
+                    found.read(addresses.listed(rows), progress)
                 except UnreadableSourceError as error:
                     found.hold(source, str(error))
             if len(found.unreadable) == len(sources):
@@ -72,8 +75,11 @@ class Ingest:
         found.retire(sources)
         snapshot = found.commit(self.number)
         self.warnings = found.warnings
+        if bad_cells:
+            counted = ", ".join(f"{name} {count:,}" for name, count in bad_cells.most_common())
+            self.warnings += (f"cells that are not of their column's type are null: {counted}",)
         for warning in self.warnings:
             logger.warning("%s", warning)
         for memory in (files, addresses):
-            memory.save(unseen=bool(self.warnings))
+            memory.save(unseen=bool(found.warnings))
         return snapshot, found.count(self.base if since is None else since)

@@ -153,6 +153,13 @@ RESERVED_COLUMNS = frozenset(
 )
 """Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
 
+# Tried with Lance 14.0.2: tests/test_config.py.
+UNSTORABLE_NAMES = frozenset(
+    ("_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version")
+)
+UNSTORABLE_CHARACTERS = frozenset(".`\0")
+"""What Lance refuses as a column's name, and in one."""
+
 
 def item_schema(keep: Mapping[str, ColumnType]) -> pa.Schema:
     """Schema of a corpus part: the item columns, then the pipeline's own metadata in the order given.

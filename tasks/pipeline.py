@@ -1,13 +1,11 @@
 """One pipeline's whole configuration: every block is declared beside the code that reads it."""
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from pairloom.models.evaluation.config import EvaluationConfig, GateConfig
+from pairloom.models.evaluation.config import NOVELTY, EvaluationConfig, GateConfig, measured
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
 from pairloom.models.towers.config import ModelConfig
@@ -17,6 +15,7 @@ from pairloom.storage.releases import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig
+from pairloom.tasks.nearest import nearest
 from pairloom.tasks.retrain import RetrainConfig
 
 
@@ -107,6 +106,29 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
                     )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_measured_exists(self) -> "Pipeline":
+        columns = ("group", "split", "source", "width", "height", *self.columns.keep)
+        for key, named in (("slices", self.evaluation.slices), ("probes", self.evaluation.probes)):
+            for name in named:
+                if name not in columns:
+                    raise ValueError(
+                        f"evaluation.{key}: the items have no {name!r}; add it to columns.keep "
+                        f"(--set columns.keep.{name}=string){nearest(name, columns)}"
+                    )
+        metrics = measured(self.evaluation)
+        for floor in self.gate.min:
+            metric, slash, part = floor.partition("/")
+            column, equals, _ = part.partition("=")
+            if floor not in metrics and metric not in metrics:
+                raise ValueError(
+                    f"gate.min: {metric} isn't measured; measured are {', '.join(metrics)}{nearest(metric, metrics)}"
+                )
+            if floor not in metrics and slash and not (equals and column in (*NOVELTY, *self.evaluation.slices)):
+                slices = ", ".join(f"/{name}=…" for name in (*NOVELTY, *self.evaluation.slices))
+                raise ValueError(f"gate.min: {floor} isn't measured; slices are {slices}: see evaluation.slices")
+        return self
+
     @field_validator("model")
     @classmethod
     def _tower_column_is_kept(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
@@ -131,9 +153,3 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     def folder(self) -> Path:
         """Where this pipeline stores everything."""
         return self.root / self.name
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint at the one of `names` that was probably meant, or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pairloom.flows.cli import app
+from pairloom.flows.cli.answers import errors_in_one_line, print_json
 
 WritePipelines = Callable[..., Path]
 
@@ -270,3 +272,17 @@ def test_every_command_has_help() -> None:
         result = invoke(name, "--help")
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 5
+
+
+def test_names_that_are_not_utf8_never_break_a_json_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with errors_in_one_line(lambda reason: print_json({"reason": reason})):
+            raise ValueError("no file caf\udce9.png")
+
+    with pytest.raises(typer.Exit):
+        fail()
+    said = capsys.readouterr()
+    assert json.loads(said.out.encode()) == {"reason": "no file caf\\udce9.png"}
+    assert said.err == "error: no file caf\\udce9.png\n"
+    print_json(["\ud83d"])
+    assert json.loads(capsys.readouterr().out) == ["\ud83d"]

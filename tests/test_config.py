@@ -1,9 +1,12 @@
 from pathlib import Path
 from textwrap import dedent
 
+import lance
+import pyarrow as pa
 import pytest
 
 from pairloom.flows.config import load_pipeline, pipeline_folder, pipeline_names
+from pairloom.storage.schema import UNSTORABLE_NAMES
 from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
@@ -88,7 +91,7 @@ def test_root_and_overrides_come_from_the_command_line(tmp_path: Path) -> None:
         ("training.max_minuts=1", "unknown key 'training.max_minuts'; did you mean 'max_minutes'?"),
         ("training.augmentation.shfit=0", "unknown key 'training.augmentation.shfit'; did you mean 'shift'?"),
         ("sources.0.pth=x", "unknown key 'sources.0.pth'; did you mean 'path'?"),
-        ("sources.0.kind=jsnl", "sources.0: "),
+        ("sources.0.kind=jsnl", "sources.0.kind: 'jsnl' is none of jsonl, csv, tsv, folder; did you mean 'jsonl'?"),
         ("training.max_minutes=abc", "training.max_minutes: Input should be a valid number"),
         ("training.batch_size=1", "training.batch_size: Input should be greater than or equal to 2, not 1"),
         ("columns.keep.texts=string", "texts is the name of a column of Pairloom's own"),
@@ -154,3 +157,106 @@ def test_patterns_and_lists_of_paths_are_relative_to_the_file(tmp_path: Path) ->
     text = "pipelines: {a: {sources: [{kind: jsonl, path: ['x/*.jsonl', y.jsonl], base: pics}]}}"
     source = load_pipeline(write(tmp_path, text)).sources[0]
     assert source.paths == (tmp_path / "x/*.jsonl", tmp_path / "y.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sources.0.path=3", "sources.0.path: Input is not a valid path"),
+        ("sources.0.path=[a, 3]", "sources.0.path.1: Input is not a valid path"),
+        ("sources.0.kind=null", "sources.0.kind: 'None' is none of"),
+        ("sources.0={path: x}", "sources.0.kind: Field required"),
+        ("columns.keep.price=decimal", "columns.keep.price: Input should be 'string', 'int64'"),
+        ("columns.keep.price={column: cost}", "columns.keep.price.type: Field required"),
+        ("objective.0.loss=clipp", "objective.0.loss: 'clipp' is none of clip, "),
+        ("sources.0.encoding=utf-99", "sources.0.encoding: no encoding of texts that Python knows"),
+        ("sources.0={kind: csv, path: x, quote: ','}", "cells can't be told apart"),
+    ],
+)
+def test_one_wrong_value_is_one_line(tmp_path: Path, override: str, said: str) -> None:
+    message = fault(write(tmp_path, DESIGNED), None, override)
+    assert f"pipeline 'grocery': {said}" in message.replace("sources.0: cells", "cells")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        *(
+            (f"columns.keep={{{name}: string}}", f"{name!r}; keep yours under another one: my_{plain}: {{column: ")
+            for name, plain in [("size.cm", "size_cm"), ("a`b", "a_b"), ("_rowid", "rowid"), ("_rowaddr", "rowaddr")]
+        ),
+        ("columns.keep={_rowoffset: string}", "can't have a column called '_rowoffset'"),
+        ("columns.keep={_row_created_at_version: string}", "can't have a column called"),
+        ("columns.keep={_row_last_updated_at_version: string}", "can't have a column called"),
+        ("columns.keep={'': string}", "can't have a column called ''"),
+        (
+            "columns.keep={Group: string}",
+            "SQL can't tell from group; keep yours under another one: my_Group: {column: ",
+        ),
+        ("columns.keep={size: string, Size: int64}", "SQL can't tell Size from size; keep yours under another"),
+        ("gate.min.recall@10=0.5", "did you mean 'text_to_image_recall@10'?"),
+        ("gate.min.text_to_image_recall@20=0.5", "gate.min: text_to_image_recall@20 isn't measured"),
+        ("gate.min.probe_subgroup_svm=0.5", "gate.min: probe_subgroup_svm isn't measured"),
+        ("gate.min={text_to_image_map@r/group=x: 0.5}", "slices are /novel_text=…, /novel_group=…, /subgroup=…"),
+        ("evaluation.slices=[subgrup]", "the items have no 'subgrup'; add it to columns.keep"),
+        ("evaluation.slices=[subgrup]", "did you mean 'subgroup'?"),
+        ("evaluation.probes=[colour]", "evaluation.probes: the items have no 'colour'"),
+    ],
+)
+def test_names_that_a_later_stage_would_refuse_are_refused_when_the_file_is_read(
+    tmp_path: Path, override: str, said: str
+) -> None:
+    message = fault(write(tmp_path, DESIGNED), None, override)
+    assert said in message
+    assert "\n" not in message
+
+
+def test_floors_can_stand_on_slices_and_probes(tmp_path: Path) -> None:
+    floors = (
+        "gate.min={text_to_image_map@r/novel_text=yes: 0, image_to_text_ndcg@10/subgroup=a=b: 0, probe_group_knn: 0}"
+    )
+    overrides = ["evaluation.probes=[group]", floors]
+    assert len(load_pipeline(write(tmp_path, DESIGNED), overrides=overrides).gate.min) == 3
+
+
+@pytest.mark.parametrize("character", [*'ö日#%?[]*{}~"`|^<>\\', "\t", "\u0301"])
+def test_a_root_that_lance_writes_beside_is_refused_before_any_work(tmp_path: Path, character: str) -> None:
+    root = tmp_path / f"a{character}b" / "root"
+    with pytest.raises(ValueError, match=r"Lance can't keep a table below a folder with .* in its name: name another"):
+        load_pipeline(write(tmp_path, DESIGNED), root=root)
+
+
+@pytest.mark.parametrize("name", ["a'b c&d+e=f;g$h@i!j,k(l):m-n_o.p", "ö#"])
+def test_roots_that_are_not_refused_are_ones_that_lance_keeps_its_tags_in(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name / "t.lance"
+    table.parent.mkdir()
+    dataset = lance.write_dataset(pa.table({"item_id": ["1"]}), str(table))
+    dataset.tags.create("release-1", dataset.version)
+    beside = [each.name for each in tmp_path.iterdir() if each.name != name]
+    assert beside == (["%C3%B6%23"] if name == "ö#" else [])
+    if name != "ö#":
+        assert load_pipeline(write(tmp_path, DESIGNED), root=tmp_path / name).root == tmp_path / name
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/root", "file:///tmp/x", "gs://bucket"])
+def test_an_address_is_no_root_yet(tmp_path: Path, root: str) -> None:
+    text = dedent(DESIGNED).replace("root: .pairloom", f"root: {root}")
+    assert "only folders of this machine can be one yet" in fault(write(tmp_path, text))
+    with pytest.raises(ValueError, match="only folders of this machine"):
+        load_pipeline(write(tmp_path, DESIGNED), root=Path(root))
+    with pytest.raises(ValueError, match="only folders of this machine"):
+        pipeline_folder(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", [*sorted(UNSTORABLE_NAMES), "a.b", "a`b", ""])
+def test_names_that_are_refused_are_ones_that_lance_cannot_write(tmp_path: Path, name: str) -> None:
+    def upserted(name: str) -> int:
+        rows = pa.table({"item_id": ["1"], name: ["x"]})
+        table = lance.write_dataset(rows.schema.empty_table(), str(tmp_path / f"{name == 'plain'}.lance"))
+        merge = table.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
+        return int(merge.execute(rows)["num_inserted_rows"])
+
+    assert upserted("plain") == 1
+    with pytest.raises(OSError, match=r"reserved name|cannot contain|not found"):
+        upserted(name)

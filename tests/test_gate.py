@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pairloom.models.evaluation.config import GateConfig
+from pairloom.models.evaluation.config import DIRECTIONS, GateConfig
 from pairloom.models.evaluation.gate import gate
-from pairloom.models.evaluation.metrics import DIRECTIONS, RetrievalMetrics
+from pairloom.models.evaluation.metrics import RetrievalMetrics
 from pairloom.models.evaluation.ranking import Answers
 
 

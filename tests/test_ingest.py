@@ -104,7 +104,7 @@ def test_every_row_is_accounted_for(tmp_path: Path, write: Write) -> None:
             row("8", "white", price="dear"),
         ]
     )
-    snapshot, counts = ingest(tmp_path, source)
+    snapshot, counts = ingest(tmp_path, source, config=update(on_bad_cell="quarantine"))
     assert set(items(tmp_path, snapshot)) == {"1", "2", "7"}
     assert counts == RowCounts(seen=9, new=3, duplicate=1, quarantined=5)
     reasons = {number: reason for number, _, reason in rejected(tmp_path, snapshot)}
@@ -582,3 +582,14 @@ def test_a_source_that_cannot_be_read_costs_the_night_its_own_rows_alone(tmp_pat
     mended, counts = ingest(tmp_path, bad, good)
     assert set(items(tmp_path, mended)) == {"1", "3", "4", "5"}
     assert counts.quarantined == 0
+
+
+def test_a_cell_that_is_not_of_its_type_costs_the_cell_and_is_counted(tmp_path: Path, write: Write) -> None:
+    source = write([row("1", "red", price="dear"), row("2", "lime", price=""), row("3", "blue", price="2.0")])
+    night = Ingest(Corpus(tmp_path / "root"), COLUMNS.types, CONFIG, Decoder())
+    snapshot, counts = night.run([source], COLUMNS)
+    assert {name: each["price"] for name, each in items(tmp_path, snapshot).items()} == {"1": None, "2": None, "3": 2.0}
+    assert counts == RowCounts(seen=3, new=3)
+    assert night.warnings == ("cells that are not of their column's type are null: price 1",)
+    _, counts = ingest(tmp_path, source.model_copy(update={"on_bad_cell": "quarantine"}))
+    assert (counts.quarantined, counts.removed) == (1, 1)

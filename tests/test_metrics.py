@@ -14,7 +14,7 @@ import pytest
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation import bootstrap, ranking
 from pairloom.models.evaluation.bootstrap import median
-from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.config import EvaluationConfig, measured
 from pairloom.models.evaluation.metrics import RetrievalMetrics, column_slices, evaluate, novelty_slices
 from pairloom.models.evaluation.similarity import TIE
 
@@ -114,6 +114,8 @@ def test_chunked_metrics_match_sorting_every_candidate(monkeypatch: pytest.Monke
             red = [rank < 1 for rank, q in zip(ranks, asked, strict=True) if COLOURS[q] == "red"]
             assert values[f"{direction}_recall@1/colour=red"] == pytest.approx(np.mean(red))
     assert "text_to_image_ndcg@10/colour=blue" in values
+    whole = {name for name in values if "/" not in name and not name.endswith("_median_rank")}
+    assert whole == set(measured(EvaluationConfig(k=(1, 3))))
 
 
 def test_copies_of_an_image_are_no_candidates_of_its_query() -> None:

@@ -163,7 +163,7 @@ def test_an_image_that_is_not_there_is_reported(folder: Path) -> None:
     assert outcomes(jsonl(folder, [{"image": "a\0.png", "text": "t"}])) == ["malformed-row"]
 
 
-def test_metadata_is_typed_or_the_row_quarantined(folder: Path) -> None:
+def test_metadata_is_typed_or_null_or_the_row_quarantined(folder: Path) -> None:
     columns = ColumnsConfig(
         keep={"i": "int64", "f": "float64", "b": "bool", "t": "timestamp", "l": "list<string>", "s": "string"}
     )
@@ -181,14 +181,22 @@ def test_metadata_is_typed_or_the_row_quarantined(folder: Path) -> None:
         {"i": 3.5},
         {"i": 2**63},
         {"i": True},
+        {"i": "1_000"},
         {"f": "x"},
+        {"f": "1,5"},
+        {"f": "١٢"},
         {"b": 2},
         {"t": 5},
         {"t": "soon"},
-        {"l": {}},
-        {"s": [1]},
+        {"l": "[1"},
     ]
-    rows = list(read_source(jsonl(folder, [row | good, row | empty, *(row | each for each in bad)]), columns))
+    source = jsonl(folder, [row | good, row | empty, *(row | each for each in bad)])
+    bad_cells: Counter[str] = Counter()
+    for each in read_source(source, columns, bad_cells=bad_cells):
+        assert isinstance(each, SourceRow)
+        assert each.number == 1 or not any(each.metadata.values())
+    assert bad_cells == {"i": 4, "f": 3, "b": 1, "t": 2, "l": 1}
+    rows = list(read_source(source, columns, on_bad_cell="quarantine"))
     assert isinstance(rows[0], SourceRow)
     assert rows[0].metadata == {
         "i": 3,
@@ -629,3 +637,90 @@ def test_sidecars_are_found_however_their_names_write_accents_and_read_in_their_
     (row,) = read_source(FolderSource(path=tmp_path), ColumnsConfig())
     assert isinstance(row, RejectedRow)
     assert row.message.endswith("name its encoding, such as `encoding: utf-16`")
+
+
+def test_cells_are_typed_as_pandas_and_spreadsheets_write_them(folder: Path) -> None:
+    absent = ["", "nan", "NaN", "NA", "N/A", "null", "None", "-", "inf", "-inf", " ", "<NA>", "1e999"]
+    lines = ["image,text,i,f,b,t,s"]
+    lines += [f"a.png,t,{cell},{cell},{cell},{cell},{cell}" for cell in absent if cell != "1e999"] + [
+        "a.png,t,,1e999,,,"
+    ]
+    bad_cells: Counter[str] = Counter()
+    columns = ColumnsConfig(keep={"i": "int64", "f": "float64", "b": "bool", "t": "timestamp", "s": "string"})
+    rows = list(read_source(csv(folder, "\n".join(lines).encode()), columns, bad_cells=bad_cells))
+    assert not bad_cells
+    for row, cell in zip(rows, absent, strict=True):
+        assert isinstance(row, SourceRow)
+        text = None if cell in ("", "1e999") else cell
+        assert row.metadata == {"i": None, "f": None, "b": None, "t": None, "s": text}
+    good = only_row(csv(folder, b"image,text,i,f,b,t,s\na.png,t,3.0,-.5,0.0,2026-01-02,1.0\n"), columns)
+    assert good.metadata == {"i": 3, "f": -0.5, "b": False, "t": datetime(2026, 1, 2, tzinfo=UTC), "s": "1.0"}
+    nested = {"image": "a.png", "text": "t", "s": {"a": ["é"]}, "l": [{"b": 1}], "i": 2.0, "b": 1.0, "t": "", "f": ""}
+    columns = ColumnsConfig(keep={**columns.keep, "l": "list<string>"})
+    assert only_row(jsonl(folder, [nested]), columns).metadata == {
+        **{"i": 2, "f": None, "b": True, "t": None, "s": '{"a": ["é"]}', "l": ['{"b": 1}']}
+    }
+
+
+def test_one_odd_cell_costs_where_its_row_alone(folder: Path) -> None:
+    lines = [
+        "image,text,price",
+        *(f"a.png,{n},{n}" for n in range(5)),
+        "a.png,missing,N/A",
+        "a.png,odd,dear",
+        "a.png,9,9",
+    ]
+    source = csv(folder, "\n".join(lines).encode()).model_copy(update={"where": "price > 2"})
+    assert outcomes(source) == ["where", "where", "where", "3", "4", "where", "where-undecided", "9"]
+    (odd,) = [row for row in read_source(source, ColumnsConfig()) if row.number == 8]
+    assert isinstance(odd, RejectedRow)
+    assert odd.message == "where: price is 'dear', no int64"
+    either = source.model_copy(update={"where": "price > 2 or text = 'odd'"})
+    assert outcomes(either) == ["where", "where", "where", "3", "4", "where", "odd", "9"]
+    other = source.model_copy(update={"where": "text <> '4'"})
+    assert Counter(outcomes(other))["where-undecided"] == 0
+
+
+def test_a_kept_columns_type_is_its_type_in_where(folder: Path) -> None:
+    lines = [{"image": "a.png", "text": text, "cost": text} for text in ("dear", "cheap", "12", "1")]
+    source = jsonl(folder, list(lines)).model_copy(update={"where": "cost > 2"})
+    columns = ColumnsConfig(keep={"price": KeptColumn(column="cost", type="float64")})
+    assert outcomes(source, columns) == ["where-undecided", "where-undecided", "12", "where"]
+    with pytest.raises(UnreadableSourceError, match="cannot be asked"):
+        read_source(source, ColumnsConfig())
+
+
+def test_a_row_that_an_expression_has_no_answer_for_is_quarantined_alone(folder: Path) -> None:
+    codes = ("x-1", "x-20", "nothing", None, "x-7")
+    source = jsonl(folder, [{"image": "a.png", "text": str(code), "code": code} for code in codes])
+    where = "CAST(split_part(code, '-', 2) AS INTEGER) > 5 -- the number"
+    found = outcomes(source.model_copy(update={"where": where}))
+    assert found == ["where", "x-20", "where-undecided", "where", "x-7"]
+    nothing = source.model_copy(update={"where": "code > 5) or (true"})
+    with pytest.raises(UnreadableSourceError, match="cannot be asked: Parser Error"):
+        read_source(nothing, ColumnsConfig())
+
+
+def test_images_are_found_however_their_names_are_written(folder: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (folder / decomposed).mkdir()
+    for name in (f"{composed}.png", f"{decomposed}/{decomposed}.png", f"{decomposed}/{composed}.jpg"):
+        (folder / name).touch()
+    written = [
+        f"{decomposed}.png",
+        f"{composed}/{composed}.png",
+        f"{decomposed}\\{decomposed}.jpg",
+        "shop\\a.png",
+        "a.png",
+    ]
+    rows = list(read_source(jsonl(folder, [{"image": path, "text": "t"} for path in written]), ColumnsConfig()))
+    found = [row.image.origin if isinstance(row, SourceRow) else row.reason for row in rows]
+    assert found == [
+        folder / f"{composed}.png",
+        folder / decomposed / f"{decomposed}.png",
+        folder / decomposed / f"{composed}.jpg",
+        "image-not-found",
+        folder / "a.png",
+    ]
+    outside = jsonl(folder, [{"image": "..\\..\\etc\\passwd", "text": "t"}])
+    assert outcomes(outside) == ["image-not-found"]

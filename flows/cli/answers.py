@@ -22,7 +22,7 @@ def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
-        reason = str(error) or type(error).__name__
+        reason = _printable(str(error) or type(error).__name__)
         if failed:
             failed(reason)
         from pairloom.flows.show.visible import visible
@@ -43,4 +43,9 @@ def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
 
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_printable(json.dumps(document, ensure_ascii=False, default=str)) + "\n")
+
+
+def _printable(text: str) -> str:
+    """The text with bytes of another encoding as escapes, which are JSON's, too: strangers' names hold them."""
+    return text.encode(errors="backslashreplace").decode()

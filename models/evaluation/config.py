@@ -2,7 +2,12 @@
 
 from pydantic import BaseModel, Field, field_validator
 
+DIRECTIONS = ("text_to_image", "image_to_text")
+NDCG_DEPTH = 10
+CLASSIFIERS = ("logistic", "svm", "knn")
+"""What probes learn with."""
 NOVELTY = ("novel_text", "novel_group")
+"""Slices of every night's own."""
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -55,3 +60,11 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
                     "map@r or ndcg@10 instead"
                 )
         return floors
+
+
+def measured(config: EvaluationConfig) -> list[str]:
+    """The metrics that a floor can stand on, but for what slices add to their names."""
+    kinds = [*(f"recall@{k}" for k in config.k), "map@r", f"ndcg@{NDCG_DEPTH}"]
+    directions = (*DIRECTIONS, "image_to_image")
+    probes = [f"probe_{column}_{classifier}" for column in config.probes for classifier in CLASSIFIERS]
+    return [*(f"{direction}_{kind}" for direction in directions for kind in kinds), *probes]

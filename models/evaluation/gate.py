@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pairloom.models.evaluation.bootstrap import mean_intervals
-from pairloom.models.evaluation.config import GateConfig
-from pairloom.models.evaluation.metrics import DIRECTIONS, RetrievalMetrics
+from pairloom.models.evaluation.config import DIRECTIONS, GateConfig
+from pairloom.models.evaluation.metrics import RetrievalMetrics
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no t
 from pairloom.models.arrays import Embeddings, Indices, Mask, Values
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.bootstrap import mean_intervals, median, median_interval
-from pairloom.models.evaluation.config import EvaluationConfig
-from pairloom.models.evaluation.ranking import NDCG_DEPTH, Answers, answered, on_grid
-
-DIRECTIONS = ("text_to_image", "image_to_text")
+from pairloom.models.evaluation.config import NDCG_DEPTH, EvaluationConfig
+from pairloom.models.evaluation.ranking import Answers, answered, on_grid
 
 
 @dataclass(frozen=True)

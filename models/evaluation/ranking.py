@@ -27,9 +27,9 @@ import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Embeddings, Indices, Values
+from pairloom.models.evaluation.config import NDCG_DEPTH
 from pairloom.models.evaluation.similarity import TIE
 
-NDCG_DEPTH = 10
 BLOCK = 1 << 23  # scores held at once
 
 # A power of two, as `TIE` is: with them no sum or difference of scores, nor its share of a tolerance, is ever rounded.

@@ -40,6 +40,8 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     memory_mb: int = Field(default=2_048, ge=512)
     """Address space of each decoding process, in MiB."""
 
+    on_bad_cell: Literal["null", "quarantine"] = "null"
+    """What a cell that is not of its kept column's type costs: itself (`null`, counted by column) or its row."""
     part_rows: int = Field(default=5_000, ge=1)
     """Most items in one corpus part."""
     val_fraction: float = Field(default=0.1, ge=0, le=0.5)

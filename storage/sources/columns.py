@@ -1,16 +1,26 @@
 """Which columns of a source mean what, and the typed metadata that is kept of them."""
 
 import json
-from datetime import UTC, datetime
-from typing import Any
+import math
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from pairloom.storage.schema import RESERVED_COLUMNS, ColumnType
+from pairloom.storage.schema import RESERVED_COLUMNS, UNSTORABLE_CHARACTERS, UNSTORABLE_NAMES, ColumnType
 
+OnBadCell = Literal["null", "quarantine"]
 Metadata = str | int | float | bool | datetime | list[str] | None
 
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_BOOLEANS = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(("false", "no", "0", "0.0"), False)
+_MISSING = frozenset({"", "-", "na", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "null", "none"}) | {
+    f"{sign}{name}" for sign in ("", "+", "-") for name in ("nan", "inf", "infinity", "1.#ind", "1.#qnan")
+}
+"""As pandas takes them for missing, in any case; and what is no finite number."""
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class KeptColumn(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -44,13 +54,18 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     def _names_are_free(
         cls, keep: dict[str, ColumnType | KeptColumn | None]
     ) -> dict[str, ColumnType | KeptColumn | None]:
+        others: dict[str, str] = {}
         for name, kept in keep.items():
-            if name in RESERVED_COLUMNS:
-                kind = kept.type if isinstance(kept, KeptColumn) else kept
-                raise ValueError(
-                    f"{name} is the name of a column of Pairloom's own; keep yours under another one: "
-                    f"my_{name}: {{column: {name}, type: {kind}}}"
-                )
+            kind = kept.type if isinstance(kept, KeptColumn) else kept or "string"
+            plain = re.sub(r"\W+", "_", name).strip("_")
+            hint = f"keep yours under another one: my_{plain}: {{column: {name or repr(name)}, type: {kind}}}"
+            if name.lower() in RESERVED_COLUMNS:
+                said = "" if name in RESERVED_COLUMNS else f", which SQL can't tell from {name.lower()}"
+                raise ValueError(f"{name} is the name of a column of Pairloom's own{said}; {hint}")
+            if not name.strip() or name in UNSTORABLE_NAMES or not UNSTORABLE_CHARACTERS.isdisjoint(name):
+                raise ValueError(f"the vector table can't have a column called {name!r}; {hint}")
+            if (other := others.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"SQL can't tell {name} from {other}; {hint}")
         return keep
 
     @model_serializer(mode="wrap")
@@ -77,12 +92,26 @@ class ColumnsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
         return default.model_copy(update={**said, "keep": {**default.keep, **self.keep}})
 
 
-def typed(value: object, kind: ColumnType) -> Metadata:
-    """`value` as `kind`; None and NaN are None. Raises ValueError, TypeError or OverflowError where it is none.
+def is_missing(text: str) -> bool:
+    """Whether a cell that is no text in its column stands for nothing, as pandas and spreadsheets write it."""
+    return text.strip().lower() in _MISSING
 
-    Numbers, booleans and lists may be written as text (lists as JSON), as CSV has them; a time without a zone is UTC.
+
+def json_text(value: object) -> str:
+    """A nested value as JSON; what JSON has no form for as text, bytes left out."""
+    return json.dumps(value, ensure_ascii=False, default=lambda each: None if isinstance(each, bytes) else str(each))
+
+
+def typed(value: object, kind: ColumnType) -> Metadata:
+    """`value` as `kind`. Raises ValueError, TypeError or OverflowError where it is none.
+
+    None, NaN and infinities are None, and so is what stands for nothing (`is_missing`) but in columns of text. Numbers,
+    booleans and lists may be written as text (lists as JSON), as CSV has them; 3.0 is a whole number; a time without a
+    zone is UTC; nested values are JSON as text.
     """
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, str) and kind not in ("string", "list<string>") and is_missing(value):
         return None
     match kind:
         case "string":
@@ -90,7 +119,8 @@ def typed(value: object, kind: ColumnType) -> Metadata:
         case "int64":
             return _integer(value)
         case "float64":
-            return float(_number(value))
+            number = float(_number(value))
+            return number if math.isfinite(number) else None
         case "bool":
             return _boolean(value)
         case "timestamp":
@@ -107,20 +137,35 @@ def _string(value: object) -> str:
             return str(value).lower()
         case str() | int() | float():
             return str(value)
+        case date():
+            return value.isoformat()
+        case dict() | list():
+            return json_text(value)
         case _:
             raise TypeError
 
 
-def _number(value: object) -> str | int | float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    return value
+def _number(value: object) -> int | float:
+    match value:
+        case bool():
+            raise TypeError
+        case int() | float():
+            return value
+        case Decimal():
+            return float(value)
+        # Python reads more as a number than others write: 1_000, other digits.
+        case str() if _NUMBER.fullmatch(written := value.strip()):
+            return int(written) if _WHOLE.fullmatch(written) else float(written)
+        case str():
+            raise ValueError
+        case _:
+            raise TypeError
 
 
 def _integer(value: object) -> int:
     written = _number(value)
     number = int(written)
-    if isinstance(written, float) and number != written:
+    if number != written:
         raise ValueError
     if not -(2**63) <= number < 2**63:
         raise OverflowError
@@ -135,7 +180,13 @@ def _boolean(value: object) -> bool:
 
 
 def _timestamp(value: object) -> datetime:
-    if not isinstance(value, str):
-        raise TypeError
-    moment = datetime.fromisoformat(value.strip())
+    match value:
+        case datetime():
+            moment = value
+        case date():
+            moment = datetime(value.year, value.month, value.day)
+        case str():
+            moment = datetime.fromisoformat(value.strip())
+        case _:
+            raise TypeError
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

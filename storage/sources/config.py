@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pairloom.storage.fetching.config import FetchConfig
-from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.sources.columns import ColumnsConfig, OnBadCell
 from pairloom.storage.sources.listing import listed
 
 
@@ -32,6 +32,8 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     columns have the pipeline's names and types; a source that has `columns` need not have all of them."""
     where: str | None = None
     """SQL expression over the source's columns, such as `skin_tone = 'none'`; other rows are filtered."""
+    on_bad_cell: OnBadCell | None = None
+    """As `ingest.on_bad_cell`, for this source alone."""
     mode: Literal["mirror", "append"] = "mirror"
     """What becomes of items whose rows or images are gone: they leave the corpus (`mirror`), or stay until a row of the
     same id replaces them (`append`)."""

@@ -4,7 +4,9 @@ import functools
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.images.location import Address, ImageAt
@@ -12,6 +14,7 @@ from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.source_row import RejectedRowError
 
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 class ImageFolder:
@@ -33,6 +36,23 @@ class ImageFolder:
             return self._at_address(image_path.strip(), scheme[1].lower())
         if "\0" in image_path:
             raise RejectedRowError(Reason.MALFORMED_ROW, "the image's path holds a NUL character")
+        try:
+            return self._at(image_path)
+        except RejectedRowError as missing:
+            if missing.reason is not Reason.IMAGE_NOT_FOUND:
+                raise
+            found = [at for each in _spellings(image_path) if (at := self._possible(each))]
+            if len(found) == 1:
+                return found[0]
+            raise
+
+    def _possible(self, image_path: str) -> ImageAt | None:
+        try:
+            return self._at(image_path)
+        except RejectedRowError:
+            return None
+
+    def _at(self, image_path: str) -> ImageAt:
         path = self._folder / image_path
         # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
         real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
@@ -58,3 +78,15 @@ class ImageFolder:
             message = f"{address[:200]} is an address: `fetch: {{}}` on the source has images fetched"
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, message)
         return ImageAt(address, self._fetch.decided_by, None, Address(address, self._fetch))
+
+
+def _spellings(image_path: str) -> list[str]:
+    """Other ways to write a path: accents composed or decomposed, as file systems differ in, `/` for a backslash."""
+    found: dict[str, None] = {}
+    for path in dict.fromkeys((image_path, image_path.replace("\\", "/"))):
+        above, slash, name = path.rpartition("/")
+        for form in _FORMS:
+            found[unicodedata.normalize(form, path)] = None
+            found[above + slash + unicodedata.normalize(form, name)] = None
+        found[path] = None
+    return [path for path in found if path != image_path]

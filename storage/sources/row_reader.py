@@ -1,12 +1,13 @@
 """What each column of a raw row means, in the types that are stored."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pairloom.storage.digest import digest
 from pairloom.storage.reasons import Reason
-from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, typed
+from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, OnBadCell, typed
 from pairloom.storage.sources.config import CaptionFile, FolderSource, SourceConfig
 from pairloom.storage.sources.folder import FOLDER_COLUMNS
 from pairloom.storage.sources.image_folder import ImageFolder
@@ -31,7 +32,15 @@ _SPLITS = {
 class RowReader:
     """Understands the rows of one source."""
 
-    def __init__(self, config: SourceConfig, columns: ColumnsConfig, rules: TextRules) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        columns: ColumnsConfig,
+        rules: TextRules,
+        on_bad_cell: OnBadCell,
+        bad_cells: Counter[str],
+    ) -> None:
+        self._bad_cells = bad_cells
         self._config = config
         self._source = config.label
         files = config.files
@@ -39,6 +48,7 @@ class RowReader:
         self._names = _names(files) if len(files) > 1 else {}
         self._where = config.where
         self._columns = columns
+        self._quarantines = (config.on_bad_cell or on_bad_cell) == "quarantine"
         self._kept = columns.kept
         self._rules = rules
         folder = isinstance(config, FolderSource)
@@ -48,7 +58,8 @@ class RowReader:
         self._fetch = config.fetch if isinstance(config, CaptionFile) else None
         self._images: dict[Path, ImageFolder] = {}
 
-    def read(self, raw: RawRow, *, filtered: bool) -> SourceRow | RejectedRow:
+    def read(self, raw: RawRow, *, kept: bool = True, undecided: str | None = None) -> SourceRow | RejectedRow:
+        """The row, if it is `kept` by `where`; `undecided` says why that could not be told."""
         item_id = image_path = None
         try:
             try:
@@ -59,7 +70,9 @@ class RowReader:
                 raise RejectedRowError(Reason.MALFORMED_ROW, str(error)) from error
             item_id = self._name(values, self._columns.id)
             image_path = self._name(values, self._image_column)
-            if filtered:
+            if undecided is not None:
+                raise RejectedRowError(Reason.WHERE_UNDECIDED, undecided)
+            if not kept:
                 raise RejectedRowError(Reason.WHERE, f"where: {self._where} is not true")
             return self._understood(raw, values, item_id, image_path)
         except RejectedRowError as rejection:
@@ -92,7 +105,7 @@ class RowReader:
             if split.lower() not in _SPLITS:
                 raise RejectedRowError(Reason.SPLIT_UNKNOWN, f"split {split!r} is none of train, val, test")
             split = _SPLITS[split.lower()]
-        metadata = {name: _metadata(name, kept, values) for name, kept in self._kept.items()}
+        metadata = {name: self._metadata(name, kept, values) for name, kept in self._kept.items()}
         return SourceRow(
             source=self._source,
             number=raw.number,
@@ -150,16 +163,18 @@ class RowReader:
             raise RejectedRowError(reason, f"{shown!r} is refused as {reason}{others}")
         return tuple(text for text in found if text not in refused)
 
-
-def _metadata(name: str, kept: KeptColumn | None, values: Values) -> Metadata:
-    if kept is None:
-        return None
-    value = values.get(kept.column)
-    try:
-        return typed(value, kept.type)
-    except (ValueError, TypeError, OverflowError) as error:
-        shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
-        raise RejectedRowError(Reason.METADATA_TYPE, shown) from error
+    def _metadata(self, name: str, kept: KeptColumn | None, values: Values) -> Metadata:
+        if kept is None:
+            return None
+        value = values.get(kept.column)
+        try:
+            return typed(value, kept.type)
+        except (ValueError, TypeError, OverflowError) as error:
+            if self._quarantines:
+                shown = f"{name}: {value!r:.80} in column {kept.column} is no {kept.type}"
+                raise RejectedRowError(Reason.METADATA_TYPE, shown) from error
+            self._bad_cells[name] += 1
+            return None
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -1,11 +1,13 @@
 """Sources: read as typed rows, one by one; what cannot be one is rejected with a reason."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pairloom.storage.sources.columns import ColumnsConfig
+from pairloom.storage.schema import ColumnType
+from pairloom.storage.sources.columns import ColumnsConfig, OnBadCell
 from pairloom.storage.sources.config import (
     CsvSource,
     DelimitedSource,
@@ -38,9 +40,16 @@ _DEFAULT_RULES = TextRules()
 
 
 def read_source(
-    config: SourceConfig, columns: ColumnsConfig, rules: TextRules = _DEFAULT_RULES
+    config: SourceConfig,
+    columns: ColumnsConfig,
+    rules: TextRules = _DEFAULT_RULES,
+    on_bad_cell: OnBadCell = "null",
+    bad_cells: Counter[str] | None = None,
 ) -> Iterator[SourceRow | RejectedRow]:
-    """Every row of a source, in its order, none left out. `rules` say which texts are none.
+    """Every row of a source, in its order, none left out.
+
+    `rules` say which texts are none; `bad_cells` counts cells that are null because they are not of their kept column's
+    type, by its name.
 
     Raises UnreadableSourceError, before the first row, for a source that is not there or is of another kind, for
     columns that none of its rows has, and for a `where` that cannot be evaluated; later, where it can't be read on.
@@ -57,11 +66,16 @@ def read_source(
             # DuckDB, for sources that are filtered.
             from pairloom.storage.sources.row_filter import RowFilter
 
-            typed = not isinstance(config, DelimitedSource)
-            keep = RowFilter(config.where, config.label, _values(raw_rows(config, columns)), typed=typed)
+            as_text = isinstance(config, DelimitedSource)
+            declared: dict[str, ColumnType] = (
+                dict.fromkeys([columns.image, *columns.texts], "string") if as_text else {}
+            )
+            declared |= {kept.column: kept.type for kept in columns.kept.values() if kept}
+            keep = RowFilter(config.where, _values(raw_rows(config, columns)), declared, as_text=as_text)
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
-    return _rows(config, columns, RowReader(config, columns, rules), keep)
+    reader = RowReader(config, columns, rules, on_bad_cell, Counter() if bad_cells is None else bad_cells)
+    return _rows(config, columns, reader, keep)
 
 
 def raw_rows(config: SourceConfig, columns: ColumnsConfig) -> Iterator[RawRow]:
@@ -107,9 +121,12 @@ def _rows(
 ) -> Iterator[SourceRow | RejectedRow]:
     try:
         for batch in _batches(raw_rows(config, columns)):
-            kept = None if keep is None else keep.kept(list(_values(batch)))
+            judged = None if keep is None else keep.judge(list(_values(batch)))
             for place, raw in enumerate(batch):
-                yield reader.read(raw, filtered=kept is not None and place not in kept)
+                if judged is None:
+                    yield reader.read(raw)
+                else:
+                    yield reader.read(raw, kept=place in judged.kept, undecided=judged.undecided.get(place))
     except (ValueError, OSError) as error:
         raise UnreadableSourceError(f"source {config.label}: {error}") from error
 

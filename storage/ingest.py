@@ -51,7 +51,7 @@ class Ingest:
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
         known = self.corpus.folder / "images"
-        addresses = Addresses(known / "addresses.parquet")
+        addresses = Addresses(known / "addresses.parquet", self.number)
         files = ImageFiles(known / "files.parquet", self.config, addresses.fetching(self.decoder))
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
@@ -66,6 +66,6 @@ class Ingest:
         self.warnings = found.warnings
         for warning in self.warnings:
             logger.warning("%s", warning)
-        for memory in (files, addresses):
+        for memory in (addresses, files):
             memory.save(unseen=bool(self.warnings))
         return snapshot, found.count(self.base if since is None else since)

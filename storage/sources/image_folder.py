@@ -56,4 +56,5 @@ class ImageFolder:
         if self._fetch is None:
             message = f"{address[:200]} is an address: `fetch: {{}}` on the source has images fetched"
             raise RejectedRowError("image-not-found", message)
-        return ImageAt(address, self._fetch.decided_by, None, Address(address, self._fetch))
+        version = self._fetch.decided_by
+        return ImageAt(address, version, None, Address(address, self._fetch, version))

@@ -55,7 +55,7 @@ class Ingest:
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
         known = self.corpus.folder / "images"
-        addresses = Addresses(known / "addresses.parquet")
+        addresses = Addresses(known / "addresses.parquet", self.number)
         files = ImageFiles(known / "files.parquet", self.config, addresses.fetching(self.decoder))
         while True:
             found = OnePass(self.corpus, self.base, self.keep, self.config, files)
@@ -80,6 +80,6 @@ class Ingest:
             self.warnings += (f"cells that are not of their column's type are null: {counted}",)
         for warning in self.warnings:
             logger.warning("%s", warning)
-        for memory in (files, addresses):
+        for memory in (addresses, files):
             memory.save(unseen=bool(found.warnings))
         return snapshot, found.count(self.base if since is None else since)

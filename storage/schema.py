@@ -99,10 +99,12 @@ ADDRESSES = pa.schema(
         pa.field("sha256", pa.string()),
         pa.field("etag", pa.string()),
         pa.field("last_modified", pa.string()),
+        pa.field("version", pa.string()),
         pa.field("found_sha256", pa.string()),
     ]
 )
-"""What was at each address when its bytes were last taken; `found_sha256`: of what was there when it was last asked."""
+"""What was at each address when its bytes were last taken, under which version of the image that was, and the digest of
+what was there when it was last asked."""
 
 PAIRS = pa.schema(
     [

@@ -670,6 +670,7 @@ def test_nothing_starts_at_a_host_that_is_paused() -> None:
         {"user_agent": "a\r\nCookie: b"},
         {"user_agent": ""},
         {"concurrency": 0},
+        {"ports": [0]},
         {"timeout_seconds": 0},
         {"proxy": "http://a/"},
     ],

@@ -4,7 +4,7 @@ import ipaddress
 import json
 import re
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -35,9 +35,9 @@ class FetchConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     backoff_seconds: float = Field(default=2.0, ge=0, le=60)
     """Wait before the second attempt, doubled before each further one; a server's `Retry-After` counts instead, and one
     of more than a minute until the next night."""
-    give_up_after: int = Field(default=20, ge=1)
+    give_up_after: int = Field(default=20, ge=1, le=1_000)
     """Failures in a row after which a host is left alone until the next night, or the next 20,000 rows."""
-    ports: tuple[int, ...] = (80, 443, 8080, 8443)
+    ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = (80, 443, 8080, 8443)
     """Ports that may be asked; hosts in `allow` may be asked at any."""
     allow: tuple[str, ...] = ()
     """Host names, addresses and networks (`10.1.0.0/16`) that may be asked though they aren't public: an intranet's."""

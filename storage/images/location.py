@@ -25,6 +25,8 @@ class Address:
 
     url: str
     fetch: "FetchConfig"
+    version: str
+    """As that of the image."""
 
 
 class NoImageError(ValueError):

@@ -4,19 +4,20 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pairloom.storage.digest import digest
 from pairloom.storage.fetching.answer import Answer, Fetched, Question, Unchanged, Validators
 from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Address, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
-from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.parquet import read_parquet, read_schema, write_parquet
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ADDRESSES
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
@@ -39,6 +40,8 @@ class _Known:
     """Of the bytes that were last taken; None where the address has been refused so far."""
     etag: str | None = None
     last_modified: str | None = None
+    version: str | None = None
+    """Under which they were taken."""
     found_sha256: str | None = None
     """Of the bytes that were there when it was last asked; None where it was refused."""
 
@@ -46,19 +49,17 @@ class _Known:
     def validators(self) -> Validators | None:
         return Validators(self.etag, self.last_modified) if self.etag or self.last_modified else None
 
-    def version(self, fetch: FetchConfig) -> str:
-        """Of the image: digest of its bytes, or of what decides that it isn't taken, or both."""
-        if self.found_sha256 is None:
-            return fetch.decided_by
-        return self.found_sha256 if self.found_sha256 == self.sha256 else f"{self.found_sha256} {fetch.decided_by}"
-
 
 class Addresses:
-    """The addresses of one pipeline, as its last ingest found them."""
+    """The addresses of one pipeline, as its last ingest found them; `night` is the number of this one.
 
-    def __init__(self, path: Path) -> None:
+    An image at an address has a version before it is fetched: that under which its bytes were taken, and another one
+    as soon as they are known to be gone or changed.
+    """
+
+    def __init__(self, path: Path, night: int) -> None:
         self._path = path
-        self._known = _read(path)
+        self._since, self._known = _read(path) or (str(night), {})
         self._seen: set[str] = set()
         self._changed = False
 
@@ -80,27 +81,37 @@ class Addresses:
         yield from self._rechecked(waiting)
 
     def fetching(self, decoder: Decoder) -> Decoder:
-        """`decoder` of rows and their images' origins, with what is at addresses fetched."""
+        """`decoder` with what is at addresses fetched, every one once, before it is decoded; its results in order."""
 
         def fetch_and_decode(
             items: Iterable[tuple[Any, Origin]], config: IngestConfig
         ) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
-            rows = list(items)
-            if any(isinstance(origin, Address) for _, origin in rows):
-                return self._decoded(rows, decoder, config)
-            return decoder(rows, config)
+            keys: list[Any] = []
+            done: dict[int, DecodedImage | RejectedImage] = {}
+            following = 0
+            with contextlib.ExitStack() as stack:
+                for places, image in decoder(self._to_decode(items, keys, done, stack), config):
+                    done.update(dict.fromkeys(places, image))
+                    while following in done:
+                        yield keys[following], done.pop(following)
+                        following += 1
+            while following in done:
+                yield keys[following], done.pop(following)
+                following += 1
+            assert following == len(keys), "one image a key"
 
         return fetch_and_decode
 
     def save(self, *, unseen: bool) -> None:
-        """Write down what is known; of addresses that no row named since this was opened only where `unseen`."""
+        """Write down what is known; of addresses that no row named since this was opened only where `unseen`.
+
+        To be done before what became of the images is written down.
+        """
         kept = {address: known for address, known in self._known.items() if unseen or address in self._seen}
         if self._changed or len(kept) < len(self._known):
-            rows = [
-                {"address": address, **{name: getattr(known, name) for name in _KNOWN}}
-                for address, known in kept.items()
-            ]
-            write_parquet(pa.Table.from_pylist(rows, ADDRESSES), self._path)
+            rows = [{"address": address, **asdict(known)} for address, known in kept.items()]
+            table = pa.Table.from_pylist(rows, ADDRESSES).replace_schema_metadata({"since": self._since})
+            write_parquet(table, self._path)
 
     def _is_rechecked(self, row: SourceRow | RejectedRow) -> bool:
         address = _address(row)
@@ -112,74 +123,73 @@ class Addresses:
             return row
         assert isinstance(row, SourceRow), "only such rows have addresses"
         self._seen.add(address.url)
+        version = self._version(address)
+        return replace(row, image=replace(row.image, version=version, origin=replace(address, version=version)))
+
+    def _version(self, address: Address) -> str:
+        # Where all that was known was deleted, addresses that are rechecked are asked as if for the first time.
+        unasked = digest([address.fetch.decided_by, self._since if address.fetch.recheck == "always" else None])
         known = self._known.get(address.url)
-        return row if known is None else _at_version(row, known.version(address.fetch), None)
+        if known is None or known.version is None:
+            return unasked
+        if known.found_sha256 == known.sha256:
+            return known.version
+        return digest([known.version, known.found_sha256, unasked])
 
     def _rechecked(self, rows: list[SourceRow | RejectedRow]) -> Iterator[SourceRow | RejectedRow]:
         asked = {address.url: address for row in rows if self._is_rechecked(row) and (address := _address(row))}
         for url, answer in self._fetched(asked.values(), conditional=True):
             known = self._known[url]
             match answer:
-                case Fetched():
-                    self._take(asked[url], answer)
                 case Unchanged():
                     self._remember(url, replace(known, found_sha256=known.sha256))
-                case RejectedImage(transient=False):
-                    self._remember(url, replace(known, found_sha256=None))
+                case Fetched(sha256=sha256):
+                    # The same bytes have the same version, others one of their own.
+                    version = known.version if sha256 == known.sha256 else sha256
+                    self._take(replace(asked[url], version=version or sha256), answer)
+                case RejectedImage():
+                    self._take(asked[url], answer)
         yield from map(self._with_version, rows)
 
-    def _decoded(
-        self, items: Sequence[tuple[SourceRow, Origin]], decoder: Decoder, config: IngestConfig
-    ) -> Iterator[tuple[SourceRow, DecodedImage | RejectedImage]]:
-        """Each row, of the version that was fetched, with its image, in order; every address is asked once."""
-        rows = [row for row, _ in items]
+    def _to_decode(
+        self,
+        items: Iterable[tuple[Any, Origin]],
+        keys: list[Any],
+        done: dict[int, DecodedImage | RejectedImage],
+        stack: contextlib.ExitStack,
+    ) -> Iterator[tuple[Sequence[int], Origin]]:
+        """What there is to decode, with the places that it has in `items`; what is rejected before goes to `done`."""
         places: dict[str, list[int]] = {}
         addresses: dict[str, Address] = {}
-        for place, (_, origin) in enumerate(items):
+        for place, (key, origin) in enumerate(items):
+            keys.append(key)
             if isinstance(origin, Address):
                 places.setdefault(origin.url, []).append(place)
                 addresses[origin.url] = origin
-        done: dict[int, DecodedImage | RejectedImage] = {}
-        following = 0
-
-        def to_decode(folder: Path) -> Iterator[tuple[Sequence[int], Origin]]:
-            for place, (_, origin) in enumerate(items):
-                if not isinstance(origin, Address):
-                    yield [place], origin
-            for url, answer in self._fetched(addresses.values(), conditional=False):
-                assert not isinstance(answer, Unchanged), "nothing was said to be known"
-                found = self._take(addresses[url], answer)
-                version = self._known.get(url, _Known()).version(addresses[url].fetch)
-                length = len(found.content) if isinstance(found, Fetched) else None
-                for place in places[url]:
-                    rows[place] = _at_version(rows[place], version, length)
-                if isinstance(found, Fetched):
-                    yield places[url], _waiting(found, folder)
-                else:
-                    done.update(dict.fromkeys(places[url], found))
-
-        with tempfile.TemporaryDirectory(prefix="pairloom-fetched-") as folder:
-            for same, image in decoder(to_decode(Path(folder)), config):
-                done.update(dict.fromkeys(same, image))
-                while following in done:
-                    yield rows[following], done.pop(following)
-                    following += 1
-        while following in done:
-            yield rows[following], done.pop(following)
-            following += 1
-        assert following == len(rows), "one image a row"
+            else:
+                yield [place], origin
+        if not addresses:
+            return
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pairloom-fetched-")))
+        for url, answer in self._fetched(addresses.values(), conditional=False):
+            assert not isinstance(answer, Unchanged), "nothing was said to be known"
+            found = self._take(addresses[url], answer)
+            if isinstance(found, Fetched):
+                yield places[url], _waiting(found, folder)
+            else:
+                done.update(dict.fromkeys(places[url], found))
 
     def _take(self, address: Address, answer: Fetched | RejectedImage) -> Fetched | RejectedImage:
         """Take down what an address answered; returns what becomes of that."""
         known = self._known.get(address.url, _Known())
         if isinstance(answer, RejectedImage):
-            # What may pass is tried again, and new to us until then.
-            if address.url in self._known or not answer.may_pass:
+            # Where it may pass, what was known stands.
+            if not answer.may_pass:
                 self._remember(address.url, replace(known, found_sha256=None))
             return answer
         sha256, said = answer.sha256, answer.validators
         if known.sha256 in (None, sha256) or address.fetch.on_change == "update":
-            self._remember(address.url, _Known(sha256, said.etag, said.last_modified, sha256))
+            self._remember(address.url, _Known(sha256, said.etag, said.last_modified, address.version, sha256))
             return answer
         self._remember(address.url, replace(known, found_sha256=sha256))
         return RejectedImage(
@@ -211,10 +221,6 @@ def _address(row: SourceRow | RejectedRow) -> Address | None:
     return row.image.origin if isinstance(row, SourceRow) and isinstance(row.image.origin, Address) else None
 
 
-def _at_version(row: SourceRow, version: str, length: int | None) -> SourceRow:
-    return replace(row, image=replace(row.image, version=version, length=length))
-
-
 def _waiting(found: Fetched, folder: Path) -> Callable[[], bytes]:
     """What gives the bytes once, kept in a file where many of them could fill the memory."""
     content = found.content
@@ -231,18 +237,17 @@ def _read_once(path: Path) -> bytes:
     return content
 
 
-def _read(path: Path) -> dict[str, _Known]:
+def _read(path: Path) -> tuple[str, dict[str, _Known]] | None:
+    """Since which night addresses are remembered, and what is known of them."""
     if not path.exists():
-        return {}
+        return None
     try:
-        return {
-            row["address"]: _Known(**{name: row[name] for name in _KNOWN})
+        known = {
+            row["address"]: _Known(**{name: value for name, value in row.items() if name != "address"})
             for batch in read_parquet(path)
             for row in batch.to_pylist()
         }
-    except (DamagedError, KeyError) as error:
-        logger.warning("all addresses are asked again: %s", error)
-        return {}
-
-
-_KNOWN = ("sha256", "etag", "last_modified", "found_sha256")
+        return (read_schema(path).metadata or {})[b"since"].decode(), known
+    except (DamagedError, KeyError, TypeError) as error:
+        logger.warning("what was known of addresses is lost: %s", error)
+        return None

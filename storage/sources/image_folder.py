@@ -77,7 +77,8 @@ class ImageFolder:
         if self._fetch is None:
             message = f"{address[:200]} is an address: `fetch: {{}}` on the source has images fetched"
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, message)
-        return ImageAt(address, self._fetch.decided_by, None, Address(address, self._fetch))
+        version = self._fetch.decided_by
+        return ImageAt(address, version, None, Address(address, self._fetch, version))
 
 
 def _spellings(image_path: str) -> list[str]:

@@ -92,8 +92,20 @@ class Reason(StrEnum):
     LINKED_FOLDER = (
         "linked-folder",
         "filtered",
-        "a linked folder, which is not entered",
+        "a link to a folder that is read already",
+        "Nothing: the pictures are there.",
+    )
+    LINKED_FOLDER_OUTSIDE = (
+        "linked-folder-outside",
+        "quarantined",
+        "a linked folder leads out of the source's folder",
         "Make a source of the folder that it leads to.",
+    )
+    IGNORED_FILE = (
+        "ignored-file",
+        "filtered",
+        "a hidden file or folder, or one that systems leave behind, such as `Thumbs.db`",
+        "Nothing, where that is meant; else give it another name.",
     )
 
     # Where images are.
@@ -119,7 +131,7 @@ class Reason(StrEnum):
         "image-changed",
         "quarantined",
         "the image's address gives other bytes than it did",
-        "Look at the image; take the new one by leaving the address to be read again.",
+        "Look at the image, and give the row the address of the one that is meant.",
     )
     ADDRESS_REFUSED = (
         "address-refused",

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pairloom.flows.cli import app
+from pairloom.flows.cli.answers import print_json
 from pairloom.flows.show.visible import visible
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.exported import SUFFIXES, export
@@ -134,6 +135,12 @@ def test_what_is_shown_fits_a_terminal_and_moves_no_cursor(
 )
 def test_strange_characters_are_escaped_and_scripts_are_not(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+def test_half_of_a_surrogate_pair_breaks_no_document(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "a\udc80.png", "path": "b\\c"})
+    written = capsys.readouterr().out
+    assert json.loads(written.encode()) == {"name": "a\udc80.png", "path": "b\\c"}
 
 
 def test_all_formats_hold_the_same_rows(ingested: tuple[str, ...], tmp_path: Path) -> None:

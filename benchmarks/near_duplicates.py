@@ -1,7 +1,7 @@
 """How well near-duplicates are told from other pictures, and what looking for them costs.
 
 Different pictures: all pairs of files of a collection whose hashes are close, with what the small pictures say of them,
-and how many of the pairs are of different `source`. Copies: pictures saved again, resized, cut; the share that is found.
+and how many of the pairs are of different `source`. Copies: pictures saved again, resized, cut; the share found.
 Cost: CPU seconds for random hashes, a tenth of them copies in up to three bits, on a first night and with 1 % new.
 
 python -m benchmarks.near_duplicates ../shared/data/emoji/captions.jsonl --base ../shared/data

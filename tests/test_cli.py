@@ -178,7 +178,7 @@ def test_a_failed_night_says_so_in_its_document_and_exits_1(fresh: tuple[str, ..
     assert result.exit_code == 1
     night = json.loads(result.stdout)
     assert night["outcome"] == "failed"
-    assert "of 60 rows none became one: 60 filtered" in night["reason"]
+    assert "of 60 rows none became one: 60 filtered by `where`" in night["reason"]
     assert night["rows"] == {**dict.fromkeys(night["rows"], 0), "seen": 60, "filtered": 60}
 
 

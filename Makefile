@@ -32,6 +32,7 @@ check: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python docs/make_configuration.py
+	$(BIN)/python docs/make_quarantine.py
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras -o requirements.lock pyproject.toml

@@ -122,7 +122,7 @@ def explained(counts: Sequence[ReasonCount], seen: int, *, most: int = 3) -> str
     if not urgent:
         return ""
     outcome, rows = urgent[0].outcome, sum(each.rows for each in urgent if each.outcome == urgent[0].outcome)
-    counted = f"{rows:,} of {seen:,} rows" if seen else f"{rows:,} rows"
+    counted = f"{rows:,} of {seen:,} rows" if seen else f"{rows:,} row{'' if rows == 1 else 's'}"
     reasons = ", ".join(f"{each.reason} {each.rows:,}" for each in urgent[:most])
     more = ", …" if len(urgent) > most else ""
     first = urgent[0]

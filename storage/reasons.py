@@ -131,7 +131,7 @@ class Reason(StrEnum):
         "image-changed",
         "quarantined",
         "the image's address gives other bytes than it did",
-        "Look at the image; take the new one by leaving the address to be read again.",
+        "Look at the image, and give the row the address of the one that is meant.",
     )
     ADDRESS_REFUSED = (
         "address-refused",

@@ -18,9 +18,7 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     """Tonight's plan. Raises RuntimeError where the corpus is empty though its rows are believed."""
     release = release_log(pipeline.folder).current()
     if snapshot.rows == 0 and not snapshot.rows_held:
-        seen = snapshot.rows_seen.get("seen", 0)
-        why = snapshot.explained or (f"{snapshot.rows_seen['filtered']} filtered" if seen else "the sources are empty")
-        raise RuntimeError(f"pipeline {pipeline.name!r} has no items: of {seen:,} rows none became one: {why}")
+        raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
     shaped = training_digest(pipeline)
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
@@ -46,6 +44,18 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         brings_rows=release is not None and not served and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
     )
+
+
+def no_items(snapshot: SnapshotRef) -> str:
+    """Why a corpus is empty."""
+    if not snapshot.rows_seen.get("seen"):
+        return "there were no rows"
+    # Rows that `where` leaves out are counted only.
+    listed = sum(each.rows for each in snapshot.rejected if each.outcome == "filtered")
+    left_out = snapshot.rows_seen["filtered"] - listed
+    why = [f"{left_out:,} filtered by `where`"] if left_out else []
+    said = "; ".join([*why, *filter(None, [snapshot.explained])])
+    return f"of {snapshot.rows_seen['seen']:,} rows none became one: {said}"
 
 
 def retrain_reason(

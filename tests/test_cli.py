@@ -176,13 +176,12 @@ def test_a_held_night_exits_3(fresh: tuple[str, ...]) -> None:
 
 
 def test_a_failed_night_says_so_in_its_document_and_exits_1(fresh: tuple[str, ...]) -> None:
-    captions = Path(fresh[1]).parent / "shapes" / "captions.jsonl"
-    captions.write_text('{"id": "1", "image": "a.png", "text": "a", "group": "a", "colour": "a", "size": 1}\n')
-    result = invoke("run", "--json", *fresh)
+    result = invoke("run", "--set", "sources.0.where=1 = 0", "--json", *fresh)
     assert result.exit_code == 1
     night = json.loads(result.stdout)
     assert night["outcome"] == "failed"
-    assert "of 1 rows seen none was ingested" in night["reason"]
+    assert "of 60 rows none became one: 60 filtered by `where`" in night["reason"]
+    assert night["rows"] == {**dict.fromkeys(night["rows"], 0), "seen": 60, "filtered": 60}
 
 
 def test_a_bad_row_or_image_costs_only_itself(fresh: tuple[str, ...]) -> None:

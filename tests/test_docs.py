@@ -18,8 +18,8 @@ PROGRAM = get_command(app)
 COMMANDS = PROGRAM.commands  # type: ignore[attr-defined]  # Typer's command is a group: it holds several
 
 
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_configuration", PROJECT / "docs" / "make_configuration.py")
+def maker(name: str = "make_configuration") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,6 +30,11 @@ def maker() -> ModuleType:
 def test_the_configuration_page_is_fresh() -> None:
     page = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == maker().page(), "run `make docs`"
+
+
+def test_the_table_of_reasons_is_fresh() -> None:
+    page = (PROJECT / "docs" / "quarantine.md").read_text(encoding="utf-8")
+    assert page == maker("make_quarantine").page(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

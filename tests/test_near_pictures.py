@@ -22,6 +22,7 @@ from pairloom.storage.ingestion.near_duplicates import (
     followed,
     hash_values,
     joined_keys,
+    merged_texts,
 )
 from pairloom.storage.ingestion.near_pictures import NearPictures
 
@@ -112,6 +113,12 @@ def test_whatever_resembles_one_another_has_the_key_of_the_earliest(drawn: list[
         linked.update(dict.fromkeys(both, both))
     expected = [min(linked[key], key=keys.index) for key in keys]
     assert joined_keys(keys, np.array(follows, np.int64)) == expected
+
+
+def test_merged_texts_keep_their_order_and_come_once() -> None:
+    texts = [("a", "b"), ("c",), ("b", "d"), ("e",), ("d", "f")]
+    assert merged_texts(texts, np.array([0, 1, 0, 3, 0])) == {0: ("a", "b", "d", "f")}
+    assert merged_texts(texts, np.arange(5)) == {}
 
 
 class Gallery:

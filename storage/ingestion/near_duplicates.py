@@ -111,6 +111,15 @@ def same_pictures(first_M: Thumbnails, second_M: Thumbnails) -> Mask:
     return np.asarray(np.abs(sums_M).reshape(len(sums_M), -1).max(axis=1, initial=0) <= 9 * MAX_DIFFERENCE)
 
 
+def merged_texts(texts_N: Sequence[Sequence[str]], followed_N: Indices) -> dict[int, tuple[str, ...]]:
+    """The texts of each picture that others follow, by its place: its own, then what is new in theirs."""
+    merged: dict[int, dict[str, None]] = {}
+    for place in np.flatnonzero(followed_N != np.arange(len(texts_N))).tolist():
+        first = int(followed_N[place])
+        merged.setdefault(first, dict.fromkeys(texts_N[first])).update(dict.fromkeys(texts_N[place]))
+    return {place: tuple(texts) for place, texts in merged.items()}
+
+
 def joined_keys(keys: Sequence[str], followed_N: Indices) -> list[str]:
     """The key that decides each picture's split, once whatever resembles one another has one key: the earliest's.
 

@@ -40,10 +40,12 @@ class NearPictures:
         self._hashes, self._pictures = folder / "near-hashes.parquet", folder / "near-pictures.parquet"
         self._close = CloseHashes.none(bits)
         self._same: dict[tuple[str, str], bool] = {}
+        self._kept = (self._close, self._same)
         try:
             self._close = _close(_read(self._hashes, NEAR_HASHES), bits)
             known = _read(self._pictures, NEAR_PICTURES)
             self._same = {(row["first"], row["second"]): row["same"] for row in known.to_pylist()}
+            self._kept = (self._close, self._same)
         except (DamagedError, pa.ArrowInvalid) as error:
             logger.warning("near-duplicates are looked for anew: %s", error)
 
@@ -72,13 +74,15 @@ class NearPictures:
         return followed(hashes_N, self._close, agree)
 
     def save(self) -> None:
-        """Write down what was compared, for the next night."""
-        close = self._close
+        """Write down what was compared, for the next night; nothing where that is what an earlier one wrote down."""
+        close, (kept, same) = self._close, self._kept
+        if np.array_equal(kept.hashes_V, close.hashes_V) and same == self._same:
+            return
         first, second = (np.concatenate([close.hashes_V, each]) for each in (close.firsts_M, close.seconds_M))
         bits = np.full(len(first), self._bits, np.int8)
         write_parquet(pa.Table.from_arrays([first, second, bits], schema=NEAR_HASHES), self._hashes)
-        same = [{"first": a, "second": b, "same": same} for (a, b), same in sorted(self._same.items())]
-        write_parquet(pa.Table.from_pylist(same, NEAR_PICTURES), self._pictures)
+        rows = [{"first": a, "second": b, "same": same} for (a, b), same in sorted(self._same.items())]
+        write_parquet(pa.Table.from_pylist(rows, NEAR_PICTURES), self._pictures)
 
 
 def thumbnail(image: Image.Image) -> Thumbnails:

@@ -68,7 +68,9 @@ def different_pictures(pixels: list[bytes], sources: list[str], hashes_N: Hashes
     pairs = np.stack(candidates(hashes_N, close), axis=1)
     pairs = np.array([[a, b] for a, b in pairs.tolist() if pixels[a] != pixels[b]], np.int64).reshape(-1, 2)
     blocks = [pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE)]
-    same = np.concatenate([same_pictures(small_N[each[:, 0]], small_N[each[:, 1]]) for each in blocks] or [[]])
+    same = np.concatenate(
+        [same_pictures(small_N[each[:, 0]], small_N[each[:, 1]]) for each in blocks] or [np.empty(0, bool)]
+    )
     across = np.array([sources[a] != sources[b] for a, b in pairs.tolist()], bool)
     found = same.astype(bool)
     return (

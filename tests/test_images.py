@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 import pairloom
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode, open_query_image
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file
+from pairloom.storage.images.location import FileSlice, Origin
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file, thumbnail
 from pairloom.storage.sources.folder import folder_rows
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -546,3 +547,140 @@ def test_a_text_that_grows_without_end_is_refused(tmp_path: Path) -> None:
     found = decode_one(tmp_path / "bomb.png", IngestConfig(workers=1, memory_mb=512))
     assert isinstance(found, RejectedImage)
     assert found.reason == "image-unreadable"
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "form"),
+    [(gradient(), "PNG"), (gradient(), "JPEG"), (noise((300, 200)), "PNG"), (noise((300, 200)), "JPEG")],
+    ids=["png", "jpeg", "large-png", "large-jpeg"],
+)
+def test_the_thumbnail_is_that_of_what_is_stored(tmp_path: Path, image: Image.Image, form: str) -> None:
+    (tmp_path / "a").write_bytes(encoded(image, form))
+    found = decode_one(tmp_path / "a")
+    assert isinstance(found, DecodedImage)
+    assert found.thumbnail == thumbnail(found.content)
+    with Image.open(io.BytesIO(found.thumbnail)) as small:
+        assert small.format == "WEBP"
+        assert max(small.size) == min(96, *(max(size) for size in (image.size, (256, 256))))
+
+
+def test_a_part_of_a_file_is_an_image(tmp_path: Path) -> None:
+    contents = [encoded(noise((20 + number, 20)), "PNG") for number in range(40)]
+    (tmp_path / "all.tar").write_bytes(b"junk".join([b"", *contents]))
+    starts = np.cumsum([4 + len(each) for each in contents]) - [len(each) for each in contents]
+    slices = [
+        FileSlice(tmp_path / "all.tar", int(start), len(each)) for start, each in zip(starts, contents, strict=True)
+    ]
+    found = [image for _, image in decode(enumerate(slices), CONFIG)]
+    assert [image.content for image in found if isinstance(image, DecodedImage)] == contents
+
+
+def test_a_slice_that_its_file_does_not_have_is_told_apart(tmp_path: Path) -> None:
+    content = encoded(gradient(), "PNG")
+    (tmp_path / "a.tar").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    whole = len(content)
+    asked = {
+        "past the end": FileSlice(tmp_path / "a.tar", 1, whole),
+        "behind the end": FileSlice(tmp_path / "a.tar", whole + 10, 5),
+        "endless": FileSlice(tmp_path / "a.tar", 0, 2**62),
+        "negative": FileSlice(tmp_path / "a.tar", 0, -1),
+        "before the file": FileSlice(tmp_path / "a.tar", -5, 5),
+        "cut": FileSlice(tmp_path / "a.tar", 0, whole - 30),
+        "empty": FileSlice(tmp_path / "a.tar", 0, 0),
+        "no file": FileSlice(tmp_path, 0, 5),
+        "a pipe": FileSlice(tmp_path / "pipe", 0, 5),
+        "gone": FileSlice(tmp_path / "gone.tar", 0, 5),
+        "no path": FileSlice(tmp_path / "nul\0.tar", 0, 5),
+        "good": FileSlice(tmp_path / "a.tar", 0, whole),
+    }
+    found = dict(decode(asked.items(), CONFIG))
+    rejected = {name: image.reason for name, image in found.items() if isinstance(image, RejectedImage)}
+    assert rejected == dict.fromkeys(list(asked)[:9], "image-unreadable") | dict.fromkeys(
+        ["gone", "no path"], "image-not-found"
+    )
+    past = found["past the end"]
+    assert isinstance(past, RejectedImage)
+    assert not past.may_pass
+    assert f"has {whole} bytes" in past.message
+
+
+def test_images_that_are_asked_for_cost_only_themselves(tmp_path: Path) -> None:
+    good = encoded(gradient(), "PNG")
+    (tmp_path / "file.png").write_bytes(good)
+
+    def refuse(error: Exception) -> Origin:
+        def read() -> bytes:
+            raise error
+
+        return read
+
+    origins: dict[str, Origin] = {
+        "inline": lambda: good,
+        "system": refuse(OSError("the share is away\nfor now")),
+        "value": refuse(ValueError("no such row")),
+        "empty": lambda: b"",
+        "junk": lambda: b"no picture" * 1_000,
+        "file": tmp_path / "file.png",
+        "slice": FileSlice(tmp_path / "file.png", 0, len(good)),
+        "again": lambda: good,
+    }
+    found = dict(decode(origins.items(), CONFIG))
+    assert list(found) == list(origins)
+    rejected = {
+        name: (image.reason, image.may_pass) for name, image in found.items() if isinstance(image, RejectedImage)
+    }
+    unreadable = "image-unreadable"
+    assert rejected == {
+        "system": (unreadable, True),
+        "value": (unreadable, False),
+        "empty": (unreadable, False),
+        "junk": (unreadable, False),
+    }
+    assert {image.content for image in found.values() if isinstance(image, DecodedImage)} == {good}
+    system = found["system"]
+    assert isinstance(system, RejectedImage)
+    assert system.message == "the share is away for now"
+
+
+def test_what_reading_an_image_raised_beside_its_contract_is_not_swallowed() -> None:
+    def broken() -> bytes:
+        raise KeyError("image")
+
+    with pytest.raises(KeyError, match="image"):
+        list(decode([(0, broken)], CONFIG))
+
+
+def test_long_requests_and_long_replies_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    # Noise is stored as it is: replies are as long as the requests, and both longer than any pipe.
+    long = encoded(noise((1_200, 1_000)), "PNG")
+    assert len(long) > 3 * 2**20
+    (tmp_path / "long.png").write_bytes(long)
+    # A path that fills a pipe on its own.
+    endless = tmp_path / ("n" * 200_000)
+    origins: list[Origin] = []
+    for _ in range(4):
+        origins += [tmp_path / "long.png", endless, lambda: long, lambda: long, FileSlice(endless, 0, 5)]
+    found = [image for _, image in decode(enumerate(origins), IngestConfig(workers=1, max_side=2_000))]
+    assert [isinstance(image, DecodedImage) for image in found] == [True, False, True, True, False] * 4
+    assert {image.content for image in found if isinstance(image, DecodedImage)} == {long}
+
+
+def test_a_child_that_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As one that a file has taken over may do.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'pairloom.storage.images.worker' in sys.orig_argv:\n"
+        "    import pairloom.storage.images.worker as worker\n"
+        "    os.write(1, worker.message({}))\n"
+        "    time.sleep(1_000)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    content = bytes(2**21)
+    config = IngestConfig(workers=1, timeout_seconds=1)
+    found = [image for _, image in decode([(0, lambda: content), (1, lambda: content)], config)]
+    assert [image.reason for image in found if isinstance(image, RejectedImage)] == ["image-timeout"] * 2

@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> JsonlSource:
 
 
 def night(source: JsonlSource, config: IngestConfig) -> tuple[Snapshot, RowCounts, dict[str, str]]:
-    corpus = Corpus(source.path.parent / "root")
+    corpus = Corpus(source.paths[0].parent / "root")
     snapshot, counts = Ingest(corpus, {}, config).run([source], ColumnsConfig(id="id"))
     rows = [row for batch in corpus.rejected(snapshot) for row in batch.to_pylist()]
     assert all(row["outcome"] == "filtered" for row in rows)

@@ -25,8 +25,10 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.here import run_here
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
+from pairloom.models import pictures
 from pairloom.models.batches import feed
 from pairloom.models.batches.feed import Feed
+from pairloom.models.pictures import mapped
 from pairloom.search.release import OpenRelease
 from pairloom.storage.images import decoding as images
 from pairloom.storage.images.config import IngestConfig
@@ -310,6 +312,22 @@ def test_a_feed_hands_over_what_the_making_raised_and_goes_on() -> None:
         with pytest.raises(ValueError, match="no batch 1"):
             batches.next()
         assert batches.next() == 2  # type: ignore[comparison-overlap]  # as above
+    wait_for_threads(threads)
+
+
+def test_work_of_threads_interrupted_anywhere_hangs_nobody() -> None:
+    def use() -> list[str]:
+        return list(mapped(str, range(6), ahead=2))
+
+    threads = _thread._count()
+    with interrupted_at(-1, pictures) as count:
+        assert use() == list("012345")
+    assert count[0] > 30
+    for number in range(1, count[0] + 1):
+        with interrupted_at(number, pictures):
+            use()
+            pytest.fail(f"place {number} was not reached")
+    assert use() == list("012345")
     wait_for_threads(threads)
 
 

@@ -42,6 +42,10 @@ def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Write one JSON document to standard output; half of a surrogate pair, as in odd file names, as JSON's escape."""
-    text = json.dumps(document, ensure_ascii=False, default=str)
-    sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")
+    """Write one JSON document to standard output."""
+    sys.stdout.write(_printable(json.dumps(document, ensure_ascii=False, default=str)) + "\n")
+
+
+def _printable(text: str) -> str:
+    """The text with half of surrogate pairs, as odd file names have them, as escapes, which are JSON's, too."""
+    return text.encode(errors="backslashreplace").decode()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from io import BytesIO
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -27,6 +27,10 @@ from pairloom.storage.reasons import Reason
 
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
+_INLINE_BYTES = 2**25
+"""Bytes of images that a thread reads before it has them decoded."""
+_SENT_AHEAD = 2**13
+"""Longest request that waits in the pipe to a child which may be writing a reply; every system's pipes hold more."""
 _START_SECONDS = 120.0
 _ABSENT = "there is no such file"
 
@@ -108,9 +112,24 @@ def _work(child: "_Child", given: "SimpleQueue[_Task | None]") -> None:
 
 
 def _decoded(child: "_Child", origins: list[Origin]) -> list[DecodedImage | RejectedImage]:
-    contents = [_content(origin) for origin in origins]
-    decoded = child.decode([each for each in contents if not isinstance(each, RejectedImage)])
-    return [each if isinstance(each, RejectedImage) else next(decoded) for each in contents]
+    found: list[DecodedImage | RejectedImage] = []
+    for contents in _contents(origins):
+        decoded = child.decode([each for each in contents if not isinstance(each, RejectedImage)])
+        found += [each if isinstance(each, RejectedImage) else next(decoded) for each in contents]
+    return found
+
+
+def _contents(origins: list[Origin]) -> Iterator[list["_Content | RejectedImage"]]:
+    """What to send a child, in pieces that memory can hold."""
+    contents: list[_Content | RejectedImage] = []
+    length = 0
+    for origin in origins:
+        contents.append(_content(origin))
+        length += len(contents[-1]) if isinstance(contents[-1], bytes) else 0
+        if length > _INLINE_BYTES:
+            yield contents
+            contents, length = [], 0
+    yield contents
 
 
 def _content(origin: Origin) -> "_Content | RejectedImage":
@@ -122,7 +141,8 @@ def _content(origin: Origin) -> "_Content | RejectedImage":
     except NoImageError as error:
         return RejectedImage(Reason.IMAGE_MISSING, str(error)[:300])
     except (OSError, ValueError) as error:
-        return RejectedImage(Reason.IMAGE_UNREADABLE, str(error)[:300], transient=isinstance(error, OSError))
+        said = " ".join(str(error).split())[:300]
+        return RejectedImage(Reason.IMAGE_UNREADABLE, said, transient=isinstance(error, OSError))
     if len(content) > LONGEST:
         return RejectedImage(Reason.IMAGE_TOO_LARGE, f"{len(content)} bytes are more than {LONGEST}")
     return content
@@ -162,7 +182,8 @@ class _Child:
     def __init__(self, config: IngestConfig) -> None:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
-        self._selector = selectors.DefaultSelector()
+        self._selector, self._room = selectors.DefaultSelector(), selectors.DefaultSelector()
+        """When there is something to read, and when there is room to write."""
         self._interrupted = False
 
     def decode(self, contents: list[_Content]) -> Iterator[DecodedImage | RejectedImage]:
@@ -206,15 +227,15 @@ class _Child:
             self._start()
         try:
             self._send(_request(contents[0]))
-            for following in [*contents[1:], None]:
+            for following in chain(map(_request, contents[1:]), [b""]):
                 # One request waits while another is worked on; more, or a long one, could fill both pipes and block
                 # both sides.
-                at_once = following is None or not isinstance(following, bytes)
-                if following is not None and at_once:
-                    self._send(_request(following))
+                ahead = len(following) <= _SENT_AHEAD
+                if ahead:
+                    self._send(following)
                 found = understood(*self._receive(self._config.timeout_seconds))
-                if following is not None and not at_once:
-                    self._send(_request(following))
+                if not ahead:
+                    self._send(following)
                 yield found
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, TimeoutError):
@@ -244,7 +265,10 @@ class _Child:
             if self._interrupted:
                 self._process.kill()
             assert self._process.stdout is not None
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
             self._selector.register(self._process.stdout, selectors.EVENT_READ)
+            self._room.register(self._process.stdin, selectors.EVENT_WRITE)
             limits = {
                 "limits": asdict(self._config.limits),
                 "memory_mb": self._config.memory_mb,
@@ -262,9 +286,12 @@ class _Child:
     def _send(self, content: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        view = memoryview(content)
+        view, deadline = memoryview(content), time.monotonic() + self._config.timeout_seconds
         while view:
-            view = view[self._process.stdin.write(view) :]
+            # A child that a file has taken over need not read.
+            if not self._room.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            view = view[os.write(self._process.stdin.fileno(), view) :]
 
     def _receive(self, seconds: float) -> tuple[dict[str, object], bytes]:
         assert self._process is not None
@@ -304,5 +331,6 @@ class _Child:
         assert process.stdin is not None
         assert process.stdout is not None
         self._selector.unregister(process.stdout)
+        self._room.unregister(process.stdin)
         process.stdin.close()
         process.stdout.close()

@@ -23,7 +23,8 @@ What is decided here, because files leave it open:
 import hashlib
 import io
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,22 +176,34 @@ def _as_is(limits: Limits) -> int:
 
 
 def _read_slice(part: FileSlice) -> bytes:
-    try:
+    with _reading(part.path):
+        size, end = _size(part.path), part.offset + part.length
+        if not 0 <= part.offset <= end <= size:
+            raise _UnfitError(
+                Reason.IMAGE_UNREADABLE, f"{part.path} has {size} bytes, none from {part.offset} to {end}"
+            )
         with part.path.open("rb") as stream:
             stream.seek(part.offset)
             return stream.read(part.length)
-    except OSError as error:
-        message = f"{part.path} cannot be read: {error.strerror}"
-        raise _UnfitError(Reason.IMAGE_UNREADABLE, message, transient=True) from error
 
 
 def _content(path: Path, limits: Limits) -> bytes | None:
     """The file's bytes where they may be stored as they are."""
+    with _reading(path):
+        return path.read_bytes() if _size(path) <= _as_is(limits) else None
+
+
+def _size(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _UnfitError(Reason.IMAGE_UNREADABLE, f"{path} is not a file")
+    return status.st_size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise _UnfitError(Reason.IMAGE_UNREADABLE, f"{path} is not a file")
-        return path.read_bytes() if status.st_size <= _as_is(limits) else None
+        yield
     except FileNotFoundError as error:
         raise _UnfitError(Reason.IMAGE_NOT_FOUND, f"{path} does not exist") from error
     except ValueError as error:

@@ -113,6 +113,11 @@ class LanceSource(_Table, frozen=True):
     version: int | None = Field(default=None, ge=1)
     """Version of the table; without it the latest."""
 
+    @property
+    def image_folder(self) -> Path:
+        beside = self.path.parent if self.path.suffix == ".lance" else self.path
+        return beside if self.base is None else self.base
+
 
 SourceConfig = Annotated[
     JsonlSource | CsvSource | FolderSource | ParquetSource | WebDatasetSource | LanceSource,

@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +24,7 @@ from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.location import NoImageError
 from pairloom.storage.images.stored_image import RejectedImage
 from pairloom.storage.ingest import Ingest
+from pairloom.storage.sources import parquet_images
 from pairloom.storage.sources.arrow_batch import ArrowBatch
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import JsonlSource, ParquetSource
@@ -438,3 +439,27 @@ def test_threads_share_what_is_read(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, [63, 0, 31, 32])) == [picture(place) for place in (63, 0, 31, 32)]
+
+
+def test_threads_far_apart_do_not_read_the_same_images_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = 2**16
+    monkeypatch.setattr("pairloom.storage.sources.image_blocks._KEPT_BYTES", kept)
+    read: list[int] = []
+    blocks = parquet_images._blocks
+
+    def counted(table: parquet_images.ImageTable, group: int) -> Iterator[pa.Array]:
+        for block in blocks(table, group):
+            read.append(len(block))
+            assert block.nbytes < kept
+            yield block
+
+    monkeypatch.setattr(parquet_images, "_blocks", counted)
+    images = [picture(each) + bytes(1_000) for each in range(1_600)]
+    rows = read_rows(written(tmp_path / "a.parquet", pa.table({"image": images, "text": ["x"] * 1_600})))
+    for one in range(400):
+        for place in range(one, 1_600, 400):
+            assert image_bytes(rows[place]) == images[place]
+    # Each of the four ways is read once, and what leads to its start.
+    assert sum(read) <= 1_600 + 400 + 800 + 1_200 + 4 * 16

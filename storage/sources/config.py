@@ -195,6 +195,10 @@ class LanceSource(CaptionFile, frozen=True):
     def fits(self, path: Path) -> bool:
         return path.is_dir()
 
+    def image_folder(self, file: Path) -> Path:
+        beside = file.parent if file.suffix == ".lance" else file
+        return beside if self.base is None else self.base
+
 
 SourceConfig = Annotated[
     JsonlSource | CsvSource | TsvSource | FolderSource | ParquetSource | WebDatasetSource | LanceSource,

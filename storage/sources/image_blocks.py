@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 import pyarrow as pa
 
-IMAGES_AT_ONCE = 32
+IMAGES_AT_ONCE = 16
 
 _KEPT_BYTES = 2**27
 

@@ -2,7 +2,6 @@
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from pairloom.storage.sources.image_blocks import IMAGES_AT_ONCE, ImageBlocks
 from pairloom.storage.sources.image_column import ImageColumn
 from pairloom.storage.sources.raw_row import first_line
 
-_OPEN = 4
-"""Row groups that are read from at a time."""
+_OPEN = 16
+"""Readers of row groups at a time."""
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
 """What pyarrow raises where a file isn't whole."""
@@ -62,18 +61,16 @@ class ParquetImage(NamedTuple):
         return self.beside.read_bytes()
 
 
-_Group = tuple[Path, int]
-
-
 class ParquetImages:
     """The images that were asked for last; for several threads at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks = ImageBlocks()
-        self._readers: OrderedDict[_Group, _Reader] = OrderedDict()
-        self._damaged: dict[_Group, tuple[int, str]] = {}
-        """First block that can't be read, and why."""
+        self._readers: list[_Reader] = []
+        """The one used last stands last."""
+        self._damaged: dict[tuple[Path, int], tuple[int, str]] = {}
+        """First block of a row group that can't be read, and why."""
 
     def read(self, table: ImageTable, row: int) -> bytes | None:
         """The bytes of one image. Raises ValueError where they are damaged, OSError where the system refuses."""
@@ -85,15 +82,13 @@ class ParquetImages:
 
     def _block(self, table: ImageTable, group: int, number: int) -> pa.Array:
         key = (table.path, group)
-        while (block := self._blocks.get((*key, number))) is None:
+        while (block := self._kept(key, number)) is None:
             damaged = self._damaged.get(key)
             if damaged and number >= damaged[0]:
                 raise ValueError(f"row group {group + 1} of {table.at} is damaged: {damaged[1]}")
-            reader = self._readers.pop(key, None)
-            if reader is None or reader.given > number:
-                reader = _Reader(table, group)
+            reader = self._reader(table, group, number)
             try:
-                self._blocks.keep((*key, reader.given), next(reader.blocks))
+                reader.block = next(reader.blocks)
             except StopIteration:
                 self._damaged[key] = (reader.given, "it has fewer rows than it says")
             except (*DAMAGE, ValueError) as error:
@@ -101,20 +96,39 @@ class ParquetImages:
                     raise
                 self._damaged[key] = (reader.given, first_line(error))
             else:
+                self._blocks.keep((*key, reader.given), reader.block)
                 reader.given += 1
-                self._readers[key] = reader
-                if len(self._readers) > _OPEN:
-                    self._readers.popitem(last=False)
+                if table.starts[group] + reader.given * IMAGES_AT_ONCE < table.starts[group + 1]:
+                    self._readers.append(reader)
+                    del self._readers[:-_OPEN]
         return block
+
+    def _kept(self, key: tuple[Path, int], number: int) -> pa.Array | None:
+        """A block that was read before. What a reader gave last is its own: others' blocks can't drive it out."""
+        block = self._blocks.get((*key, number))
+        last = (each.block for each in self._readers if each.key == key and each.given == number + 1)
+        return next(last, None) if block is None else block
+
+    def _reader(self, table: ImageTable, group: int, number: int) -> "_Reader":
+        """What has the shortest way to a block. Threads that are far apart come to have readers of their own."""
+        key = (table.path, group)
+        fitting = [each for each in self._readers if each.key == key and each.given <= number]
+        if not fitting:
+            return _Reader(key, _blocks(table, group))
+        reader = max(fitting, key=lambda each: each.given)
+        self._readers.remove(reader)
+        return reader
 
 
 class _Reader:
     """Gives the images of one row group in their order."""
 
-    def __init__(self, table: ImageTable, group: int) -> None:
+    def __init__(self, key: tuple[Path, int], blocks: Iterator[pa.Array]) -> None:
+        self.key, self.blocks = key, blocks
         self.given = 0
         """Blocks so far."""
-        self.blocks = _blocks(table, group)
+        self.block: pa.Array | None = None
+        """The last of them."""
 
 
 def _blocks(table: ImageTable, group: int) -> Iterator[pa.Array]:

@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Decoder:
         self.breaks_after: int | None = None
 
     def __call__(
-        self, items: Sequence[tuple[Any, Origin]], config: IngestConfig
+        self, items: Iterable[tuple[Any, Origin]], config: IngestConfig
     ) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
         for key, path in items:
             assert isinstance(path, Path), "these sources name files"

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.storage.ingestion.image_files import Decoder, ImageFiles
+from pairloom.storage.ingestion.images import Decoder, Images
+from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
 from pairloom.storage.ingestion.one_pass import OnePass, Progress, RowCounts
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.rows import read_source
 
 __all__ = ["Ingest", "RowCounts"]
 
@@ -49,19 +49,36 @@ class Ingest:
 
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
-        files = ImageFiles(self.corpus.folder / "images" / "files.parquet", self.config, self.decoder)
+        known = KnownRows(self.corpus.folder / "known" / "rows.parquet")
+        try:
+            return self._run(known, sources, columns, progress, since)
+        except DamagedRowsError as error:
+            known.forget_all(error)
+            return self._run(known, sources, columns, progress, since)
+
+    def _run(
+        self,
+        known: KnownRows,
+        sources: Sequence[SourceConfig],
+        columns: ColumnsConfig,
+        progress: Progress | None,
+        since: Snapshot | None,
+    ) -> tuple[Snapshot, RowCounts]:
+        images = Images(known, self.config, self.decoder)
         while True:
-            found = OnePass(self.corpus, self.base, self.keep, self.config, files)
-            for source in sources:
-                found.read(read_source(source, columns), progress)
+            found = OnePass(self.corpus, self.base, self.keep, self.config, images)
+            found.read(sources, columns, progress)
+            counts = found.unchanged()
+            if counts and (since is None or since.digest == self.base.digest):
+                return self.base, counts
             if not (mistaken := found.decode_late()):
                 break
             # Files that changed since they were listed: rare, and nothing is published yet.
-            files.forget(mistaken)
+            images.forget(mistaken)
         found.retire(sources)
         snapshot = found.commit(self.number)
         self.warnings = found.warnings
         for warning in self.warnings:
             logger.warning("%s", warning)
-        files.save(unseen=bool(self.warnings))
+        found.save(snapshot)
         return snapshot, found.count(self.base if since is None else since)

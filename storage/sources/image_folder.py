@@ -3,6 +3,7 @@
 import functools
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from pairloom.storage.images.location import ImageAt
@@ -17,6 +18,7 @@ class ImageFolder:
         self._resolved = folder.resolve()
         # Rows come folder by folder: each is resolved once.
         self._resolved_folder = functools.lru_cache(maxsize=1_024)(os.path.realpath)
+        self._below: dict[str, bool] = {}
 
     def find(self, image_path: str) -> ImageAt:
         """The image file that a row names. Raises RejectedRowError where there is none."""
@@ -41,3 +43,23 @@ class ImageFolder:
         # A folder's name may hold bytes that are not UTF-8.
         key = str(path).encode(errors="backslashreplace").decode()
         return ImageAt(key, f"{status.st_size}:{status.st_mtime_ns}", status.st_size, path)
+
+    def unchanged(self, images: Iterable[tuple[str, str]]) -> list[bool]:
+        """Whether `find` would give these keys and versions again; False, too, where only `find` can tell."""
+        return [self._is_still(key, version) for key, version in images]
+
+    def _is_still(self, key: str, version: str) -> bool:
+        folder = key[: key.rfind("/") + 1]
+        below = self._below.get(folder)
+        if below is None:
+            below = self._below[folder] = Path(os.path.realpath(folder)).is_relative_to(self._resolved)
+        if not below:
+            return False
+        try:
+            status = os.lstat(key)
+        except (OSError, ValueError):
+            return False
+        # A link, or whatever else may have come here.
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return f"{status.st_size}:{status.st_mtime_ns}" == version

@@ -31,6 +31,10 @@ class RawRow(NamedTuple):
         """Its values by column. Raises ValueError where it can't be understood."""
         return self.parse(self.found)
 
+    def identity(self) -> str:
+        """What tells it from other rows of its source: what was read, and why that can't be understood."""
+        return self.text if self.parse is not _refuse else f"{self.text}\0{self.found}"
+
 
 def malformed(number: int, text: str, problem: str) -> RawRow:
     """A row that can't be understood, and why."""

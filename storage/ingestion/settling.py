@@ -67,7 +67,7 @@ class Settling:
         """Which rows are items, bool (N,)."""
         ids, sames = ids_N.tolist(), sames_N.tolist()
         disputed_N = self._disputed(self._ids, ids, ids_N) | self._disputed(self._sames, sames, sames_N)
-        items_N = ~disputed_N
+        items_N: np.ndarray = ~disputed_N
         # What no other row claims is an item at once. The others are looked at one by one.
         for row in np.flatnonzero(disputed_N).tolist():
             if ids[row] not in self._ids and sames[row] not in self._sames:
@@ -110,7 +110,8 @@ def misfit(width: int, height: int, limits: Limits) -> RejectedImage | None:
 def misfits(width_N: np.ndarray, height_N: np.ndarray, limits: Limits) -> np.ndarray:
     """Which pictures `misfit` has something to say of, bool (N,)."""
     pixels_N = width_N.astype(np.int64) * height_N
-    return (pixels_N > limits.max_pixels) | (np.minimum(width_N, height_N) < limits.min_side)
+    misfit_N: np.ndarray = (pixels_N > limits.max_pixels) | (np.minimum(width_N, height_N) < limits.min_side)
+    return misfit_N
 
 
 def same_content(pixel_hash: str, texts: list[str]) -> int:

@@ -5,49 +5,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel
 
 from pairloom.storage.digest import digest
 from pairloom.storage.files import FileDigests, digest_files
 from pairloom.storage.parquet import read_parquet, read_schema, write_parquet
-from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ARROW_TYPES, ColumnType, item_schema
+from pairloom.storage.snapshots import EMPTY, Part, Snapshot, SnapshotLog
 from pairloom.storage.sources.columns import typed
+
+__all__ = ["EMPTY", "SPLITS", "Corpus", "Part", "Snapshot", "newer_items"]
 
 SPLITS = ("train", "val", "test")
 """In the order of their rows in a part."""
-
-
-class Part(BaseModel, frozen=True, extra="forbid"):
-    """One immutable Parquet file of items, named by what it holds."""
-
-    digest: str
-    rows: int
-
-
-class Snapshot(Record, frozen=True):
-    """One numbered state of the corpus."""
-
-    parts: tuple[Part, ...]
-    quarantine: tuple[Part, ...]
-    tombstones: dict[str, tuple[str, ...]]
-    """Items that a part still holds but the corpus no longer does, by the part's digest."""
-    keep: dict[str, ColumnType] | None = None
-    """The pipeline's own metadata columns, whatever a part has; None in older records: those that all parts have."""
-
-    @property
-    def digest(self) -> str:
-        """Identity of the items, whatever was rejected beside them."""
-        parts = [part.digest for part in self.parts]
-        return digest([parts, self.tombstones] if self.keep is None else [parts, self.tombstones, self.keep])
-
-    @property
-    def rows(self) -> int:
-        """Items in this state of the corpus."""
-        return sum(part.rows for part in self.parts) - sum(len(dead) for dead in self.tombstones.values())
-
-
-EMPTY = Snapshot(number=0, files={}, parts=(), quarantine=(), tombstones={})
 
 
 class Corpus:
@@ -55,7 +24,7 @@ class Corpus:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log = RecordLog(folder, "snapshot", Snapshot)
+        self.log = SnapshotLog(folder)
 
     def current(self) -> Snapshot:
         """The current snapshot; EMPTY, number 0, before the first."""
@@ -91,6 +60,7 @@ class Corpus:
                 "tombstones": {part.digest: dead[part.digest] for part in parts if dead.get(part.digest)},
             }
         )
+        whole = self.log.with_manifest(whole)
         self.log.publish(whole)
         return whole
 

@@ -4,20 +4,18 @@ After any history of edits the corpus is what a first night over the same source
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.storage.ingestion.addresses import Addresses, Decoder
-from pairloom.storage.ingestion.image_files import ImageFiles
+from pairloom.storage.ingestion.addresses import Addresses
+from pairloom.storage.ingestion.images import Decoder, Images
+from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
 from pairloom.storage.ingestion.one_pass import OnePass, Progress, RowCounts
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.rows import read_source
-from pairloom.storage.sources.source_row import UnreadableSourceError
 
 __all__ = ["Ingest", "RowCounts"]
 
@@ -38,7 +36,7 @@ class Ingest:
         self.number = corpus.log.next_number()
         self.base = corpus.current()
         self.warnings: tuple[str, ...] = ()
-        """What is wrong with sources, why removals are held, and how many cells are null for what they hold."""
+        """After a run: which sources can't be read, why removals are held, which cells are null."""
 
     def run(
         self,
@@ -54,32 +52,42 @@ class Ingest:
 
         Rows are counted against `since`: what the last release serves, say; without it against the last snapshot.
         """
-        known = self.corpus.folder / "images"
-        addresses = Addresses(known / "addresses.parquet", self.number)
-        files = ImageFiles(known / "files.parquet", self.config, addresses.fetching(self.decoder))
+        known = KnownRows(self.corpus.folder / "known" / "rows.parquet")
+        try:
+            return self._run(known, sources, columns, progress, since)
+        except DamagedRowsError as error:
+            known.forget_all(error)
+            return self._run(known, sources, columns, progress, since)
+
+    def _run(
+        self,
+        known: KnownRows,
+        sources: Sequence[SourceConfig],
+        columns: ColumnsConfig,
+        progress: Progress | None,
+        since: Snapshot | None,
+    ) -> tuple[Snapshot, RowCounts]:
+        addresses = Addresses(known.path.with_name("addresses.parquet"), self.number)
+        images = Images(known, self.config, addresses.fetching(self.decoder))
         while True:
-            found = OnePass(self.corpus, self.base, self.keep, self.config, files)
-            bad_cells: Counter[str] = Counter()
-            for source in sources:
-                try:
-                    rows = read_source(source, columns, self.config.texts, self.config.on_bad_cell, bad_cells)
-                    found.read(addresses.listed(rows), progress)
-                except UnreadableSourceError as error:
-                    found.hold(source, str(error))
-            if len(found.unreadable) == len(sources):
-                raise ValueError("\n".join(found.unreadable.values()))
+            found = OnePass(self.corpus, self.base, self.keep, self.config, images, addresses)
+            found.read(sources, columns, progress)
+            counts = found.unchanged()
+            if counts and (since is None or since.digest == self.base.digest):
+                addresses.save(unseen=False)
+                return self.base, counts
             if not (mistaken := found.decode_late()):
                 break
             # Files that changed since they were listed: rare, and nothing is published yet.
-            files.forget(mistaken)
+            images.forget(mistaken)
         found.retire(sources)
         snapshot = found.commit(self.number)
         self.warnings = found.warnings
-        if bad_cells:
-            counted = ", ".join(f"{name} {count:,}" for name, count in bad_cells.most_common())
+        if found.bad_cells:
+            counted = ", ".join(f"{name} {count:,}" for name, count in found.bad_cells.most_common())
             self.warnings += (f"cells that are not of their column's type are null: {counted}",)
         for warning in self.warnings:
             logger.warning("%s", warning)
-        for memory in (addresses, files):
-            memory.save(unseen=bool(found.warnings))
+        addresses.save(unseen=bool(found.warnings))
+        found.save(snapshot)
         return snapshot, found.count(self.base if since is None else since)

@@ -62,8 +62,8 @@ class RecordLog(Generic[R]):
             document = json.loads(path.read_bytes())
             sha256 = document.pop("sha256")
             found = _digest(document)
-            record = self.model.model_validate(document)
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            record = self._understood(document)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
         if found != sha256 or record.number != number:
             raise DamagedError(
@@ -82,13 +82,21 @@ class RecordLog(Generic[R]):
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
         path = self.path(record.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = record.model_dump(mode="json")
+        document = self._written(record)
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
         if not put_if_absent(path, content.encode()):
             raise StaleWriterError(
                 f"{self.kind} {record.number} was published by another run in the meantime; "
                 "run again to build on top of it"
             )
+
+    def _written(self, record: R) -> dict[str, Any]:
+        """What stands in the file of a record."""
+        return record.model_dump(mode="json")
+
+    def _understood(self, document: dict[str, Any]) -> R:
+        """The record that such a file is."""
+        return self.model.model_validate(document)
 
     def path(self, number: int) -> Path:
         """Where a record is, or would be."""

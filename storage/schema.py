@@ -56,25 +56,50 @@ QUARANTINE = pa.schema(
 )
 """Rows that are no items tonight; `rejected_at` is the night that first rejected the row for this reason."""
 
-IMAGE_FILES = pa.schema(
+KNOWN_ROWS = pa.schema(
     [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("length", pa.int64()),
-        pa.field("decided_by", pa.string(), nullable=False),
-        pa.field("max_side", pa.int32(), nullable=False),
-        pa.field("pixel_hash", pa.string()),
-        pa.field("perceptual_hash", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("stored_digest", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("message", pa.string()),
-        pa.field("transient", pa.bool_()),
-        pa.field("attempts", pa.int32()),
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("key", pa.binary(16)),
+            ("number", pa.int64()),
+            ("checked", pa.int8()),
+            ("image", pa.string()),
+            ("version", pa.string()),
+            ("length", pa.int64()),
+            ("image_at", pa.binary(16)),
+            ("image_bytes", pa.binary(16)),
+            ("decided_by", pa.uint64()),
+            ("max_side", pa.int32()),
+            ("retry", pa.bool_()),
+            ("is_picture", pa.bool_()),
+            ("pixel_hash", pa.binary(16)),
+            ("perceptual_hash", pa.binary(8)),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("stored_digest", pa.binary(16)),
+            ("transient", pa.bool_()),
+            ("attempts", pa.int32()),
+            ("fingerprint", pa.binary(8)),
+            ("made_id", pa.bool_()),
+            ("id_digest", pa.uint64()),
+            ("said", pa.uint64()),
+            ("same", pa.uint64()),
+            ("content_digest", pa.string()),
+            ("group", pa.uint64()),
+            ("split", pa.int8()),
+            ("is_item", pa.bool_()),
+        )
     ]
+    + [pa.field(name, pa.string()) for name in ("reason", "message", "item_id", "image_path", "file")]
 )
-"""What became of each image, by its place and version: an image, or why there is none."""
+"""What was made of each row of the sources, by digests of what it says; storage/ingestion/known_rows.py.
+
+`checked`: a value of `Checked`. `length`: -1 where unknown. `image_at`, `image_bytes`: digests of the image's place and
+version, and of its bytes, zero where unknown. `decided_by`, `max_side`: the configuration that it was decoded under.
+`retry`: what refused it may pass. Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
+of the content. `split`: a place in `SPLITS`, or -1. `is_item`: it was one on that night.
+`file`: which one of its source's files it stands in, where these are several.
+"""
 
 NEAR_HASHES = pa.schema(
     [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pairloom.storage.ingestion.image_files import MAX_ATTEMPTS
 from picture_server import Handler, PictureServer, picture, serving
 from PIL import Image
 
@@ -19,7 +20,6 @@ from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.location import Address, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
-from pairloom.storage.ingestion.image_files import MAX_ATTEMPTS
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import CsvSource, JsonlSource, SourceConfig
 from pairloom.storage.sources.rows import read_source
@@ -268,7 +268,7 @@ def test_what_is_remembered_of_addresses_can_be_deleted(
     changing = Versioned(server, "/changing.png")
     rows = source(tmp_path, [server.at("/changing.png"), server.at("/lime.png")], recheck=recheck)
     first, _ = ingest(tmp_path, rows)
-    memory = tmp_path / "root" / "images" / "addresses.parquet"
+    memory = tmp_path / "root" / "known" / "addresses.parquet"
     if damage is None:
         memory.unlink()
     else:

@@ -13,13 +13,14 @@ from PIL import Image
 
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.export import export_items
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.reasons import Reason
-from pairloom.storage.records import StaleWriterError
+from pairloom.storage.records import RecordLog, StaleWriterError
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import FolderSource, JsonlSource, SourceConfig
 
@@ -139,7 +140,7 @@ def test_new_rows_make_new_parts_and_leave_the_old_ones(tmp_path: Path, write: W
     first, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
     second, counts = ingest(tmp_path, write([row("1", "red"), row("2", "lime"), row("3", "blue")]))
     assert second.parts[: len(first.parts)] == first.parts
-    assert second.files.items() >= first.files.items()
+    assert second.files.items() >= {name: first.files[name] for name in first.files if "part-" in name}.items()
     assert counts == RowCounts(seen=3, unchanged=2, new=1)
     assert second.digest != first.digest
 
@@ -219,7 +220,7 @@ def test_a_duplicate_whose_twin_is_gone_is_decoded_for_its_own_bytes(tmp_path: P
     assert decoder.decoded == ["other.bmp"]
 
 
-def test_new_modification_times_change_nothing_and_are_looked_into_once(tmp_path: Path, write: Write) -> None:
+def test_new_modification_times_change_nothing_and_known_bytes_are_not_decoded(tmp_path: Path, write: Write) -> None:
     source = write([row("1", "red"), row("2", "lime"), row("3", "red")])
     first, _ = ingest(tmp_path, source)
     for name in ("red.png", "lime.png"):
@@ -227,9 +228,10 @@ def test_new_modification_times_change_nothing_and_are_looked_into_once(tmp_path
     again, counts = ingest(tmp_path, source, decoder=(decoder := Decoder()))
     assert (again.parts, again.tombstones) == (first.parts, first.tombstones)
     assert counts == RowCounts(seen=3, unchanged=2, duplicate=1)
-    assert set(decoder.decoded) == {"red.png", "lime.png"}
-    ingest(tmp_path, source, decoder=(decoder := Decoder()))
     assert decoder.decoded == []
+    Image.new("RGB", (8, 8), "navy").save(tmp_path / "lime.png")
+    _, counts = ingest(tmp_path, source, decoder=(decoder := Decoder()))
+    assert (decoder.decoded, counts.updated) == (["lime.png"], 1)
 
 
 def test_a_moved_picture_and_a_renamed_file_change_path_and_source_alone(tmp_path: Path, write: Write) -> None:
@@ -239,7 +241,7 @@ def test_a_moved_picture_and_a_renamed_file_change_path_and_source_alone(tmp_pat
     moved = [{**row("1", "red"), "image": "new/red.png"}, row("2", "lime")]
     after, counts = ingest(tmp_path, write(moved, "renamed"), decoder=(decoder := Decoder()))
     assert counts == RowCounts(seen=2, updated=2)
-    assert decoder.decoded == ["red.png"]
+    assert decoder.decoded == []
     old, new = items(tmp_path, before), items(tmp_path, after)
     assert new["1"]["image"] == {**old["1"]["image"], "path": "new/red.png"}
     assert {item["source"] for item in new.values()} == {f"{tmp_path.name}/renamed"}
@@ -468,7 +470,7 @@ def test_a_corpus_of_an_older_version_is_brought_up_to_date(tmp_path: Path, writ
 def test_a_damaged_memory_of_files_costs_time_alone(tmp_path: Path, write: Write) -> None:
     source = write([row("1", "red")])
     first, _ = ingest(tmp_path, source)
-    (tmp_path / "root" / "images" / "files.parquet").write_bytes(b"damaged")
+    (tmp_path / "root" / "known" / "rows.parquet").write_bytes(b"damaged")
     again, _ = ingest(tmp_path, source, decoder=(decoder := Decoder()))
     assert (again, decoder.decoded) == (first, ["red.png"])
 
@@ -521,6 +523,44 @@ def test_an_ingest_that_broke_off_leaves_nothing_visible_and_is_repeated(tmp_pat
     assert counts.new == snapshot.rows == 4
 
 
+def test_what_grows_with_the_corpus_stands_in_a_manifest(tmp_path: Path, write: Write) -> None:
+    rows = [row(str(number), "red", text=f"text {number}") for number in range(60)]
+    first, _ = ingest(tmp_path, write(rows))
+    second, _ = ingest(tmp_path, write([{**each, "text": f"{each['text']}!"} for each in rows[::2]] + rows[1::2]))
+    log = Corpus(tmp_path / "root").log
+    assert (log.read(1), log.current()) == (first, second)
+    assert (len(second.parts), len(second.tombstones)) == (30, 20)
+    assert all(log.path(number).stat().st_size < 600 for number in (1, 2))
+
+
+def test_a_snapshot_whose_manifest_is_damaged_is_passed_over(tmp_path: Path, write: Write) -> None:
+    first, _ = ingest(tmp_path, write([row("1", "red")]))
+    second, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
+    (name,) = second.files.keys() - first.files.keys() - {f"corpus/part-{part.digest}.parquet" for part in second.parts}
+    manifest = tmp_path / "root" / name
+    content = manifest.read_bytes()
+    for damaged in (content.replace(b'"rows": 1', b'"rows": 2', 1), content[:-9], None):
+        manifest.unlink()
+        if damaged is not None:
+            manifest.write_bytes(damaged)
+        assert Corpus(tmp_path / "root").current() == first
+        with pytest.raises(DamagedError, match="manifests/"):
+            Corpus(tmp_path / "root").log.read(2)
+        manifest.write_bytes(content)
+    assert Corpus(tmp_path / "root").current() == second
+
+
+def test_snapshots_of_earlier_versions_hold_what_a_manifest_holds_now(tmp_path: Path, write: Write) -> None:
+    snapshot, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
+    whole = snapshot.model_copy(update={"files": {n: d for n, d in snapshot.files.items() if "part-" in n}})
+    log = Corpus(tmp_path / "root").log
+    log.path(1).unlink()
+    RecordLog(tmp_path / "root", "snapshot", Snapshot).publish(whole)
+    assert log.current() == whole
+    again, counts = ingest(tmp_path, write([row("1", "red"), row("2", "lime"), row("3", "blue")]))
+    assert (counts, again.parts[:1]) == (RowCounts(seen=3, new=1, unchanged=2), whole.parts)
+
+
 def test_of_two_ingests_at_once_the_later_one_is_refused(tmp_path: Path, write: Write) -> None:
     source = write([row("1", "red")])
     corpus = Corpus(tmp_path / "root")
@@ -542,15 +582,26 @@ def test_a_flipped_bit_in_a_part_is_noticed(tmp_path: Path, write: Write) -> Non
         items(tmp_path, snapshot)
 
 
-def test_datasets_reads_the_corpus_as_pictures(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_reads_exported_items_as_pictures(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
-    files = [str(path) for path in (tmp_path / "root" / "corpus").iterdir()]
+    ingest(tmp_path, write([row(str(number), colour) for number, colour in enumerate(COLOURS)]))
+    # Superseded rows and parts without a column stay on the disk.
+    source = write([row("1", "red", tag="x"), row("2", "lime", text="light green", tag="y")])
+    columns = COLUMNS.model_copy(update={"keep": {"price": "float64", "tag": "string"}})
+    snapshot, _ = ingest(tmp_path, source, columns=columns)
+    export_items(Corpus(tmp_path / "root"), snapshot, tmp_path / "items.parquet")
+    files = str(tmp_path / "items.parquet")
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded[0]["image"].convert("RGB").getpixel((0, 0)) == (255, 0, 0)
-    assert loaded[1]["texts"] == ["lime"]
-    assert loaded[0]["price"] == 1.5
+    found = {each["item_id"]: each for each in loaded}
+    assert {item_id: (each["texts"], each["tag"]) for item_id, each in found.items()} == {
+        "1": (["red"], "x"),
+        "2": (["light green"], "y"),
+    }
+    assert found["1"]["image"].convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    assert found["1"]["price"] == 1.5
 
 
 def test_a_source_that_cannot_be_read_costs_the_night_its_own_rows_alone(tmp_path: Path, write: Write) -> None:

@@ -193,7 +193,7 @@ def test_before_the_first_night_there_is_nothing_to_show(collection: Path) -> No
 
 
 def test_retry_forgets_quarantined_images_and_nothing_else(ingested: tuple[str, ...]) -> None:
-    remembered = folder_of(ingested) / "images" / "files.parquet"
+    remembered = folder_of(ingested) / "known" / "rows.parquet"
     before = {row["path"]: row["reason"] for row in pq.read_table(remembered).to_pylist()}
     assert sorted(filter(None, before.values())) == ["image-unreadable"]
     assert document("quarantine", "--retry", "--reason", "image-timeout", *ingested)["retried"] == 0

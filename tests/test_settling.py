@@ -4,23 +4,32 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import RejectedImage
+from pairloom.storage.ingestion.chunk import Chunk
+from pairloom.storage.ingestion.images import UNKNOWN, Found
+from pairloom.storage.ingestion.known_rows import KnownRows
+from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.settling import Item, Picture, Rejection, Settling
-from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
+from pairloom.storage.ingestion.row_facts import facts, fresh_row
+from pairloom.storage.ingestion.settling import Picture, Settling
+from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.config import JsonlSource
+from pairloom.storage.sources.raw_row import RawRow
 from pairloom.storage.sources.source_row import SourceRow
 
 LIMITS = Limits(max_side=64, min_side=8, max_pixels=1_000)
+CONFIG = IngestConfig(max_side=64, min_side=8, max_pixels=1_000)
 PICTURES = [
-    Picture(pixels, "0" * 16, width, 10, pixels)
-    for pixels, width in (("red", 10), ("blue", 10), ("large", 200), ("small", 4))
+    Picture(digit * 32, "0" * 16, width, 10, digit * 32)
+    for digit, width in (("a", 10), ("b", 10), ("c", 200), ("d", 4))
 ]
 BROKEN = RejectedImage(Reason.IMAGE_TIMEOUT, "took more than 20 seconds", attempts=3)
 
@@ -69,18 +78,32 @@ def obvious(rows: Sequence[tuple[SourceRow, Picture | RejectedImage]]) -> list[s
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(ROWS)
+@given(ROWS, st.integers(0, 12))
 def test_rows_are_settled_as_by_looking_at_every_earlier_row(
-    drawn: list[tuple[str, tuple[str, ...], int | None, Picture]],
+    drawn: list[tuple[str, tuple[str, ...], int | None, Picture]], cut: int
 ) -> None:
     rows = [
         (source_row(number, item_id, texts, price), image)
         for number, (item_id, texts, price, image) in enumerate(drawn)
     ]
-    settling = Settling(LIMITS)
-    settled = [settling.take(row, image) for row, image in rows]
-    assert ["item" if isinstance(each, Item) else each.reason for each in settled] == obvious(rows)
-    assert all(each.attempts == 3 for each in settled if isinstance(each, Rejection) and each.reason == BROKEN.reason)
+    fresh = [
+        fresh_row(RawRow(row.number, "", None, dict), bytes(16), row, Found(image, UNKNOWN), None)
+        for row, image in rows
+    ]
+    known, settling, chunks = KnownRows(Path("none")), Settling(), []
+    for some in (fresh[:cut], fresh[cut:]):
+        chunk = Chunk(
+            "rows",
+            numbers=np.array([each.raw.number for each in some], np.int64),
+            known=np.full(len(some), -1),
+            fresh=facts(some, CONFIG),
+        )
+        chunk.settle(known, settling, LIMITS)
+        chunks.append(chunk)
+    rejected = {each["row"]: each for each in rejections(known, chunks, LIMITS).to_pylist()}
+    found = [rejected[number]["reason"] if number in rejected else "item" for number in range(len(rows))]
+    assert found == obvious(rows)
+    assert all(each["attempts"] == 3 for each in rejected.values() if each["reason"] == BROKEN.reason)
 
 
 KEYS = [f"group {number}" for number in range(6)]
@@ -89,12 +112,18 @@ MEMBERS = st.lists(
 )
 
 
+def assigned(members: Sequence[tuple[str, str | None]], fractions: Fractions) -> list[str]:
+    positions = np.array([group_position(key) for key, _ in members], np.uint64)
+    named = np.array([-1 if name is None else SPLITS.index(name) for _, name in members], np.int8)
+    return [SPLITS[split] for split in assign_splits(positions, named, fractions)]
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(MEMBERS, st.sampled_from([Fractions(0.5, 0.4), Fractions(0.1, 0.1), Fractions(0.0, 0.0)]))
 def test_a_group_has_one_split_but_for_what_the_source_names(
     drawn: list[tuple[str, str | None]], fractions: Fractions
 ) -> None:
-    splits = assign_splits([Member(*each) for each in drawn], fractions)
+    splits = assigned(drawn, fractions)
     for key in KEYS:
         named = [name for each, name in drawn if each == key and name]
         own = {split for (each, name), split in zip(drawn, splits, strict=True) if each == key and name is None}
@@ -112,8 +141,8 @@ def test_a_group_has_one_split_but_for_what_the_source_names(
 def test_splits_are_those_of_the_hash_where_there_is_enough_to_train_on() -> None:
     fractions = Fractions(0.3, 0.3)
     keys = [f"group {number}" for number in range(200)]
-    splits = assign_splits([Member(key, None) for key in keys], fractions)
-    assert splits == [fractions.split(key) for key in keys]
+    splits = assigned([(key, None) for key in keys], fractions)
+    assert splits == [fractions.split(group_position(key)) for key in keys]
     counted = Counter(splits)
     assert all(counted[name] > 40 for name in ("train", "val", "test"))
 
@@ -121,8 +150,8 @@ def test_splits_are_those_of_the_hash_where_there_is_enough_to_train_on() -> Non
 def test_a_collection_of_one_group_is_for_training_whatever_its_name() -> None:
     fractions = Fractions(0.1, 0.1)
     names = [f"class {number}" for number in range(100)]
-    assert any(fractions.split(name) != "train" for name in names)
-    assert all(set(assign_splits([Member(name, None)] * 5, fractions)) == {"train"} for name in names)
+    assert any(fractions.split(group_position(name)) != "train" for name in names)
+    assert all(set(assigned([(name, None)] * 5, fractions)) == {"train"} for name in names)
 
 
 def gone(*numbers: int, source: str = "rows", served_elsewhere: bool = False) -> list[Gone]:

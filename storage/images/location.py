@@ -49,3 +49,5 @@ class ImageAt:
     length: int | None
     """Of the image in bytes, None where only reading it can tell."""
     origin: Origin
+    beside: bool = False
+    """Whether it is in the source itself, but may also be in a file beside that."""

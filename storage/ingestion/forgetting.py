@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pairloom.storage.files import DamagedError
-from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.files import written_aside
+from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
 from pairloom.storage.reasons import Reason
-from pairloom.storage.schema import IMAGE_FILES
+from pairloom.storage.schema import KNOWN_ROWS
 
 
 def forget_rejections(folder: Path, reason: str | None = None) -> int:
@@ -16,16 +17,21 @@ def forget_rejections(folder: Path, reason: str | None = None) -> int:
 
     Rows that were rejected without a look at their image are judged anew every night anyway.
     """
-    path = folder / "images" / "files.parquet"
-    if not path.is_file():
-        return 0
+    known = KnownRows(folder / "known" / "rows.parquet")
+    asked = [each.value for each in Reason if each.outcome == "quarantined" and reason in (None, each)]
     try:
-        known = pa.Table.from_batches(read_parquet(path), IMAGE_FILES)
-    except (DamagedError, pa.ArrowInvalid):  # the night, too, takes it for nothing then
+        looked_at = (known.numbers("image_at") != 0).any(axis=1)
+        rejected = pc.fill_null(pc.is_in(known.column("reason"), value_set=pa.array(asked, pa.string())), False)
+        columns = {name: known.column(name) for name in KNOWN_ROWS.names}
+    except DamagedRowsError:  # the night, too, takes it for nothing then
         return 0
-    forgotten = [each.value for each in Reason if each.outcome == "quarantined" and reason in (None, each)]
-    mask = pc.fill_null(pc.is_in(known["reason"], value_set=pa.array(forgotten, pa.string())), False)
-    count: int = pc.sum(mask).as_py() or 0
-    if count:
-        write_parquet(known.filter(pc.invert(mask)), path)
+    forgotten = pc.and_(rejected, pa.array(looked_at))
+    count: int = pc.sum(forgotten).as_py() or 0
+    if count and known.last:
+        # No configuration decided this.
+        columns["decided_by"] = pc.if_else(forgotten, pa.scalar(0, pa.uint64()), columns["decided_by"])
+        schema = KNOWN_ROWS.with_metadata({"pairloom": known.last.model_dump_json()})
+        table = pa.Table.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=schema)
+        with written_aside(known.path) as aside:
+            pq.write_table(table, aside, compression="LZ4", write_page_checksum=True, write_statistics=False)
     return count

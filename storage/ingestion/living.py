@@ -1,15 +1,20 @@
-"""The items of the last snapshot, by the keys that tell new rows from old ones."""
+"""The items of a snapshot, as columns."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+# L = living items
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.ingestion.splits import SPLITS
 from pairloom.storage.schema import ColumnType
+
+_COLUMNS = ("item_id", "content_digest", "split", "stored_digest", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,71 +32,62 @@ class Living:
     def __init__(self, corpus: Corpus, snapshot: Snapshot) -> None:
         self._corpus = corpus
         self._snapshot = snapshot
-        self._row: dict[str, int] = {}
-        self._contents: list[str] = []
-        self._splits: list[str] = []
-        self._parts: list[str] = []
-        self._holders: dict[str, str] = {}
-        self.sources: Counter[str] = Counter()
+        batches = [list(corpus.read(snapshot, part, _COLUMNS)) for part in snapshot.parts]
+        self._part = np.repeat(np.arange(len(batches)), np.array([sum(map(len, part)) for part in batches], np.int64))
+        self.item_ids, self.contents, splits, self._stored, self._sources = (
+            pa.chunked_array([batch[name] for part in batches for batch in part], pa.string()).combine_chunks()
+            for name in _COLUMNS
+        )
+        self.splits = np.asarray(pc.index_in(splits, value_set=pa.array(SPLITS)).to_numpy(zero_copy_only=False))
+        """Places in `SPLITS`, (L,)."""
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def sources(self) -> dict[str, int]:
         """Items by source."""
-        columns = ["item_id", "content_digest", "split", "stored_digest", "source"]
-        for part in snapshot.parts:
-            for batch in corpus.read(snapshot, part, columns):
-                ids, contents, splits, stored, sources = (column.to_pylist() for column in batch.columns)
-                start = len(self._parts)
-                self._row.update(zip(ids, range(start, start + len(ids)), strict=True))
-                self._contents += contents
-                self._splits += splits
-                self._parts += [part.digest] * len(ids)
-                self._holders.update(zip(stored, ids, strict=True))
-                self.sources.update(sources)
+        return {each["values"]: each["counts"] for each in pc.value_counts(self._sources).to_pylist()}
 
-    def __contains__(self, item_id: str) -> bool:
-        return item_id in self._row
+    def rows(self, item_ids: Sequence[str]) -> dict[str, int]:
+        """Row of each of some items that are here."""
+        return _rows(self.item_ids, item_ids)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
+    def holders(self, stored_digests: Sequence[str]) -> dict[str, Place]:
+        """Where the bytes of images with some digests are."""
+        return {each: self.place(row) for each, row in _rows(self._stored, stored_digests).items()}
 
-    def place(self, item_id: str) -> Place:
+    def place(self, row: int) -> Place:
         """Where an item is."""
-        return Place(self._parts[self._row[item_id]], item_id)
-
-    def content(self, item_id: str) -> str | None:
-        """Content digest of an item, None where there is none."""
-        row = self._row.get(item_id)
-        return None if row is None else self._contents[row]
-
-    def split(self, item_id: str) -> str:
-        """The split that an item is stored with."""
-        return self._splits[self._row[item_id]]
-
-    def holder(self, stored_digest: str) -> Place | None:
-        """Where the bytes of an image with this digest are, if an item has it."""
-        item_id = self._holders.get(stored_digest)
-        return None if item_id is None else self.place(item_id)
+        return Place(self._snapshot.parts[self._part[row]].digest, self.item_ids[row].as_py())
 
     def rows_and_paths(
-        self, item_ids: Iterable[str], columns: list[str], keep: Mapping[str, ColumnType] | None = None
+        self, rows: np.ndarray, columns: list[str], keep: Mapping[str, ColumnType] | None = None
     ) -> Iterator[tuple[dict[str, Any], str]]:
         """`columns`, with `item_id`, of some items and their images' paths; opens only parts that hold one.
 
         In the metadata columns of `keep` where that is given.
         """
-        wanted: dict[str, list[str]] = {}
-        for item_id in item_ids:
-            wanted.setdefault(self.place(item_id).part, []).append(item_id)
         snapshot = self._snapshot if keep is None else self._snapshot.model_copy(update={"keep": dict(keep)})
-        for part in snapshot.parts:
-            if part.digest in wanted:
-                paths = self._corpus.image_paths(part)
-                for row in part_rows(self._corpus, snapshot, part, wanted[part.digest], columns):
-                    yield row, paths[row["item_id"]]
+        for number in np.unique(self._part[rows]):
+            part = snapshot.parts[number]
+            wanted = self.item_ids.take(pa.array(rows[self._part[rows] == number]))
+            paths = self._corpus.image_paths(part)
+            for row in part_rows(self._corpus, snapshot, part, wanted, columns):
+                yield row, paths[row["item_id"]]
 
 
 def part_rows(
-    corpus: Corpus, snapshot: Snapshot, part: Part, item_ids: list[str], columns: list[str]
+    corpus: Corpus, snapshot: Snapshot, part: Part, item_ids: pa.Array, columns: list[str]
 ) -> Iterator[dict[str, Any]]:
     """`columns` of some items of one part."""
-    among = pa.array(item_ids, pa.string())
     for batch in corpus.read(snapshot, part, columns):
-        yield from batch.filter(pc.is_in(batch["item_id"], value_set=among)).to_pylist()
+        yield from batch.filter(pc.is_in(batch["item_id"], value_set=item_ids)).to_pylist()
+
+
+def _rows(column: pa.Array, values: Iterable[str]) -> dict[str, int]:
+    wanted = pa.array(dict.fromkeys(values), pa.string())
+    if not len(column) or not len(wanted):
+        return {}
+    found = np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False))
+    return dict(zip(column.take(pa.array(found)).to_pylist(), found.tolist(), strict=True))

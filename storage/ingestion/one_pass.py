@@ -1,28 +1,48 @@
 """One pass over all sources: rows are settled, and what differs from the corpus is written."""
 
+# N = rows, I = tonight's items, L = living items
+
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import DecodedImage
-from pairloom.storage.ingestion.image_files import ImageFiles
+from pairloom.storage.ingestion.addresses import Addresses
+from pairloom.storage.ingestion.chunk import Became, Chunk, save_rows
+from pairloom.storage.ingestion.images import UNKNOWN, Images, image_at, known_image
+from pairloom.storage.ingestion.known_rows import NO_FRESH, KnownSource, LastNight, as_numbers
+from pairloom.storage.ingestion.listing import Listed, Listing
 from pairloom.storage.ingestion.living import Living
 from pairloom.storage.ingestion.part_writer import PartWriter, Values
 from pairloom.storage.ingestion.quarantine import write_rejections
+from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.settling import Item, Rejection, Settling, content_digest, plain, same_content
-from pairloom.storage.ingestion.splits import Fractions, Member, assign_splits
+from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row
+from pairloom.storage.ingestion.settling import Settling, content_digest, said_digest, same_content
+from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
+from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.sources.raw_row import malformed
+from pairloom.storage.sources.rows import Source
+from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
 
 Progress = Callable[[int], None]
 """Called with the number of rows seen so far."""
+
+_FRESH_AT_ONCE = 2_000
+"""Fresh rows that are held with their images' bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,34 @@ class RowCounts:
     """Items that stay although no row is them any more, because too many would leave at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class _NewContent:
+    """An item that the corpus does not hold as it is tonight."""
+
+    row: FreshRow
+    rank: int
+    """Its place among tonight's items."""
+
+
+@dataclass
+class _Items:
+    """All items of tonight, those that stay without a row after those that are one."""
+
+    item_ids: pa.Array
+    contents: pa.Array
+    rows: int
+    """How many are rows."""
+    splits_I: np.ndarray
+    """Places in `SPLITS`."""
+    living_L: np.ndarray
+    """Place of each living item among these, -1 for one that leaves."""
+
+    def splits_at(self, places: np.ndarray) -> np.ndarray:
+        """The splits of some; -1 at place -1."""
+        found: np.ndarray = np.append(self.splits_I, np.int8(-1))[places]
+        return found
+
+
 class OnePass:
     """What one pass over the sources finds."""
 
@@ -51,68 +99,87 @@ class OnePass:
         base: Snapshot,
         keep: Mapping[str, ColumnType],
         config: IngestConfig,
-        files: ImageFiles,
+        images: Images,
+        addresses: Addresses,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         """Which sources can't be read, and why removals are held, once they are judged."""
-        self.unreadable: dict[str, str] = {}
+        self.bad_cells: Counter[str] = Counter()
+        """Cells of rows read tonight that are null because they are not of their kept column's type."""
+        self._unreadable: dict[str, str] = {}
         """What is wrong with sources as a whole, by their labels."""
-        self._corpus, self._base, self._keep, self._config, self._files = corpus, base, dict(keep), config, files
-        self._living = Living(corpus, base)
-        self._settling = Settling(config.limits)
+        self._addresses = addresses
+        self._corpus, self._base, self._keep, self._config, self._images = corpus, base, dict(keep), config, images
+        self._known = images.known
+        self._listing = Listing(images)
+        self._settling = Settling()
         self._writer = PartWriter(corpus, base, keep, config.part_rows)
         self._fractions = Fractions(config.val_fraction, config.test_fraction)
+        last = self._known.last
+        self._rules = ""
+        self._based = last is not None and last.base == identity(base)
+        """Whether what was an item last night is in the base."""
+        self._idle = False
+        """Whether all rows so far are those of last night in their order, so that nothing was settled yet."""
+        self._same = False
+        """Whether all rows were."""
+        self._chunks: list[Chunk] = []
+        self._sources: list[KnownSource] = []
+        self._seen = 0
         self._counts: Counter[str] = Counter()
-        self._contents: dict[str, str] = {}
-        """Content digest by id, of all items of tonight."""
-        self._members: list[Member] = []
-        """What decides their splits, in the same order."""
-        self._splits: dict[str, str] = {}
-        self._copied: list[Item] = []
-        """New content whose image is stored already."""
-        self._late: list[Item] = []
-        """New content whose image is known, but stored nowhere: of a duplicate whose twin is gone, say."""
         self._new: list[tuple[str, str]] = []
-        self._retained: set[str] = set()
-        self._rejections: list[Rejection] = []
+        """Source and image path of rows that are items for the first time."""
+        self._unstored: list[_NewContent] = []
+        """New content that came without bytes: its image is known."""
+        self._copied: list[_NewContent] = []
+        self._mistaken: list[ImageAt] = []
+        self._ranked = 0
 
-    def read(self, rows: Iterator[SourceRow | RejectedRow], progress: Progress | None) -> None:
-        """Settle the rows of one source."""
-        for row, image, decoded in self._files.images(rows):
-            self._counts["seen"] += 1
-            if progress and self._counts["seen"] % 100 == 0:
-                progress(self._counts["seen"])
-            settled = self._settling.take(row, image)
-            if isinstance(settled, Item):
-                self._take(settled, decoded)
-            else:
-                self._counts[settled.outcome] += 1
-                # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
-                if settled.reason is not Reason.WHERE:
-                    self._rejections.append(settled)
+    def read(self, sources: Sequence[SourceConfig], columns: ColumnsConfig, progress: Progress | None) -> None:
+        """Settle the rows of all sources, one after the other. Raises ValueError where none of them can be read."""
+        config, last = self._config, self._known.last
+        rules = [(source.label, source.mode, source.max_removed) for source in sources]
+        # How many processes decode decides nothing.
+        self._rules = digest([rules, config.model_dump(mode="json", exclude={"workers"}), self._keep])
+        self._idle = self._based and last is not None and last.rules == self._rules
+        for each in sources:
+            start = self._seen
+            try:
+                source = Source(each, columns, config.texts, config.on_bad_cell, self.bad_cells)
+                self._read(source, progress)
+            except UnreadableSourceError as error:
+                self._hold(each, str(error), start)
+        if len(self._unreadable) == len(sources):
+            raise ValueError("\n".join(self._unreadable.values()))
 
-    def hold(self, source: SourceConfig, problem: str) -> None:
-        """Have a source that can't be read keep its items, and its fault written down as a row."""
-        self.unreadable[source.label] = problem
-        self._counts.update(seen=1, quarantined=1)
-        message = problem.encode(errors="backslashreplace").decode()
-        fingerprint = digest([source.label, "source-unreadable"])
-        row = RejectedRow(source.label, 0, fingerprint, None, None, Reason.SOURCE_UNREADABLE, message)
-        self._rejections.append(Rejection(row, None, row.reason, row.message))
+    def unchanged(self) -> RowCounts | None:
+        """What became of the rows where nothing at all differs from last night; None where something may differ."""
+        last = self._known.last
+        self._same = self._idle and last is not None and tuple(self._sources) == last.sources
+        return RowCounts(**last.counts) if self._same and last and last.counts else None
 
     def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
-        mistaken = []
-        decoded = self._files.decoded([item.row for item in self._late])
-        for item, (row, found, image) in zip(self._late, decoded, strict=True):
-            if image is not None and found == item.picture:
-                self._add(item, image)
+        self._wake()
+        holders = self._living.holders([each.row.picture.stored_digest for each in self._unstored])
+        late: list[_NewContent] = []
+        for each in self._unstored:
+            (self._copied if each.row.picture.stored_digest in holders else late).append(each)
+        rows = [each.row.row for each in late]
+        decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
+        for each, (found, content) in zip(late, decoded, strict=True):
+            if content is not None and found.image == each.row.picture:
+                self._add(each.row, content)
             else:
-                mistaken.append(row.image)
-        return mistaken
+                self._mistaken.append(_image(each.row))
+        self._holders = holders
+        return self._mistaken
 
     def retire(self, sources: Sequence[SourceConfig]) -> None:
         """Let the items go that no row is any more, but for those that stay by their source's rules."""
+        item_ids, contents = self._of_items("item_id"), self._of_items("content_digest")
+        living = self._living
+        living_L = _places(living.item_ids, item_ids)
         gone = [
             Gone(
                 item_id=row["item_id"],
@@ -120,31 +187,49 @@ class OnePass:
                 path=path,
                 served_elsewhere=self._settling.holds_content(same_content(row["pixel_hash"], row["texts"])),
             )
-            for row, path in self._living.rows_and_paths(
-                [item_id for item_id in self._living if item_id not in self._contents],
-                ["item_id", "source", "pixel_hash", "texts"],
+            for row, path in living.rows_and_paths(
+                np.flatnonzero(living_L < 0), ["item_id", "source", "pixel_hash", "texts"]
             )
         ]
-        kept = [each for each in gone if each.source in self.unreadable and not each.served_elsewhere]
-        gone = [each for each in gone if each.source not in self.unreadable]
-        judged = judge_removals(gone, self._living.sources, self._new, sources, self._config.max_removed)
+        kept = [each for each in gone if each.source in self._unreadable and not each.served_elsewhere]
+        gone = [each for each in gone if each.source not in self._unreadable]
+        judged = judge_removals(gone, living.sources, self._new, sources, self._config.max_removed)
         self._counts["removals_held"] = judged.held + len(kept)
-        items = Counter(each.source for each in kept)
-        unreadable = (f"{said}; its {items[name]:,} items stay" for name, said in self.unreadable.items())
+        held = Counter(each.source for each in kept)
+        unreadable = (f"{said}; its {held[name]:,} items stay" for name, said in self._unreadable.items())
         self.warnings = (*unreadable, *judged.warnings)
-        self._retain(judged.stay | {each.item_id for each in kept})
+        staying = sorted(judged.stay | {each.item_id for each in kept})
+        positions_I, named_I = as_numbers(self._of_items("group")), as_numbers(self._of_items("split"))
+        stay = np.array(sorted(living.rows(staying).values()), np.int64)
+        retained = list(self._retained(stay))
+        living_L[stay] = len(item_ids) + np.arange(len(stay))
+        self._items = _Items(
+            item_ids=pa.concat_arrays([item_ids, living.item_ids.take(pa.array(stay))]),
+            contents=pa.concat_arrays([contents, pa.array([each.content for each in retained], pa.string())]),
+            rows=len(item_ids),
+            splits_I=assign_splits(
+                np.concatenate([positions_I, np.array([each.position for each in retained], np.uint64)]),
+                np.concatenate([named_I, np.array([each.named for each in retained], np.int8)]),
+                self._fractions,
+            ),
+            living_L=living_L,
+        )
 
     def commit(self, number: int) -> Snapshot:
         """Publish what differs from the base under `number`; without a difference, the base stays."""
-        self._splits = dict(zip(self._contents, assign_splits(self._members, self._fractions), strict=True))
-        for item in self._copied:
-            holder = self._living.holder(item.picture.stored_digest)
-            assert holder is not None, "only items whose bytes are stored are copied"
-            self._writer.copy(holder, _values(item, self._splits[item.item_id]))
+        items = self._items
+        for each in self._copied:
+            split = SPLITS[items.splits_I[each.rank]]
+            self._writer.copy(self._holders[each.row.picture.stored_digest], _values(each.row, split))
         dead = self._supersede()
         self._writer.finish()
         base = self._base
-        quarantine = write_rejections(self._corpus, base, self._rejections)
+        rejected = rejections(self._known, self._chunks, self._config.limits)
+        self._counts.update(Counter(rejected["outcome"].to_pylist()))
+        # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
+        quarantine = write_rejections(
+            self._corpus, base, rejected.filter(pc.not_equal(rejected["reason"], Reason.WHERE.value))
+        )
         same = not (self._writer.parts or dead) and quarantine == base.quarantine
         if same and (base.keep == self._keep or base.rows == 0):
             return base
@@ -158,70 +243,244 @@ class OnePass:
         )
         return self._corpus.commit(snapshot, base.files)
 
+    def save(self, snapshot: Snapshot) -> None:
+        """Write down tonight's rows for the next night, which began with `snapshot`."""
+        counts = {"seen": self._seen, "unchanged": self._items.rows}
+        counts |= {name: self._counts[name] for name in ("duplicate", "filtered", "quarantined")}
+        last = LastNight(
+            base=identity(snapshot),
+            rules=self._rules,
+            sources=tuple(self._sources),
+            counts=None if self.warnings else counts,
+        )
+        if self._same and last == self._known.last:
+            return
+        gone = np.zeros(0, np.int64)
+        if self.warnings:
+            # Pictures that are not mounted, say: nothing of them need be decoded again.
+            left = np.ones(self._known.rows, bool)
+            for chunk in self._chunks:
+                left[chunk.known[chunk.known >= 0]] = False
+            gone = np.flatnonzero(left & (self._known.numbers("image_at") != 0).any(axis=1))
+        save_rows(self._known, self._chunks, gone, last)
+
     def count(self, since: Snapshot) -> RowCounts:
         """What became of the rows, and what left, since a snapshot."""
-        before = self._living if since.number == self._base.number else Living(self._corpus, since)
-        for item_id, content in self._contents.items():
-            if item_id not in self._retained:
-                now = (content, self._splits[item_id])
-                known = item_id in before
-                same = known and now == (before.content(item_id), before.split(item_id))
-                self._counts["unchanged" if same else "updated" if known else "new"] += 1
-        self._counts["removed"] = sum(item_id not in self._contents for item_id in before)
-        return RowCounts(**self._counts)
+        items, before = self._items, self._living
+        place_B = items.living_L
+        if since.number != self._base.number:
+            before = Living(self._corpus, since)
+            place_B = _places(before.item_ids, items.item_ids)
+        known_B = place_B >= 0
+        row_B = known_B & (place_B < items.rows)
+        same_B = row_B & _equal(before.contents, items.contents, place_B) & (before.splits == items.splits_at(place_B))
+        unchanged, updated = int(same_B.sum()), int((row_B & ~same_B).sum())
+        counts = {"new": items.rows - unchanged - updated, "updated": updated, "unchanged": unchanged}
+        return RowCounts(seen=self._seen, removed=int((~known_B).sum()), **counts, **self._counts)
 
-    def _take(self, item: Item, decoded: DecodedImage | None) -> None:
-        self._contents[item.item_id] = item.content
-        self._members.append(_member(item))
-        if item.item_id not in self._living:
-            self._new.append((item.row.source, item.row.image_path))
-        if self._living.content(item.item_id) == item.content:
-            return
-        if decoded is not None:
-            self._add(item, decoded)
+    @cached_property
+    def _living(self) -> Living:
+        return Living(self._corpus, self._base)
+
+    def _read(self, source: Source, progress: Progress | None) -> None:
+        start, label = self._seen, source.config.label
+        if (rows := self._untouched(source)) is not None:
+            self._chunks.append(Chunk(label, self._known.numbers("number")[rows], rows, NO_FRESH))
+            self._seen += len(rows)
         else:
-            stored = self._living.holder(item.picture.stored_digest)
-            (self._copied if stored else self._late).append(item)
+            for listed in self._listing.rows(source):
+                self._settle_listed(source, listed, progress)
+        if progress:
+            progress(self._seen)
+        self._sources.append(
+            KnownSource(identity=source.identity, version=source.version, start=start, rows=self._seen - start)
+        )
 
-    def _add(self, item: Item, image: DecodedImage) -> None:
+    def _hold(self, config: SourceConfig, problem: str, start: int) -> None:
+        """Have a source that can't be read, or not on, keep its items, and its fault written down as a row."""
+        self._unreadable[config.label] = problem
+        raw = malformed(0, "", problem.encode(errors="backslashreplace").decode())
+        row = RejectedRow(
+            source=config.label,
+            number=0,
+            fingerprint=digest([config.label, Reason.SOURCE_UNREADABLE]),
+            item_id=None,
+            image_path=None,
+            reason=Reason.SOURCE_UNREADABLE,
+            message=raw.found,
+        )
+        made = facts([fresh_row(raw, UNKNOWN, row, None, None)], self._config)
+        chunk = Chunk(config.label, np.array([0]), np.array([-1]), made)
+        self._wake()
+        chunk.settle(self._known, self._settling, self._config.limits)
+        self._chunks.append(chunk)
+        self._seen += 1
+        unread = digest([config.label, problem])
+        self._sources.append(KnownSource(identity=unread, version=None, start=start, rows=self._seen - start))
+
+    def _untouched(self, source: Source) -> np.ndarray | None:
+        """The known rows of a source of which its kind can tell that nothing has changed."""
+        last, place = self._known.last, len(self._sources)
+        if not self._idle or last is None or source.version is None or place >= len(last.sources):
+            return None
+        before = last.sources[place]
+        if (before.identity, before.version, before.start) != (source.identity, source.version, self._seen):
+            return None
+        return self._listing.skip(before.rows)
+
+    def _settle_listed(self, source: Source, listed: Listed, progress: Progress | None) -> None:
+        fresh = self._fresh(source, listed, progress)
+        # Cut where many fresh rows have come together.
+        count_N = np.cumsum(listed.known < 0)
+        cuts = np.searchsorted(count_N, np.arange(_FRESH_AT_ONCE, count_N[-1] + 1, _FRESH_AT_ONCE)) + 1
+        for start, end in zip([0, *cuts], [*cuts, len(count_N)], strict=True):
+            if start < end:
+                self._settle(source, listed, slice(start, end), fresh)
+                self._seen += int(end - start)
+
+    def _fresh(self, source: Source, listed: Listed, progress: Progress | None) -> Iterator[FreshRow]:
+        """The rows that must be read, with their images, as these are decoded."""
+        batch, places = listed.batch, np.flatnonzero(listed.known < 0).tolist()
+        rows = list(self._addresses.listed(source.read(batch, place) for place in places))
+        images = self._images.of([row for row in rows if isinstance(row, SourceRow)])
+        start = self._seen
+        for place, row in zip(places, rows, strict=True):
+            found, content = next(images) if isinstance(row, SourceRow) else (None, None)
+            if progress and place % 100 == 0:
+                progress(start + place)
+            yield fresh_row(batch.rows[place], listed.keys[place], row, found, content)
+
+    def _settle(self, source: Source, listed: Listed, part: slice, fresh_rows: Iterator[FreshRow]) -> None:
+        known, numbers = listed.known[part], listed.numbers[part]
+        fresh = [next(fresh_rows) for _ in range(int((known < 0).sum()))]
+        made = facts(fresh, self._config) if fresh else NO_FRESH
+        if self._idle and self._is_as_last_night(known, numbers, made):
+            self._chunks.append(Chunk(source.config.label, numbers, self._seen + np.arange(len(known)), NO_FRESH))
+            return
+        self._wake()
+        chunk = Chunk(source.config.label, numbers, known, made)
+        chunk.settle(self._known, self._settling, self._config.limits)
+        self._chunks.append(chunk)
+        self._write_new(source, listed, part, chunk, fresh)
+
+    def _is_as_last_night(self, known: np.ndarray, numbers: np.ndarray, made: pa.RecordBatch) -> bool:
+        expected = self._seen + np.arange(len(known))
+        if expected[-1] >= self._known.listed or not np.array_equal(self._known.numbers("number")[expected], numbers):
+            return False
+        read = known < 0
+        if not np.array_equal(known[~read], expected[~read]):
+            return False
+        places = pa.array(expected[read])
+        return not read.any() or all(
+            self._known.column(name).take(places).equals(made[name]) for name in made.schema.names
+        )
+
+    def _wake(self) -> None:
+        """Settle what is as it was last night: all that came so far."""
+        if not self._idle:
+            return
+        self._idle = False
+        for chunk in self._chunks:
+            chunk.recall(self._known, self._settling, self._config.limits)
+            self._ranked += int((chunk.became == Became.ITEM).sum())
+
+    def _write_new(
+        self, source: Source, listed: Listed, part: slice, chunk: Chunk, fresh_rows: Sequence[FreshRow]
+    ) -> None:
+        """Write the items of a chunk that the base does not hold as they are."""
+        items = chunk.became == Became.ITEM
+        ranks = self._ranked + np.cumsum(items) - 1
+        self._ranked += int(items.sum())
+        if self._based:
+            was_item = np.zeros(len(items), bool)
+            was_item[chunk.known >= 0] = self._known.numbers("is_item")[chunk.known[chunk.known >= 0]]
+            items &= ~was_item
+        fresh = dict(zip(np.flatnonzero(chunk.known < 0).tolist(), fresh_rows, strict=True))
+        news: list[_NewContent] = []
+        for place in np.flatnonzero(items).tolist():
+            row = fresh.get(place) or self._read_again(source, listed, part.start + place)
+            if row is not None:
+                news.append(_NewContent(row, int(ranks[place])))
+        living = self._living.rows([_item_id(each.row) for each in news])
+        for each in news:
+            at = living.get(_item_id(each.row))
+            if at is None and len(self._living):
+                self._new.append((each.row.row.source, each.row.row.image_path or ""))
+            content = each.row.candidate.content if each.row.candidate else None
+            if at is not None and self._living.contents[at].as_py() == content:
+                continue
+            if each.row.content is not None:
+                self._add(each.row, each.row.content)
+            else:
+                self._unstored.append(each)
+
+    def _read_again(self, source: Source, listed: Listed, place: int) -> FreshRow | None:
+        """A known row that was no item, or not in this base."""
+        raw, known = listed.batch.rows[place], int(listed.known[place])
+        row = source.read(listed.batch, place)
+        if isinstance(row, SourceRow) and image_at(row.image) == self._known.column("image_at")[known].as_py():
+            return fresh_row(raw, listed.keys[place], row, known_image(self._known, known), None)
+        # Its image has changed since it was listed: rare, and settled in another pass.
+        key, version = (self._known.column(name)[known].as_py() for name in ("image", "version"))
+        self._mistaken.append(ImageAt(key, version, None, Path(key)))
+        return None
+
+    def _add(self, row: FreshRow, image: DecodedImage) -> None:
         # By the hash alone, until all items are known.
-        split = item.row.split or self._fractions.split(_member(item).key)
-        self._writer.add(_values(item, split), image)
+        assert isinstance(row.row, SourceRow)
+        split = row.row.split or self._fractions.split(group_position(row.row.group or row.picture.pixel_hash))
+        self._writer.add(_values(row, split), image)
 
-    def _retain(self, item_ids: frozenset[str]) -> None:
-        """Keep items without a row, as they are; in tonight's columns where these differ."""
+    def _of_items(self, name: str) -> pa.Array:
+        """A column of all rows that are items."""
+        empty = self._known.column(name).slice(0, 0)
+        taken = (chunk.take(self._known, name, chunk.became == Became.ITEM) for chunk in self._chunks)
+        return pa.concat_arrays([empty, *taken])
+
+    def _retained(self, stay: np.ndarray) -> Iterator["_Retained"]:
+        """Items that are kept without a row, as they are; in tonight's columns where these differ."""
+        found: dict[str, _Retained] = {}
         columns = [*_STORED, *self._keep]
-        for row, path in self._living.rows_and_paths(item_ids, columns, keep=self._keep):
+        for row, path in self._living.rows_and_paths(stay, columns, keep=self._keep):
             # Older parts don't say whether the source named the split: there it stays.
-            item_id, named = row["item_id"], None if row["split_named"] is False else row["split"]
-            content = self._living.content(item_id)
+            named = None if row["split_named"] is False else row["split"]
+            content = row["content_digest"]
             if self._base.keep != self._keep:
                 metadata = {name: row[name] for name in self._keep}
-                said = digest([row["pixel_hash"], row["texts"], row["group"], named, plain(metadata)])
-                content = content_digest(said, row["stored_digest"], (row["width"], row["height"]), path, row["source"])
-            assert content is not None, "an item that stays is stored"
-            self._retained.add(item_id)
-            self._contents[item_id] = content
-            self._members.append(Member(row["group"] or row["pixel_hash"], named))
+                said = said_digest(row["pixel_hash"], row["texts"], row["group"], named, metadata)
+                size = (row["width"], row["height"])
+                content = content_digest(said, row["stored_digest"], size, path, row["source"])
+            position = group_position(row["group"] or row["pixel_hash"])
+            found[row["item_id"]] = _Retained(content, position, SPLITS.index(named) if named else -1)
+        return (found[item_id] for item_id in self._living.item_ids.take(pa.array(stay)).to_pylist())
 
     def _supersede(self) -> dict[str, list[str]]:
         """Rewrite stored items that are otherwise tonight; returns the items that are dead now, by part."""
+        items, living = self._items, self._living
+        place_L = items.living_L
+        gone_L = place_L < 0
+        same_L = _equal(living.contents, items.contents, place_L)
+        split_L = ~gone_L & (items.splits_at(place_L) != living.splits)
+        retained_L = place_L >= items.rows
         dead: dict[str, list[str]] = {}
-        for item_id in self._living:
-            place, content = self._living.place(item_id), self._contents.get(item_id)
-            changes: Values = {}
-            if item_id in self._retained and content != self._living.content(item_id):
-                changes["content_digest"] = content
-            if content is not None and self._splits[item_id] != self._living.split(item_id):
-                changes["split"] = self._splits[item_id]
-            rewritten = item_id in self._retained or content == self._living.content(item_id)
-            if changes and rewritten:
+        for row in np.flatnonzero(gone_L | ~same_L | split_L).tolist():
+            place = living.place(row)
+            dead.setdefault(place.part, []).append(place.item_id)
+            if same_L[row] or retained_L[row]:
+                changes: Values = {"split": SPLITS[items.splits_I[place_L[row]]]}
+                if retained_L[row]:
+                    changes["content_digest"] = items.contents[place_L[row]].as_py()
                 self._writer.copy(place, changes)
-            if changes or content != self._living.content(item_id):
-                dead.setdefault(place.part, []).append(item_id)
-        for part, item_ids in self._writer.resplit(self._splits).items():
+        for part, item_ids in self._writer.resplit(items.item_ids, items.splits_I).items():
             dead.setdefault(part, []).extend(item_ids)
         return dead
+
+
+@dataclass(frozen=True, slots=True)
+class _Retained:
+    content: str
+    position: int
+    named: int
 
 
 _STORED = [
@@ -231,6 +490,7 @@ _STORED = [
     "group",
     "split",
     "split_named",
+    "content_digest",
     "stored_digest",
     "width",
     "height",
@@ -238,21 +498,51 @@ _STORED = [
 ]
 
 
-def _member(item: Item) -> Member:
-    return Member(item.row.group or item.picture.pixel_hash, item.row.split)
+def identity(snapshot: Snapshot) -> str:
+    """Digest of a snapshot with all that stands in it."""
+    quarantine = [part.digest for part in snapshot.quarantine]
+    return digest([snapshot.number, snapshot.digest, quarantine])
 
 
-def _values(item: Item, split: str) -> Values:
-    row, picture = item.row, item.picture
+def _places(values: pa.Array, among: pa.Array) -> np.ndarray:
+    """Place of each value among others, or -1."""
+    if not len(values):
+        return np.zeros(0, np.int64)
+    found = pc.fill_null(pc.index_in(values, value_set=among), -1)
+    return np.asarray(found.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+def _equal(values: pa.Array, others: pa.Array, places: np.ndarray) -> np.ndarray:
+    """Whether each value is the one at its place among others; not where that place is -1."""
+    if not len(values):
+        return np.zeros(0, bool)
+    there = others.take(pa.array(places, mask=places < 0))
+    return np.asarray(pc.fill_null(pc.equal(values, there), False).to_numpy(zero_copy_only=False))
+
+
+def _item_id(row: FreshRow) -> str:
+    assert row.candidate is not None, "an item has a picture"
+    return row.candidate.item_id
+
+
+def _image(row: FreshRow) -> ImageAt:
+    assert isinstance(row.row, SourceRow)
+    return row.row.image
+
+
+def _values(fresh: FreshRow, split: str) -> Values:
+    row, picture, made = fresh.row, fresh.picture, fresh.candidate
+    assert isinstance(row, SourceRow)
+    assert made is not None
     return {
         **row.metadata,
-        "item_id": item.item_id,
+        "item_id": made.item_id,
         "path": row.image_path,
         "texts": list(row.texts),
         "group": row.group,
         "split": split,
         "split_named": row.split is not None,
-        "content_digest": item.content,
+        "content_digest": made.content,
         "stored_digest": picture.stored_digest,
         "pixel_hash": picture.pixel_hash,
         "perceptual_hash": picture.perceptual_hash,

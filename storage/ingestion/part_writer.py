@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.living import Place, part_rows
+from pairloom.storage.ingestion.splits import SPLITS
 from pairloom.storage.schema import ColumnType, item_schema
 
 Values = dict[str, Any]
@@ -26,6 +29,8 @@ class PartWriter:
         self._part_rows = part_rows
         self._waiting: list[Values] = []
         self._copies: dict[str, list[tuple[str, Values]]] = {}
+        self._written: list[str] = []
+        self._splits: list[str] = []
         self.parts: list[Part] = []
 
     def add(self, values: Values, image: DecodedImage) -> None:
@@ -40,18 +45,21 @@ class PartWriter:
         """One row with what another one has, its bytes above all, but for `values`."""
         self._copies.setdefault(place.part, []).append((place.item_id, values))
 
-    def resplit(self, splits: Mapping[str, str]) -> dict[str, list[str]]:
-        """Give rows that were added the split that they have in `splits`; returns rows that are dead now, by part."""
-        for values in self._waiting:
-            values["split"] = splits[values["item_id"]]
+    def resplit(self, item_ids: pa.Array, splits: np.ndarray) -> dict[str, list[str]]:
+        """Give rows that were added the split that their items have; returns rows that are dead now, by part."""
+        added = [*self._written, *(values["item_id"] for values in self._waiting)]
+        given = [*self._splits, *(values["split"] for values in self._waiting)]
+        rows = pc.index_in(pa.array(added, pa.string()), value_set=item_ids).to_numpy(zero_copy_only=False)
         dead: dict[str, list[str]] = {}
-        for part in self.parts:
-            snapshot = self._base.model_copy(update={"keep": self._keep, "tombstones": {}})
-            for batch in self._corpus.read(snapshot, part, ["item_id", "split"]):
-                for row in batch.to_pylist():
-                    if row["split"] != splits[row["item_id"]]:
-                        self.copy(Place(part.digest, row["item_id"]), {"split": splits[row["item_id"]]})
-                        dead.setdefault(part.digest, []).append(row["item_id"])
+        parts = np.repeat(np.arange(len(self.parts)), np.array([part.rows for part in self.parts], np.int64))
+        for place in np.flatnonzero(np.array([SPLITS.index(each) for each in given], np.int8) != splits[rows]):
+            item_id, split = added[place], SPLITS[splits[rows[place]]]
+            if place < len(self._written):
+                part = self.parts[parts[place]].digest
+                self.copy(Place(part, item_id), {"split": split})
+                dead.setdefault(part, []).append(item_id)
+            else:
+                self._waiting[place - len(self._written)]["split"] = split
         return dead
 
     def finish(self) -> None:
@@ -63,7 +71,7 @@ class PartWriter:
                 changes: dict[str, list[Values]] = {}
                 for item_id, values in copies:
                     changes.setdefault(item_id, []).append(values)
-                for row in part_rows(self._corpus, snapshot, part, list(changes), self._schema.names):
+                for row in part_rows(self._corpus, snapshot, part, pa.array(changes, pa.string()), self._schema.names):
                     for values in changes[row["item_id"]]:
                         self._add_copy(row, values)
         self._flush()
@@ -78,4 +86,6 @@ class PartWriter:
     def _flush(self) -> None:
         if self._waiting:
             self.parts.append(self._corpus.write_items(pa.Table.from_pylist(self._waiting, self._schema), self._base))
+            self._written += [values["item_id"] for values in self._waiting]
+            self._splits += [values["split"] for values in self._waiting]
             self._waiting = []

@@ -1,42 +1,33 @@
 """Tonight's rejections as they are stored, with the night that first saw each."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.ingestion.settling import Rejection
 from pairloom.storage.schema import QUARANTINE
 
+REJECTED = pa.schema([field for field in QUARANTINE if field.name != "rejected_at"])
+"""What tonight alone says of a rejected row."""
 
-def write_rejections(corpus: Corpus, base: Snapshot, rejections: Sequence[Rejection]) -> tuple[Part, ...]:
-    """The parts of `rejections`; those of `base` where they say the same."""
-    before = [row for batch in corpus.rejected(base) for row in batch.to_pylist()]
-    since = {_named(row): row["rejected_at"] for row in before}
-    now = datetime.now(UTC)
-    rows = [_row(each) for each in rejections]
-    rows = [{**row, "rejected_at": since.get(_named(row), now)} for row in rows]
-    if rows == before:
+
+def write_rejections(corpus: Corpus, base: Snapshot, rejections: pa.Table) -> tuple[Part, ...]:
+    """The parts of `rejections`, in the columns of REJECTED; those of `base` where they say the same."""
+    before = pa.Table.from_batches(corpus.rejected(base), QUARANTINE)
+    if rejections.equals(before.select(REJECTED.names)):
         return base.quarantine
-    return (corpus.write_quarantine(pa.Table.from_pylist(rows, QUARANTINE)),) if rows else ()
+    if not rejections.num_rows:
+        return ()
+    since = pa.nulls(rejections.num_rows, QUARANTINE.field("rejected_at").type)
+    if before.num_rows:
+        since = before["rejected_at"].take(pc.index_in(_named(rejections), value_set=_named(before)))
+    now = pa.scalar(datetime.now(UTC), QUARANTINE.field("rejected_at").type)
+    columns = [*rejections.columns, pc.fill_null(since, now)]
+    return (corpus.write_quarantine(pa.Table.from_arrays(columns, schema=QUARANTINE)),)
 
 
-def _row(rejection: Rejection) -> dict[str, Any]:
-    row = rejection.row
-    return {
-        "fingerprint": row.fingerprint,
-        "source": row.source,
-        "row": row.number,
-        "item_id": rejection.item_id,
-        "image_path": row.image_path,
-        "outcome": rejection.outcome,
-        "reason": rejection.reason,
-        "message": rejection.message if row.file is None else f"{row.file}: {rejection.message}",
-        "attempts": rejection.attempts,
-    }
-
-
-def _named(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return row["source"], row["fingerprint"], row["reason"]
+def _named(rows: pa.Table) -> pa.Array:
+    """What names a rejection from night to night."""
+    named = pc.binary_join_element_wise(rows["source"], rows["fingerprint"], rows["reason"], "\0")
+    return named.combine_chunks() if isinstance(named, pa.ChunkedArray) else named

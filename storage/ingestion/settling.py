@@ -1,15 +1,19 @@
 """What each row becomes, by tonight's rows and rules alone: pure, so that history can't decide."""
 
+# N = rows
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from pairloom.storage.digest import digest
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import RejectedImage
-from pairloom.storage.reasons import Outcome, Reason
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow
+from pairloom.storage.reasons import Reason
+from pairloom.storage.sources.source_row import SourceRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,88 +30,108 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A row that is an item."""
+class Candidate:
+    """What a row would be as an item."""
 
-    row: SourceRow
-    picture: Picture
     item_id: str
+    said: int
+    """Digest of what the row says; of its id only where that is made of what it says."""
+    same: int
+    """Digest of what two rows have in common that show one picture under the same texts."""
     content: str
     """Digest of all that is stored of it but its split."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that is none."""
-
-    row: SourceRow | RejectedRow
-    item_id: str | None
-    reason: Reason
-    message: str
-    attempts: int = 1
-
-    @property
-    def outcome(self) -> Outcome:
-        """duplicate, filtered or quarantined."""
-        return self.reason.outcome
+def candidate(row: SourceRow, picture: Picture) -> Candidate:
+    """What `row` would be as an item with this picture."""
+    said = said_digest(picture.pixel_hash, list(row.texts), row.group, row.split, row.metadata)
+    size = (picture.width, picture.height)
+    return Candidate(
+        item_id=row.item_id or digest([picture.pixel_hash, row.texts[0]]),
+        said=int(said, 16),
+        same=same_content(picture.pixel_hash, list(row.texts)),
+        content=content_digest(said, picture.stored_digest, size, row.image_path, row.source),
+    )
 
 
 class Settling:
-    """Takes the rows of all sources in their order; of rows that can't both be items, the first one is."""
+    """Takes the rows of all sources in their order; of rows that can't both be items, the first one is.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._said: dict[str, str] = {}
-        self._same: dict[str, str] = {}
+    Ids are given by their digests.
+    """
 
-    def take(self, row: SourceRow | RejectedRow, image: Picture | RejectedImage | None) -> Item | Rejection:
-        """What `row` becomes; `image` is None for a row that was rejected without a look at its image."""
-        if isinstance(row, RejectedRow):
-            return Rejection(row, row.item_id, row.reason, row.message)
-        assert image is not None, "a row that names an image comes with it"
-        if isinstance(image, Picture):
-            image = misfit(image, self._limits) or image
-        if isinstance(image, RejectedImage):
-            return Rejection(row, row.item_id, image.reason, image.message, image.attempts)
-        item_id = row.item_id or digest([image.pixel_hash, row.texts[0]])
-        said = digest([image.pixel_hash, row.texts, row.group, row.split, plain(row.metadata)])
-        if self._said.get(item_id) == said:
-            return Rejection(row, item_id, Reason.SAME_ITEM, f"same content as item {item_id}")
-        if item_id in self._said:
-            message = f"an earlier row has the id {item_id}: make the id column unique"
-            return Rejection(row, item_id, Reason.ID_REPEATED, message)
-        same = same_content(image.pixel_hash, row.texts)
-        if same in self._same:
-            twin = self._same[same]
-            return Rejection(row, item_id, Reason.SAME_IMAGE_AND_TEXTS, f"duplicate of {twin}")
-        self._said[item_id] = said
-        self._same[same] = item_id
-        size = (image.width, image.height)
-        return Item(row, image, item_id, content_digest(said, image.stored_digest, size, row.image_path, row.source))
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._sames: set[int] = set()
 
-    def holds_content(self, same: str) -> bool:
+    def take(self, ids_N: np.ndarray, sames_N: np.ndarray) -> np.ndarray:
+        """Which rows are items, bool (N,)."""
+        ids, sames = ids_N.tolist(), sames_N.tolist()
+        disputed_N = self._disputed(self._ids, ids, ids_N) | self._disputed(self._sames, sames, sames_N)
+        items_N: np.ndarray = ~disputed_N
+        # What no other row claims is an item at once. The others are looked at one by one.
+        for row in np.flatnonzero(disputed_N).tolist():
+            if ids[row] not in self._ids and sames[row] not in self._sames:
+                items_N[row] = True
+                self._ids.add(ids[row])
+                self._sames.add(sames[row])
+        self.add(ids_N[items_N], sames_N[items_N])
+        return items_N
+
+    def add(self, ids_N: np.ndarray, sames_N: np.ndarray) -> None:
+        """Take rows that are known to be items."""
+        self._ids.update(ids_N.tolist())
+        self._sames.update(sames_N.tolist())
+
+    def holds_content(self, same: int) -> bool:
         """Whether a row of this `same_content` became an item."""
-        return same in self._same
+        return same in self._sames
+
+    @staticmethod
+    def _disputed(taken: set[int], values: list[int], values_N: np.ndarray) -> np.ndarray:
+        """Rows whose value was taken by an earlier row, or is that of another one of these."""
+        disputed_N = np.zeros(len(values_N), bool)
+        if len(set(values)) < len(values):
+            _, place_N, count = np.unique(values_N, return_inverse=True, return_counts=True)
+            disputed_N |= count[place_N] > 1
+        if not taken.isdisjoint(values):
+            disputed_N |= np.isin(values_N, np.array(list(taken.intersection(values)), values_N.dtype))
+        return disputed_N
 
 
-def misfit(picture: Picture, limits: Limits) -> RejectedImage | None:
+def misfit(width: int, height: int, limits: Limits) -> RejectedImage | None:
     """Why a picture that was decoded under other limits is none under these; in the order and words of decoding."""
-    width, height = picture.width, picture.height
+    said = f"{width} x {height} pixels"
     if width * height > limits.max_pixels:
-        return RejectedImage(
-            Reason.IMAGE_TOO_LARGE, f"{width} x {height} pixels are more than {limits.max_pixels} in all"
-        )
+        return RejectedImage(Reason.IMAGE_TOO_LARGE, f"{said} are more than {limits.max_pixels} in all")
     if min(width, height) < limits.min_side:
-        return RejectedImage(Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}")
+        return RejectedImage(Reason.IMAGE_TOO_SMALL, f"{said}: a side is below {limits.min_side}")
     if limits.max_aspect is not None and max(width, height) > limits.max_aspect * min(width, height):
-        aspect = f"one side is more than {limits.max_aspect:g} times the other"
-        return RejectedImage(Reason.IMAGE_TOO_LONG, f"{width} x {height} pixels: {aspect}")
+        times = f"one side is more than {limits.max_aspect:g} times the other"
+        return RejectedImage(Reason.IMAGE_TOO_LONG, f"{said}: {times}")
     return None
 
 
-def same_content(pixel_hash: str, texts: tuple[str, ...] | list[str]) -> str:
+def misfits(width_N: np.ndarray, height_N: np.ndarray, limits: Limits) -> np.ndarray:
+    """Which pictures `misfit` has something to say of, bool (N,)."""
+    pixels_N = width_N.astype(np.int64) * height_N
+    low_N, high_N = np.minimum(width_N, height_N), np.maximum(width_N, height_N)
+    misfit_N: np.ndarray = (pixels_N > limits.max_pixels) | (low_N < limits.min_side)
+    if limits.max_aspect is not None:
+        misfit_N |= high_N > limits.max_aspect * low_N
+    return misfit_N
+
+
+def same_content(pixel_hash: str, texts: list[str]) -> int:
     """What two rows have in common that show one picture under the same texts."""
-    return digest([pixel_hash, texts])
+    return int(digest([pixel_hash, texts]), 16)
+
+
+def said_digest(
+    pixel_hash: str, texts: list[str], group: str | None, split: str | None, metadata: Mapping[str, Any]
+) -> str:
+    """Digest of what a row says, its picture included, but for its id."""
+    return digest([pixel_hash, texts, group, split, _plain(metadata)])
 
 
 def content_digest(said: str, stored_digest: str, size: tuple[int, int], path: str, source: str) -> str:
@@ -115,7 +139,7 @@ def content_digest(said: str, stored_digest: str, size: tuple[int, int], path: s
     return digest([said, stored_digest, *size, path, source])
 
 
-def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as JSON; a column without a value is as good as none."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value

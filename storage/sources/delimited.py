@@ -54,6 +54,8 @@ def csv_rows(path: Path, dialect: Dialect) -> Iterator[RawRow]:
             return
         header = _header(path, first, dialect)
 
+        named = "\0".join(header)
+
         def values(cells: list[str]) -> Values:
             return {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
 
@@ -70,7 +72,7 @@ def csv_rows(path: Path, dialect: Dialect) -> Iterator[RawRow]:
             if problem:
                 yield malformed(record.number, record.text, problem, path)
             else:
-                yield RawRow(record.number, record.text, cells, values, None, path)
+                yield RawRow(record.number, record.text, cells, values, None, path, header=named)
 
 
 def _header(path: Path, first: "_Record", dialect: Dialect) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ class ImageFolder:
         self._resolved = folder.resolve()
         # Rows come folder by folder: each is resolved once.
         self._resolved_folder = functools.lru_cache(maxsize=1_024)(os.path.realpath)
+        self._below: dict[str, bool] = {}
 
     def find(self, image_path: str) -> ImageAt:
         """The image that a row names. Raises RejectedRowError where there is none."""
@@ -79,6 +81,26 @@ class ImageFolder:
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, message)
         version = self._fetch.decided_by
         return ImageAt(address, version, None, Address(address, self._fetch, version))
+
+    def unchanged(self, images: Iterable[tuple[str, str]]) -> list[bool]:
+        """Whether `find` would give these keys and versions again; False, too, where only `find` can tell."""
+        return [self._is_still(key, version) for key, version in images]
+
+    def _is_still(self, key: str, version: str) -> bool:
+        folder = key[: key.rfind("/") + 1]
+        below = self._below.get(folder)
+        if below is None:
+            below = self._below[folder] = Path(os.path.realpath(folder)).is_relative_to(self._resolved)
+        if not below:
+            return False
+        try:
+            status = os.lstat(key)
+        except (OSError, ValueError):
+            return False
+        # A link, or whatever else may have come here.
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return f"{status.st_size}:{status.st_mtime_ns}" == version
 
 
 def _spellings(image_path: str) -> list[str]:

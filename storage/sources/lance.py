@@ -46,6 +46,13 @@ def lance_schema(config: LanceSource, path: Path) -> pa.Schema:
     return _dataset(config, path).schema
 
 
+def lance_version(config: LanceSource, path: Path) -> str:
+    """What changes with anything in the table. Raises ValueError for a table that isn't there."""
+    dataset = _dataset(config, path)
+    fragments = [(each.count_rows(), [file.path for file in each.data_files()]) for each in dataset.get_fragments()]
+    return digest([str(table_path(config, path)), dataset.version, fragments])
+
+
 def table_path(config: LanceSource, path: Path) -> Path:
     """The table's folder. Raises ValueError where `path` and `table` name none."""
     if config.table is None and path.suffix == ".lance":

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.digest import digest
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.sources.arrow_stream import arrow_rows, arrow_schema
 from pairloom.storage.sources.config import ParquetSource
@@ -58,6 +59,13 @@ def parquet_schema(paths: Sequence[Path]) -> pa.Schema:
     raise ValueError(problem or f"there are no Parquet files at {paths[0]}")
 
 
+def parquet_version(path: Path) -> str:
+    """What changes with anything in the file at `path`, or in the files of that folder."""
+    if corpus := _corpus(path):
+        return corpus.current().digest
+    return digest([(str(file.path), *_stamp(file.path)) for file in _files(path)])
+
+
 class _File(NamedTuple):
     path: Path
     living: frozenset[str] | None = None
@@ -65,9 +73,7 @@ class _File(NamedTuple):
 
 
 def _files(path: Path) -> list[_File]:
-    folder = path.parent if path.name == "corpus" else path
-    if (folder / "snapshots").is_dir() and (folder / "corpus").is_dir():
-        corpus = Corpus(folder)
+    if corpus := _corpus(path):
         snapshot = corpus.current()
         return [
             _File(corpus.part_path(part), frozenset(corpus.part_ids(snapshot, part).to_pylist()))
@@ -77,6 +83,17 @@ def _files(path: Path) -> list[_File]:
     states = {each: _saved_files(each) for each in {file.parent for file in found}} if path.is_dir() else {}
     # `datasets` also keeps the results of computations beside the files that make the dataset.
     return [_File(file) for file in found if (names := states.get(file.parent)) is None or file.name in names]
+
+
+def _corpus(path: Path) -> Corpus | None:
+    """That of another pipeline, where `path` is its folder."""
+    folder = path.parent if path.name == "corpus" else path
+    return Corpus(folder) if (folder / "snapshots").is_dir() and (folder / "corpus").is_dir() else None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _saved_files(folder: Path) -> list[str] | None:
@@ -186,6 +203,7 @@ class _Table:
             version=f"{self._table.version}:{beside.version}",
             length=None,
             origin=ParquetImage(self._images, self._table, place, beside.origin).read,
+            beside=True,
         )
         return Picture(path, image)
 

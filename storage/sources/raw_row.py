@@ -27,7 +27,7 @@ class RawRow(NamedTuple):
     number: int
     """Line in the caption file where the row starts, from 1; for a folder the file's place in the sorted listing."""
     text: str
-    """What was read: rows of a source with equal texts say the same. Names a row that cannot be understood."""
+    """What was read: rows of a file with equal texts say the same. Names a row that cannot be understood."""
     found: Any
     """What `parse` makes the values of."""
     parse: Callable[[Any], Values]
@@ -38,10 +38,18 @@ class RawRow(NamedTuple):
     """The file or folder that it stands in; None for a source's only one."""
     absent: str = ""
     """Why it has no image, where its source says so."""
+    header: str = ""
+    """What else decides what the text says: the names of the columns of its file, say."""
 
     def values(self) -> Values:
         """Its values by column. Raises ValueError where it can't be understood."""
         return self.parse(self.found)
+
+    def identity(self) -> str:
+        """What tells it from other rows of its file: what was read, and why that is no row or has no image."""
+        if self.parse is refuse or self.parse is reject:
+            return f"{self.text}\0{self.found}"
+        return f"{self.text}\0{self.header}\0{self.absent}" if self.header or self.absent else self.text
 
 
 def malformed(number: int, text: str, problem: str, file: Path | None = None) -> RawRow:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pairloom.storage.digest import digest
 from pairloom.storage.images.location import FileSlice, ImageAt
 from pairloom.storage.sources.folder import IMAGE_SUFFIXES
 from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_decoded
@@ -37,6 +38,12 @@ def webdataset_rows(path: Path, name: str) -> Iterator[RawRow]:
             yield from _Shard(shard, at, name).rows(numbers)
         except (OSError, ValueError) as error:
             yield malformed(next(numbers), at, f"{at}: {error}")
+
+
+def webdataset_version(path: Path) -> str:
+    """What changes with anything in the shard at `path`, or in those of that folder."""
+    states = ((shard, shard.stat()) for shard in shard_files(path, _SUFFIXES))
+    return digest([(str(shard), status.st_size, status.st_mtime_ns) for shard, status in states])
 
 
 def check_shards(paths: Sequence[Path]) -> None:

@@ -1,0 +1,113 @@
+"""Rows of tonight by the thousand: columns of known and of fresh rows, and what each row became."""
+
+# N = rows of a chunk
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pairloom.storage.files import written_aside
+from pairloom.storage.images.limits import Limits
+from pairloom.storage.ingestion.known_rows import FRESH, KnownRows, LastNight, as_numbers
+from pairloom.storage.ingestion.settling import Settling, misfits
+from pairloom.storage.schema import KNOWN_ROWS
+
+_ROWS_PER_GROUP = 100_000
+
+
+class Became(IntEnum):
+    """What a row became."""
+
+    ITEM = 0
+    REJECTED = 1
+    """For what it says, or for its image."""
+    MISFIT = 2
+    """Its picture is decoded, but none under tonight's limits."""
+    REPEATED = 3
+    """An earlier row has its id or its content."""
+
+
+@dataclass
+class Chunk:
+    """Consecutive rows of one source, as they were found tonight."""
+
+    source: str
+    numbers: np.ndarray
+    known: np.ndarray
+    """Of each row the known row that it is, -1 for a fresh one."""
+    fresh: pa.RecordBatch
+    """What was made of the fresh rows, in their order; in the columns of FRESH."""
+    became: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
+    """A place in `Became` each, once they are settled."""
+
+    def take(self, rows: KnownRows, name: str, where: np.ndarray | None = None) -> pa.Array:
+        """One column of the rows, of those `where` true only."""
+        old = self.known if where is None else self.known[where]
+        if self.fresh.num_rows == 0:
+            return rows.column(name).take(pa.array(old))
+        fresh = np.cumsum(self.known < 0) - 1 if where is None else (np.cumsum(self.known < 0) - 1)[where]
+        values = pa.concat_arrays([rows.column(name).take(pa.array(old[old >= 0])), self.fresh[name]])
+        place = np.where(old >= 0, np.cumsum(old >= 0) - 1, fresh + (old >= 0).sum())
+        return values.take(pa.array(place))
+
+    def numbers_of(self, rows: KnownRows, name: str, where: np.ndarray | None = None) -> np.ndarray:
+        """The same as numbers."""
+        return as_numbers(self.take(rows, name, where))
+
+    def settle(self, rows: KnownRows, settling: Settling, limits: Limits) -> None:
+        """Say what each row became, after those of all chunks before."""
+        self.became = self._alone(rows, limits)
+        items = self.became == Became.ITEM
+        taken = settling.take(*self._claims(rows, items))
+        self.became[items] = np.where(taken, Became.ITEM, Became.REPEATED)
+
+    def recall(self, rows: KnownRows, settling: Settling, limits: Limits) -> None:
+        """The same where these and all before are the rows of last night, under the same rules."""
+        self.became = self._alone(rows, limits)
+        was_item = rows.numbers("is_item")[self.known]
+        self.became[(self.became == Became.ITEM) & ~was_item] = Became.REPEATED
+        settling.add(*self._claims(rows, self.became == Became.ITEM))
+
+    def _alone(self, rows: KnownRows, limits: Limits) -> np.ndarray:
+        """What each row would become if no other one had its id or content."""
+        picture, width, height = (self.numbers_of(rows, name) for name in ("is_picture", "width", "height"))
+        fits = np.where(misfits(width, height, limits), Became.MISFIT, Became.ITEM)
+        return np.where(picture, fits, Became.REJECTED).astype(np.int8)
+
+    def _claims(self, rows: KnownRows, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.numbers_of(rows, "id_digest", items), self.numbers_of(rows, "same", items)
+
+
+def save_rows(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray, last: LastNight) -> None:
+    """Write down tonight's rows, and known ones that were `gone`."""
+    schema = KNOWN_ROWS.with_metadata({"pairloom": last.model_dump_json()})
+    with (
+        written_aside(rows.path) as aside,
+        pq.ParquetWriter(aside, schema, compression="LZ4", write_page_checksum=True, write_statistics=False) as writer,
+    ):
+        waiting: list[pa.RecordBatch] = []
+        for batch in _batches(rows, chunks, gone):
+            waiting.append(batch)
+            if sum(each.num_rows for each in waiting) >= _ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_batches(waiting, KNOWN_ROWS))
+                waiting = []
+        writer.write_table(pa.Table.from_batches(waiting, KNOWN_ROWS))
+
+
+def _batches(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray) -> Iterator[pa.RecordBatch]:
+    for chunk in chunks:
+        for start in range(0, len(chunk.known), _ROWS_PER_GROUP):
+            part = slice(start, start + _ROWS_PER_GROUP)
+            where = np.zeros(len(chunk.known), bool)
+            where[part] = True
+            columns = {name: chunk.take(rows, name, where) for name in FRESH.names}
+            columns["number"] = pa.array(chunk.numbers[part])
+            columns["is_item"] = pa.array(chunk.became[part] == Became.ITEM)
+            yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)
+    if len(gone):
+        columns = {name: rows.column(name).take(pa.array(gone)) for name in KNOWN_ROWS.names}
+        yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)

@@ -1,0 +1,162 @@
+"""What was made of each source row last night, by what the row says: saves work, decides nothing, can be deleted."""
+
+# N = rows, Q = digests asked for
+
+import logging
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from pairloom.storage.files import DamagedError
+from pairloom.storage.schema import KNOWN_ROWS
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedRowsError(DamagedError):
+    """What is known of rows can't be read."""
+
+
+class Checked(IntEnum):
+    """What must be looked at before a known row can be taken for what it was."""
+
+    NOTHING = 0
+    """What the row says decided."""
+    FILE = 1
+    """The image file at `image`."""
+    INSIDE = 2
+    """The version of an image that is in the source itself."""
+    EVERYTHING = 3
+    """It is read as if it were new."""
+
+
+class KnownSource(BaseModel, frozen=True, extra="forbid"):
+    """Where the rows of one source are."""
+
+    identity: str
+    """Digest of all that decides how its rows are read."""
+    version: str | None
+    """What its kind said of it as a whole."""
+    start: int
+    rows: int
+
+
+class LastNight(BaseModel, frozen=True, extra="forbid"):
+    """What the rows became together."""
+
+    base: str
+    """Digest of the snapshot that they are in."""
+    rules: str
+    """Digest of what decides which rows are items."""
+    sources: tuple[KnownSource, ...]
+    counts: dict[str, int] | None
+    """What became of the rows; None where one more night over the same rows might find something to do."""
+
+
+class KnownRows:
+    """The rows of a pipeline's sources, in their order, as its last ingest found them; rows that were gone after them.
+
+    Columns are read when they are asked for. Raises DamagedRowsError then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: dict[str, pa.Array] = {}
+        self.last: LastNight | None = None
+        self.rows = 0
+        if not path.exists():
+            return
+        try:
+            with pq.ParquetFile(path) as file:
+                if not file.schema_arrow.equals(KNOWN_ROWS):
+                    raise DamagedError("they have other columns")
+                self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])
+                self.rows = file.metadata.num_rows
+        except (pa.ArrowInvalid, OSError, KeyError, ValidationError, DamagedError) as error:
+            self.forget_all(error)
+
+    @property
+    def listed(self) -> int:
+        """How many of the rows, the first ones, were there last night."""
+        return sum(source.rows for source in self.last.sources) if self.last else 0
+
+    def forget_all(self, error: Exception) -> None:
+        """Know nothing."""
+        logger.warning("all rows are read anew, and all images decoded: %s", error)
+        self.last, self.rows, self._columns = None, 0, {}
+        vars(self).pop("_indexes", None)
+
+    def column(self, name: str) -> pa.Array:
+        """One column of all rows."""
+        if name not in self._columns:
+            kind = KNOWN_ROWS.field(name).type
+            if self.rows == 0:
+                return pa.array([], kind)
+            try:
+                table = pq.read_table(self.path, columns=[name], page_checksum_verification=True, use_threads=False)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DamagedRowsError(f"{self.path} can't be read: {error}") from error
+            self._columns[name] = table[name].combine_chunks()
+        return self._columns[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The same as numbers (N,); of 16-byte digests as uint64 (N, 2)."""
+        return as_numbers(self.column(name))
+
+    def release(self, *names: str) -> None:
+        """Free the memory of columns."""
+        for name in names:
+            self._columns.pop(name, None)
+
+    def find(self, name: str, digests: np.ndarray) -> np.ndarray:
+        """The first row with each of some 16-byte digests (Q, 2), -1 where there is none: int64 (Q,)."""
+        if self.rows == 0 or len(digests) == 0:
+            return np.full(len(digests), -1)
+        if name not in self._indexes:
+            self._indexes[name] = DigestIndex(self.numbers(name))
+        return self._indexes[name].find(digests)
+
+    @cached_property
+    def _indexes(self) -> "dict[str, DigestIndex]":
+        return {}
+
+
+class DigestIndex:
+    """Finds rows by 16-byte digests."""
+
+    def __init__(self, digests: np.ndarray) -> None:
+        self._order = np.argsort(digests[:, 0], kind="stable")
+        self._sorted = digests[self._order]
+
+    def find(self, digests: np.ndarray) -> np.ndarray:
+        """The first row with each digest (Q, 2), -1 where there is none."""
+        found = np.full(len(digests), -1)
+        place = np.searchsorted(self._sorted[:, 0], digests[:, 0])
+        # Almost always the first row with equal halves is equal as a whole.
+        open_ = np.flatnonzero(place < len(self._sorted))
+        while len(open_):
+            candidates = self._sorted[place[open_]]
+            whole = (candidates == digests[open_]).all(axis=1)
+            found[open_[whole]] = self._order[place[open_[whole]]]
+            open_ = open_[~whole & (candidates[:, 0] == digests[open_, 0])]
+            place[open_] += 1
+            open_ = open_[place[open_] < len(self._sorted)]
+        return found
+
+
+FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "is_item")])
+NO_FRESH = pa.RecordBatch.from_pylist([], FRESH)
+
+
+def as_numbers(array: pa.Array) -> np.ndarray:
+    """An array without nulls as numbers (N,); of 16-byte digests as uint64 (N, 2)."""
+    if pa.types.is_fixed_size_binary(array.type):
+        words = array.type.byte_width // 8
+        found = np.frombuffer(array.buffers()[1], np.uint64) if len(array) else np.zeros(0, np.uint64)
+        return found.reshape(-1, words)[array.offset : array.offset + len(array)]
+    return np.asarray(array.to_numpy(zero_copy_only=False))

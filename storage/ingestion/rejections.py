@@ -1,0 +1,100 @@
+"""Rows of tonight that are no items, and why."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pairloom.storage.images.limits import Limits
+from pairloom.storage.ingestion.chunk import Became, Chunk
+from pairloom.storage.ingestion.known_rows import KnownRows
+from pairloom.storage.ingestion.quarantine import REJECTED
+from pairloom.storage.ingestion.settling import misfit
+from pairloom.storage.reasons import Reason
+
+
+def rejections(known: KnownRows, chunks: Sequence[Chunk], limits: Limits) -> pa.Table:
+    """All rows that are none, in their order, in the columns of REJECTED."""
+    twins = _twins(known, chunks)
+    tables = [_rejections(known, chunk, limits, twins) for chunk in chunks]
+    return pa.concat_tables([REJECTED.empty_table(), *tables])
+
+
+class _Twins:
+    """Items that have the id or the content of a row that came later."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, int] = {}
+        """What each says."""
+        self.by_content: dict[int, str] = {}
+        """Its id."""
+
+    def reason(self, item_id: str, id_digest: int, said: int, same: int) -> tuple[Reason, str]:
+        """Reason and message for a row that repeats one."""
+        if self.by_id.get(id_digest) == said:
+            return Reason.SAME_ITEM, f"same content as item {item_id}"
+        if id_digest in self.by_id:
+            message = f"an earlier row has the id {item_id}: make the id column unique"
+            return Reason.ID_REPEATED, message
+        return Reason.SAME_IMAGE_AND_TEXTS, f"duplicate of {self.by_content[same]}"
+
+
+def _twins(known: KnownRows, chunks: Sequence[Chunk]) -> _Twins:
+    twins = _Twins()
+    repeated = [chunk.became == Became.REPEATED for chunk in chunks]
+    asked = {}
+    for name in ("id_digest", "same"):
+        empty = np.zeros(0, np.uint64)
+        found = [
+            chunk.numbers_of(known, name, where) for chunk, where in zip(chunks, repeated, strict=True) if where.any()
+        ]
+        asked[name] = np.unique(np.concatenate([empty, *found]))
+    if not len(asked["same"]):
+        return twins
+    for chunk in chunks:
+        items = chunk.became == Became.ITEM
+        ids, sames = (chunk.numbers_of(known, name, items) for name in ("id_digest", "same"))
+        wanted = np.zeros(len(items), bool)
+        wanted[items] = np.isin(ids, asked["id_digest"]) | np.isin(sames, asked["same"])
+        if wanted.any():
+            columns = [chunk.take(known, name, wanted).to_pylist() for name in ("id_digest", "said", "same", "item_id")]
+            for id_digest, said, same, item_id in zip(*columns, strict=True):
+                twins.by_id[id_digest] = said
+                twins.by_content[same] = item_id
+    return twins
+
+
+def _rejections(known: KnownRows, chunk: Chunk, limits: Limits, twins: _Twins) -> pa.Table:
+    where = chunk.became != Became.ITEM
+    if not where.any():
+        return REJECTED.empty_table()
+    became = chunk.became[where]
+
+    def column(name: str) -> list[Any]:
+        return list(chunk.take(known, name, where).to_pylist())
+
+    reason, message, file = column("reason"), column("message"), column("file")
+    item_id, attempts, made_id = column("item_id"), column("attempts"), column("made_id")
+    width, height = column("width"), column("height")
+    ids, saids, sames = column("id_digest"), column("said"), column("same")
+    for place in np.flatnonzero(became == Became.MISFIT).tolist():
+        unfit = misfit(width[place], height[place], limits)
+        assert unfit is not None
+        reason[place], message[place] = unfit.reason, unfit.message
+        # An id that is made of the picture is none without it.
+        item_id[place] = None if made_id[place] else item_id[place]
+    for place in np.flatnonzero(became == Became.REPEATED).tolist():
+        reason[place], message[place] = twins.reason(item_id[place], ids[place], saids[place], sames[place])
+    columns = {
+        "fingerprint": [each.hex() for each in column("fingerprint")],
+        "source": [chunk.source] * len(became),
+        "row": chunk.numbers[where],
+        "item_id": item_id,
+        "image_path": column("image_path"),
+        "outcome": [Reason(each).outcome for each in reason],
+        "reason": reason,
+        "message": [f"{of}: {said}" if of else said for of, said in zip(file, message, strict=True)],
+        "attempts": attempts,
+    }
+    return pa.Table.from_pydict(columns, REJECTED)

@@ -1,0 +1,94 @@
+"""Numbered states of the corpus: a record that names a manifest, which names the parts and what is dead in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pairloom.storage.digest import digest
+from pairloom.storage.files import DamagedError, FileDigest, FileDigests, written_aside
+from pairloom.storage.records import Record, RecordLog
+from pairloom.storage.schema import ColumnType
+
+_MANIFESTS = "manifests/"
+
+
+class Part(BaseModel, frozen=True, extra="forbid"):
+    """One immutable Parquet file of items, named by what it holds."""
+
+    digest: str
+    rows: int
+
+
+class Snapshot(Record, frozen=True):
+    """One numbered state of the corpus."""
+
+    parts: tuple[Part, ...]
+    quarantine: tuple[Part, ...]
+    tombstones: dict[str, tuple[str, ...]]
+    """Items that a part still holds but the corpus no longer does, by the part's digest."""
+    keep: dict[str, ColumnType] | None = None
+    """The pipeline's own metadata columns, whatever a part has; None in older records: those that all parts have."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the items, whatever was rejected beside them."""
+        parts = [part.digest for part in self.parts]
+        return digest([parts, self.tombstones] if self.keep is None else [parts, self.tombstones, self.keep])
+
+    @property
+    def rows(self) -> int:
+        """Items in this state of the corpus."""
+        return sum(part.rows for part in self.parts) - sum(len(dead) for dead in self.tombstones.values())
+
+
+EMPTY = Snapshot(number=0, files={}, parts=(), quarantine=(), tombstones={})
+
+
+class _Manifest(BaseModel, frozen=True, extra="forbid"):
+    """What grows with the corpus: kept out of the record, which every reader and writer opens."""
+
+    parts: tuple[Part, ...]
+    quarantine: tuple[Part, ...]
+    tombstones: dict[str, tuple[str, ...]]
+    files: FileDigests
+
+
+class SnapshotLog(RecordLog[Snapshot]):
+    """The snapshots of one pipeline. Records of earlier versions hold themselves what a manifest holds now."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "snapshot", Snapshot)
+
+    def with_manifest(self, snapshot: Snapshot) -> Snapshot:
+        """Write the manifest of a snapshot; it is one of its files from then on."""
+        manifest = _Manifest(**{name: getattr(snapshot, name) for name in _Manifest.model_fields})
+        content = manifest.model_dump_json(indent=1)
+        name = f"{_MANIFESTS}snapshot-{digest(content)}.json"
+        path = self.folder / name
+        if not path.exists():
+            with written_aside(path) as aside:
+                aside.write_text(content, encoding="utf-8")
+        return snapshot.model_copy(update={"files": {**snapshot.files, name: FileDigest.of(path)}})
+
+    def _written(self, record: Snapshot) -> dict[str, Any]:
+        manifest = {name: each for name, each in record.files.items() if name.startswith(_MANIFESTS)}
+        assert len(manifest) == 1, "a snapshot is published with its manifest"
+        return record.model_copy(update={"files": manifest}).model_dump(
+            mode="json", include={"number", "files", "keep"}
+        )
+
+    def _understood(self, document: dict[str, Any]) -> Snapshot:
+        if "parts" in document:
+            return super()._understood(document)
+        ((name, expected),) = document["files"].items()
+        path = self.folder / name
+        try:
+            if FileDigest.of(path) != FileDigest.model_validate(expected):
+                raise DamagedError(f"{name} has other contents than recorded")
+            manifest = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DamagedError(f"{name}: {error.strerror}") from error
+        files = {**manifest["files"], name: expected}
+        return super()._understood({**document, **manifest, "files": files})

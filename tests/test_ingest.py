@@ -15,7 +15,7 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, thumbnail
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.sources.columns import ColumnsConfig
@@ -85,6 +85,18 @@ def items(tmp_path: Path, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
 def rejected(tmp_path: Path, snapshot: Snapshot) -> list[tuple[int, str, str]]:
     batches = Corpus(tmp_path / "root").rejected(snapshot)
     return [(each["row"], each["outcome"], each["reason"]) for batch in batches for each in batch.to_pylist()]
+
+
+def test_every_item_has_the_thumbnail_of_its_image(tmp_path: Path, write: Write) -> None:
+    first, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime"), row("3", "blue")]))
+    # Both take their image from the older part.
+    second, _ = ingest(
+        tmp_path, write([row("1", "red", price=2.0), row("2", "lime"), row("4", "blue", "another text")])
+    )
+    assert {part.digest for part in first.parts} != {part.digest for part in second.parts}
+    for snapshot in (first, second):
+        for item in items(tmp_path, snapshot).values():
+            assert item["thumbnail"] == thumbnail(item["image"]["bytes"])
 
 
 def test_every_row_is_accounted_for(tmp_path: Path, write: Write) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
+from pairloom.storage.images import config as images_config
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, thumbnail
@@ -97,6 +98,23 @@ def test_every_item_has_the_thumbnail_of_its_image(tmp_path: Path, write: Write)
     for snapshot in (first, second):
         for item in items(tmp_path, snapshot).values():
             assert item["thumbnail"] == thumbnail(item["image"]["bytes"])
+
+
+def test_a_decoder_installed_since_tries_rejected_files_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_config, "heif_version", lambda: None)
+    source = write([row("1", "red"), row("2", "lime")])
+    unread = Decoder(lime=RejectedImage("image-unreadable", "needs the extra `heic`"))
+    ingest(tmp_path, source, decoder=unread)
+    same = Decoder()
+    ingest(tmp_path, source, decoder=same)
+    assert same.decoded == []
+    monkeypatch.setattr(images_config, "heif_version", lambda: "1.0")
+    reading = Decoder()
+    snapshot, _ = ingest(tmp_path, source, decoder=reading)
+    assert reading.decoded == ["lime.png"]
+    assert set(items(tmp_path, snapshot)) == {"1", "2"}
 
 
 def test_every_row_is_accounted_for(tmp_path: Path, write: Write) -> None:

@@ -59,7 +59,7 @@ class Encoder:
     def embed_batches(
         self, batches: Iterable[Sequence[Picture]], second_N: Mask | None = None, *, batch_size: int = IMAGE_BATCH
     ) -> Embeddings:
-        """The same of all images of some batches. While one batch is embedded, pictures of the next are opened."""
+        """The same of all images of some batches. While a GPU embeds one batch, pictures of the next are opened."""
         found, done = [np.empty((0, self.dimension), dtype=np.float32)], 0
         with torch.inference_mode():
             for image_BCHW in self._prepared(batches, batch_size):
@@ -80,7 +80,9 @@ class Encoder:
                     sizes.append(len(own))
                     yield from own
 
-        made = mapped(self._geometry, told())
+        # While a GPU works at a batch, the next one is made ready; a CPU would only be kept from its work by that.
+        ahead = None if self.dual_encoder.device.type == "cpu" else batch_size
+        made = mapped(self._geometry, told(), ahead=ahead)
         for first in made:
             yield self._normalized([first, *islice(made, sizes.popleft() - 1)])
 

@@ -14,9 +14,6 @@ from pairloom.models.arrays import available_cpus
 Picture = Image.Image | Callable[[], Image.Image]
 """An image, or what opens one."""
 
-AHEAD = 64
-"""Results that are ready, or in the making, beyond the one that is asked for."""
-
 S = TypeVar("S")
 T = TypeVar("T")
 _Answer = SimpleQueue[tuple[Any, BaseException | None]]
@@ -33,19 +30,21 @@ def opened(picture: Picture) -> Image.Image:
     return picture
 
 
-def mapped(make: Callable[[S], T], things: Iterable[S], *, ahead: int = AHEAD) -> Iterator[T]:
+def mapped(make: Callable[[S], T], things: Iterable[S], *, ahead: int | None = None) -> Iterator[T]:
     """What `make` makes of each thing, in their order; raises what that raised where it is that thing's turn.
 
     `make` is called in as many threads as there are CPUs: meant for Pillow, which decodes, scales and encodes without
-    Python's lock.
+    Python's lock. Beyond the result that is asked for, `ahead` are ready or in the making: two a thread by default.
     """
+    threads = available_cpus()
+    ahead = 2 * threads if ahead is None else ahead
     # As in `batches.feed`: an interrupt may come between any two steps of Python, and whoever then waits for a lock of
     # `threading` or `concurrent` waits for ever. What these queues do is single steps, and nobody joins a thread.
     given: SimpleQueue[tuple[S, _Answer] | None] = SimpleQueue()
     running: deque[_Answer] = deque()
     # When this generator is gone, whichever way, its threads end after what they are at.
     weakref.finalize(running, given.put, None)
-    for _ in range(available_cpus()):
+    for _ in range(threads):
         _thread.start_new_thread(_work, (make, given, weakref.ref(running)))
     for thing in things:
         running.append(SimpleQueue())

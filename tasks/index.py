@@ -65,8 +65,9 @@ def vector_rows(
     """Rows of the vector table for `item_ids`, part by part; parts without any of them are not opened."""
     wanted, done = pa.array(item_ids, pa.string()), 0
     for part in snapshot.parts:
-        if pc.any(pc.is_in(corpus.part_ids(snapshot, part), value_set=wanted)).as_py():
-            for batch in part_rows(corpus, snapshot, part, store.read(part), wanted, schema):
+        held = corpus.part_ids(snapshot, part).combine_chunks()
+        if len(own := held.filter(pc.is_in(held, value_set=wanted))):
+            for batch in part_rows(corpus, snapshot, part, store.read(part), own, schema):
                 done += batch.num_rows
                 report_progress("index", done, len(item_ids))
                 yield batch

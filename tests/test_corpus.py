@@ -16,7 +16,10 @@ from PIL import Image
 from pairloom.models.pictures import Picture, opened
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.files import DamagedError
+from pairloom.storage.images.stored_image import thumbnail
+from pairloom.storage.parquet import write_parquet
 from pairloom.storage.schema import item_schema
+from pairloom.tasks.index import thumbnails
 from pairloom.tasks.items import image_batches, images_of, read_items, split_images
 
 SPLITS = ["train", "val", "train", "test", "train", "train"]
@@ -140,3 +143,30 @@ def test_datasets_reads_images_and_thumbnails(corpus: Corpus, tmp_path: Path) ->
     assert found.features["image"].dtype == "PIL.Image.Image"
     assert found[0]["image"].tobytes() == Image.open(io.BytesIO(picture(0))).tobytes()
     assert {row["thumbnail"] for row in found} == {b"small"}
+
+
+@pytest.mark.parametrize("made_at_ingest", [True, False])
+def test_thumbnails_are_taken_from_the_corpus_or_made_where_a_part_has_none(
+    corpus: Corpus, made_at_ingest: bool
+) -> None:
+    snapshot = stored(corpus, 30)
+    (part,) = snapshot.parts
+    if made_at_ingest:
+        damage_images(corpus, snapshot, spared="none")
+    else:
+        table = pa.Table.from_pylist(rows(30), item_schema({}))
+        given = pa.array([b"small" if number % 3 else None for number in range(30)], pa.binary())
+        write_parquet(
+            table.set_column(table.schema.get_field_index("thumbnail"), "thumbnail", given), path(corpus, snapshot)
+        )
+    asked = pa.array([f"i{number}" for number in range(5, 25)], pa.string())
+    (items,) = (
+        pa.Table.from_batches(corpus.read(snapshot, part, ["item_id", "thumbnail"], among=("item_id", asked)))
+        .combine_chunks()
+        .to_batches()
+    )
+    numbers = [int(item_id[1:]) for item_id in items["item_id"].to_pylist()]
+    assert sorted(numbers) == list(range(5, 25))
+    assert thumbnails(corpus, snapshot, part, items) == [
+        b"small" if made_at_ingest or number % 3 else thumbnail(picture(number)) for number in numbers
+    ]

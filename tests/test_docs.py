@@ -10,6 +10,9 @@ import yaml
 from typer.main import get_command
 
 from pairloom.flows.cli import app
+from pairloom.flows.config import load_pipeline
+from pairloom.storage.sources.rows import read_source
+from pairloom.storage.sources.source_row import SourceRow
 from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
@@ -64,6 +67,38 @@ def test_every_yaml_example_is_valid(page: Path) -> None:
     for example in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for name, block in yaml.safe_load(example)["pipelines"].items():
             assert Pipeline.model_validate({**block, "name": name, "root": "stored"})
+
+
+SECTIONS = [
+    each
+    for each in re.split(r"^## ", (PROJECT / "docs" / "sources.md").read_text("utf-8"), flags=re.M)
+    if "```yaml" in each
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_every_example_of_the_page_on_sources_reads_the_files_that_the_page_shows(section: str, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(example, encoding="utf-8")
+    pipeline = load_pipeline(file)
+    encodings = {
+        str(path): getattr(source, "encoding", "utf-8") for source in pipeline.sources for path in source.paths
+    }
+    # A name in backticks, then what stands in it; a folder's is a list of its files.
+    for name, content in re.findall(r"`([\w/.-]+)`[^`]*\n\n```(?:text|json)\n(.*?)```", section, re.DOTALL):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.write_text(content, encoding=encodings.get(str(path), "utf-8"))
+        for image in re.findall(r"[\w/-]+\.(?:jpg|png)", content):
+            picture = (path.parent if path.suffix else tmp_path) / image
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.touch()
+    for source in pipeline.sources:
+        rows = list(read_source(source, pipeline.columns))
+        assert rows
+        assert [row for row in rows if not isinstance(row, SourceRow)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

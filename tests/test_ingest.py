@@ -15,9 +15,10 @@ from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.export import export_items
 from pairloom.storage.files import DamagedError
+from pairloom.storage.images import config as images_config
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, thumbnail
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.reasons import Reason
 from pairloom.storage.records import RecordLog, StaleWriterError
@@ -88,6 +89,35 @@ def items(tmp_path: Path, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
 def rejected(tmp_path: Path, snapshot: Snapshot) -> list[tuple[int, str, str]]:
     batches = Corpus(tmp_path / "root").rejected(snapshot)
     return [(each["row"], each["outcome"], each["reason"]) for batch in batches for each in batch.to_pylist()]
+
+
+def test_every_item_has_the_thumbnail_of_its_image(tmp_path: Path, write: Write) -> None:
+    first, _ = ingest(tmp_path, write([row("1", "red"), row("2", "lime"), row("3", "blue")]))
+    # Both take their image from the older part.
+    second, _ = ingest(
+        tmp_path, write([row("1", "red", price=2.0), row("2", "lime"), row("4", "blue", "another text")])
+    )
+    assert {part.digest for part in first.parts} != {part.digest for part in second.parts}
+    for snapshot in (first, second):
+        for item in items(tmp_path, snapshot).values():
+            assert item["thumbnail"] == thumbnail(item["image"]["bytes"])
+
+
+def test_a_decoder_installed_since_tries_rejected_files_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_config, "heif_version", lambda: None)
+    source = write([row("1", "red"), row("2", "lime")])
+    unread = Decoder(lime=RejectedImage("image-unreadable", "needs the extra `heic`"))
+    ingest(tmp_path, source, decoder=unread)
+    same = Decoder()
+    ingest(tmp_path, source, decoder=same)
+    assert same.decoded == []
+    monkeypatch.setattr(images_config, "heif_version", lambda: "1.0")
+    reading = Decoder()
+    snapshot, _ = ingest(tmp_path, source, decoder=reading)
+    assert reading.decoded == ["lime.png"]
+    assert set(items(tmp_path, snapshot)) == {"1", "2"}
 
 
 def test_every_row_is_accounted_for(tmp_path: Path, write: Write) -> None:

@@ -155,7 +155,8 @@ def test_a_person_reads_tables_that_fit_the_terminal(shapes: Path, model: str, m
             "--model", "MODEL", "--data", "CAPTIONS", "--column", "grup=group"]),
         ("novel_text is a slice of Pairloom's own", [
             "--model", "MODEL", "--data", "CAPTIONS", "--slices", "novel_text"]),
-        ("no row of source shapes", ["--model", "MODEL", "--data", "CAPTIONS", "--slices", "shade"]),
+        ("source shapes/captions: no row has the column shade", [
+            "--model", "MODEL", "--data", "CAPTIONS", "--slices", "shade"]),
         ("none of 60 rows became an item: 60 filtered", [
             "--model", "MODEL", "--data", "CAPTIONS", "--where", "colour = 'pink'"]),
     ],

@@ -22,6 +22,7 @@ from pairloom.storage.ingestion.near_duplicates import (
     followed,
     hash_values,
     joined_keys,
+    leaving,
     merged_texts,
 )
 from pairloom.storage.ingestion.near_pictures import NearPictures
@@ -113,6 +114,12 @@ def test_whatever_resembles_one_another_has_the_key_of_the_earliest(drawn: list[
         linked.update(dict.fromkeys(both, both))
     expected = [min(linked[key], key=keys.index) for key in keys]
     assert joined_keys(keys, np.array(follows, np.int64)) == expected
+
+
+def test_a_picture_whose_split_is_named_otherwise_stays() -> None:
+    follows = np.array([0, 0, 0, 0, 4, 4, 4])
+    named = ["train", None, "val", "train", None, "val", None]
+    assert leaving(follows, named).tolist() == [False, True, False, True, False, False, True]
 
 
 def test_merged_texts_keep_their_order_and_come_once() -> None:

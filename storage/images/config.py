@@ -29,8 +29,8 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     max_per_domain: int | None = Field(default=None, ge=1)
     """Most items with images of the same domain, where rows name addresses."""
     near_duplicates: Literal["keep", "merge", "drop"] = "keep"
-    """What becomes of a picture that resembles an earlier one: it stays an item, its texts go to that one's item, or it
-    goes. What resembles one another is in one split then."""
+    """What becomes of a picture that resembles an earlier one: nothing, its texts go to that one's item, or it goes.
+    Under `merge` and `drop`, what resembles one another is in one split."""
     near_duplicate_bits: int = Field(default=4, ge=0, le=8)
     """How many of 64 bits the perceptual hashes of near-duplicates may differ in."""
     workers: int | None = Field(default=None, ge=1)

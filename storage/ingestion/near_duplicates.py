@@ -111,6 +111,17 @@ def same_pictures(first_M: Thumbnails, second_M: Thumbnails) -> Mask:
     return np.asarray(np.abs(sums_M).reshape(len(sums_M), -1).max(axis=1, initial=0) <= 9 * MAX_DIFFERENCE)
 
 
+def leaving(followed_N: Indices, named_N: Sequence[str | None]) -> Mask:
+    """Which pictures are no items of their own under `merge` and `drop` (N,): those that follow one.
+
+    `named_N` are the splits that sources name. A picture whose own split is named otherwise than that of the one it
+    follows stays: nobody's test picture is moved to training without a word.
+    """
+    follow_N = followed_N != np.arange(len(followed_N))
+    own = zip(named_N, (named_N[place] for place in followed_N.tolist()), strict=True)
+    return np.asarray(follow_N & np.array([name is None or name == other for name, other in own], bool))
+
+
 def merged_texts(texts_N: Sequence[Sequence[str]], followed_N: Indices) -> dict[int, tuple[str, ...]]:
     """The texts of each picture that others follow, by its place: its own, then what is new in theirs."""
     merged: dict[int, dict[str, None]] = {}

@@ -4,8 +4,9 @@
 
 Hypothesis plays histories over real files: two caption files with an id column, or one without beside a folder of
 pictures. Rows are added, dropped, reordered, edited, swapped and repeated; pictures are drawn anew, touched, moved,
-broken and erased; sources are renamed, lost and found; `where`, limits, fractions, `max_side` and `keep` change; nights
-are interrupted, or hold removals back. After each whole night the corpus is compared with that of a first night: items
+linked, broken and erased; sources are renamed, lost and found; `where`, limits, fractions, `max_side` and `keep`
+change; what is known of rows is lost or that of an earlier night, the newest snapshot is lost; nights are interrupted,
+or hold removals back. After each whole night the corpus is compared with that of a first night: items
 with all they store but the time, rejections, counts. A further night must find nothing to do and nothing to decode.
 
 Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
@@ -217,7 +218,8 @@ class Histories(RuleBasedStateMachine):
     def touch(self, then: str) -> None:
         """A copy or a checkout: new times everywhere."""
         for path in sorted(self.root.rglob("*.[jp][pn]g")):
-            self.collection.stamp(path)
+            if path.exists():  # a link may lead nowhere
+                self.collection.stamp(path)
         self.then(then)
 
     @rule(name=st.sampled_from(PICTURES), what=st.sampled_from(("erase", "break")), then=THEN)
@@ -248,6 +250,35 @@ class Histories(RuleBasedStateMachine):
     )
     def caption(self, name: str, text: str | None, then: str) -> None:
         self.write_caption(name, text)
+        self.then(then)
+
+    @rule(name=st.sampled_from(PICTURES), other=st.sampled_from(PICTURES), then=THEN)
+    def link(self, name: str, other: str, then: str) -> None:
+        """A picture becomes a link to another one."""
+        path, goal = self.root / name, self.root / other
+        if name != other and path.parent.is_dir() and not goal.is_symlink():
+            path.unlink(missing_ok=True)
+            path.symlink_to(goal)
+        self.then(then)
+
+    @rule(what=st.sampled_from(("lose", "set aside", "bring back")), then=THEN)
+    def memory(self, what: str, then: str) -> None:
+        """What is known of rows is deleted, or is that of some earlier night: a backup that came back."""
+        known, aside = self.root / "grown" / "known" / "rows.parquet", self.root / "aside.parquet"
+        if what == "bring back" and aside.exists():
+            shutil.copy(aside, known)
+        elif what == "set aside" and known.exists():
+            shutil.copy(known, aside)
+        elif what == "lose":
+            known.unlink(missing_ok=True)
+        self.then(then)
+
+    @rule(then=THEN)
+    def go_back(self, then: str) -> None:
+        """The newest snapshot is lost; a later one takes its number."""
+        log = Corpus(self.root / "grown").log
+        if len(log.numbers()) > 1:
+            log.path(max(log.numbers())).unlink()
         self.then(then)
 
     @rule(source=SOURCES, then=THEN)

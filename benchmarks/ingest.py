@@ -7,8 +7,8 @@
 `unchanged-jsonl`: beside `json.loads` on each line and one `os.stat` for each image. `unchanged-parquet`, with images
 inside: beside reading all other columns. `one-percent`: so many rows are new; beside the first night and an unchanged
 one. Each measurement is a process of its own with one thread, ours and the peer's in turn; CPU seconds, user and
-system, of the processes and their children. Rows name links to few small pictures: decoding is not measured. Only
-`one-percent` decodes in children as a night does; the others prepare their corpus by decoding each picture once.
+system, of the processes and their children. Rows name links to few small pictures. Only `one-percent` decodes them in
+children as a night does; the others prepare their corpus by decoding each picture once.
 """
 
 import argparse

@@ -72,11 +72,11 @@ class KnownRows:
         if not path.exists():
             return
         try:
-            with pq.ParquetFile(path) as file:
-                if not file.schema_arrow.equals(KNOWN_ROWS):
-                    raise DamagedError("they have other columns")
-                self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])
-                self.rows = file.metadata.num_rows
+            self._file = file = pq.ParquetFile(path, page_checksum_verification=True)
+            if not file.schema_arrow.equals(KNOWN_ROWS):
+                raise DamagedError("they have other columns")
+            self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])
+            self.rows = file.metadata.num_rows
         except (pa.ArrowInvalid, OSError, KeyError, ValidationError, DamagedError) as error:
             self.forget_all(error)
 
@@ -94,11 +94,10 @@ class KnownRows:
     def column(self, name: str) -> pa.Array:
         """One column of all rows."""
         if name not in self._columns:
-            kind = KNOWN_ROWS.field(name).type
             if self.rows == 0:
-                return pa.array([], kind)
+                return pa.array([], KNOWN_ROWS.field(name).type)
             try:
-                table = pq.read_table(self.path, columns=[name], page_checksum_verification=True, use_threads=False)
+                table = self._file.read([name], use_threads=False)
             except (pa.ArrowInvalid, OSError) as error:
                 raise DamagedRowsError(f"{self.path} can't be read: {error}") from error
             self._columns[name] = table[name].combine_chunks()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pairloom.storage.ingestion.image_files import MAX_ATTEMPTS
+from pairloom.storage.ingestion.images import MAX_ATTEMPTS
 from picture_server import Handler, PictureServer, picture, serving
 from PIL import Image
 

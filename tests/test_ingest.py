@@ -108,7 +108,7 @@ def test_a_decoder_installed_since_tries_rejected_files_again(
 ) -> None:
     monkeypatch.setattr(images_config, "heif_version", lambda: None)
     source = write([row("1", "red"), row("2", "lime")])
-    unread = Decoder(lime=RejectedImage("image-unreadable", "needs the extra `heic`"))
+    unread = Decoder(lime=RejectedImage(Reason.IMAGE_UNREADABLE, "needs the extra `heic`"))
     ingest(tmp_path, source, decoder=unread)
     same = Decoder()
     ingest(tmp_path, source, decoder=same)

@@ -122,7 +122,7 @@ def test_what_was_fetched_once_is_not_asked_for_again(server: PictureServer, tmp
     assert found["4"] == ("robots-refused", 1)
     again, counts = ingest(tmp_path, rows)
     assert again == first
-    assert counts == RowCounts(seen=6, unchanged=2, quarantined=4)
+    assert counts == RowCounts(seen=6, unchanged=2, filtered=1, quarantined=3)
     assert len(server.asked) == len(paths)
 
 

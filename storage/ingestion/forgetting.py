@@ -11,6 +11,9 @@ from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import KNOWN_ROWS
 
+_NOTHING = 0
+"""Digest of no configuration: what it decided is decided again."""
+
 
 def forget_rejections(folder: Path, reason: str | None = None) -> int:
     """Forget the images of a pipeline's folder that were quarantined, or only those for `reason`; returns how many.
@@ -20,7 +23,7 @@ def forget_rejections(folder: Path, reason: str | None = None) -> int:
     known = KnownRows(folder / "known" / "rows.parquet")
     asked = [each.value for each in Reason if each.outcome == "quarantined" and reason in (None, each)]
     try:
-        looked_at = (known.numbers("image_at") != 0).any(axis=1)
+        looked_at = (known.numbers("image_at") != 0).any(axis=1) & (known.numbers("decided_by") != _NOTHING)
         rejected = pc.fill_null(pc.is_in(known.column("reason"), value_set=pa.array(asked, pa.string())), False)
         columns = {name: known.column(name) for name in KNOWN_ROWS.names}
     except DamagedRowsError:  # the night, too, takes it for nothing then
@@ -28,8 +31,7 @@ def forget_rejections(folder: Path, reason: str | None = None) -> int:
     forgotten = pc.and_(rejected, pa.array(looked_at))
     count: int = pc.sum(forgotten).as_py() or 0
     if count and known.last:
-        # No configuration decided this.
-        columns["decided_by"] = pc.if_else(forgotten, pa.scalar(0, pa.uint64()), columns["decided_by"])
+        columns["decided_by"] = pc.if_else(forgotten, pa.scalar(_NOTHING, pa.uint64()), columns["decided_by"])
         schema = KNOWN_ROWS.with_metadata({"pairloom": known.last.model_dump_json()})
         table = pa.Table.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=schema)
         with written_aside(known.path) as aside:

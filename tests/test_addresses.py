@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pairloom.storage.ingestion.images import MAX_ATTEMPTS
 from picture_server import Handler, PictureServer, picture, serving
 from PIL import Image
 
@@ -20,6 +19,7 @@ from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.location import Address, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_bytes, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
+from pairloom.storage.ingestion.images import MAX_ATTEMPTS
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import CsvSource, JsonlSource, SourceConfig
 from pairloom.storage.sources.rows import read_source

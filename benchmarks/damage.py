@@ -15,21 +15,37 @@ import os
 import random
 import struct
 import sys
+import tarfile
 import tempfile
+import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import lancedb
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.ingest import Ingest
 from pairloom.storage.sources.columns import ColumnsConfig
-from pairloom.storage.sources.config import CsvSource, JsonlSource, SourceConfig
+from pairloom.storage.sources.config import (
+    CsvSource,
+    FolderSource,
+    JsonlSource,
+    LanceSource,
+    ParquetSource,
+    SourceConfig,
+    WebDatasetSource,
+)
 from pairloom.storage.sources.raw_row import MAX_LINE
 
 COLUMNS = ColumnsConfig(id="id", split="split", keep={"price": "float64"})
@@ -124,6 +140,19 @@ OF_LINES: dict[str, Damage] = {
     "a line beyond 4 MiB": lambda row, _: replace(row, line="long", reason="malformed-row"),
 }
 RARE = frozenset({"a line beyond 4 MiB"})
+NO_PICTURE = b"none"
+OF_TABLES: dict[str, Damage] = {
+    "no picture": lambda row, _: replace(row, picture=NO_PICTURE, reason="image-missing"),
+}
+OF_ADDRESSES: dict[str, Damage] = {
+    "not found": lambda row, _: replace(row, path="/404", reason="image-not-fetched"),
+    "gone": lambda row, _: replace(row, path="/410", reason="image-not-fetched"),
+    "a server that fails": lambda row, _: replace(row, path="/500", reason="image-not-fetched"),
+    "a redirect to this machine": lambda row, _: replace(row, path="/inside", reason="address-refused"),
+    "a private address": lambda row, _: replace(row, path="http://10.0.0.1/a.jpg", reason="address-refused"),
+    "another scheme": lambda row, _: replace(row, path="ftp://a.example/a.jpg", reason="address-refused"),
+    "refused to machines": lambda row, _: replace(row, path="/noai", reason="robots-refused"),
+}
 
 
 @dataclass
@@ -144,7 +173,11 @@ def _cells(folder: Path, row: Row, place: int) -> dict[str, object]:
     if path is None:
         path = f"pictures/{place}.jpg"
         (folder / path).write_bytes(row.picture)
-    return {"id": row.item_id, "image": path, "text": row.text, "price": row.price, "split": row.split}
+    return _values(row) | {"image": path}
+
+
+def _values(row: Row) -> dict[str, object]:
+    return {"id": row.item_id, "image": None, "text": row.text, "price": row.price, "split": row.split}
 
 
 def _with_pictures(folder: Path) -> None:
@@ -192,10 +225,111 @@ def _tabs(folder: Path, rows: Sequence[Row]) -> SourceConfig:
     return delimited(folder, rows, "\t")
 
 
+def pictures_in_folders(folder: Path, rows: Sequence[Row]) -> SourceConfig:
+    """Pictures, each with what is said of it in a `.json` beside it."""
+    for place, row in enumerate(rows):
+        picture = folder / f"{place // 100:04}" / f"{place:06}.jpg"  # rows come in the order of their paths
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_bytes(row.picture)
+        said = {"id": row.item_id, "text": row.text, "price": row.price, "split": row.split}
+        picture.with_suffix(".json").write_bytes(_damaged_line(json.dumps(said).encode(), row.line))
+    return FolderSource(path=folder)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, pa.Array]:
+    def texts(values: Iterable[object]) -> pa.Array:
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+    return {
+        "id": texts(row.item_id for row in rows),
+        "image": pa.array([None if row.picture == NO_PICTURE else row.picture for row in rows], pa.binary()),
+        "text": texts(row.text for row in rows),
+        "price": texts(row.price for row in rows),
+        "split": texts(row.split for row in rows),
+    }
+
+
+def parquet(folder: Path, rows: Sequence[Row]) -> SourceConfig:
+    """A Parquet file with its pictures inside."""
+    pq.write_table(pa.table(_columns(rows)), folder / "pictures.parquet", row_group_size=500)
+    return ParquetSource(path=folder / "pictures.parquet")
+
+
+def tables(folder: Path, rows: Sequence[Row]) -> SourceConfig:
+    """A LanceDB table with its pictures inside."""
+    lancedb.connect(folder).create_table("pictures", pa.table(_columns(rows)))
+    return LanceSource(path=folder, table="pictures")
+
+
+def shards(folder: Path, rows: Sequence[Row]) -> SourceConfig:
+    """Tar shards with pictures, texts and what else is said."""
+    for number, start in enumerate(range(0, len(rows), 1_000)):
+        with tarfile.open(folder / f"{number:04}.tar", "w") as archive:
+            for place, row in enumerate(rows[start : start + 1_000], start):
+                said = {"id": row.item_id, "price": row.price, "split": row.split}
+                line = _damaged_line(json.dumps(said).encode(), row.line)
+                members = {"jpg": row.picture, "txt": row.text.encode(), "json": line}
+                for suffix, content in members.items():
+                    if content != NO_PICTURE:
+                        header = tarfile.TarInfo(f"{place:06}.{suffix}")
+                        header.size = len(content)
+                        archive.addfile(header, io.BytesIO(content))
+    return WebDatasetSource(path=folder)
+
+
+class _Pictures(BaseHTTPRequestHandler):
+    """Answers as the paths say; `served` holds the pictures by path."""
+
+    protocol_version = "HTTP/1.1"
+    served: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        picture = self.served.get(self.path)
+        headers: dict[str, str] = {}
+        match self.path:
+            case "/404" | "/410" | "/500":
+                status = int(self.path[1:])
+            case "/inside":
+                status, headers = 302, {"Location": "http://127.0.0.2:80/secret.jpg"}
+            case "/noai":
+                status, headers = 200, {"X-Robots-Tag": "noai"}
+            case _:
+                status = 404 if picture is None else 200
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(picture or b"")), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(picture or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def addresses(folder: Path, rows: Sequence[Row]) -> SourceConfig:
+    """JSON lines whose pictures are on a web server of this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lines = []
+    for place, row in enumerate(rows):
+        path = row.path or f"/{place}.jpg"
+        if row.path is None:
+            _Pictures.served[path] = row.picture
+        at = path if "://" in path else f"http://127.0.0.1:{server.server_port}{path}"
+        lines.append(json.dumps(_values(row) | {"image": at}))
+    (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    fetch = FetchConfig(allow=("127.0.0.1",), per_host=16, attempts=1, backoff_seconds=0, give_up_after=1_000)
+    return JsonlSource(path=folder / "captions.jsonl", fetch=fetch)
+
+
 KINDS: dict[str, tuple[Writer, dict[str, Damage]]] = {
     "jsonl": (jsonl, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
     "csv": (delimited, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
     "tsv": (_tabs, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
+    "folder": (pictures_in_folders, OF_PICTURES | OF_ROWS | OF_LINES),
+    "parquet": (parquet, OF_PICTURES | OF_ROWS | OF_TABLES),
+    "webdataset": (shards, OF_PICTURES | OF_ROWS | OF_LINES | OF_TABLES),
+    "lance": (tables, OF_PICTURES | OF_ROWS | OF_TABLES),
+    "addresses": (addresses, OF_PICTURES | OF_ROWS | OF_ADDRESSES),
 }
 
 
@@ -241,7 +375,8 @@ def compared(written: Sequence[Written], folder: Path) -> Iterator[str]:
             if wanted[reason] != got[reason]:
                 yield f"{each.source.label}: {got[reason]} rows rejected as {reason}, not {wanted[reason]}"
     again, counts = Ingest(corpus, COLUMNS.types, config).run(sources, COLUMNS)
-    if again.number != snapshot.number or counts.unchanged != len(expected):
+    # What a server refused is asked for again, and counted.
+    if again.digest != snapshot.digest or counts.unchanged != len(expected):
         yield f"a second night changed the corpus: {counts}"
 
 

@@ -282,6 +282,24 @@ def test_texts_of_rows_are_equal_only_where_all_values_are() -> None:
     assert len(set(batch.texts())) == 5
 
 
+def test_texts_of_raw_rows_say_what_the_rows_say_and_nothing_of_their_images(tmp_path: Path) -> None:
+    def texts(content: pa.Table) -> list[str]:
+        return [row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), "image")]
+
+    plain = texts(table(3))
+    assert len(set(plain)) == 3
+    assert texts(table(3).set_column(0, "image", [[{"bytes": b"other", "path": None}] * 3])) == plain
+    assert [
+        a == b for a, b in zip(plain, texts(table(3).set_column(1, "text", [["text 0", "x", "text 2"]])), strict=True)
+    ] == [
+        True,
+        False,
+        True,
+    ]
+    named = texts(table(3).set_column(0, "image", [[{"bytes": b"other", "path": "a.png"}] * 3]))
+    assert not set(named) & set(plain)
+
+
 def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF

@@ -374,6 +374,14 @@ def test_folders_and_patterns_stand_for_files_in_the_order_of_their_names(tmp_pa
     assert [row.image_path for row in read_rows(ParquetSource(path=tmp_path), columns)][2] == "b/2.parquet#1"
 
 
+def test_a_file_below_a_folder_that_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "[a]*").mkdir()
+    (tmp_path / "[a]*" / "x.png").write_bytes(picture(1))
+    source = written(tmp_path / "[a]*" / "a.parquet", pa.table({"image": ["x.png"], "text": ["a"]}))
+    assert outcomes(source) == ["a"]
+    assert source.image_folder == tmp_path / "[a]*"
+
+
 @pytest.mark.parametrize("column", [[1], [["a"]], [{"path": "a.png"}], [1.5]])
 def test_a_column_that_holds_no_images_is_named(tmp_path: Path, column: list[Any]) -> None:
     source = written(tmp_path / "a.parquet", pa.table({"image": pa.array(column), "text": ["a"]}))

@@ -20,8 +20,8 @@ def shard_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def folder_of(path: Path) -> Path:
     """The folder that such a path starts from: itself, the file's, or the one before a pattern's first wildcard."""
-    if path.is_dir():
-        return path
+    if path.exists():
+        return path if path.is_dir() else path.parent
     while glob.has_magic(path.name) or glob.has_magic(str(path.parent)):
         path = path.parent
     return path if path.is_dir() else path.parent

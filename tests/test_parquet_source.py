@@ -282,6 +282,24 @@ def test_texts_of_rows_are_equal_only_where_all_values_are() -> None:
     assert len(set(batch.texts())) == 5
 
 
+def test_texts_of_raw_rows_say_what_the_rows_say_and_nothing_of_their_images(tmp_path: Path) -> None:
+    def texts(content: pa.Table) -> list[str]:
+        return [row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), "image")]
+
+    plain = texts(table(3))
+    assert len(set(plain)) == 3
+    assert texts(table(3).set_column(0, "image", [[{"bytes": b"other", "path": None}] * 3])) == plain
+    assert [
+        a == b for a, b in zip(plain, texts(table(3).set_column(1, "text", [["text 0", "x", "text 2"]])), strict=True)
+    ] == [
+        True,
+        False,
+        True,
+    ]
+    named = texts(table(3).set_column(0, "image", [[{"bytes": b"other", "path": "a.png"}] * 3]))
+    assert not set(named) & set(plain)
+
+
 def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF
@@ -354,6 +372,14 @@ def test_folders_and_patterns_stand_for_files_in_the_order_of_their_names(tmp_pa
     assert outcomes(ParquetSource(path=tmp_path), columns) == ["a/1.parquet", "a/10.parquet", "b/2.parquet"]
     assert outcomes(ParquetSource(path=tmp_path / "*" / "1*.parquet"), columns) == ["a/1.parquet", "a/10.parquet"]
     assert [row.image_path for row in read_rows(ParquetSource(path=tmp_path), columns)][2] == "b/2.parquet#1"
+
+
+def test_a_file_below_a_folder_that_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "[a]*").mkdir()
+    (tmp_path / "[a]*" / "x.png").write_bytes(picture(1))
+    source = written(tmp_path / "[a]*" / "a.parquet", pa.table({"image": ["x.png"], "text": ["a"]}))
+    assert outcomes(source) == ["a"]
+    assert source.image_folder == tmp_path / "[a]*"
 
 
 @pytest.mark.parametrize("column", [[1], [["a"]], [{"path": "a.png"}], [1.5]])

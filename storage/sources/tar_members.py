@@ -230,9 +230,8 @@ def _digits(text: bytes, base: int = 10) -> int:
 
 def _size(field: bytes) -> int:
     if field[0] & 0x80:
-        if field[0] != 0x80:
-            raise ValueError("a negative size, or one that no file has")
-        return int.from_bytes(field[1:], "big")
+        # A negative one is more than any file has.
+        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     return _octal(field)
 
 

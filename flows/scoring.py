@@ -84,7 +84,7 @@ def _source(question: Question) -> dict[str, Any]:
     data = question.data
     if not data.exists():
         raise ValueError(f"--data: there is no file or folder {data}")
-    kind = {"kind": "folder"} if data.is_dir() else KINDS.get(data.suffix.lower())
+    kind = {"kind": "folder"} if data.is_dir() else KINDS.get(Path(data.name.lower().removesuffix(".gz")).suffix)
     if kind is None:
         raise ValueError(f"--data: {data} is neither a folder nor one of {', '.join(KINDS)}")
     if question.base and kind["kind"] == "folder":

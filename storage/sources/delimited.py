@@ -142,6 +142,7 @@ class _Record:
 
 def _csv_records(stream: TextIO, dialect: Dialect) -> Iterator[_Record]:
     csv.field_size_limit(MAX_LINE)  # the module's only, process-wide setting; its default refuses long captions
+    options = dialect.reader
     lines = numbered_lines(stream)
     waiting: deque[tuple[int, str]] = deque()
 
@@ -159,7 +160,7 @@ def _csv_records(stream: TextIO, dialect: Dialect) -> Iterator[_Record]:
         cells: list[str] = []
         try:
             # Strict: a quote closed in the middle of a cell is an error, the usual trace of one left open above.
-            cells = next(csv.reader(following(taken), strict=True, **dialect.reader))
+            cells = next(csv.reader(following(taken), strict=True, **options))
         except csv.Error as error:
             problem = f"{error}{_ADVICE}"
         except StopIteration:

@@ -27,7 +27,8 @@ class ImageFolder:
     def __init__(self, folder: Path, fetch: FetchConfig | None = None) -> None:
         self._fetch = fetch
         self._folder = folder
-        self._resolved = folder.resolve()
+        self._resolved = str(folder.resolve())
+        self._inside = self._resolved.rstrip("/") + "/"
         # Rows come folder by folder: each is resolved once.
         self._resolved_folder = functools.lru_cache(maxsize=1_024)(os.path.realpath)
         self._below: dict[str, bool] = {}
@@ -56,21 +57,24 @@ class ImageFolder:
 
     def _at(self, image_path: str) -> ImageAt:
         path = self._folder / image_path
+        written = str(path)
+        parent, name = os.path.split(written)
         # Resolved before it is looked at, so that nothing can be learnt about files elsewhere.
-        real = Path(self._resolved_folder(path.parent), path.name) if path.name not in ("", "..") else path.resolve()
+        real = os.path.realpath(written) if name in ("", "..") else os.path.join(self._resolved_folder(parent), name)  # noqa: PTH118
         try:
-            if real.is_symlink():
-                real = real.resolve()
-            if not real.is_relative_to(self._resolved):
-                raise RejectedRowError(Reason.IMAGE_OUTSIDE_BASE, f"{image_path} is not below {self._folder}")
-            status = real.stat()
-        except (OSError, RuntimeError) as error:
-            what = error.strerror if isinstance(error, OSError) else str(error)
-            raise RejectedRowError(Reason.IMAGE_NOT_FOUND, f"{image_path[:1_000]} in {self._folder}: {what}") from error
+            self._check_below(real, image_path)
+            status = os.lstat(real)
+            if stat.S_ISLNK(status.st_mode):
+                real = os.path.realpath(real)
+                self._check_below(real, image_path)
+                status = os.stat(real)  # noqa: PTH116
+        except OSError as error:
+            message = f"{image_path[:1_000]} in {self._folder}: {error.strerror}"
+            raise RejectedRowError(Reason.IMAGE_NOT_FOUND, message) from error
         if not stat.S_ISREG(status.st_mode):
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, f"{image_path} in {self._folder} is not a file")
         # A folder's name may hold bytes that are not UTF-8.
-        key = str(path).encode(errors="backslashreplace").decode()
+        key = written if written.isascii() else written.encode(errors="backslashreplace").decode()
         return ImageAt(key, f"{status.st_size}:{status.st_mtime_ns}", status.st_size, path)
 
     def _at_address(self, address: str, scheme: str) -> ImageAt:
@@ -90,7 +94,8 @@ class ImageFolder:
         folder = key[: key.rfind("/") + 1]
         below = self._below.get(folder)
         if below is None:
-            below = self._below[folder] = Path(os.path.realpath(folder)).is_relative_to(self._resolved)
+            real = os.path.realpath(folder) + "/"
+            below = self._below[folder] = real.startswith(self._inside)
         if not below:
             return False
         try:
@@ -101,6 +106,10 @@ class ImageFolder:
         if not stat.S_ISREG(status.st_mode):
             return False
         return f"{status.st_size}:{status.st_mtime_ns}" == version
+
+    def _check_below(self, real: str, image_path: str) -> None:
+        if real != self._resolved and not real.startswith(self._inside):
+            raise RejectedRowError(Reason.IMAGE_OUTSIDE_BASE, f"{image_path} is not below {self._folder}")
 
 
 def _spellings(image_path: str) -> list[str]:

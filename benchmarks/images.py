@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -29,9 +30,12 @@ from pairloom.models.encoder import IMAGE_BATCH, Encoder
 from pairloom.models.pictures import Picture
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
+from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import DecodedImage, decode_file, thumbnail
+from pairloom.storage.schema import item_schema, vector_schema
+from pairloom.tasks.index import part_rows
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
@@ -82,6 +86,36 @@ def forward(image_BCHW: torch.Tensor, encoder: Encoder) -> torch.Tensor:
         return encoder.dual_encoder.encode_images(image_BCHW).cpu()
 
 
+def indexed(corpus: Corpus, snapshot: Snapshot) -> int:
+    """Rows for the vector table of all items, as `index` has them written."""
+    schema, (part,) = vector_schema(2, {}), snapshot.parts
+    ids = corpus.part_ids(snapshot, part).combine_chunks()
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(2 * len(ids), np.float32)), 2)
+    embedded = pa.table([ids, vectors, vectors], ["item_id", "image_vector", "text_vector"])
+    return sum(batch.num_rows for batch in part_rows(corpus, snapshot, part, embedded, ids, schema))
+
+
+def corpus_of(contents: Sequence[bytes], folder: Path, *, thumbnails: bool) -> tuple[Corpus, Snapshot]:
+    """A corpus of these images in one part; without thumbnails as earlier versions wrote it."""
+    rows = [
+        {
+            "item_id": str(number),
+            "image": {"bytes": content, "path": f"{number}.jpg"},
+            "texts": ["a text"],
+            "split": "train",
+            "width": 1,
+            "height": 1,
+            "source": "",
+            "content_digest": "",
+            "thumbnail": thumbnail(content) if thumbnails else None,
+        }
+        for number, content in enumerate(contents)
+    ]
+    corpus = Corpus(folder)
+    part = corpus.write_items(pa.Table.from_pylist(rows, item_schema({})), EMPTY)
+    return corpus, Snapshot(number=1, files={}, parts=(part,), quarantine=(), tombstones={}, keep={})
+
+
 def figures(architecture: str, count: int, rounds: int) -> dict[str, object]:
     """Seconds for `count` images, of every way."""
     contents = stored(count)
@@ -91,6 +125,8 @@ def figures(architecture: str, count: int, rounds: int) -> dict[str, object]:
     ready = [encoder.pixels(lazy[start : start + IMAGE_BATCH]) for start in range(0, count, IMAGE_BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pixels.npy"
+        known = corpus_of(contents, Path(folder) / "known", thumbnails=True)
+        older = corpus_of(contents, Path(folder) / "older", thumbnails=False)
         seconds = measured(
             {
                 "pixels before": lambda: pixels_one_by_one(contents, Geometry.of(settings), file),
@@ -98,7 +134,9 @@ def figures(architecture: str, count: int, rounds: int) -> dict[str, object]:
                 "forward alone": lambda: [forward(image_BCHW, encoder) for image_BCHW in ready],
                 "embedding before": lambda: embed_one_by_one(contents, encoder),
                 "embedding": lambda: encoder.embed_images(lazy),
-                "thumbnails": lambda: [thumbnail(content) for content in contents],
+                "index before": lambda: (indexed(*known), [thumbnail(content) for content in contents]),
+                "index of an older part": lambda: indexed(*older),
+                "index": lambda: indexed(*known),
             },
             rounds,
         )
@@ -116,6 +154,7 @@ def figures(architecture: str, count: int, rounds: int) -> dict[str, object]:
                 ("pixels, times as fast as before", "pixels before", "pixels"),
                 ("embedding, times as fast as before", "embedding before", "embedding"),
                 ("embedding, share of forward's speed", "forward alone", "embedding"),
+                ("index, times as fast as before", "index before", "index"),
             )
             for kind in ("wall", "processor")
         },

@@ -16,7 +16,7 @@ What is decided here, because files leave it open:
   cameras and scanners put there rarely fills the range, and nothing would be seen of it. NaN is white.
 - Files stored as they are keep their metadata (EXIF with its places and dates, profiles); re-encoded ones lose it.
 - A JPEG at least three times too large is decoded at a fraction of its size (Pillow's `draft`; still at least 1.5 times
-  too large, so that the antialiased shrinking decides the quality: 48 dB from what the whole would give): about twice as
+  too large, so that the antialiased shrinking decides the quality: 50 dB beside that of the whole): about twice as
   fast. Its `pixel_hash` is that of the reduced pixels.
 """
 

@@ -284,7 +284,7 @@ def test_texts_of_rows_are_equal_only_where_all_values_are() -> None:
 
 def test_texts_of_raw_rows_say_what_the_rows_say_and_nothing_of_their_images(tmp_path: Path) -> None:
     def texts(content: pa.Table) -> list[str]:
-        return [row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), "image")]
+        return [row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), tmp_path / "a.parquet", "image")]
 
     plain = texts(table(3))
     assert len(set(plain)) == 3
@@ -379,7 +379,7 @@ def test_a_file_below_a_folder_that_looks_like_a_pattern_is_that_file(tmp_path: 
     (tmp_path / "[a]*" / "x.png").write_bytes(picture(1))
     source = written(tmp_path / "[a]*" / "a.parquet", pa.table({"image": ["x.png"], "text": ["a"]}))
     assert outcomes(source) == ["a"]
-    assert source.image_folder == tmp_path / "[a]*"
+    assert source.image_folder(source.paths[0]) == tmp_path / "[a]*"
 
 
 @pytest.mark.parametrize("column", [[1], [["a"]], [{"path": "a.png"}], [1.5]])

@@ -1,11 +1,14 @@
 """Connections to exactly the network addresses that were checked, and to an end by a deadline."""
 
+import functools
+import os
 import ssl
 import threading
 import time
 from collections.abc import Iterable
 
 import httpcore
+import httpx
 
 from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.fetching.public import resolved
@@ -90,3 +93,65 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
+
+
+class Connections:
+    """Connections that are used again, at most as many idle ones as requests may be under way.
+
+    httpcore's own pool looks at all its connections, with a system call each, twice for every request.
+    """
+
+    def __init__(self, network: CheckedNetwork, most: int) -> None:
+        self._network = network
+        self._most = most
+        # Certificates are those that httpx trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else
+        # is taken from the environment: no proxy, no password.
+        self._trusted = _trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        self._idle: list[tuple[httpcore.Origin, httpcore.HTTPConnection]] = []
+        # Taken by threads alone that no interrupt reaches.
+        self._lock = threading.Lock()
+
+    def take(self, origin: httpcore.Origin) -> httpcore.HTTPConnection:
+        """A connection to `origin`, to be given back."""
+        while (connection := self._take_idle(origin)) is not None:
+            if not connection.has_expired():
+                return connection
+            connection.close()
+        return httpcore.HTTPConnection(
+            origin, ssl_context=self._trusted, keepalive_expiry=_KEPT_SECONDS, network_backend=self._network
+        )
+
+    def give_back(self, origin: httpcore.Origin, connection: httpcore.HTTPConnection) -> None:
+        """Keep a connection that can be used again, and close any other."""
+        surplus = connection
+        if connection.is_idle() and not connection.has_expired():
+            with self._lock:
+                self._idle.append((origin, connection))
+                if len(self._idle) <= self._most:
+                    return
+                _, surplus = self._idle.pop(0)
+        surplus.close()
+
+    def close(self) -> None:
+        """Close all that are kept."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _take_idle(self, origin: httpcore.Origin) -> httpcore.HTTPConnection | None:
+        with self._lock:
+            # The latest first: the others may expire.
+            for place in range(len(self._idle) - 1, -1, -1):
+                if self._idle[place][0] == origin:
+                    return self._idle.pop(place)[1]
+        return None
+
+
+_KEPT_SECONDS = 15.0
+
+
+@functools.lru_cache(maxsize=1)
+def _trusted(*_: str | None) -> ssl.SSLContext:
+    """The certificates to trust, which take a moment to read; the arguments are the variables that name others."""
+    return httpx.create_ssl_context()

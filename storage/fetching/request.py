@@ -2,12 +2,9 @@
 
 import contextlib
 import email.utils
-import functools
 import hashlib
-import os
 import re
 import socket
-import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ import httpx
 
 from pairloom.storage.fetching.answer import Answer, Fetched, Unchanged, Validators
 from pairloom.storage.fetching.config import FetchConfig
-from pairloom.storage.fetching.connection import CheckedNetwork
+from pairloom.storage.fetching.connection import CheckedNetwork, Connections
 from pairloom.storage.fetching.public import AddressRefusedError
 from pairloom.storage.fetching.url import followed
 from pairloom.storage.images.stored_image import RejectedImage
@@ -61,14 +58,7 @@ class Requests:
     def __init__(self, config: FetchConfig) -> None:
         self._config = config
         self._network = CheckedNetwork(config)
-        # Certificates are those that httpx trusts, or an intranet's own, where SSL_CERT_FILE names them. Nothing else
-        # is taken from the environment: no proxy, no password.
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-            max_connections=config.concurrency,
-            keepalive_expiry=15.0,
-            network_backend=self._network,
-        )
+        self._connections = Connections(self._network, config.concurrency)
         stall = config.stall_seconds
         self._extensions = {"timeout": {"connect": stall, "read": stall, "write": stall, "pool": None}}
 
@@ -76,10 +66,7 @@ class Requests:
         """What `url` answers within `seconds`; Unchanged only where there are `validators`."""
         self._network.end_at(time.monotonic() + seconds)
         try:
-            response = self._pool.handle_request(self._request(url, validators))
-            with contextlib.closing(response):
-                assert isinstance(response.stream, Iterable), "a pool without asyncio gives streams without it"
-                return self._understood(url, response.status, _headers(response.headers), response.stream, validators)
+            return self._asked(url, self._request(url, validators), validators)
         except AddressRefusedError as error:
             return _refused(url, str(error))
         except socket.gaierror as error:
@@ -97,7 +84,17 @@ class Requests:
 
     def close(self) -> None:
         """Close all connections; no thread may be using them."""
-        self._pool.close()
+        self._connections.close()
+
+    def _asked(self, url: httpx.URL, request: httpcore.Request, validators: Validators | None) -> Outcome:
+        origin = request.url.origin
+        connection = self._connections.take(origin)
+        try:
+            with contextlib.closing(connection.handle_request(request)) as response:
+                assert isinstance(response.stream, Iterable), "connections without asyncio give streams without it"
+                return self._understood(url, response.status, _headers(response.headers), response.stream, validators)
+        finally:
+            self._connections.give_back(origin, connection)
 
     def _request(self, url: httpx.URL, validators: Validators | None) -> httpcore.Request:
         headers = [
@@ -160,12 +157,6 @@ class Requests:
                 return None
             parts.append(part)
         return b"".join(parts)
-
-
-@functools.lru_cache(maxsize=1)
-def _trusted(*_: str | None) -> ssl.SSLContext:
-    """The certificates to trust, which take a moment to read; the arguments are the variables that name others."""
-    return httpx.create_ssl_context()
 
 
 _PORTS = {"http": 80, "https": 443}

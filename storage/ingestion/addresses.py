@@ -30,9 +30,6 @@ Decoder = Callable[[Iterable[tuple[Any, Origin]], IngestConfig], Iterator[tuple[
 ROWS_AT_ONCE = 20_000
 """Rows held in memory while their addresses are asked whether they have changed."""
 
-_LARGE = 2**20
-"""Longer images, in bytes, wait for the decoder in files."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -90,8 +87,10 @@ class Addresses:
             done: dict[int, DecodedImage | RejectedImage] = {}
             following = 0
             with contextlib.ExitStack() as stack:
-                for places, image in decoder(self._to_decode(items, keys, done, stack), config):
+                for (places, fetched), image in decoder(self._to_decode(items, keys, done, stack), config):
                     done.update(dict.fromkeys(places, image))
+                    if fetched is not None:
+                        fetched.unlink()
                     while following in done:
                         yield keys[following], done.pop(following)
                         following += 1
@@ -157,8 +156,11 @@ class Addresses:
         keys: list[Any],
         done: dict[int, DecodedImage | RejectedImage],
         stack: contextlib.ExitStack,
-    ) -> Iterator[tuple[Sequence[int], Origin]]:
-        """What there is to decode, with the places that it has in `items`; what is rejected before goes to `done`."""
+    ) -> Iterator[tuple[tuple[Sequence[int], Path | None], Origin]]:
+        """What there is to decode, with the places that it has in `items` and the file that it was fetched into.
+
+        What is rejected before goes to `done`.
+        """
         places: dict[str, list[int]] = {}
         addresses: dict[str, Address] = {}
         for place, (key, origin) in enumerate(items):
@@ -167,7 +169,7 @@ class Addresses:
                 places.setdefault(origin.url, []).append(place)
                 addresses[origin.url] = origin
             else:
-                yield [place], origin
+                yield ([place], None), origin
         if not addresses:
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pairloom-fetched-")))
@@ -175,7 +177,10 @@ class Addresses:
             assert not isinstance(answer, Unchanged), "nothing was said to be known"
             found = self._take(addresses[url], answer)
             if isinstance(found, Fetched):
-                yield places[url], _waiting(found, folder)
+                # Sooner read by a child than sent to it, and many of them could fill the memory.
+                path = folder / str(places[url][0])
+                path.write_bytes(found.content)
+                yield (places[url], path), path
             else:
                 done.update(dict.fromkeys(places[url], found))
 
@@ -219,22 +224,6 @@ class Addresses:
 
 def _address(row: SourceRow | RejectedRow) -> Address | None:
     return row.image.origin if isinstance(row, SourceRow) and isinstance(row.image.origin, Address) else None
-
-
-def _waiting(found: Fetched, folder: Path) -> Callable[[], bytes]:
-    """What gives the bytes once, kept in a file where many of them could fill the memory."""
-    content = found.content
-    if len(content) <= _LARGE:
-        return lambda: content
-    path = folder / found.sha256
-    path.write_bytes(content)
-    return lambda: _read_once(path)
-
-
-def _read_once(path: Path) -> bytes:
-    content = path.read_bytes()
-    path.unlink()
-    return content
 
 
 def _read(path: Path) -> tuple[str, dict[str, _Known]] | None:

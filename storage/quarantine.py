@@ -1,8 +1,10 @@
 """Rejected rows, read: how many for which reason, and the rows themselves."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import get_args
 
 import pyarrow as pa
@@ -44,8 +46,9 @@ class RejectedRows:
         self, corpus: Corpus, snapshot: Snapshot, *, reason: str | None = None, source: str | None = None
     ) -> None:
         """All of them, or those of one `reason` code or `source` label."""
-        batches = list(corpus.rejected(snapshot, ["source", "row", "outcome", "reason", "message", *_OTHERS]))
-        found = pa.Table.from_batches(batches) if batches else QUARANTINE.empty_table().select(_STORED)
+        batches = list(corpus.rejected(snapshot, _STORED))
+        none = pa.schema([QUARANTINE.field(name) for name in _STORED])
+        found = pa.Table.from_batches(batches, None if batches else none)
         for column, value in (("reason", reason), ("source", source)):
             if value is not None:
                 found = found.filter(pc.equal(found[column], value))
@@ -55,16 +58,19 @@ class RejectedRows:
     def counts(self, sources: Sequence[SourceConfig] = ()) -> list[ReasonCount]:
         """How many there are for each reason. `sources`: where images are looked for that aren't where rows say."""
         counted = []
-        codes = self._found["reason"].combine_chunks()
-        for value in pc.value_counts(codes).to_pylist():
-            first = self._found.slice(pc.index(codes, value["values"]).as_py(), 1).to_pylist()[0]
+        # No scalars and no times: for these pyarrow imports pandas: longer than all else that most nights do.
+        told = self._found.select(["source", "row", "outcome", "message"])
+        codes = self._found["reason"].to_pylist()
+        first_place = {code: place for place, code in reversed(list(enumerate(codes)))}
+        for code, rows in Counter(codes).items():
+            first = told.slice(first_place[code], 1).to_pylist()[0]
             counted.append(
                 ReasonCount(
-                    reason=value["values"],
+                    reason=code,
                     outcome=first["outcome"],
-                    rows=value["counts"],
+                    rows=rows,
                     example=_example(first),
-                    remedy=self._remedy(value["values"], first["source"], sources),
+                    remedy=self._remedy(code, first["source"], sources),
                 )
             )
         return sorted(counted, key=lambda each: (_OUTCOMES.index(each.outcome), -each.rows, each.reason))
@@ -84,18 +90,26 @@ class RejectedRows:
             return ""
         folder = next((each.image_folder(each.paths[0]) for each in sources if each.label == source), None)
         if reason == Reason.IMAGE_NOT_FOUND and folder is not None:
-            lost = self._found.filter(
-                pc.and_(pc.equal(self._found["reason"], reason), pc.equal(self._found["source"], source))
-            )
-            paths = pc.drop_null(lost["image_path"]).slice(0, _LOOKED_FOR).to_pylist()
+            columns = (self._found[name].to_pylist() for name in ("reason", "source", "image_path"))
+            lost = (path for *where, path in zip(*columns, strict=True) if where == [reason, source] and path)
+            paths = list(islice(lost, _LOOKED_FOR))
             if near := likely_base(folder, paths):
                 return f"Images of these names are in {near}: set `base` to it."
         return Reason(reason).remedy
 
 
 _TIME = pa.timestamp("us", tz="UTC")
-_OTHERS = ("attempts", "item_id", "image_path", "rejected_at")
-_STORED = ["source", "row", "outcome", "reason", "message", *_OTHERS]
+_STORED = [
+    "source",
+    "row",
+    "outcome",
+    "reason",
+    "message",
+    "attempts",
+    "item_id",
+    "image_path",
+    "rejected_at",
+]
 
 
 def last_ingest(corpus: Corpus, snapshot: Snapshot) -> datetime | None:

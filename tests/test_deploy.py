@@ -31,6 +31,7 @@ from pairloom.flows.outcome import Night
 from pairloom.flows.plan import plan_deployments
 from pairloom.flows.show.markdown import escaped
 from pairloom.flows.show.report import markdown
+from pairloom.storage.quarantine import ReasonCount
 from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 
@@ -270,8 +271,11 @@ def test_a_night_that_fails_says_why_in_one_line(
 def test_the_report_escapes_whatever_markdown_understands() -> None:
     night = Night.failed(HOSTILE, HOSTILE)
     metrics = {"text_to_image_recall@10": 0.5, f"text_to_image_recall@10/name={HOSTILE}": 0.25}
-    night = night.model_copy(update={"metrics": metrics, "intervals": {"text_to_image_recall@10": (0.4, 0.6)}})
-    said = markdown(night, [])
+    row = ReasonCount(reason="where", outcome="filtered", rows=1_234, example=f"\x1b{HOSTILE}", remedy="Nothing.")
+    told = {"metrics": metrics, "intervals": {"text_to_image_recall@10": (0.4, 0.6)}, "rejected": (row,)}
+    said = markdown(night.model_copy(update=told), [])
+    assert "1\\,234" in said
+    assert "\x1b" not in said
     assert "<" not in said
     assert escaped("0.500 (0.400–0.600)") in said
     assert escaped(HOSTILE) in said

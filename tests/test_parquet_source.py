@@ -284,7 +284,9 @@ def test_texts_of_rows_are_equal_only_where_all_values_are() -> None:
 
 def test_texts_of_raw_rows_say_what_the_rows_say_and_nothing_of_their_images(tmp_path: Path) -> None:
     def texts(content: pa.Table) -> list[str]:
-        return [row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), tmp_path / "a.parquet", "image")]
+        return [
+            row.text for row in parquet_rows(written(tmp_path / "a.parquet", content), tmp_path / "a.parquet", "image")
+        ]
 
     plain = texts(table(3))
     assert len(set(plain)) == 3

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pairloom.storage.sources.folder_walk import Listed, Skipped, walk
 from pairloom.storage.sources.jsonl import json_object
 from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, not_decoded, refuse, reject
+from pairloom.storage.sources.source_row import Outcome
 
 FOLDER_COLUMNS = ("image", "text", "folder", "name")
 """Columns of a folder's rows: path below it, texts, the image's folder, its name without suffix. The keys of a `.json`
@@ -68,11 +69,10 @@ def _rows_of(folder: Listed, top: Path, text_from: TextFrom, encoding: str) -> I
         below, suffix = str(folder.below / name), PurePosixPath(name).suffix.lower()
         if suffix in SIDECAR_SUFFIXES:
             if _stem(name) not in pictures:
-                said = f"no picture of this name lies beside {name}"
-                yield _rejected(below, "quarantined", "text-without-image", said)
+                yield _rejected(below, "quarantined", "text-without-image", "no picture of this name lies beside it")
             continue
         if suffix not in IMAGE_SUFFIXES:
-            said = f"{name}: no picture has the suffix {suffix}" if suffix else f"{name} has no suffix of a picture"
+            said = f"no picture has the suffix {suffix}" if suffix else "no picture is without a suffix"
             yield _rejected(below, "filtered", "not-an-image", said)
             continue
         text, json = (sidecars.get((_stem(name), each)) for each in SIDECAR_SUFFIXES)
@@ -87,8 +87,8 @@ def _rows_of(folder: Listed, top: Path, text_from: TextFrom, encoding: str) -> I
             yield _Row("\n".join([below, *lines, picture.json or ""]), picture, _PARSE[text_from])
 
 
-def _rejected(below: str, *why: str) -> _Row:
-    return _Row(below, why, reject)
+def _rejected(below: str, outcome: Outcome, reason: str, message: str) -> _Row:
+    return _Row(below, (outcome, reason, f"{below}: {message}"), reject)
 
 
 def _stem(name: str) -> str:

@@ -70,11 +70,10 @@ def _rows_of(folder: Listed, top: Path, text_from: TextFrom, encoding: str) -> I
         below, suffix = str(folder.below / name), PurePosixPath(name).suffix.lower()
         if suffix in SIDECAR_SUFFIXES:
             if _stem(name) not in pictures:
-                said = f"no picture of this name lies beside {name}"
-                yield _rejected(below, Reason.TEXT_WITHOUT_IMAGE, said)
+                yield _rejected(below, Reason.TEXT_WITHOUT_IMAGE, "no picture of this name lies beside it")
             continue
         if suffix not in IMAGE_SUFFIXES:
-            said = f"{name}: no picture has the suffix {suffix}" if suffix else f"{name} has no suffix of a picture"
+            said = f"no picture has the suffix {suffix}" if suffix else "no picture is without a suffix"
             yield _rejected(below, Reason.NOT_AN_IMAGE, said)
             continue
         text, json = (sidecars.get((_stem(name), each)) for each in SIDECAR_SUFFIXES)
@@ -90,7 +89,7 @@ def _rows_of(folder: Listed, top: Path, text_from: TextFrom, encoding: str) -> I
 
 
 def _rejected(below: str, reason: Reason, message: str) -> _Row:
-    return _Row(below, (reason, message), reject)
+    return _Row(below, (reason, f"{below}: {message}"), reject)
 
 
 def _stem(name: str) -> str:

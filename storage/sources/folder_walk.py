@@ -51,8 +51,8 @@ def walk(base: Path) -> Iterator[Listed | Skipped]:
         for entry in entries:
             place = below / entry.name
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
-                what = "hidden" if entry.name.startswith(".") else "of an operating system"
-                yield Skipped(place, Reason.IGNORED_FILE, f"files and folders {what} are no pictures of yours")
+                what = "hidden" if entry.name.startswith(".") else "of an operating system's own"
+                yield Skipped(place, Reason.IGNORED_FILE, what)
             elif not _is_folder(entry):
                 files.append(entry.name)
             elif not entry.is_symlink():

@@ -4,14 +4,17 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.opening import reason
 
 TEXT_BATCH = 1024
 
@@ -29,8 +32,11 @@ class Encoder:
 
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
-        """The encoder of an OpenCLIP directory."""
-        return cls(load(directory))
+        """The encoder of an OpenCLIP directory. RuntimeError where its weights aren't ones, or need code to run."""
+        try:
+            return cls(load(directory))
+        except (RuntimeError, UnpicklingError, SafetensorError) as error:
+            raise RuntimeError(f"{directory} can't be loaded: {reason(error)}") from error
 
     @property
     def dimension(self) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
+from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
+
 _ROW = "pairloom row number"
 # A leading zero makes a code, not a number.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -32,17 +34,7 @@ class RowFilter:
                 f"where: source {source} has columns that differ in upper and lower case only, which SQL cannot tell "
                 f"apart: {', '.join(self._types)}"
             )
-        self._connection = duckdb.connect(
-            ":memory:",
-            config={
-                "enable_external_access": "false",
-                "python_enable_replacements": "false",
-                "autoload_known_extensions": "false",
-                "autoinstall_known_extensions": "false",
-                "threads": "1",
-                "lock_configuration": "true",
-            },
-        )
+        self._connection = sealed_connection(threads="1")
         self.kept([])
 
     def kept(self, rows: Sequence[Mapping[str, object]]) -> set[int]:
@@ -56,9 +48,10 @@ class RowFilter:
             }
             columns[_ROW] = pa.array(range(len(rows)), pa.int64())
             relation = self._connection.from_arrow(pa.table(columns)).filter(duckdb.SQLExpression(self._expression))
-            return {row for (row,) in relation.select(duckdb.ColumnExpression(_ROW)).fetchall()}
+            with Deadline(MAX_SECONDS).interrupts(self._connection):
+                return {row for (row,) in relation.select(duckdb.ColumnExpression(_ROW)).fetchall()}
         # Values fit their column's type unless the file has changed since it was read for the types.
-        except (duckdb.Error, ValueError, TypeError, OverflowError) as error:
+        except (duckdb.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
             first_line = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"where: {self._expression!r} cannot be asked of source {self._source}: {first_line} "

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Collection
 
-FUNCTIONS = frozenset(
-    "abs array_contains array_has array_has_all array_has_any array_length arrow_cast btrim cardinality cast ceil "
-    "char_length character_length coalesce contains date_part date_trunc ends_with extract floor isnan left length "
-    "lower ltrim nullif regexp_like regexp_match right round rtrim sqrt starts_with strpos substr substring to_date "
-    "to_timestamp trim try_cast upper".split()
-)
+FUNCTIONS = {
+    "abs", "array_contains", "array_has", "array_has_all", "array_has_any", "array_length", "arrow_cast",
+    "btrim", "cardinality", "cast", "ceil", "char_length", "character_length", "coalesce", "contains",
+    "date_part", "date_trunc", "ends_with", "extract", "floor", "isnan", "left", "length", "lower", "ltrim",
+    "nullif", "regexp_like", "regexp_match", "right", "round", "rtrim", "sqrt", "starts_with", "strpos",
+    "substr", "substring", "to_date", "to_timestamp", "trim", "try_cast", "upper"
+}  # fmt: skip
 """What a filter may call: nothing that makes much out of little, as `repeat` does, or that isn't the same each time."""
-KEYWORDS = frozenset("all and any between case else ilike in is like not or then when".split())
+KEYWORDS = {"all", "and", "any", "between", "case", "else", "ilike", "in", "is", "like", "not", "or", "then", "when"}
 """What may stand before a parenthesis, too."""
 MAX_OPERATORS = 250
 """A long chain of them would overflow the stack that Lance walks it on, and end the process."""

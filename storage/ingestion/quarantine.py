@@ -9,6 +9,7 @@ import pyarrow as pa
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.ingestion.settling import Rejection
 from pairloom.storage.schema import QUARANTINE
+from pairloom.storage.secrets import redacted
 
 
 def write_rejections(corpus: Corpus, base: Snapshot, rejections: Sequence[Rejection]) -> tuple[Part, ...]:
@@ -30,10 +31,10 @@ def _row(rejection: Rejection) -> dict[str, Any]:
         "source": row.source,
         "row": row.number,
         "item_id": rejection.item_id,
-        "image_path": row.image_path,
+        "image_path": row.image_path and redacted(row.image_path),
         "outcome": rejection.outcome,
         "reason": rejection.reason,
-        "message": rejection.message,
+        "message": redacted(rejection.message),
         "attempts": rejection.attempts,
     }
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-import duckdb
-
 MAX_SECONDS = 120.0
 """What one statement or condition may take."""
 MEMORY_LIMIT = "4GB"
@@ -18,6 +16,9 @@ R = TypeVar("R")
 
 def sealed_connection(**settings: str) -> Any:
     """An empty database in memory that reads and writes nothing but what is registered with it."""
+    # Who only searches waits for no DuckDB.
+    import duckdb
+
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -64,6 +65,8 @@ class Deadline:
     @contextlib.contextmanager
     def interrupts(self, connection: Any) -> Iterator[None]:
         """Statements of `connection` inside end by it; ValueError then, whatever DuckDB calls it."""
+        import duckdb
+
         timer = threading.Timer(self._end - time.monotonic(), connection.interrupt)
         timer.daemon = True  # nobody waits for it at the end
         timer.start()

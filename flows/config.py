@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pairloom.flows.plain_yaml import plain_yaml
+from pairloom.storage.pipeline_name import check_pipeline_name
 from pairloom.tasks.nearest import nearest
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, dict[
     name = name if name is not None else next(iter(blocks))
     if name not in blocks:
         raise ValueError(f"{file} has no pipeline {name!r}{nearest(name, blocks)}: it holds {', '.join(blocks)}")
+    try:
+        check_pipeline_name(name)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     if not isinstance(blocks[name], dict):
         raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {blocks[name]!r}")
     written = str(root or document.get("root", ".pairloom"))
@@ -129,15 +134,17 @@ def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, dict[
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(
             f"no file {file}: name yours with --file, or let `pairloom init` write one to start from"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        document = plain_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{file} is no valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{file} must be a mapping with the key 'pipelines'")
     for key in document:
@@ -161,14 +168,14 @@ def _override(block: dict[str, Any], override: str) -> None:
     *parents, last = path.strip().split(".")
     place: Any = block
     try:
-        parsed = yaml.safe_load(value)
+        parsed = plain_yaml(value)
         for key in parents:
             place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         if isinstance(place, list):
             place[int(last)] = parsed
         else:
             place[last] = parsed
-    except (yaml.YAMLError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"--set {override!r} can't be applied: {' '.join(str(error).split())}") from error
 
 

@@ -5,8 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-from rich.text import Text
-
 import pairloom
 from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.flows.here import run_here
@@ -14,6 +12,7 @@ from pairloom.flows.icons import render_icons
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
 from pairloom.flows.show.console import out, show_night
+from pairloom.flows.show.line import Line
 from pairloom.flows.show.progress import bar
 from pairloom.search.map import ReleaseMap
 from pairloom.search.query import Query, SearchResult, search
@@ -43,7 +42,7 @@ def run_demo(root: Path | None, sheet: Path) -> Night:
     make_writable(pipeline.folder)
     with bar("render") as show:
         count = render_icons(pipeline.sources[0].files[0].parent, progress=show)
-    out.print(Text(f"{count:,} icons rendered from the fonts that qtawesome carries"))
+    out.print(Line(f"{count:,} icons rendered from the fonts that qtawesome carries"))
     night = run_here(nightly, pipeline, quiet=False)
     show_night(night)
     if night.outcome == "held" and night.release is None:
@@ -53,12 +52,13 @@ def run_demo(root: Path | None, sheet: Path) -> Night:
     page = contact_sheet(answers, title="Pairloom demo", release_map=ReleaseMap(release))
     sheet.write_text(page, encoding="utf-8")
     for title, result in answers:
-        out.print(Text(f"{title:<26} {first_texts(result)}"), overflow="ellipsis", no_wrap=True)
-    out.print(Text(f"\nDone in {time.monotonic() - started:,.0f} seconds. Open {sheet} to see the hits. Then try:"))
+        out.print(Line(f"{title:<26} {first_texts(result)}"), overflow="ellipsis", no_wrap=True)
+    out.print()
+    out.print(Line(f"Done in {time.monotonic() - started:,.0f} seconds. Open {sheet} to see the hits. Then try:"))
     name = "pairloom" if shutil.which("pairloom") == sys.argv[0] else sys.argv[0]
     there = f" --root {root}" if root else ""
     for command in NEXT:
-        out.print(Text(f"  {name} {command}{there}", style="bold"))
+        out.print(Line(f"  {name} {command}{there}", style="bold"))
     return night
 
 

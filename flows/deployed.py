@@ -9,6 +9,7 @@ from prefect.states import Completed
 from pairloom.flows import stages
 from pairloom.flows.nightly import nightly as run_night
 from pairloom.flows.outcome import Night
+from pairloom.storage.escaping import plain
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, ReleaseRef, SnapshotRef, Verdict
 
@@ -65,4 +66,4 @@ def end_state(night: Night) -> State[Night]:
     """The Prefect state a night ends in: of type Completed, and where nothing was released named after that."""
     name = "Completed" if night.outcome == "released" else night.outcome.capitalize()
     release = f"release {night.release}: " if night.release else ""
-    return Completed(name=name, message=f"{release}{night.reason}", data=night)
+    return Completed(name=name, message=plain(f"{release}{night.reason}"), data=night)

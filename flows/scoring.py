@@ -99,7 +99,7 @@ def _architecture(model: str, owner: Owner | None) -> str:
     if owner:
         models = ModelStore(pipeline_folder(owner.file, owner.name, root=owner.root))
         if model in models.ids():
-            return f"local-dir:{models.path(model)}"
+            return f"local-dir:{models.whole(model)}"
     return model
 
 

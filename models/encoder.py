@@ -6,15 +6,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
 from pairloom.models.batches.pixels import Geometry, Pixels, normalize_pixels
 from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.opening import reason
 
 IMAGE_BATCH = 256
 TEXT_BATCH = 1024
@@ -30,8 +33,11 @@ class Encoder:
 
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
-        """The encoder of an OpenCLIP directory."""
-        return cls(load(directory))
+        """The encoder of an OpenCLIP directory. RuntimeError where its weights aren't ones, or need code to run."""
+        try:
+            return cls(load(directory))
+        except (RuntimeError, UnpicklingError, SafetensorError) as error:
+            raise RuntimeError(f"{directory} can't be loaded: {reason(error)}") from error
 
     @property
     def dimension(self) -> int:

@@ -3,6 +3,20 @@
 import re
 from collections.abc import Collection
 
+FUNCTIONS = {
+    "abs", "array_contains", "array_has", "array_has_all", "array_has_any", "array_length", "arrow_cast",
+    "btrim", "cardinality", "cast", "ceil", "char_length", "character_length", "coalesce", "contains",
+    "date_part", "date_trunc", "ends_with", "extract", "floor", "isnan", "left", "length", "lower", "ltrim",
+    "nullif", "regexp_like", "regexp_match", "right", "round", "rtrim", "sqrt", "starts_with", "strpos",
+    "substr", "substring", "to_date", "to_timestamp", "trim", "try_cast", "upper"
+}  # fmt: skip
+"""What a filter may call: nothing that makes much out of little, as `repeat` does, or that isn't the same each time."""
+KEYWORDS = {"all", "and", "any", "between", "case", "else", "ilike", "in", "is", "like", "not", "or", "then", "when"}
+"""What may stand before a parenthesis, too."""
+MAX_OPERATORS = 250
+"""A long chain of them would overflow the stack that Lance walks it on, and end the process."""
+_CALLED = re.compile(r"([\w$@#]+|\x00)\s*\(")
+_OPERATOR = re.compile(r"::|\|\||[-+*/%&|^~#\[]")
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`")
 
 
@@ -13,7 +27,7 @@ def lance_filter(where: str, columns: Collection[str]) -> str:
     a column: text after the condition is refused here, and quoted names of `columns` are rewritten as Lance wants them.
     Raises ValueError in one line.
     """
-    bare = _QUOTED.sub(" ", where)
+    bare = _QUOTED.sub("\0", where.replace("\0", " "))
     stray = next((token for token in (";", "--", "/*", "'", '"', "`") if token in bare), None)
     if stray is not None:
         raise bad_filter(where, f"a stray {stray}", columns)
@@ -26,6 +40,14 @@ def lance_filter(where: str, columns: Collection[str]) -> str:
             break
     if depth:
         raise bad_filter(where, "its parentheses don't match", columns)
+    for called in _CALLED.findall(bare):
+        if called.lower() not in FUNCTIONS | KEYWORDS:
+            name = "of a quoted name" if called == "\0" else called
+            raise bad_filter(
+                where, f"no function {name} in a filter; there are {', '.join(sorted(FUNCTIONS))}", columns
+            )
+    if len(_OPERATOR.findall(bare)) > MAX_OPERATORS:
+        raise bad_filter(where, f"more than {MAX_OPERATORS} operators", columns)
     return f"({_QUOTED.sub(lambda match: _as_lance(match.group(), columns), where)})"
 
 
@@ -34,7 +56,8 @@ def bad_filter(where: str, reason: str, columns: Collection[str]) -> ValueError:
     short = re.sub(r"\s+", " ", re.sub(r"^(Invalid (user )?input[,:]? *)+", "", reason.partition(", /")[0])).strip()
     if "No field named" in short:
         short = short.partition(". Valid")[0]
-    return ValueError(f"{where!r} is not a filter: {short[:200]}; columns are {', '.join(columns)}")
+    asked = where if len(where) <= 300 else f"{where[:300]}…"
+    return ValueError(f"{asked!r} is not a filter: {short[:500]}; columns are {', '.join(columns)}")
 
 
 def _as_lance(quoted: str, columns: Collection[str]) -> str:

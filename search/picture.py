@@ -4,6 +4,8 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pairloom.storage.escaping import plain
+
 
 def paste(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], cell: int) -> None:
     """Put `picture` into the middle of a square, made smaller where it is larger."""
@@ -16,7 +18,7 @@ def fitting(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> str:
     """`text` on one line, cut where it is wider than `width` pixels."""
-    line = " ".join(text.split())[:200]
+    line = " ".join(plain(text[:1000]).split())[:200]
     shown = line
     while shown and draw.textlength(shown + ("…" if shown != line else ""), font=font) > width:
         shown = shown[:-1]

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pairloom.search.release import OpenRelease
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats, nearest
 
 if TYPE_CHECKING:
@@ -206,7 +208,8 @@ def nearest_rows(
     asked = wanted + 8
     while True:
         try:
-            found = nearest(release.dataset, vector, k=asked, where=condition, columns=columns)
+            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns)
+            found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
             if where is None:
                 raise
@@ -224,8 +227,9 @@ def nearest_rows(
 
 def check_filter(release: OpenRelease, where: str) -> None:
     """Raises ValueError, in one line, where `where` is no condition on the columns: before a model is loaded."""
+    condition = lance_filter(where, release.columns)
     try:
-        release.dataset.scanner(columns=["item_id"], filter=lance_filter(where, release.columns)).explain_plan()
+        in_time(lambda: release.dataset.scanner(columns=["item_id"], filter=condition).explain_plan(), MAX_SECONDS)
     except (ValueError, OSError, RuntimeError) as error:
         raise bad_filter(where, str(error), release.columns) from error
 

@@ -1,7 +1,6 @@
 """Search results as something to look at: one web page in one file, or one small picture."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pairloom.search.map import ReleaseMap
 from pairloom.search.map_picture import HEIGHT, WIDTH, map_picture, plotted
 from pairloom.search.picture import fitting, paste, webp
 from pairloom.search.query import Hit, SearchResult
+from pairloom.storage.escaping import html_text
 
 Titled = tuple[str, SearchResult]
 
@@ -68,14 +68,14 @@ def contact_sheet(
     if release_map:
         sections += _map_section(release_map, queries)
     releases = sorted({(result.release, result.model_id) for _, result in queries})
-    origin = " · ".join(f"release {number}, model {html.escape(model)}" for number, model in releases)
+    origin = " · ".join(f"release {number}, model {html_text(model)}" for number, model in releases)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{html.escape(title)}</h1>\n<div class="soft">{origin}</div>\n{sections}</main>\n</body>\n</html>\n'
+        f"<title>{html_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{html_text(title)}</h1>\n<div class="soft">{origin}</div>\n{sections}</main>\n</body>\n</html>\n'
     )
 
 
@@ -129,7 +129,7 @@ def data_uri(picture: bytes) -> str:
 def _section(heading: str, result: SearchResult) -> str:
     hits = "".join(_card(hit) for hit in result.hits)
     body = f"<ol>\n{hits}</ol>" if hits else '<p class="none">Nothing found.</p>'
-    return f"<section>\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>\n"
+    return f"<section>\n<h2>{html_text(heading)}</h2>\n{body}\n</section>\n"
 
 
 def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
@@ -143,12 +143,12 @@ def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
         for place, hit in enumerate(result.hits, 1):
             (x, y), said = plotted(points[hit.item_id]), f"{heading} · {place} · {hit.texts[0] if hit.texts else ''}"
             marks.append(
-                f'<g><title>{html.escape(said)}</title><circle cx="{x:.0f}" cy="{y:.0f}" r="11"/>'
+                f'<g><title>{html_text(said)}</title><circle cx="{x:.0f}" cy="{y:.0f}" r="11"/>'
                 f'<text x="{x:.0f}" y="{y + 4.5:.0f}">{place if len(queries) == 1 else number}</text></g>\n'
             )
     picture = data_uri(map_picture(release_map))
-    about = html.escape(release_map.title)
-    numbered = " · ".join(f"{number} {html.escape(heading)}" for number, (heading, _) in enumerate(queries, 1))
+    about = html_text(release_map.title)
+    numbered = " · ".join(f"{number} {html_text(heading)}" for number, (heading, _) in enumerate(queries, 1))
     legend = f'<div class="soft">{numbered}</div>\n' if len(queries) > 1 else ""
     return (
         f'<section>\n<h2>Map</h2>\n<div class="soft">{about}</div>\n{legend}'
@@ -160,10 +160,10 @@ def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
 
 def _card(hit: Hit) -> str:
     first = hit.texts[0] if hit.texts else hit.item_id
-    alternative = html.escape(first, quote=True)
-    more = "".join(f"<div>{html.escape(text)}</div>" for text in hit.texts[1:])
+    alternative = html_text(first)
+    more = "".join(f"<div>{html_text(text)}</div>" for text in hit.texts[1:])
     texts = f"<details><summary>{len(hit.texts) - 1} more</summary>{more}</details>" if more else ""
-    name = html.escape(hit.path or hit.item_id, quote=True)
+    name = html_text(hit.path or hit.item_id)
     return (
         f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
         f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,12 @@ import pyarrow as pa
 
 from pairloom.search.query import Query, json_value, nearest_rows, query_vector
 from pairloom.search.release import OpenRelease
+from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
 
-MEMORY_LIMIT = "4GB"
 MAX_ROWS = 1_000_000
-MAX_SECONDS = 120.0
+MAX_BYTES = 2**28
+TEXTS_AT_ONCE = 64
+"""Texts that are encoded between two looks at the clock."""
 
 _MEASURES = {
     "similarity": "array_cosine_similarity",
@@ -30,41 +31,47 @@ def run_sql(release: OpenRelease, sql: str) -> pa.Table:
     `items` is the release's table. `search('text', k := 10)` is a table: the nearest rows with their `score`, found
     through the vector index. `similarity(vector, text)` is a value: the cosine similarity of a vector and any text, or
     of two vectors; `inner_product` and `euclidean_distance` likewise.
-    The statement can neither write nor reach a file, the network or a setting. Raises ValueError in one line.
+    The statement can neither write nor reach a file, the network or a setting; rows, bytes and time are bounded. Raises
+    ValueError in one line.
     """
-    with contextlib.closing(_connection(release)) as connection:
+    deadline = Deadline(MAX_SECONDS)
+    with contextlib.closing(sealed_connection()) as connection:
+        _prepare(connection, release, deadline)
         try:
-            statement = _with_searches(release, connection, _only_select(connection, sql))
-            for setting in ("enable_external_access = false", "lock_configuration = true"):
-                connection.execute(f"SET {setting}")
-            with _interrupted_after(connection, MAX_SECONDS):
-                return _fetched(connection.sql(statement))
-        except duckdb.InterruptException as error:
-            raise ValueError(f"the statement took longer than {MAX_SECONDS:g} seconds") from error
-        except duckdb.Error as error:
+            with deadline.interrupts(connection):
+                statement = _with_searches(release, connection, _only_select(connection, sql), deadline)
+                return _fetched(connection.sql(statement), deadline)
+        except RecursionError as error:
+            raise ValueError(f"the statement nests too deeply ({_HINT})") from error
+        except (MemoryError, pa.ArrowMemoryError) as error:
+            raise ValueError("the statement needs more memory than there is: add a LIMIT") from error
+        # What Arrow can't hold, it calls an OSError.
+        except (duckdb.Error, OSError) as error:
             raise ValueError(f"{_first_line(str(error))} ({_HINT})") from error
 
 
 def json_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The document that `pairloom sql --json` prints: a list of row objects."""
-    return [{name: json_value(value) for name, value in row.items()} for row in table.to_pylist()]
+    columns = [[json_value(value) for value in _values(column)] for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _connection(release: OpenRelease) -> Any:
-    connection = duckdb.connect(
-        config={
-            "memory_limit": MEMORY_LIMIT,
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            # Without this, a name in the statement that is no table would be looked up among our Python variables.
-            "python_enable_replacements": "false",
-        }
-    )
-    # A date without a zone means the same on every machine.
-    connection.execute("SET TimeZone = 'UTC'")
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The column in Python's types, or as DuckDB's text where these don't reach: years before 1 and after 9999."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        with contextlib.closing(sealed_connection()) as connection:
+            texts = connection.from_arrow(pa.table({"value": column})).select("CAST(value AS VARCHAR)")
+            return [text for (text,) in texts.fetchall()]
+    return values
+
+
+def _prepare(connection: Any, release: OpenRelease, deadline: Deadline) -> None:
+    """Register the table and the functions."""
     dimension = release.record.dimension
     connection.register("items", release.dataset)
-    embed = _TextEmbedding(release)
+    embed = _TextEmbedding(release, deadline)
     connection.create_function("embed_text", embed, ["VARCHAR"], f"FLOAT[{dimension}]", type="arrow")
     # DuckDB folds embed_text of a constant into the plan: it is encoded once, however many rows there are.
     vector = f"FLOAT[{dimension}]"
@@ -73,21 +80,23 @@ def _connection(release: OpenRelease) -> Any:
             f"CREATE MACRO {name}(v {vector}, t VARCHAR) AS {function}(v, embed_text(t)), "
             f"(v {vector}, t {vector}) AS {function}(v, t)"
         )
-    return connection
 
 
 class _TextEmbedding:
     """DuckDB's `embed_text`: each different text of a statement is encoded once."""
 
-    def __init__(self, release: OpenRelease) -> None:
+    def __init__(self, release: OpenRelease, deadline: Deadline) -> None:
         self.release = release
+        self.deadline = deadline
         self.known: dict[str, Any] = {}
 
     def __call__(self, texts: pa.ChunkedArray) -> pa.Array:
         rows = texts.to_pylist()
         fresh = sorted({text for text in rows if text is not None} - self.known.keys())
-        if fresh:
-            self.known.update(zip(fresh, self.release.embed_texts(fresh), strict=True))
+        for start in range(0, len(fresh), TEXTS_AT_ONCE):
+            self.deadline.check()
+            some = fresh[start : start + TEXTS_AT_ONCE]
+            self.known.update(zip(some, self.release.embed_texts(some), strict=True))
         vectors = [None if text is None else self.known[text] for text in rows]
         return pa.array(vectors, type=pa.list_(pa.float32(), self.release.record.dimension))
 
@@ -101,7 +110,7 @@ def _only_select(connection: Any, sql: str) -> str:
     return query
 
 
-def _with_searches(release: OpenRelease, connection: Any, sql: str) -> str:
+def _with_searches(release: OpenRelease, connection: Any, sql: str, deadline: Deadline) -> str:
     """The statement with every `search(…)` in its parse tree replaced by a table of that search's rows."""
     ((serialized,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     tree = json.loads(serialized)
@@ -111,6 +120,7 @@ def _with_searches(release: OpenRelease, connection: Any, sql: str) -> str:
     if not calls:
         return sql
     for number, call in enumerate(calls):
+        deadline.check()
         name = f"search result {number}"
         connection.register(name, _searched(release, call["function"]["arguments"]))
         table = {
@@ -158,14 +168,20 @@ def _searched(release: OpenRelease, arguments: list[dict[str, Any]]) -> pa.Table
     return nearest_rows(release, vector, k=int(given.get("k", 10)), where=given.get("where"), columns=release.columns)
 
 
-def _fetched(result: Any) -> pa.Table:
-    reader = result.to_arrow_reader(10_000)
-    batches, rows = [], 0
+def _fetched(result: Any, deadline: Deadline) -> pa.Table:
+    reader = result.to_arrow_reader(2_048)  # no more than DuckDB itself makes at once
+    batches, rows, size = [], 0, 0
     for batch in reader:
+        deadline.check()
         batches.append(batch)
         rows += len(batch)
+        size += batch.nbytes
         if rows > MAX_ROWS:
             raise ValueError(f"the statement gives more than {MAX_ROWS} rows: add a LIMIT")
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"the statement gives more than {MAX_BYTES // 2**20} MiB: select fewer columns, or add a LIMIT"
+            )
     table = pa.Table.from_batches(batches, schema=reader.schema)
     return table.rename_columns(_distinct(table.column_names))
 
@@ -180,17 +196,6 @@ def _distinct(names: list[str]) -> list[str]:
             each = f"{name}_{number}"
         taken.append(each)
     return taken
-
-
-@contextlib.contextmanager
-def _interrupted_after(connection: Any, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True  # nobody waits for it at the end
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _first_line(message: str) -> str:

@@ -11,6 +11,7 @@ from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.pipeline_name import PATTERN
 from pairloom.storage.releases import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
@@ -42,7 +43,7 @@ class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """One collection, from its sources to its releases."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: str = Field(pattern=PATTERN)
     """The pipeline's key in pipelines.yaml."""
     root: Path
     """Folder that holds everything Pairloom stores."""

@@ -11,6 +11,8 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
 
+from pairloom.storage.secrets import redact_record
+
 
 def prefect_task(function: Callable[..., Any], retries: int) -> Callable[..., Any]:
     """The task of a stage, named after verb and pipeline; `retries` where trying again can help."""
@@ -50,5 +52,6 @@ def _log_to_prefect() -> None:
         handler = APILogHandler()
         # It outlives the run, and would warn about whatever is logged after it.
         handler.addFilter(lambda _record: FlowRunContext.get() is not None)
+        handler.addFilter(redact_record)
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)

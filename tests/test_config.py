@@ -125,9 +125,9 @@ def test_an_override_that_cannot_be_applied_is_named(tmp_path: Path, override: s
         ("pipeline: {}", "unknown key 'pipeline'; did you mean 'pipelines'?"),
         ("root: x", "'pipelines' must hold at least one pipeline"),
         ("pipelines: {mine: 3}", "must be a mapping of keys, not 3"),
-        ("pipelines: {'../mine': {sources: [{kind: folder, path: x}]}}", "name: "),
+        ("pipelines: {'../mine': {sources: [{kind: folder, path: x}]}}", "a pipeline can't be called '../mine'"),
         ("pipelines: {mine: {}}", "sources: Field required"),
-        ("a: &a [*a]", "unknown key 'a'"),
+        ("a: &a [*a]", "no valid YAML"),
         ("pipelines: !!python/object/apply:os.system ['true']", "no valid YAML"),
     ],
 )

@@ -29,8 +29,8 @@ from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
 from pairloom.flows.deployed import nightly
 from pairloom.flows.outcome import Night
 from pairloom.flows.plan import plan_deployments
-from pairloom.flows.show.markdown import escaped
 from pairloom.flows.show.report import markdown
+from pairloom.storage.escaping import markdown_text
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
@@ -233,10 +233,10 @@ def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:
     assert any("samples/s" in message for message in worked.logs)
 
 
-def test_the_report_is_an_artifact_whose_captions_are_escaped(worked: Worked) -> None:
+def test_the_report_is_an_artifact_whose_captions_are_markdown_text(worked: Worked) -> None:
     assert "data:image/webp;base64," in worked.report
     assert "## Map" in worked.report
-    assert escaped(HOSTILE) in worked.report
+    assert markdown_text(HOSTILE) in worked.report
     assert "<script" not in worked.report
     assert "](http" not in worked.report
 
@@ -277,9 +277,9 @@ def test_the_report_escapes_whatever_markdown_understands() -> None:
     assert "1\\,234" in said
     assert "\x1b" not in said
     assert "<" not in said
-    assert escaped("0.500 (0.400–0.600)") in said
-    assert escaped(HOSTILE) in said
-    assert escaped("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
+    assert markdown_text("0.500 (0.400–0.600)") in said
+    assert markdown_text(HOSTILE) in said
+    assert markdown_text("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
 
 
 def test_run_needs_and_starts_no_server(tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]) -> None:

@@ -22,6 +22,7 @@ from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.escaping import markdown_text
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.releases import release_log, roll_back
@@ -230,7 +231,7 @@ def test_probes_are_measured_written_down_and_can_be_floors(file: Path) -> None:
     folder = load_pipeline(file).folder / "models" / str(first.model_id)
     low, high = json.loads((folder / "pairloom.json").read_bytes())["intervals"]["probe_colour_svm"]
     assert low <= first.metrics["probe_colour_svm"] <= high
-    assert "| probe_colour_svm |" in (folder / "README.md").read_text(encoding="utf-8")
+    assert f"| {markdown_text('probe_colour_svm')} |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: Path) -> None:
@@ -347,7 +348,7 @@ def test_a_model_is_named_by_what_it_is(file: Path) -> None:
     folder = ModelStore(load_pipeline(file).folder).path(str(released.model_id))
     assert model_digest(folder) == released.model_id
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "text_to_image_recall@10" in card
+    assert markdown_text("text_to_image_recall@10") in card
 
 
 def test_plain_lancedb_with_open_clip_gives_the_same_hits(file: Path) -> None:

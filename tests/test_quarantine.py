@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 
 from pairloom.flows.cli import app
 from pairloom.flows.cli.answers import print_json
-from pairloom.flows.show.visible import visible
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.exported import SUFFIXES, export
 from pairloom.storage.ingestion.forgetting import forget_rejections
@@ -120,21 +119,6 @@ def test_what_is_shown_fits_a_terminal_and_moves_no_cursor(
     assert not set(shown) & {"\x1b", "\u200b"}
     assert "6 of 66 rows are no items" in shown
     assert "1 row more" in invoke("quarantine", "--limit", "5", *ingested).stdout
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a b\xa0c", "a b\xa0c"),
-        ("\x1b]0;x\x07\r\n\t", "\\x1b]0;x\\x07\\r\\n\\t"),
-        ("\x9b31m", "\\x9b31m"),
-        ("exe\u202egpj.", "exe\\u202egpj."),
-        ("\ud800\u2028\ue000", "\\ud800\\u2028\\ue000"),
-        ("👩\u200d🔬 ไทย हिन्दी", "👩\u200d🔬 ไทย हिन्दी"),
-    ],
-)
-def test_strange_characters_are_escaped_and_scripts_are_not(text: str, shown: str) -> None:
-    assert visible(text) == shown
 
 
 def test_half_of_a_surrogate_pair_breaks_no_document(capsys: pytest.CaptureFixture[str]) -> None:

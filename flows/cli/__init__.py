@@ -10,6 +10,7 @@ import typer
 
 from pairloom.flows.cli import classes, quarantine, reading, running
 from pairloom.flows.interrupt import watch
+from pairloom.storage.secrets import SafeFormatter
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,4 +47,6 @@ def start(
     """Image–text pairs to cross-modal search, every night, unattended."""
     # Prefect would send usage data from here; who wants that can say DO_NOT_TRACK=0.
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

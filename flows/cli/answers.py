@@ -1,12 +1,14 @@
 """How a command answers: a table for people or one JSON document, an error in one line, an exit status."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+from pairloom.storage.escaping import json_text, plain_lines
+from pairloom.storage.secrets import redacted
 
 HELD = 3
 
@@ -21,15 +23,11 @@ def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[
     """Turn an error into one clear line and the right exit status: 2 for bad input, 1 for a failure."""
     try:
         yield
-    except (ValueError, RuntimeError, OSError) as error:
-        reason = _printable(str(error) or type(error).__name__)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        reason = redacted(str(error)) or type(error).__name__
         if failed:
             failed(reason)
-        from pairloom.flows.show.visible import visible
-
-        # A file may hold several faults, one a line; what they quote is a stranger's text.
-        said = "\n".join(visible(line) for line in reason.split("\n"))
-        typer.echo(f"error: {said}", err=True)
+        typer.echo(f"error: {plain_lines(reason)}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 
 
@@ -43,9 +41,4 @@ def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:
 
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output."""
-    sys.stdout.write(_printable(json.dumps(document, ensure_ascii=False, default=str)) + "\n")
-
-
-def _printable(text: str) -> str:
-    """The text with half of surrogate pairs, as odd file names have them, as escapes, which are JSON's, too."""
-    return text.encode(errors="backslashreplace").decode()
+    sys.stdout.write(json_text(document) + "\n")

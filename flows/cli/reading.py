@@ -18,6 +18,7 @@ from pairloom.flows.cli.options import (
     chosen_release,
     writable,
 )
+from pairloom.storage.escaping import plain
 
 app = typer.Typer()
 
@@ -100,7 +101,7 @@ def map_(
         require_method(method)
         release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
         out.write_bytes(map_picture(release_map))
-    typer.echo(f"{out}: {release_map.title}")
+    typer.echo(plain(f"{out}: {release_map.title}"))
 
 
 @app.command()

@@ -8,10 +8,9 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from pairloom.flows.show.line import Line
 from pairloom.flows.show.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
-from pairloom.flows.show.visible import visible
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
@@ -32,50 +31,50 @@ def show_night(night: "Night") -> None:
     """How a night ended."""
     colour = {"released": "green", "held": "yellow", "unchanged": "cyan"}.get(night.outcome, "red")
     release = f" · release {night.release}" if night.release else ""
-    out.print(
-        Text.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {visible(night.reason)}")
-    )
-    out.print(Text("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
+    out.print(Line.assemble((night.outcome, f"bold {colour}"), f" · {night.pipeline}{release} · {night.reason}"))
+    out.print(Line("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
     show_rejected(night.rejected)
     show_metrics(night.metrics, night.intervals)
     for comparison in night.comparisons:
-        out.print(Text(f"         {comparison}"))
-    out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
+        out.print(Line(f"         {comparison}"))
+    out.print(Line("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
 
 
 def show_rejected(counts: Sequence["ReasonCount"]) -> None:
     """Why rows are no items, beside duplicates, and what usually helps against the most frequent fault."""
     if rejected := [each for each in counts if each.outcome != "duplicate"]:
-        out.print(Text("rejected " + " · ".join(f"{each.rows:,} {each.reason}" for each in rejected)))
+        out.print(Line("rejected " + " · ".join(f"{each.rows:,} {each.reason}" for each in rejected)))
         if rejected[0].outcome == "quarantined":
-            said = f"e.g. {visible(rejected[0].example)}\n{rejected[0].remedy} All of them: pairloom quarantine"
-            out.print(Padding(Text(said, overflow="fold"), (0, 0, 0, 9), expand=False))
+            for said in (f"e.g. {rejected[0].example}", f"{rejected[0].remedy} All of them: pairloom quarantine"):
+                out.print(Padding(Line(said, overflow="fold"), (0, 0, 0, 9), expand=False))
 
 
 def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
     found = ref.model_dump(exclude={"rejected"})
     facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None, "")}
-    out.print(Text.assemble((stage, "bold"), *(f"\n  {name}: {_short(value)}" for name, value in facts.items())))
+    out.print(Line(stage, style="bold"))
+    for name, value in facts.items():
+        out.print(Line(f"  {name}: {_short(value)}"))
     show_rejected(getattr(ref, "rejected", ()))
     for metrics, intervals in zip(MEASURED[::2], MEASURED[1::2], strict=True):
         if found.get(metrics):
-            out.print(Text(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
+            out.print(Line(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
             show_metrics(found[metrics], found[intervals])
 
 
 def show_scores(scores: "Scores") -> None:
     """How good a model is on a source."""
     asked = f" · {scores.split} items" if scores.split else ""
-    out.print(Text.assemble((scores.model, "bold"), f" on {scores.data}{asked}"), overflow="fold")
+    out.print(Line.assemble((scores.model, "bold"), f" on {scores.data}{asked}"), overflow="fold")
     counted = (f"{count:,} {name}" for name, count in scores.rows.items() if count or name in ("seen", "scored"))
-    out.print(Text(f"rows     {' · '.join(counted)}"))
+    out.print(Line(f"rows     {' · '.join(counted)}"))
     if scores.rejected:
-        out.print(Text("rejected " + " · ".join(f"{count:,} {reason}" for reason, count in scores.rejected.items())))
+        out.print(Line("rejected " + " · ".join(f"{count:,} {reason}" for reason, count in scores.rejected.items())))
     show_metrics({**scores.metrics, **scores.probes}, scores.intervals)
     if (slices := slices_grid(scores.metrics, limit=SLICES)).rows:
         show_grid(slices)
-    out.print(Text("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in scores.seconds.items())))
+    out.print(Line("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in scores.seconds.items())))
 
 
 def show_hits(result: "SearchResult") -> None:
@@ -85,10 +84,10 @@ def show_hits(result: "SearchResult") -> None:
         table.add_column(title, **options)
     for hit in result.hits:
         table.add_row(
-            f"{hit.shown_score:.3f}", Text(hit.item_id), Text(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+            f"{hit.shown_score:.3f}", Line(hit.item_id), Line(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
         )
     out.print(table)
-    out.print(Text(f"release {result.release} · model {result.model_id}", style="dim"))
+    out.print(Line(f"release {result.release} · model {result.model_id}", style="dim"))
 
 
 def show_classified(found: "Classified") -> None:
@@ -97,11 +96,11 @@ def show_classified(found: "Classified") -> None:
     for title in ("image", "class", "score", "second best", "score"):
         table.add_column(title, justify="right" if title == "score" else "left", overflow="fold")
     for each in found.images:
-        told = Text(each.name) if each.name is not None else Text("unknown", style="yellow")
+        told = Line(each.name) if each.name is not None else Line("unknown", style="yellow")
         second = (each.second, f"{each.second_score:.3f}") if each.second is not None else ("", "")
-        table.add_row(Text(each.image), told, Text(f"{each.score:.3f}"), *map(Text, second))
+        table.add_row(Line(each.image), told, Line(f"{each.score:.3f}"), *map(Line, second))
     out.print(table)
-    out.print(Text(f"release {found.release} · model {found.model_id} · {found.threshold}", style="dim"))
+    out.print(Line(f"release {found.release} · model {found.model_id} · {found.threshold}", style="dim"))
 
 
 def show_words(answers: Sequence["Answer"]) -> None:
@@ -118,30 +117,30 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0]:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Line(name), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_short(value)) for value in row.values()))
+        table.add_row(*(Line(_short(value)) for value in row.values()))
     out.print(table)
 
 
 def show_status(states: Sequence[Mapping[str, Any]]) -> None:
     """What is stored and served, a block a pipeline."""
     for state in states:
-        out.print(Text.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
+        out.print(Line.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
         for name, value in state.items():
             if name not in ("pipeline", "folder", "metrics"):
-                out.print(Text(f"  {name:<12} {_short(value)}"))
+                out.print(Line(f"  {name:<12} {_short(value)}"))
         show_metrics(state["metrics"], {})
 
 
 def show_release(release: "Release") -> None:
     """One release."""
     facts = release.model_dump(mode="json", exclude={"files", "metrics", "intervals"})
-    out.print(Text.assemble((f"release {release.number}", "bold")))
+    out.print(Line.assemble((f"release {release.number}", "bold")))
     for name, value in facts.items():
         if value is not None:
-            out.print(Text(f"  {name:<16} {_short(value)}"))
-    out.print(Text(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
+            out.print(Line(f"  {name:<16} {_short(value)}"))
+    out.print(Line(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
     show_metrics(release.metrics, release.intervals)
 
 
@@ -156,9 +155,9 @@ def show_grid(grid: Grid) -> None:
     """A table of text, numbers to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, title in enumerate(grid.columns):
-        table.add_column(Text(title), justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
+        table.add_column(Line(title), justify="right" if number else "left", overflow="fold", no_wrap=number > 0)
     for row in grid.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Line, row))
     out.print(table)
 
 
@@ -168,4 +167,4 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         shown = ", ".join(_short(each) for each in value[:6])
         return f"{shown}, … ({len(value)})" if len(value) > 6 else shown
-    return f"{value:.4f}" if isinstance(value, float) else visible(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,16 +1,8 @@
-"""Markdown of text that strangers wrote."""
+"""Tables in Markdown, of text that strangers wrote."""
 
-import html
-import string
 from collections.abc import Sequence
 
-from pairloom.flows.show.visible import visible
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no markup, no link, no HTML, no control characters."""
-    flat = html.escape(visible(" ".join(text.split())), quote=False)
-    return "".join(f"\\{char}" if char in string.punctuation and char not in "&;" else char for char in flat)
+from pairloom.storage.escaping import markdown_text
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -18,5 +10,5 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     if not rows:
         return []
     lines = [[title, *columns], *rows]
-    head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in lines]
+    head, *body = ["| " + " | ".join(map(markdown_text, line)) + " |" for line in lines]
     return [head, "| --- |" + " ---: |" * len(columns), *body, ""]

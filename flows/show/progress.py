@@ -16,9 +16,9 @@ err = Console(stderr=True)
 COLUMNS = (
     SpinnerColumn(),
     # A long note is cut where the terminal is narrow, not the stage's name.
-    TextColumn("{task.description:<9}"),
+    TextColumn("{task.description:<9}", markup=False),
     BarColumn(bar_width=12),
-    TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
+    TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     TimeElapsedColumn(),
 )
 

@@ -9,8 +9,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pairloom.flows.show.console import out
-from pairloom.flows.show.visible import visible
+from pairloom.flows.show.line import Line
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.escaping import plain
 from pairloom.storage.quarantine import ReasonCount, RejectedRows, last_ingest
 
 MESSAGE = 240
@@ -95,8 +96,8 @@ def show_quarantine(report: QuarantineReport) -> None:
         out.print()
     for row in report.rows:
         tried = f" · tried {row.attempts} times" if row.attempts > 1 else ""
-        head = f"{visible(row.source)} row {row.row} · {row.reason}{tried} · since {row.first_seen:%Y-%m-%d}"
-        out.print(Text(head), overflow="fold")
+        head = f"{row.source} row {row.row} · {row.reason}{tried} · since {row.first_seen:%Y-%m-%d}"
+        out.print(Line(head), overflow="fold")
         _indented(_shortened(row.message))
     if (left := report.chosen - len(report.rows)) > 0:
         out.print(Text(f"{_counted(left, 'row')} more: see --limit and --export", style="dim"))
@@ -125,9 +126,9 @@ def _counted(count: int, thing: str) -> str:
 
 
 def _shortened(message: str) -> str:
-    shown = visible(message)
+    shown = plain(message)
     return shown if len(shown) <= MESSAGE else f"{shown[:MESSAGE]} …"
 
 
 def _indented(text: str) -> None:
-    out.print(Padding(Text(text, overflow="fold"), (0, 0, 0, 2), expand=False))
+    out.print(Padding(Line(text, overflow="fold"), (0, 0, 0, 2), expand=False))

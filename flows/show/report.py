@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pairloom.flows.outcome import Night
 from pairloom.flows.show.loss_curve import curve_section
-from pairloom.flows.show.markdown import escaped, table
+from pairloom.flows.show.markdown import table
 from pairloom.flows.show.metrics_table import metrics_grid, probes_grid, slices_grid
 from pairloom.flows.show.mining_report import mining_section
 from pairloom.search.map import ReleaseMap
@@ -15,6 +15,7 @@ from pairloom.search.query import Query, SearchResult, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_picture, data_uri
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.escaping import markdown_text, plain
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
 
@@ -31,7 +32,7 @@ def report(pipeline: Pipeline, night: Night) -> None:
     create_markdown_artifact(
         markdown(night, answers, [*(map_section(release) if release else []), *learning]),
         key=f"night-{pipeline.name}".replace("_", "-"),
-        description=f"{night.outcome}: {night.reason}",
+        description=plain(f"{night.outcome}: {night.reason}"),
     )
 
 
@@ -44,7 +45,7 @@ def map_section(release: OpenRelease) -> list[str]:
     """The lines of the map of `release`."""
     release_map = ReleaseMap(release)
     picture = data_uri(map_picture(release_map))
-    about = escaped(release_map.title)
+    about = markdown_text(release_map.title)
     return ["## Map", "", about, "", f"![Like images lie near one another]({picture})", ""]
 
 
@@ -62,7 +63,12 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     """The report as Markdown. Everything that came from outside is escaped; `learning` is more of it, as lines."""
     release = f" · release {night.release}" if night.release else ""
     model = f" · model `{night.model_id}`" if night.model_id else ""
-    lines = [f"# {escaped(night.pipeline)}: {night.outcome}{release}", "", f"{escaped(night.reason)}{model}", ""]
+    lines = [
+        f"# {markdown_text(night.pipeline)}: {night.outcome}{release}",
+        "",
+        f"{markdown_text(night.reason)}{model}",
+        "",
+    ]
     lines += table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
     lines += table(
         "rejected", ["outcome", "rows", "for example", "what helps"], [_reason(each) for each in night.rejected]

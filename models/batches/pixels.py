@@ -59,7 +59,7 @@ def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[
 
 def open_pixels(path: Path) -> Pixels:
     """The file of `write_pixels` as a read-only memory map, uint8 (N, H, W, 3)."""
-    pixels: Pixels = np.load(path, mmap_mode="r")
+    pixels: Pixels = np.lib.format.open_memmap(path, mode="r")
     return pixels
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from pairloom.models.towers.tensors import read_tensors
 
 FOLDER, STATE, CONFIG = "objectives", "state.safetensors", "config.json"
 
@@ -25,7 +27,7 @@ def write_kept(kept: Mapping[str, torch.Tensor], configs: Mapping[str, Mapping[s
 def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
     """What the terms of a model's training kept, by `<term>.<name>`; empty where none did."""
     file = model / FOLDER / STATE
-    kept: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
+    kept: dict[str, torch.Tensor] = read_tensors(file) if file.exists() else {}
     return kept
 
 

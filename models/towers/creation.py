@@ -3,21 +3,21 @@
 import copy
 import json
 import logging
-import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError
 
 from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
 from pairloom.models.towers.layout import CONFIG_NAME, read_config, tokenizer_files
 from pairloom.models.towers.names import architecture_file, require_towers
+from pairloom.models.towers.opening import UNREADABLE, advises, open_model, open_tokenizer, reason
 from pairloom.models.towers.second_tower import add_second_tower
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
 
@@ -64,7 +64,7 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
                 encoder = open_network(Path(folder), architecture)
         if config.pretrained is not None:
             with _explained(config):
-                open_clip.load_checkpoint(encoder.network, config.pretrained)
+                open_clip.load_checkpoint(encoder.network, config.pretrained, weights_only=True)
         return encoder
 
 
@@ -79,11 +79,11 @@ def _create_from_open_clip(config: ModelConfig) -> DualEncoder:
         )
     with _explained(config):
         # Without `require_pretrained`, open_clip only warns where a hub's weights are missing, and starts from nothing.
-        network = open_clip.create_model(
+        network: Any = open_model(
             name, pretrained=config.pretrained, require_pretrained=on_hub or config.pretrained is not None
         )
-        tokenizer = open_clip.get_tokenizer(name)
         model_cfg = copy.deepcopy(open_clip.get_model_config(name))
+        tokenizer = open_tokenizer(name, model_cfg["text_cfg"])
     with tempfile.TemporaryDirectory() as folder:
         if "hf_tokenizer_name" in model_cfg["text_cfg"]:
             tokenizer.save_pretrained(folder)
@@ -97,19 +97,21 @@ def _explained(config: ModelConfig) -> Iterator[None]:
     """ValueError, in one line with the way out, for what open_clip and the hub raise about missing or other weights."""
     try:
         yield
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (*UNREADABLE, ValueError) as error:
+        if isinstance(error, ValueError) and not advises(error):
+            raise
+        why = reason(error)
         if config.pretrained is not None and Path(config.pretrained).is_file():
             raise ValueError(
-                f"model.pretrained: {config.pretrained} doesn't hold plain weights of {config.architecture!r}: {reason}"
+                f"model.pretrained: {config.pretrained} doesn't hold plain weights of {config.architecture!r}: {why}"
             ) from error
         if config.architecture.startswith("local-dir:"):
-            raise ValueError(f"model.architecture: {config.architecture!r} can't be loaded: {reason}") from error
+            raise ValueError(f"model.architecture: {config.architecture!r} can't be loaded: {why}") from error
         of = f" with the weights {config.pretrained!r}" if config.pretrained else ""
         raise ValueError(
             f"model: {config.architecture!r}{of} needs files that aren't on this machine and couldn't be downloaded. "
             "Fetch them where the hub can be reached and copy its cache (HF_HOME), or give a weights file as "
-            f"pretrained, or an OpenCLIP directory as architecture: local-dir:DIR. The reason: {reason}"
+            f"pretrained, or an OpenCLIP directory as architecture: local-dir:DIR. The reason: {why}"
         ) from error
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from safetensors.torch import save
 
 from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME, read_config, require_files, tokenizer_files
+from pairloom.models.towers.opening import open_model, open_tokenizer
 from pairloom.models.towers.second_tower import (
     PREFIX,
     encode_apart,
@@ -153,11 +153,11 @@ def load(directory: Path) -> DualEncoder:
 
 def open_network(directory: Path, config: dict[str, Any]) -> DualEncoder:
     source = f"local-dir:{directory.resolve()}"
-    network = open_clip.create_model(source)
+    network = open_model(source)
     recurrent.put_tower(network, config)
     return DualEncoder(
         network=network,
-        tokenizer=open_clip.get_tokenizer(source),
+        tokenizer=open_tokenizer(source, recurrent.open_clip_config(config)["model_cfg"]["text_cfg"]),
         config=config,
         tokenizer_files=tokenizer_files(directory),
     )

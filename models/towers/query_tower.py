@@ -12,11 +12,12 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from pairloom.models.arrays import Embeddings
 from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME
+from pairloom.models.towers.tensors import no_tensors
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, saved_vocabulary
 
 Floats = npt.NDArray[np.float32]
@@ -121,11 +122,14 @@ def _read(file: Path) -> dict[str, Floats]:
     """The weights that texts pass; none where they are of another precision."""
     if not file.is_file():
         return {}
-    with safe_open(file, framework="numpy") as stored:
-        names = [name for name in stored.keys() if not name.startswith(OTHERS)]  # noqa: SIM118  # it is no dict
-        if any(stored.get_slice(name).get_dtype() != "F32" for name in names):
-            return {}
-        return {name: stored.get_tensor(name) for name in names}
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            names = [name for name in stored.keys() if not name.startswith(OTHERS)]  # noqa: SIM118  # it is no dict
+            if any(stored.get_slice(name).get_dtype() != "F32" for name in names):
+                return {}
+            return {name: stored.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise no_tensors(file, error) from error
 
 
 def _names(layers: int) -> set[str]:

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from pairloom.models.towers.tensors import read_tensors
 
 TEXT_TOWER = "text_tower"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -157,7 +159,7 @@ def saved_text_cfg(directory: Path) -> dict[str, Any] | None:
 def load_weights(network: Any, directory: Path) -> None:
     """Loads the text tower's weights from a model's folder. ValueError where they are missing or of another shape."""
     try:
-        network.text.load_state_dict(load_file(directory / TEXT_TOWER / WEIGHTS))
-    except (OSError, RuntimeError) as error:
+        network.text.load_state_dict(read_tensors(directory / TEXT_TOWER / WEIGHTS))
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{directory / TEXT_TOWER}: the text tower's weights can't be loaded: {reason}") from error

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from pairloom.models.towers.config import SecondImageTowerConfig
+from pairloom.models.towers.tensors import read_tensors
 
 PREFIX = "second.visual."
 """Of its weights' names in the network's state."""
@@ -62,5 +63,5 @@ def load_second_tower(model: Path, network: nn.Module) -> SecondImageTowerConfig
     if missing:
         raise ValueError(f"{folder}: no {missing[0]}; a second image tower is {ITEMS_NAME} and {WEIGHTS_NAME}")
     add_second_tower(network, network)
-    network.get_submodule("second.visual").load_state_dict(load_file(folder / WEIGHTS_NAME))
+    network.get_submodule("second.visual").load_state_dict(read_tensors(folder / WEIGHTS_NAME))
     return SecondImageTowerConfig.model_validate_json((folder / ITEMS_NAME).read_bytes())

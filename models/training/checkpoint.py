@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 logger = logging.getLogger(__name__)
@@ -92,15 +93,16 @@ class Checkpoints:
             try:
                 record = json.loads((folder / RECORD).read_bytes())
                 content = (folder / TENSORS).read_bytes()
-            except (OSError, ValueError) as error:
+                digest, fingerprint = record["sha256"], record["fingerprint"]
+                tensors = load(content) if hashlib.sha256(content).hexdigest() == digest else None
+            except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
                 logger.warning("skipping checkpoint %s: %s", folder, error)
                 continue
-            if hashlib.sha256(content).hexdigest() != record["sha256"]:
+            if tensors is None:
                 logger.warning("skipping checkpoint %s: its digest doesn't match", folder)
-            elif record["fingerprint"] != self.fingerprint:
+            elif fingerprint != self.fingerprint:
                 logger.warning("skipping checkpoint %s: made from other inputs or settings", folder)
             else:
-                tensors = load(content)
                 _restore(tensors, self.network, self.optimizer)
                 for number, average in enumerate(self.averages):
                     average.copy_(tensors[f"average.{number}"])

@@ -12,6 +12,7 @@ from pairloom.storage.ingestion.known_rows import KnownRows
 from pairloom.storage.ingestion.quarantine import REJECTED
 from pairloom.storage.ingestion.settling import misfit
 from pairloom.storage.reasons import Reason
+from pairloom.storage.secrets import redacted
 
 
 def rejections(known: KnownRows, chunks: Sequence[Chunk], limits: Limits) -> pa.Table:
@@ -91,10 +92,10 @@ def _rejections(known: KnownRows, chunk: Chunk, limits: Limits, twins: _Twins) -
         "source": [chunk.source] * len(became),
         "row": chunk.numbers[where],
         "item_id": item_id,
-        "image_path": column("image_path"),
+        "image_path": [path and redacted(path) for path in column("image_path")],
         "outcome": [Reason(each).outcome for each in reason],
         "reason": reason,
-        "message": [f"{of}: {said}" if of else said for of, said in zip(file, message, strict=True)],
+        "message": [redacted(f"{of}: {said}" if of else said) for of, said in zip(file, message, strict=True)],
         "attempts": attempts,
     }
     return pa.Table.from_pydict(columns, REJECTED)

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from pairloom.storage.schema import ARROW_TYPES, ColumnType
+from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
 from pairloom.storage.sources.columns import is_missing, typed
 
 _ROW = "pairloom row number"
@@ -59,22 +60,12 @@ class RowFilter:
                 f"apart: {', '.join(self._types)}"
             )
         self._named = {name for name in self._types if name.lower() in expression.lower()}
-        self._connection = duckdb.connect(
-            ":memory:",
-            config={
-                "enable_external_access": "false",
-                "python_enable_replacements": "false",
-                "autoload_known_extensions": "false",
-                "autoinstall_known_extensions": "false",
-                "threads": "1",
-                "lock_configuration": "true",
-            },
-        )
+        self._connection = sealed_connection(threads="1")
         if not self._types:  # no row of the source can be read, so there is nothing to ask
             return
         try:
             self._true([{}])
-        except duckdb.Error as error:
+        except (duckdb.Error, MemoryError) as error:
             first_line = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"where: {self._expression!r} cannot be asked: {first_line} "
@@ -117,7 +108,8 @@ class RowFilter:
         }
         columns[_ROW] = pa.array(range(len(rows)), pa.int64())
         relation = self._connection.from_arrow(pa.table(columns)).filter(expression)
-        return {row for (row,) in relation.select(duckdb.ColumnExpression(_ROW)).fetchall()}
+        with Deadline(MAX_SECONDS).interrupts(self._connection):
+            return {row for (row,) in relation.select(duckdb.ColumnExpression(_ROW)).fetchall()}
 
     def _typed(self, row: Mapping[str, object]) -> tuple[dict[str, object], str | None]:
         """A row's cells in the columns' types, and the first that is of none although the expression names it."""

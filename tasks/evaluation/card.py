@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pairloom.storage.escaping import markdown_text
+from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, Plan, Verdict
 
@@ -29,8 +31,8 @@ Encoder.load(Path("THIS_FOLDER")).embed_texts(["a red shoe"])
 
 
 def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdict) -> dict[str, Any]:
-    """What `pairloom.json` holds: enough to tell how the model was made and how good it was."""
-    return {
+    """What `pairloom.json` holds: enough to tell how the model was made and how good it was. No secret."""
+    facts = {
         "model_id": challenger.model_id,
         "pipeline": pipeline.name,
         "snapshot": plan.snapshot,
@@ -46,12 +48,14 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "metrics": verdict.metrics,
         "intervals": verdict.intervals,
     }
+    found: dict[str, Any] = redacted_values(facts)
+    return found
 
 
 def model_card(pipeline: Pipeline, facts: dict[str, Any], *, plain: bool) -> str:
     """The model card, in Hugging Face's Markdown layout. `plain` where plain open_clip embeds texts with the model."""
     metrics = "\n".join(
-        f"| {name} | {value:.4f} | {_ends(facts['intervals'], name)} |"
+        f"| {markdown_text(name)} | {value:.4f} | {_ends(facts['intervals'], name)} |"
         for name, value in sorted(facts["metrics"].items())
     )
     return f"""---
@@ -76,9 +80,10 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 def _second_tower(pipeline: Pipeline) -> str:
     if (tower := pipeline.model.second_image_tower) is None:
         return ""
-    values = ", ".join(f"`{value}`" for value in tower.values)
+    values = ", ".join(map(markdown_text, tower.values))
+    column = markdown_text(tower.column)
     return f"""
-This is the text tower and the first of two image towers. Images of items whose `{tower.column}` is one of {values} are
+This is the text tower and the first of two image towers. Images of items whose {column} is one of {values} are
 encoded by the second one, of the same architecture; its weights are in `second_image_tower/`.
 """
 

@@ -37,7 +37,7 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
     measured = []
     for number, model_id in enumerate(contenders):
         report_progress("evaluate", number, len(contenders), f"{len(items.item_ids):,} items")
-        encoder = Encoder.load(models.path(model_id))
+        encoder = Encoder.load(models.whole(model_id))
         measured.append(measure_encoder(pipeline, corpus, snapshot, items, encoder))
     return judge(pipeline, challenger, measured)
 

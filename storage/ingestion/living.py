@@ -31,7 +31,7 @@ class Living:
 
     def __init__(self, corpus: Corpus, snapshot: Snapshot) -> None:
         self._corpus = corpus
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         batches = [list(corpus.read(snapshot, part, _COLUMNS)) for part in snapshot.parts]
         self._part = np.repeat(np.arange(len(batches)), np.array([sum(map(len, part)) for part in batches], np.int64))
         self.item_ids, self.contents, splits, self._stored, self._sources = (
@@ -59,7 +59,7 @@ class Living:
 
     def place(self, row: int) -> Place:
         """Where an item is."""
-        return Place(self._snapshot.parts[self._part[row]].digest, self.item_ids[row].as_py())
+        return Place(self.snapshot.parts[self._part[row]].digest, self.item_ids[row].as_py())
 
     def rows_and_paths(
         self, rows: np.ndarray, columns: list[str], keep: Mapping[str, ColumnType] | None = None
@@ -68,7 +68,7 @@ class Living:
 
         In the metadata columns of `keep` where that is given.
         """
-        snapshot = self._snapshot if keep is None else self._snapshot.model_copy(update={"keep": dict(keep)})
+        snapshot = self.snapshot if keep is None else self.snapshot.model_copy(update={"keep": dict(keep)})
         for number in np.unique(self._part[rows]):
             part = snapshot.parts[number]
             wanted = self.item_ids.take(pa.array(rows[self._part[rows] == number]))

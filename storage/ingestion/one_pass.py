@@ -20,6 +20,7 @@ from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.addresses import Addresses
 from pairloom.storage.ingestion.chunk import Became, Chunk, save_rows
 from pairloom.storage.ingestion.images import UNKNOWN, Images, image_at, known_image
+from pairloom.storage.ingestion.items import Items, equal_at, places_among, retained_items
 from pairloom.storage.ingestion.known_rows import NO_FRESH, KnownSource, LastNight, as_numbers
 from pairloom.storage.ingestion.listing import Listed, Listing
 from pairloom.storage.ingestion.living import Living
@@ -27,8 +28,8 @@ from pairloom.storage.ingestion.part_writer import PartWriter, Values
 from pairloom.storage.ingestion.quarantine import write_rejections
 from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row
-from pairloom.storage.ingestion.settling import Settling, content_digest, said_digest, same_content
+from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row, item_values
+from pairloom.storage.ingestion.settling import Settling, same_content
 from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
@@ -71,25 +72,6 @@ class _NewContent:
     """Its place among tonight's items."""
 
 
-@dataclass
-class _Items:
-    """All items of tonight, those that stay without a row after those that are one."""
-
-    item_ids: pa.Array
-    contents: pa.Array
-    rows: int
-    """How many are rows."""
-    splits_I: np.ndarray
-    """Places in `SPLITS`."""
-    living_L: np.ndarray
-    """Place of each living item among these, -1 for one that leaves."""
-
-    def splits_at(self, places: np.ndarray) -> np.ndarray:
-        """The splits of some; -1 at place -1."""
-        found: np.ndarray = np.append(self.splits_I, np.int8(-1))[places]
-        return found
-
-
 class OnePass:
     """What one pass over the sources finds."""
 
@@ -117,7 +99,7 @@ class OnePass:
         self._fractions = Fractions(config.val_fraction, config.test_fraction)
         last = self._known.last
         self._rules = ""
-        self._based = last is not None and last.base == identity(base)
+        self._based = last is not None and last.base == identity_of(base)
         """Whether what was an item last night is in the base."""
         self._idle = False
         """Whether all rows so far are those of last night in their order, so that nothing was settled yet."""
@@ -179,7 +161,7 @@ class OnePass:
         """Let the items go that no row is any more, but for those that stay by their source's rules."""
         item_ids, contents = self._of_items("item_id"), self._of_items("content_digest")
         living = self._living
-        living_L = _places(living.item_ids, item_ids)
+        living_L = places_among(living.item_ids, item_ids)
         gone = [
             Gone(
                 item_id=row["item_id"],
@@ -201,9 +183,9 @@ class OnePass:
         staying = sorted(judged.stay | {each.item_id for each in kept})
         positions_I, named_I = as_numbers(self._of_items("group")), as_numbers(self._of_items("split"))
         stay = np.array(sorted(living.rows(staying).values()), np.int64)
-        retained = list(self._retained(stay))
+        retained = list(retained_items(living, stay, self._keep))
         living_L[stay] = len(item_ids) + np.arange(len(stay))
-        self._items = _Items(
+        self._items = Items(
             item_ids=pa.concat_arrays([item_ids, living.item_ids.take(pa.array(stay))]),
             contents=pa.concat_arrays([contents, pa.array([each.content for each in retained], pa.string())]),
             rows=len(item_ids),
@@ -220,7 +202,7 @@ class OnePass:
         items = self._items
         for each in self._copied:
             split = SPLITS[items.splits_I[each.rank]]
-            self._writer.copy(self._holders[each.row.picture.stored_digest], _values(each.row, split))
+            self._writer.copy(self._holders[each.row.picture.stored_digest], item_values(each.row, split))
         dead = self._supersede()
         self._writer.finish()
         base = self._base
@@ -248,7 +230,7 @@ class OnePass:
         counts = {"seen": self._seen, "unchanged": self._items.rows}
         counts |= {name: self._counts[name] for name in ("duplicate", "filtered", "quarantined")}
         last = LastNight(
-            base=identity(snapshot),
+            base=identity_of(snapshot),
             rules=self._rules,
             sources=tuple(self._sources),
             counts=None if self.warnings else counts,
@@ -270,10 +252,12 @@ class OnePass:
         place_B = items.living_L
         if since.number != self._base.number:
             before = Living(self._corpus, since)
-            place_B = _places(before.item_ids, items.item_ids)
+            place_B = places_among(before.item_ids, items.item_ids)
         known_B = place_B >= 0
         row_B = known_B & (place_B < items.rows)
-        same_B = row_B & _equal(before.contents, items.contents, place_B) & (before.splits == items.splits_at(place_B))
+        same_B = (
+            row_B & equal_at(before.contents, items.contents, place_B) & (before.splits == items.splits_at(place_B))
+        )
         unchanged, updated = int(same_B.sum()), int((row_B & ~same_B).sum())
         counts = {"new": items.rows - unchanged - updated, "updated": updated, "unchanged": unchanged}
         return RowCounts(seen=self._seen, removed=int((~known_B).sum()), **counts, **self._counts)
@@ -284,7 +268,9 @@ class OnePass:
 
     def _read(self, source: Source, progress: Progress | None) -> None:
         start, label = self._seen, source.config.label
-        if (rows := self._untouched(source)) is not None:
+        # Before any row is read: what changes in between is seen the next night.
+        version = source.version
+        if (rows := self._untouched(source.identity, version)) is not None:
             self._chunks.append(Chunk(label, self._known.numbers("number")[rows], rows, NO_FRESH))
             self._seen += len(rows)
         else:
@@ -292,9 +278,8 @@ class OnePass:
                 self._settle_listed(source, listed, progress)
         if progress:
             progress(self._seen)
-        self._sources.append(
-            KnownSource(identity=source.identity, version=source.version, start=start, rows=self._seen - start)
-        )
+        rows_read = self._seen - start
+        self._sources.append(KnownSource(identity=source.identity, version=version, start=start, rows=rows_read))
 
     def _hold(self, config: SourceConfig, problem: str, start: int) -> None:
         """Have a source that can't be read, or not on, keep its items, and its fault written down as a row."""
@@ -318,13 +303,13 @@ class OnePass:
         unread = digest([config.label, problem])
         self._sources.append(KnownSource(identity=unread, version=None, start=start, rows=self._seen - start))
 
-    def _untouched(self, source: Source) -> np.ndarray | None:
+    def _untouched(self, identity: str, version: str | None) -> np.ndarray | None:
         """The known rows of a source of which its kind can tell that nothing has changed."""
         last, place = self._known.last, len(self._sources)
-        if not self._idle or last is None or source.version is None or place >= len(last.sources):
+        if not self._idle or last is None or version is None or place >= len(last.sources):
             return None
         before = last.sources[place]
-        if (before.identity, before.version, before.start) != (source.identity, source.version, self._seen):
+        if (before.identity, before.version, before.start) != (identity, version, self._seen):
             return None
         return self._listing.skip(before.rows)
 
@@ -429,7 +414,7 @@ class OnePass:
         # By the hash alone, until all items are known.
         assert isinstance(row.row, SourceRow)
         split = row.row.split or self._fractions.split(group_position(row.row.group or row.picture.pixel_hash))
-        self._writer.add(_values(row, split), image)
+        self._writer.add(item_values(row, split), image)
 
     def _of_items(self, name: str) -> pa.Array:
         """A column of all rows that are items."""
@@ -437,29 +422,12 @@ class OnePass:
         taken = (chunk.take(self._known, name, chunk.became == Became.ITEM) for chunk in self._chunks)
         return pa.concat_arrays([empty, *taken])
 
-    def _retained(self, stay: np.ndarray) -> Iterator["_Retained"]:
-        """Items that are kept without a row, as they are; in tonight's columns where these differ."""
-        found: dict[str, _Retained] = {}
-        columns = [*_STORED, *self._keep]
-        for row, path in self._living.rows_and_paths(stay, columns, keep=self._keep):
-            # Older parts don't say whether the source named the split: there it stays.
-            named = None if row["split_named"] is False else row["split"]
-            content = row["content_digest"]
-            if self._base.keep != self._keep:
-                metadata = {name: row[name] for name in self._keep}
-                said = said_digest(row["pixel_hash"], row["texts"], row["group"], named, metadata)
-                size = (row["width"], row["height"])
-                content = content_digest(said, row["stored_digest"], size, path, row["source"])
-            position = group_position(row["group"] or row["pixel_hash"])
-            found[row["item_id"]] = _Retained(content, position, SPLITS.index(named) if named else -1)
-        return (found[item_id] for item_id in self._living.item_ids.take(pa.array(stay)).to_pylist())
-
     def _supersede(self) -> dict[str, list[str]]:
         """Rewrite stored items that are otherwise tonight; returns the items that are dead now, by part."""
         items, living = self._items, self._living
         place_L = items.living_L
         gone_L = place_L < 0
-        same_L = _equal(living.contents, items.contents, place_L)
+        same_L = equal_at(living.contents, items.contents, place_L)
         split_L = ~gone_L & (items.splits_at(place_L) != living.splits)
         retained_L = place_L >= items.rows
         dead: dict[str, list[str]] = {}
@@ -476,48 +444,10 @@ class OnePass:
         return dead
 
 
-@dataclass(frozen=True, slots=True)
-class _Retained:
-    content: str
-    position: int
-    named: int
-
-
-_STORED = [
-    "item_id",
-    "pixel_hash",
-    "texts",
-    "group",
-    "split",
-    "split_named",
-    "content_digest",
-    "stored_digest",
-    "width",
-    "height",
-    "source",
-]
-
-
-def identity(snapshot: Snapshot) -> str:
+def identity_of(snapshot: Snapshot) -> str:
     """Digest of a snapshot with all that stands in it."""
     quarantine = [part.digest for part in snapshot.quarantine]
     return digest([snapshot.number, snapshot.digest, quarantine])
-
-
-def _places(values: pa.Array, among: pa.Array) -> np.ndarray:
-    """Place of each value among others, or -1."""
-    if not len(values):
-        return np.zeros(0, np.int64)
-    found = pc.fill_null(pc.index_in(values, value_set=among), -1)
-    return np.asarray(found.to_numpy(zero_copy_only=False)).astype(np.int64)
-
-
-def _equal(values: pa.Array, others: pa.Array, places: np.ndarray) -> np.ndarray:
-    """Whether each value is the one at its place among others; not where that place is -1."""
-    if not len(values):
-        return np.zeros(0, bool)
-    there = others.take(pa.array(places, mask=places < 0))
-    return np.asarray(pc.fill_null(pc.equal(values, there), False).to_numpy(zero_copy_only=False))
 
 
 def _item_id(row: FreshRow) -> str:
@@ -528,25 +458,3 @@ def _item_id(row: FreshRow) -> str:
 def _image(row: FreshRow) -> ImageAt:
     assert isinstance(row.row, SourceRow)
     return row.row.image
-
-
-def _values(fresh: FreshRow, split: str) -> Values:
-    row, picture, made = fresh.row, fresh.picture, fresh.candidate
-    assert isinstance(row, SourceRow)
-    assert made is not None
-    return {
-        **row.metadata,
-        "item_id": made.item_id,
-        "path": row.image_path,
-        "texts": list(row.texts),
-        "group": row.group,
-        "split": split,
-        "split_named": row.split is not None,
-        "content_digest": made.content,
-        "stored_digest": picture.stored_digest,
-        "pixel_hash": picture.pixel_hash,
-        "perceptual_hash": picture.perceptual_hash,
-        "width": picture.width,
-        "height": picture.height,
-        "source": row.source,
-    }

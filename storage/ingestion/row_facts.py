@@ -12,6 +12,7 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.ingestion.images import UNKNOWN, Found, decision, image_at
 from pairloom.storage.ingestion.known_rows import FRESH, Checked
+from pairloom.storage.ingestion.part_writer import Values
 from pairloom.storage.ingestion.settling import Candidate, Picture, candidate
 from pairloom.storage.ingestion.splits import SPLITS, group_position
 from pairloom.storage.reasons import Reason
@@ -131,6 +132,29 @@ def _facts(fresh: FreshRow, config: IngestConfig) -> dict[str, Any]:
 def id_digest(item_id: str) -> int:
     """By which ids are compared."""
     return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8).digest(), "little")
+
+
+def item_values(fresh: FreshRow, split: str) -> Values:
+    """What is stored of an item, but for its image's bytes."""
+    row, picture, made = fresh.row, fresh.picture, fresh.candidate
+    assert isinstance(row, SourceRow)
+    assert made is not None
+    return {
+        **row.metadata,
+        "item_id": made.item_id,
+        "path": row.image_path,
+        "texts": list(row.texts),
+        "group": row.group,
+        "split": split,
+        "split_named": row.split is not None,
+        "content_digest": made.content,
+        "stored_digest": picture.stored_digest,
+        "pixel_hash": picture.pixel_hash,
+        "perceptual_hash": picture.perceptual_hash,
+        "width": picture.width,
+        "height": picture.height,
+        "source": row.source,
+    }
 
 
 def _checked(raw: RawRow, row: SourceRow) -> Checked:

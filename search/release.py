@@ -1,5 +1,6 @@
 """One release, opened: the model and the exact table version that its record binds together."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pairloom.models.reranker import Reranker
     from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
+
+logger = logging.getLogger(__name__)
 
 FEW_TEXTS = 16
 
@@ -41,18 +44,24 @@ class OpenRelease:
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
-        """The current release of the pipeline in `folder`, or release `number`.
+        """The newest release of the pipeline in `folder` that is whole, or release `number`.
 
-        Raises ValueError where there is none, or where the one asked for is not whole.
+        Newer ones are passed over with a warning. Raises ValueError where nothing was released yet or there is no such
+        release, DamagedError where none is whole, or the one asked for is not.
         """
         log = release_log(folder)
-        try:
-            record = log.current() if number is None else log.read(number)
-        except DamagedError as error:
-            raise ValueError(str(error)) from error
-        if record is None:
+        if number is not None:
+            return cls(folder, log.read(number))
+        if log.current() is None:
             raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
-        return cls(folder, record)
+        reasons = []
+        for record in log.newest_first():
+            try:
+                return cls(folder, record)
+            except ValueError as error:
+                reasons.append(str(error))
+                logger.warning("%s", error)
+        raise DamagedError(f"no release of {folder} can be opened: {'; '.join(reasons)}")
 
     def search(self, query: "Query | str", *, k: int = 10, where: str | None = None) -> "SearchResult":
         """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`."""
@@ -113,7 +122,7 @@ class OpenRelease:
 
 
 def _model_files(record: Release) -> FileDigests:
-    return {name: digest for name, digest in record.files.items() if name.startswith(f"models/{record.model_id}/")}
+    return {name: digest for name, digest in record.needed.items() if name.startswith(f"models/{record.model_id}/")}
 
 
 def _refuse_mismatch(folder: Path, record: Release) -> None:

@@ -25,6 +25,11 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     number: int
     files: FileDigests
 
+    @property
+    def needed(self) -> FileDigests:
+        """The files without which the record is not whole."""
+        return self.files
+
 
 R = TypeVar("R", bound=Record)
 
@@ -53,7 +58,7 @@ class RecordLog(Generic[R]):
                 yield self.read(number)
 
     def read(self, number: int) -> R:
-        """One record. Raises ValueError where there is none, DamagedError where it or a file it names is not whole."""
+        """One record. Raises ValueError where there is none, DamagedError where it or a file it needs is not whole."""
         path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
@@ -69,7 +74,7 @@ class RecordLog(Generic[R]):
             raise DamagedError(
                 f"{self.kind} record {path} is damaged: its content does not match its digest and number"
             )
-        wrong = damage(self.folder, record.files)
+        wrong = damage(self.folder, record.needed)
         if wrong:
             raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
         return record

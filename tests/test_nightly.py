@@ -22,6 +22,7 @@ from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.releases import release_log, roll_back
@@ -320,6 +321,27 @@ def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) 
     assert len(served_ids(pipeline)) == 60
     again = night(file, "retrain.min_new_fraction=0.9")
     assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
+
+
+def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(file: Path) -> None:
+    first = night(file)
+    pipeline = load_pipeline(file)
+    model = pipeline.folder / "models" / str(first.model_id)
+    (model / "README.md").unlink()
+    (model / "pairloom.json").unlink()
+    assert night(file).outcome == "unchanged"
+    weights = model / "open_clip_model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    with pytest.raises(
+        DamagedError, match=r"none of the 1 releases .* is whole.*open_clip_model\.safetensors is missing"
+    ):
+        night(file)
+    assert len(list((pipeline.folder / "releases").iterdir())) == 1
+    weights.write_bytes(content)
+    # The lineage is gone, so nothing tells whether the champion has tonight's architecture.
+    again = night(file, "training.seed=1", "gate.max_regression=1")
+    assert (again.outcome, again.release) == ("released", 2)
 
 
 def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
+from pairloom.models.fitness import require_finite
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 
@@ -51,7 +52,8 @@ class Encoder:
     ) -> Embeddings:
         """Float32 (N, D), L2-normalised, through open_clip's evaluation preprocessing.
 
-        `second_N` are the images for the second image tower; none leaves all to the first.
+        `second_N` are the images for the second image tower; none leaves all to the first. Raises UnfitModelError where
+        an embedding is not finite.
         """
         embedding_ND = np.empty((len(images), self.dimension), dtype=np.float32)
         with torch.inference_mode():
@@ -60,6 +62,7 @@ class Encoder:
                 second_B = None if second_N is None else torch.from_numpy(second_N[start : start + len(image_BCHW)])
                 embedding_BD = self.dual_encoder.encode_images(image_BCHW, second_B)
                 embedding_ND[start : start + len(embedding_BD)] = embedding_BD.cpu().numpy()
+        require_finite(embedding_ND, "image embeddings")
         return embedding_ND
 
     def embed_batches(self, batches: Iterable[Sequence[Image.Image]], second_N: Mask | None = None) -> Embeddings:
@@ -72,12 +75,13 @@ class Encoder:
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Float32 (N, D), L2-normalised."""
+        """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
                 embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()
+        require_finite(embedding_ND, "text embeddings")
         return embedding_ND
 
 

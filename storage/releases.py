@@ -94,8 +94,8 @@ def none_whole(log: ReleaseLog, numbers: list[int]) -> str:
         except DamagedError as error:
             reasons.append(str(error))
     return (
-        f"none of the {len(numbers)} releases of {log.folder} is whole: {'; '.join(reasons)}. Put the files back; or, to "
-        f"begin anew with a first release, move {log.path(numbers[0]).parent} away"
+        f"none of the {len(numbers)} releases of {log.folder} is whole: {'; '.join(reasons)}. Put the files back; or, "
+        f"to begin anew with a first release, move {log.path(numbers[0]).parent} away"
     )
 
 

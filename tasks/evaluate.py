@@ -19,9 +19,16 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
     from pairloom.tasks.evaluation.contest import contest
 
     verdict, models = contest(pipeline, plan, challenger), ModelStore(pipeline.folder)
-    if challenger.model_id != plan.champion_model:
+    if challenger.model_id not in (None, plan.champion_model):
         facts = lineage(pipeline, plan, challenger, verdict)
         plain = is_plain(models.path(challenger.model_id))
         models.describe(challenger.model_id, facts, model_card(pipeline, facts, plain=plain))
     run.write(name, verdict)
     return verdict
+
+
+def hold(pipeline: Pipeline, plan: Plan, verdict: Verdict, reason: str) -> Verdict:
+    """The verdict on a challenger that passed, and then turned out not to serve: held, and remembered so."""
+    held = verdict.model_copy(update={"passed": False, "reasons": (reason,)})
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), held)
+    return held

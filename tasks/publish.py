@@ -63,7 +63,7 @@ def served_metrics(
     """Metrics of the model that serves from here on and their intervals, of tonight where there was a challenger."""
     if verdict and verdict.passed:
         return verdict.metrics, verdict.intervals
-    if verdict:
+    if verdict and verdict.champion_metrics:
         return verdict.champion_metrics, verdict.champion_intervals
     return (champion.metrics, champion.intervals) if champion else ({}, {})
 

@@ -72,7 +72,10 @@ class PairsRef(Ref):
 class ModelRef(Ref):
     """A trained challenger."""
 
-    model_id: str
+    model_id: str | None
+    """None where the training went wrong."""
+    unfit: str = ""
+    """Why there is no model."""
     steps: int
     samples: int
     seconds: float
@@ -81,20 +84,20 @@ class ModelRef(Ref):
     @property
     def summary(self) -> str:
         """How long it learned, and to what loss."""
-        return f"{self.steps:,} steps, loss {self.loss:.3f}"
+        return self.unfit or f"{self.steps:,} steps, loss {self.loss:.3f}"
 
 
 class Verdict(Ref):
     """What the gate said of a challenger."""
 
     passed: bool
-    model_id: str
-    """The challenger."""
+    model_id: str | None
+    """The challenger; None where its training gave none."""
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     """Low and high end of each of `metrics`, at `evaluation.confidence`."""
     champion_metrics: dict[str, float]
-    """Of the champion on the same validation items; empty where there is none."""
+    """Of the champion on the same validation items; empty where there is none, or it was not asked."""
     champion_intervals: dict[str, tuple[float, float]] = {}
     reasons: tuple[str, ...]
     """Why the challenger was held."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from child_processes import running
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from pairloom.flows import stages
 from pairloom.flows.config import load_pipeline
@@ -241,6 +242,58 @@ def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: P
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "below its floor of 1.0000" in held.reason
     again = night(file, "gate.min.text_to_image_recall@1=1.0")
+    assert (again.outcome, again.release) == ("unchanged", 2)
+
+
+def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    wild = ("training.learning_rate=1e30", "training.warmup_fraction=0")
+    held = night(file, *wild)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "training steps in a row went wrong" in held.reason
+    release = release_log(load_pipeline(file).folder).current()
+    assert release is not None
+    assert release.metrics == first.metrics
+    assert night(file, *wild).outcome == "unchanged"
+
+
+def test_a_first_training_that_went_wrong_is_held(file: Path) -> None:
+    held = night(file, "training.learning_rate=1e30", "training.warmup_fraction=0")
+    assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
+
+
+def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    pipeline = load_pipeline(file)
+    for stage in stages.STAGES[:3]:
+        stage(pipeline)
+    (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
+    weights = pipeline.folder / "models" / challenger / "open_clip_model.safetensors"
+    save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
+    held = night(file)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "image embeddings are not finite" in held.reason
+
+
+def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(file: Path) -> None:
+    overrides = ("gate.max_regression=1",)
+    first = night(file)
+    add_rows(file, 30)
+    pipeline = load_pipeline(file, overrides=overrides)
+    for stage in stages.STAGES[:5]:
+        stage(pipeline)
+    (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
+    store, snapshot = EmbeddingStore(pipeline.folder, challenger), Corpus(pipeline.folder).current()
+    for part in snapshot.parts:
+        ids = store.read(part)["item_id"].to_pylist()
+        image_ND, text_ND = store.matrices(snapshot, ids)
+        store.write(part, ids, 2 * image_ND, text_ND)
+    held = night(file, *overrides)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "failed its check: 90 vectors hold NaN or aren't of length 1" in held.reason
+    again = night(file, *overrides)
     assert (again.outcome, again.release) == ("unchanged", 2)
 
 

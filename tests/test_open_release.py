@@ -108,7 +108,7 @@ def test_a_release_whose_table_cannot_be_opened_gives_way_to_the_one_before(
     with pytest.raises(ValueError, match="which can't be opened"):
         OpenRelease.open(tmp_path, 2)
     (tmp_path / "releases" / "000001.json").unlink()
-    with pytest.raises(DamagedError, match="no release of .* can be opened: release 2 names version"):
+    with pytest.raises(DamagedError, match=r"no release of .* can be opened: release 2 names version"):
         OpenRelease.open(tmp_path)
 
 

@@ -19,6 +19,7 @@ from pairloom.models.batches.config import Side
 from pairloom.models.batches.feed import BatchSource, Feed, TrainingItems
 from pairloom.models.batches.partners import Partners
 from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.fitness import UnfitModelError
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.refresh import mine_again
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
@@ -79,8 +80,8 @@ def train(
     """Trains `start` in place until the budget is used up, and returns it.
 
     Called again with the same inputs and `workdir` after a kill, it goes on from the newest checkpoint. All `ranks`
-    call it alike, and end with the same weights. RuntimeError where the loss is no number, or explodes, once more after
-    the last checkpoint was reloaded.
+    call it alike, and end with the same weights. UnfitModelError where the loss is no number, or explodes, once more
+    after the last checkpoint was reloaded.
     """
     _check(items, start.second)
     config, model = recipe.training, recipe.model
@@ -207,13 +208,13 @@ def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
 
 
 def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
-    """Reloads the last checkpoint, to go on at half the learning rate; its step. RuntimeError the second time."""
+    """Reloads the last checkpoint, to go on at half the learning rate; its step. UnfitModelError the second time."""
     way_out = f"lower training.learning_rate (it was {learning_rate:.3g} there)"
     failure = f"{PATIENCE} training steps in a row went wrong, {trouble}"
     if rate_factor < 1:
-        raise RuntimeError(f"{failure}, at half the learning rate too; {way_out}")
+        raise UnfitModelError(f"{failure}, at half the learning rate too; {way_out}")
     if (found := checkpoints.resume()) is None:
-        raise RuntimeError(f"{failure}, before there was a checkpoint to go back to; {way_out}")
+        raise UnfitModelError(f"{failure}, before there was a checkpoint to go back to; {way_out}")
     position, mined_NK = found
     logger.warning("%s: going back to step %d, at half the learning rate", failure, position.step)
     ranks.wait()  # until all have read it

@@ -7,6 +7,7 @@ from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.gate import Difference, gate
 from pairloom.models.evaluation.metrics import RetrievalMetrics
 from pairloom.models.evaluation.metrics import evaluate as measure
+from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
@@ -19,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
-    """Measure the challenger and, where there is one, the champion. Without validation items the challenger passes."""
+    """Measure the challenger and, where there is one, the champion. Without validation items the challenger passes.
+
+    A challenger that gives no finite embeddings, or that its training has not given at all, is held.
+    """
+    if challenger.model_id is None:
+        return held(challenger, challenger.unfit)
     corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "val", pipeline.evaluation.slices)
@@ -34,12 +40,29 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
             comparisons=("there are no validation items to measure on",),
         )
     contenders = [challenger.model_id, *([plan.champion_model] if plan.champion_model else [])]
-    measured = []
+    measured: list[RetrievalMetrics] = []
     for number, model_id in enumerate(contenders):
         report_progress("evaluate", number, len(contenders), f"{len(items.item_ids):,} items")
         encoder = Encoder.load(models.path(model_id))
-        measured.append(measure_encoder(pipeline, corpus, snapshot, items, encoder))
+        try:
+            measured.append(measure_encoder(pipeline, corpus, snapshot, items, encoder))
+        except UnfitModelError as error:
+            if model_id != challenger.model_id:
+                raise
+            return held(challenger, f"model {model_id} can't be measured: {error}")
     return judge(pipeline, challenger, measured)
+
+
+def held(challenger: ModelRef, reason: str) -> Verdict:
+    """The word on a challenger that needs no measuring."""
+    return Verdict(
+        passed=False,
+        model_id=challenger.model_id,
+        metrics={},
+        champion_metrics={},
+        reasons=(reason,),
+        comparisons=(),
+    )
 
 
 def measure_encoder(

@@ -1,5 +1,6 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -102,6 +103,16 @@ def none_whole(log: ReleaseLog, numbers: list[int]) -> str:
 def release_log(folder: Path) -> ReleaseLog:
     """The releases of the pipeline that lives in `folder`."""
     return ReleaseLog(folder)
+
+
+def taken_back(releases: Iterable[Release]) -> set[int]:
+    """Numbers of those of some releases that a rollback went back behind, and that none has named again since."""
+    numbers: set[int] = set()
+    for release in sorted(releases, key=lambda each: each.number):
+        if release.rolled_back_to is not None:
+            numbers |= set(range(release.rolled_back_to + 1, release.number))
+            numbers.discard(release.rolled_back_to)
+    return numbers
 
 
 def roll_back(folder: Path, number: int) -> Release:

@@ -1,13 +1,15 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
 from datetime import UTC, datetime
+from itertools import takewhile
 
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import Release, Training, release_log
+from pairloom.storage.releases import Release, ReleaseLog, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
+from pairloom.tasks.evaluation.retained import best_retained
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
@@ -21,11 +23,13 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
             f"pipeline {pipeline.name!r} has no items: of {snapshot.rows_seen.get('seen', 0)} rows seen none was "
             f"ingested; the reasons are in {pipeline.folder / 'quarantine'}"
         )
-    release = release_log(pipeline.folder).current()
+    log = release_log(pipeline.folder)
+    release = log.current()
     shaped = training_digest(pipeline)
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
     reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
+    best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     served = release is not None and release.snapshot_digest == snapshot.digest
     if reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
@@ -42,8 +46,16 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
         champion_intervals=release.intervals if release else {},
+        best=best.number if best else None,
+        best_model=best.model_id if best else None,
         brings_rows=release is not None and not served,
     )
+
+
+def retained(log: ReleaseLog, newest: int, pipeline: Pipeline) -> list[Release]:
+    """The releases that can be served again, newest first."""
+    oldest = newest - pipeline.retention.releases
+    return [*takewhile(lambda release: release.number > oldest, log.newest_first())]
 
 
 def retrain_reason(

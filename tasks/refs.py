@@ -47,6 +47,9 @@ class Plan(Ref):
     """Items that the current release serves."""
     champion_metrics: dict[str, float]
     champion_intervals: dict[str, tuple[float, float]] = {}
+    best: int | None = None
+    """Number of the best retained release of another model than the champion, if any."""
+    best_model: str | None = None
     brings_rows: bool
     """Whether a release stands that does not serve this snapshot."""
 

@@ -57,8 +57,21 @@ class RecordLog(Generic[R]):
             with contextlib.suppress(DamagedError):
                 yield self.read(number)
 
+    def written(self) -> Iterator[R]:
+        """All records that can be read, newest first, whatever has become of the files they name."""
+        for number in sorted(self.numbers(), reverse=True):
+            with contextlib.suppress(DamagedError):
+                yield self._written(number)
+
     def read(self, number: int) -> R:
         """One record. Raises ValueError where there is none, DamagedError where it or a file it needs is not whole."""
+        record = self._written(number)
+        wrong = damage(self.folder, record.needed)
+        if wrong:
+            raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
+        return record
+
+    def _written(self, number: int) -> R:
         path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
@@ -74,9 +87,6 @@ class RecordLog(Generic[R]):
             raise DamagedError(
                 f"{self.kind} record {path} is damaged: its content does not match its digest and number"
             )
-        wrong = damage(self.folder, record.needed)
-        if wrong:
-            raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
         return record
 
     def next_number(self) -> int:

@@ -115,6 +115,23 @@ def taken_back(releases: Iterable[Release]) -> set[int]:
     return numbers
 
 
+def stays_back(log: ReleaseLog, current: Release, snapshot_digest: str, config_digest: str) -> int | None:
+    """The release that the rollback which `current` is went back behind, and which tonight would bring again.
+
+    Tonight brings it where neither the corpus nor the training configuration is another one than the release was made
+    from. None where something is new, and where `current` is no rollback.
+    """
+    if current.rolled_back_to is None:
+        return None
+    for release in log.written():
+        if release.number <= current.rolled_back_to:
+            break
+        same = (release.snapshot_digest, release.training.config_digest) == (snapshot_digest, config_digest)
+        if same and release.number < current.number and release.rolled_back_to is None:
+            return release.number
+    return None
+
+
 def roll_back(folder: Path, number: int) -> Release:
     """Publish a new record that names the content of release `number` again. Raises ValueError where there is none."""
     log = release_log(folder)

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import Release, ReleaseLog, Training, release_log
+from pairloom.storage.releases import Release, ReleaseLog, Training, release_log, stays_back
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.evaluation.retained import best_retained
@@ -29,15 +29,17 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
     reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
-    best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     served = release is not None and release.snapshot_digest == snapshot.digest
-    if reason and served and verdict and not verdict.passed:
+    back = stays_back(log, release, snapshot.digest, shaped) if release else None
+    why = "nothing new" if served else "new rows, too few to retrain"
+    if release and back:
+        reason, why = "", stayed_back(back, release)
+    elif reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
-    else:
-        why = "nothing new"
+    best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     return Plan(
-        action="retrain" if reason else "nothing" if served else "embed",
-        reason=reason or (why if served else "new rows, too few to retrain"),
+        action="retrain" if reason else "nothing" if served or back else "embed",
+        reason=reason or why,
         run_id=run_id,
         training_digest=shaped,
         snapshot=snapshot.number,
@@ -48,7 +50,16 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         champion_intervals=release.intervals if release else {},
         best=best.number if best else None,
         best_model=best.model_id if best else None,
-        brings_rows=release is not None and not served,
+        brings_rows=release is not None and not served and not back,
+    )
+
+
+def stayed_back(number: int, release: Release) -> str:
+    """Why `release`, a rollback, stands although the release `number` that it went back behind would bring more."""
+    return (
+        f"release {number} was rolled back to release {release.rolled_back_to}, and nothing is new since: it stays "
+        "back until the sources or the training configuration change, or "
+        f"`pairloom rollback {number}` brings it again"
     )
 
 

@@ -51,7 +51,7 @@ class Plan(Ref):
     """Number of the best retained release of another model than the champion, if any."""
     best_model: str | None = None
     brings_rows: bool
-    """Whether a release stands that does not serve this snapshot."""
+    """Whether a release stands that does not serve this snapshot, and shall."""
 
     @property
     def summary(self) -> str:

@@ -8,6 +8,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import lance
 import lancedb
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import release_log, roll_back
+from pairloom.storage.releases import release_log, roll_back, taken_back
 from pairloom.tasks.decide import newer_than_training
 from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import Verdict
 from pairloom.tasks.stage import listen
 
 WritePipelines = Callable[..., Path]
@@ -364,16 +366,50 @@ def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:
         night(file, "columns.keep={}")
 
 
-def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) -> None:
-    night(file, "retrain.min_new_fraction=0.9")
+def test_a_rollback_lasts_until_something_new_comes(file: Path) -> None:
+    overrides = ("retrain.min_new_fraction=0.9",)
+    night(file, *overrides)
     add_rows(file, 3)
-    night(file, "retrain.min_new_fraction=0.9")
+    night(file, *overrides)
     pipeline = load_pipeline(file)
     back = roll_back(pipeline.folder, 1)
     assert (back.number, back.rolled_back_to) == (3, 1)
     assert len(served_ids(pipeline)) == 60
-    again = night(file, "retrain.min_new_fraction=0.9")
-    assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
+    for _ in range(2):
+        quiet = night(file, *overrides)
+        assert (quiet.outcome, quiet.release, quiet.rows["served"]) == ("unchanged", 3, 60)
+        assert quiet.reason.startswith("release 2 was rolled back to release 1, and nothing is new since")
+    add_rows(file, 1, first=3)
+    again = night(file, *overrides)
+    assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 64)
+
+
+def test_a_person_may_bring_back_what_was_rolled_back(file: Path) -> None:
+    overrides = ("retrain.min_new_fraction=0.9",)
+    night(file, *overrides)
+    add_rows(file, 3)
+    night(file, *overrides)
+    folder = load_pipeline(file).folder
+    roll_back(folder, 1)
+    assert roll_back(folder, 2).number == 4
+    assert taken_back(release_log(folder).newest_first()) == {3}
+    quiet = night(file, *overrides)
+    assert (quiet.outcome, quiet.reason, quiet.rows["served"]) == ("unchanged", "nothing new", 63)
+
+
+def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something_is_new(file: Path) -> None:
+    first = night(file)
+    other = ("training.seed=1", "gate.max_regression=1")
+    second = night(file, *other)
+    assert (second.outcome, second.release) == ("released", 2)
+    folder = load_pipeline(file).folder
+    roll_back(folder, 1)
+    quiet = night(file, *other)
+    assert (quiet.outcome, quiet.release, quiet.model_id) == ("unchanged", 3, first.model_id)
+    assert "train" not in quiet.seconds
+    assert night(file).reason == "nothing new"
+    changed = night(file, "training.seed=2", "gate.max_regression=1")
+    assert (changed.outcome, changed.release) == ("released", 4)
 
 
 def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(file: Path) -> None:
@@ -415,6 +451,45 @@ def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path)
     with pytest.raises(RuntimeError, match="release 1 is not whole"):
         roll_back(pipeline.folder, 1)
     assert roll_back(pipeline.folder, 2).number == 4
+
+
+def tags(pipeline: Pipeline) -> list[int]:
+    """Numbers of the releases that a table version is held for."""
+    tables = [lance.dataset(str(path)) for path in (pipeline.folder / "vectors").glob("*.lance")]
+    return sorted(int(name.split("-")[1]) for table in tables for name in table.tags.list())
+
+
+def test_no_tag_outlives_retention_whatever_became_of_its_record(file: Path) -> None:
+    few = "retrain.min_new_fraction=0.9"
+    night(file, few)
+    add_rows(file, 3)
+    night(file, few)
+    pipeline = load_pipeline(file)
+    for back in (1, 2, 1):
+        roll_back(pipeline.folder, back)
+    (pipeline.folder / "releases" / "000002.json").write_bytes(b"")
+    assert tags(pipeline) == [1, 2, 3, 4, 5]
+    add_rows(file, 3, first=3)
+    assert night(file, few, "retention.releases=2").release == 6
+    assert tags(pipeline) == [5, 6]
+    add_rows(file, 3, first=6)
+    assert night(file, few, "training.seed=1", "gate.max_regression=1", "retention.releases=1").release == 7
+    assert tags(pipeline) == [7]
+
+
+def test_the_folder_of_a_released_model_never_changes(file: Path) -> None:
+    night(file)
+    other = ("training.seed=1", "gate.max_regression=1")
+    second = night(file, *other)
+    pipeline = load_pipeline(file, overrides=other)
+    folder = pipeline.folder / "models" / str(second.model_id)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    roll_back(pipeline.folder, 1)
+    for stage in stages.STAGES[1:4]:
+        ref = stage(pipeline)
+    assert isinstance(ref, Verdict)
+    assert ref.model_id == second.model_id
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == before
 
 
 def test_a_model_is_named_by_what_it_is(file: Path) -> None:

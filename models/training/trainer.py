@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from pairloom.models.arrays import best_device
@@ -154,9 +156,13 @@ def train(
                 logger.warning("step %d is skipped: %s", step, trouble)
                 step += 1
                 if guard.bad_steps == PATIENCE:
-                    step, rate_factor = _go_back(checkpoints, ranks, rate_factor, trouble, learning_rate), 0.5
+                    position, mined_NK = _go_back(checkpoints, ranks, rate_factor, trouble, learning_rate)
+                    step, samples, rate_factor, mined_step = position.step, position.samples, position.rate_factor, -1
                     match_layout(optimizer)
                     guard = LossGuard()
+                    # What was mined since is forgotten too: a run that was killed here would not know of it either.
+                    negatives_NK = items.negatives_NK if mined_NK is None else mined_NK
+                    source = replace(source, plan=replace(plan, negatives_NK=negatives_NK))
                     batches.restart(source.batch, step)
                 continue
             optimizer.step()
@@ -207,8 +213,13 @@ def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
         )
 
 
-def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
-    """Reloads the last checkpoint, to go on at half the learning rate; its step. UnfitModelError the second time."""
+def _go_back(
+    checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float
+) -> tuple[Position, npt.NDArray[np.int32] | None]:
+    """Reloads the last checkpoint, to go on at half the learning rate; UnfitModelError the second time.
+
+    Returns where it is, and the negatives that were mined before it.
+    """
     way_out = f"lower training.learning_rate (it was {learning_rate:.3g} there)"
     failure = f"{PATIENCE} training steps in a row went wrong, {trouble}"
     if rate_factor < 1:
@@ -218,9 +229,10 @@ def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble
     position, mined_NK = found
     logger.warning("%s: going back to step %d, at half the learning rate", failure, position.step)
     ranks.wait()  # until all have read it
+    slower = replace(position, usual_loss=math.nan, rate_factor=0.5)
     if ranks.leads:
-        checkpoints.save(replace(position, usual_loss=math.nan, rate_factor=0.5), mined_NK)
-    return position.step
+        checkpoints.save(slower, mined_NK)
+    return slower, mined_NK
 
 
 def _is_refresh(recipe: Recipe, step: int, fraction: float) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,8 @@ IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
 THUMBNAIL_SIDE = 96
+TAG = re.compile(r"release-(\d+)(?:-v\d+)?")
+"""Older tags name no version."""
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
@@ -152,15 +155,21 @@ class VectorTable:
             sync(parent)
 
     def tag(self, release: int, version: int) -> None:
-        """Hold `version` for `release`, so that clean-up can't take it."""
-        tags, name = self._dataset.tags, _tag(release)
-        put = tags.update if name in tags.list() else tags.create
-        put(name, version)
+        """Hold `version` for `release`, so that clean-up can't take it.
 
-    def untag(self, release: int) -> None:
-        """Let go of the version held for `release`, if any."""
-        if _tag(release) in self._dataset.tags.list():
-            self._dataset.tags.delete(_tag(release))
+        Of two runs that want to be the same release, each holds its own version: the loser can't let go the winner's.
+        """
+        tags, name = self._dataset.tags, f"release-{release:06d}-v{version}"
+        if name not in tags.list():
+            tags.create(name, version)
+
+    def untag(self, last: int) -> int:
+        """Let go of all versions held for releases up to `last`; returns how many tags that were."""
+        found = {name: TAG.fullmatch(name) for name in self._dataset.tags.list()}
+        names = [name for name, release in found.items() if release and int(release[1]) <= last]
+        for name in names:
+            self._dataset.tags.delete(name)
+        return len(names)
 
     def clean_up(self) -> None:
         """Delete the files that neither a tag nor the latest version needs."""
@@ -245,7 +254,3 @@ def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
         return pa.Table.from_batches(batches).select(schema.names).cast(schema)
     except pa.ArrowException as error:
         raise ValueError(f"rows don't fit the vector table: {error}") from error
-
-
-def _tag(release: int) -> str:
-    return f"release-{release:06d}"

@@ -45,7 +45,7 @@ class ModelStore:
         if (self.folder / model_id).exists():
             shutil.rmtree(built)
             return model_id
-        for path in built.rglob("*"):
+        for path in (*built.rglob("*"), built):
             sync(path)
         built.replace(self.folder / model_id)
         sync(self.folder)

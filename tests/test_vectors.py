@@ -222,7 +222,7 @@ def test_all_tags_up_to_a_release_are_let_go_those_of_older_versions_too(table: 
     tags.create("release-000002", table.version)
     tags.create("mine", table.version)
     assert table.untag(3) == 4
-    assert sorted(tags.list()) == [f"release-000012-v{table.version}", "mine"]
+    assert sorted(tags.list()) == ["mine", f"release-000012-v{table.version}"]
 
 
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:

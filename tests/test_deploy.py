@@ -271,10 +271,12 @@ def test_the_report_escapes_whatever_markdown_understands() -> None:
     night = Night.failed(HOSTILE, HOSTILE)
     metrics = {"text_to_image_recall@10": 0.5, f"text_to_image_recall@10/name={HOSTILE}": 0.25}
     night = night.model_copy(update={"metrics": metrics, "intervals": {"text_to_image_recall@10": (0.4, 0.6)}})
+    night = night.model_copy(update={"comparisons": (HOSTILE,)})
     said = markdown(night, [])
     assert "<" not in said
     assert escaped("0.500 (0.400–0.600)") in said
     assert escaped(HOSTILE) in said
+    assert f"\n- {escaped(HOSTILE)}\n" in said
     assert escaped("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
 
 

@@ -247,6 +247,24 @@ def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: P
     assert (again.outcome, again.release) == ("unchanged", 2)
 
 
+def test_a_challenger_is_compared_with_the_champion_and_the_best_retained_release(file: Path) -> None:
+    gate = ("gate.max_regression=1", "gate.first=none", "ingest.val_fraction=0.3")
+    first = night(file, *gate)
+    second = night(file, *gate, "training.seed=1")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in second.comparisons] == 2 * ["the champion"]
+    third = night(file, *gate, "training.seed=2")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in third.comparisons] == [
+        "the champion",
+        "the champion",
+        "release 1",
+        "release 1",
+    ]
+    assert len({first.model_id, second.model_id, third.model_id}) == 3
+    shutil.rmtree(load_pipeline(file).folder / "models" / str(first.model_id))
+    fourth = night(file, *gate, "training.seed=3")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in fourth.comparisons[2:]] == 2 * ["release 2"]
+
+
 def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(file: Path) -> None:
     first = night(file)
     add_rows(file, 30)
@@ -263,6 +281,24 @@ def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows
 def test_a_first_training_that_went_wrong_is_held(file: Path) -> None:
     held = night(file, "training.learning_rate=1e30", "training.warmup_fraction=0")
     assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
+
+
+def test_a_first_model_that_learned_nothing_is_held_where_that_can_be_told(file: Path) -> None:
+    nothing = ("ingest.val_fraction=0.4", "training.max_steps=1", "training.learning_rate=1e-9")
+    held = night(file, *nothing)
+    assert (held.outcome, held.release) == ("held", None)
+    assert "no better than the" in held.reason
+    assert night(file, *nothing, "gate.first=none").outcome == "released"
+
+
+def test_a_floor_without_validation_items_holds_and_without_floors_a_first_model_is_released(file: Path) -> None:
+    none = "ingest.val_fraction=0"
+    held = night(file, none, "gate.min.text_to_image_recall@10=0.0")
+    assert (held.outcome, held.release) == ("held", None)
+    assert "can't be held against its floor of 0.0000" in held.reason
+    assert night(file, none, "gate.when_unsure=hold").reason == "there are no validation items to measure on"
+    released = night(file, none)
+    assert (released.outcome, released.comparisons) == ("released", ("there are no validation items to measure on",))
 
 
 def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> None:

@@ -65,6 +65,7 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     lines += table("rows", *_across({name: f"{count:,}" for name, count in night.rows.items()}))
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
+    lines += [*(f"- {escaped(comparison)}" for comparison in night.comparisons), ""] if night.comparisons else []
     if answers:
         picture = data_uri(contact_picture(answers, columns=HITS))
         best = [[text, *_best(result)] for text, result in answers]

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pairloom.storage.files import DamagedError, FileDigests, damage
+from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
@@ -107,7 +107,7 @@ class OpenRelease:
     @cached_property
     def _model(self) -> Path:
         """The model's folder. Raises ValueError where a file in it is not the one released."""
-        wrong = damage(self.folder, _model_files(self.record), contents=True)
+        wrong = damage(self.folder, self.record.model_files, contents=True)
         if wrong:
             raise ValueError(
                 f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
@@ -121,10 +121,6 @@ class OpenRelease:
         return names
 
 
-def _model_files(record: Release) -> FileDigests:
-    return {name: digest for name, digest in record.needed.items() if name.startswith(f"models/{record.model_id}/")}
-
-
 def _refuse_mismatch(folder: Path, record: Release) -> None:
     model = f"models/{record.model_id}"
     if record.table != table_name(record.model_id):
@@ -133,7 +129,7 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
             "which did not make its vectors"
         )
     # Sizes only: a query that needs no model shall not wait for its digest.
-    wrong = damage(folder, _model_files(record)) if (folder / model).is_dir() else [f"{model} is missing"]
+    wrong = damage(folder, record.model_files) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
         raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
 

@@ -67,6 +67,11 @@ class Release(Record, frozen=True):
         about = {f"models/{self.model_id}/{name}" for name in CARD_FILES}
         return {name: digest for name, digest in self.files.items() if name not in about}
 
+    @property
+    def model_files(self) -> FileDigests:
+        """Those of the needed files that are the model's."""
+        return {name: digest for name, digest in self.needed.items() if name.startswith(f"models/{self.model_id}/")}
+
 
 class ReleaseLog(RecordLog[Release]):
     """The releases of one pipeline."""

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 from itertools import takewhile
+from typing import Literal
 
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
-from pairloom.storage.files import DamagedError
+from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, ReleaseLog, Training, release_log, stays_back
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
@@ -17,7 +18,7 @@ from pairloom.tasks.stage import stage
 
 @stage()
 def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
-    """Tonight's plan. Raises RuntimeError where the corpus is empty."""
+    """Tonight's plan. Raises RuntimeError where the corpus is empty, DamagedError where the champion is damaged."""
     if snapshot.rows == 0:
         raise RuntimeError(
             f"pipeline {pipeline.name!r} has no items: of {snapshot.rows_seen.get('seen', 0)} rows seen none was "
@@ -36,9 +37,12 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         reason, why = "", stayed_back(back, release)
     elif reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
+    action: Literal["nothing", "embed", "retrain"] = "retrain" if reason else "nothing" if served or back else "embed"
+    if release and action != "nothing":
+        require_released_model(pipeline, release)
     best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     return Plan(
-        action="retrain" if reason else "nothing" if served or back else "embed",
+        action=action,
         reason=reason or why,
         run_id=run_id,
         training_digest=shaped,
@@ -52,6 +56,15 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         best_model=best.model_id if best else None,
         brings_rows=release is not None and not served and not back,
     )
+
+
+def require_released_model(pipeline: Pipeline, release: Release) -> None:
+    """Raises DamagedError where the champion is not the model that was released: what it embeds nobody could search."""
+    if wrong := damage(pipeline.folder, release.model_files, contents=True):
+        raise DamagedError(
+            f"the model of release {release.number} is not the one released: {'; '.join(wrong[:3])}. Put it back, or "
+            "`pairloom rollback` to a release of another model"
+        )
 
 
 def stayed_back(number: int, release: Release) -> str:

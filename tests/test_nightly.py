@@ -469,6 +469,20 @@ def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(file
     assert (again.outcome, again.release) == ("released", 2)
 
 
+def test_a_champion_whose_weights_are_damaged_embeds_nothing(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 3)
+    folder = load_pipeline(file).folder
+    weights = folder / "models" / str(first.model_id) / "open_clip_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"the model of release 1 is not the one released: .*safetensors has other"):
+        night(file, "retrain.min_new_fraction=0.9")
+    assert release_log(folder).numbers() == [1]
+    weights.write_bytes(content)
+    assert night(file, "retrain.min_new_fraction=0.9").release == 2
+
+
 def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> None:
     night(file, "columns.keep={colour: string}", "evaluation.slices=[]")
     second = night(file, "evaluation.slices=[size]", "training.seed=1", "gate.max_regression=1")

@@ -225,6 +225,27 @@ def test_all_tags_up_to_a_release_are_let_go_those_of_older_versions_too(table: 
     assert sorted(tags.list()) == ["mine", f"release-000012-v{table.version}"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"{", b"z"), (b'"version": 1', b'"version": 2'), (b"version", b"vershon")], ids=str
+)
+def test_a_damaged_tag_is_made_anew_from_its_name(
+    table: VectorTable, old: bytes, new: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.tag(3, table.version)
+    table.upsert(vector_rows(["a"]))
+    table.tag(4, table.version)
+    table.upsert(vector_rows(["b"]))
+    file = table.path / "_refs" / "tags" / "release-000003-v1.json"
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    assert table.untag(2) == 0
+    assert "release-000003-v1 of model-a.lance is damaged" in caplog.text
+    table.clean_up()
+    assert [lance.dataset(str(table.path), version=version).count_rows() for version in (1, 2)] == [0, 1]
+    table.tag(5, table.version)
+    assert table.untag(4) == 2
+
+
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:
     table.upsert(vector_rows([f"i{at}" for at in range(2000)]))
     table.build_index(IndexConfig(min_rows=1000))

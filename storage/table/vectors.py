@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +20,14 @@ from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.index import COLUMN, bring_up_to_date
 
+logger = logging.getLogger(__name__)
+
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
 THUMBNAIL_SIDE = 96
-TAG = re.compile(r"release-(\d+)(?:-v\d+)?")
+TAG = re.compile(r"release-(\d+)(?:-v(\d+))?")
 """Older tags name no version."""
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
@@ -159,13 +162,13 @@ class VectorTable:
 
         Of two runs that want to be the same release, each holds its own version: the loser can't let go the winner's.
         """
-        tags, name = self._dataset.tags, f"release-{release:06d}-v{version}"
-        if name not in tags.list():
-            tags.create(name, version)
+        name = f"release-{release:06d}-v{version}"
+        if name not in self._tags():
+            self._dataset.tags.create(name, version)
 
     def untag(self, last: int) -> int:
         """Let go of all versions held for releases up to `last`; returns how many tags that were."""
-        found = {name: TAG.fullmatch(name) for name in self._dataset.tags.list()}
+        found = {name: TAG.fullmatch(name) for name in self._tags()}
         names = [name for name, release in found.items() if release and int(release[1]) <= last]
         for name in names:
             self._dataset.tags.delete(name)
@@ -175,6 +178,27 @@ class VectorTable:
         """Delete the files that neither a tag nor the latest version needs."""
         self._refresh()
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
+
+    def _tags(self) -> list[str]:
+        """Names of all tags, those of releases made anew from their names where they don't hold the version named.
+
+        Lance neither lists tags nor cleans up where one of them can't be read.
+        """
+        tags = self._dataset.tags
+        for path in sorted((self.path / "_refs" / "tags").glob("*.json")):
+            named = TAG.fullmatch(path.stem)
+            if named and named[2] and self._tagged(path.stem) != int(named[2]):
+                logger.warning("tag %s of %s is damaged and made anew", path.stem, self.path.name)
+                tags.delete(path.stem)
+                tags.create(path.stem, int(named[2]))
+        return list(tags.list())
+
+    def _tagged(self, name: str) -> int | None:
+        """The version that a tag holds; None where it can't be read."""
+        try:
+            return int(self._dataset.tags.get_version(name))
+        except (RuntimeError, OSError, ValueError):
+            return None
 
     def _evolve(self, schema: pa.Schema) -> None:
         present, wanted = self._dataset.schema, vector_schema(schema.field(COLUMN).type.list_size, {})

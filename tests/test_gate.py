@@ -90,9 +90,21 @@ def test_a_floor_that_cannot_be_measured_holds_and_names_what_is_measured() -> N
     assert reason.startswith(
         "text_to_image_recall@10/colour=grey can't be held against its floor of 0.5000: measured are image_to_text_map"
     )
-    assert not gate(metrics(90, 90), {}, GateConfig(min={"recall_at_10": 0.0})).passed
+    (reason,) = gate(metrics(90, 90), {}, GateConfig(min={"image_to_image_recall@10": 0.0})).reasons
+    assert reason.startswith("image_to_image_recall@10 can't be held against its floor of 0.0000")
+    (reason,) = gate(metrics(90, 90), {}, GateConfig(min={"probe_colour_svm": 0.0})).reasons
+    assert reason.startswith("probe_colour_svm can't be held against")
     (reason,) = gate_unmeasured(GateConfig(min={"text_to_image_recall@10": 0.2}), first=True).reasons
     assert reason.endswith("floor of 0.2000: measured are none, without validation items")
+
+
+@pytest.mark.parametrize("name", ["recall_at_10", "text_to_image_recall@7", "text_to_image_recal@10/colour=grey"])
+def test_an_unknown_metric_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"gate.min: {name} isn't measured; measured are image_to_text_map@r,"):
+        gate(metrics(1, 1), {}, GateConfig(min={name: 0.5}))
+    if not name.startswith("text"):
+        with pytest.raises(ValueError, match="measured are none, without validation items"):
+            gate_unmeasured(GateConfig(min={name: 0.5}), first=True)
 
 
 @pytest.mark.parametrize("first", [True, False])

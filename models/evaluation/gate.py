@@ -47,7 +47,7 @@ def gate(challenger: RetrievalMetrics, rivals: Mapping[str, RetrievalMetrics], c
 
     The headline metrics are recall at 10 both ways, or at the largest k there is. `rivals` are the models to compare
     with, by what they are in words; a first model has none, and must beat chance. Raises ValueError where two models
-    weren't asked the same queries.
+    weren't asked the same queries, and for a floor on what is no metric.
     """
     reasons, unsure = below_floors(challenger.as_dict(), config), []
     comparisons = _compare(challenger, rivals, config) if rivals else ()
@@ -81,8 +81,13 @@ def _decided(
 
 
 def below_floors(metrics: Mapping[str, float], config: GateConfig) -> list[str]:
-    """A sentence for every metric that is under its floor, and for every floor whose metric isn't measured."""
+    """A sentence for every metric that is under its floor, and for every floor whose metric isn't measured.
+
+    ValueError for a floor on what is no metric, whatever the validation items are.
+    """
     known = ", ".join(sorted(name for name in metrics if "/" not in name)) or "none, without validation items"
+    if unknown := [metric for metric in config.min if _is_no_metric(metric.partition("/")[0], metrics)]:
+        raise ValueError(f"gate.min: {', '.join(unknown)} isn't measured; measured are {known}")
     reasons = []
     for metric, floor in config.min.items():
         if metric not in metrics:
@@ -90,6 +95,14 @@ def below_floors(metrics: Mapping[str, float], config: GateConfig) -> list[str]:
         elif not metrics[metric] >= floor:
             reasons.append(f"{metric} is {metrics[metric]:.4f}, below its floor of {floor:.4f}")
     return reasons
+
+
+def _is_no_metric(name: str, metrics: Mapping[str, float]) -> bool:
+    if name in metrics or name.startswith("probe_"):
+        return False
+    direction = next((each for each in (*DIRECTIONS, "image_to_image") if name.startswith(f"{each}_")), None)
+    # Of a direction that was asked, all metrics are known.
+    return direction is None or any(each.startswith(f"{direction}_") for each in metrics)
 
 
 def _compare(

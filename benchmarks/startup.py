@@ -18,7 +18,8 @@ from pathlib import Path
 FILE = Path(__file__).parent / "pipelines.yaml"
 CLI = [sys.executable, "-c", "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"]
 TORCH = [sys.executable, "-c", "import torch"]
-SHORT = ["--set", "training.max_steps=20", "--set", "training.max_minutes=null", "--set", "gate.min={}"]
+UNGATED = ["--set", "gate.min={}", "--set", "gate.first=none"]
+SHORT = ["--set", "training.max_steps=20", "--set", "training.max_minutes=null", *UNGATED]
 
 COMMANDS: dict[str, tuple[float, list[str]]] = {
     "`--help`": (0.5, ["--help"]),

@@ -1,11 +1,12 @@
 """The night: from new rows to a release. The whole project on one screen."""
 
+from pairloom.flows.build import build
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
+from pairloom.models.fitness import UnfitModelError
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
-from pairloom.tasks.evaluate import evaluate
-from pairloom.tasks.index import index
+from pairloom.tasks.evaluate import evaluate, hold
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.mine import mine
 from pairloom.tasks.pipeline import Pipeline
@@ -23,21 +24,24 @@ def nightly(pipeline: Pipeline) -> Night:
 
     snapshot = ingest(pipeline)
     plan = decide(pipeline, snapshot)
-    pairs = verdict = release = None
-    model_id = plan.champion_model
+    pairs = verdict = table = release = None
 
-    if model_id and plan.action != "nothing":
-        placed(embed, pipeline)(pipeline, plan.snapshot, model_id)
+    if plan.champion_model and plan.action != "nothing":
+        placed(embed, pipeline)(pipeline, plan.snapshot, plan.champion_model)
 
     if plan.action == "retrain":
         pairs = mine(pipeline, plan)
         challenger = placed(train, pipeline)(pipeline, plan, pairs)
         verdict = evaluate(pipeline, plan, challenger)
-        model_id = challenger.model_id if verdict.passed else plan.champion_model
 
-    if model_id and (plan.brings_rows or (verdict and verdict.passed)):
-        vectors = placed(embed, pipeline)(pipeline, plan.snapshot, model_id)
-        table = index(pipeline, vectors)
+    if verdict and verdict.passed and verdict.model_id:
+        try:
+            table = build(pipeline, plan.snapshot, verdict.model_id)
+        except UnfitModelError as error:
+            verdict = hold(pipeline, plan, verdict, str(error))
+    if plan.champion_model and plan.brings_rows and not table:
+        table = build(pipeline, plan.snapshot, plan.champion_model)
+    if table:
         release = publish(pipeline, plan, table, verdict)
 
     return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
 from pairloom.models.batches.pixels import Geometry, Pixels, normalize_pixels
+from pairloom.models.fitness import require_finite
 from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
@@ -58,7 +59,8 @@ class Encoder:
     ) -> Embeddings:
         """Float32 (N, D), L2-normalised, through open_clip's evaluation preprocessing.
 
-        `second_N` are the images for the second image tower; none leaves all to the first.
+        `second_N` are the images for the second image tower; none leaves all to the first. Raises UnfitModelError where
+        an embedding is not finite.
         """
         return self.embed_batches([images], second_N, batch_size=batch_size)
 
@@ -72,6 +74,7 @@ class Encoder:
                 own = slice(done, done + len(image_BCHW))
                 second_B = None if second_N is None else torch.from_numpy(second_N[own])
                 found.append(self.dual_encoder.encode_images(image_BCHW, second_B).cpu().numpy())
+                require_finite(found[-1], "image embeddings")
                 done = own.stop
         return np.concatenate(found)
 
@@ -98,12 +101,13 @@ class Encoder:
         return image_BCHW.contiguous()
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Float32 (N, D), L2-normalised."""
+        """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
                 embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()
+        require_finite(embedding_ND, "text embeddings")
         return embedding_ND
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pairloom.models.arrays import Scores
 from pairloom.models.encoder import Encoder
+from pairloom.models.fitness import require_finite
 from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.config import CrossEncoderConfig
 from pairloom.models.objectives.cross_encoder import CrossEncoderTerm
@@ -58,7 +59,7 @@ class Reranker:
         return scores
 
     def _scores(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
-        """All pairs of one text and N images, or of one image and N texts."""
+        """All pairs of one text and N images, or of one image and N texts; UnfitModelError where one isn't finite."""
         dual = self._encoder.dual_encoder
         with torch.inference_mode():
             read_images = self._network.read_images(self._encoder.pixels(images).to(dual.device))
@@ -68,4 +69,5 @@ class Reranker:
             first_N = torch.zeros_like(every_N)
             rows = (every_N, first_N) if len(texts) == 1 else (first_N, every_N)
             scores: Scores = self._network(read_images, read_texts, *rows).cpu().numpy()
+        require_finite(scores, "scores of the cross-encoder")
         return scores

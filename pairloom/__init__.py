@@ -22,7 +22,8 @@ def open(place: Path | str, pipeline: str | None = None, release: int | None = N
     """The current release, or the one of that number, of a pipeline: `open(".pairloom").search("a red shoe")`.
 
     `place` is a file of pipelines, the root folder they store under, or one pipeline's folder in it; `pipeline` is
-    needed only where it holds several. Raises ValueError where there is no such release, or it is not whole.
+    needed only where it holds several. Raises ValueError where there is no such release, DamagedError (a RuntimeError)
+    where it is not whole.
     """
     from pairloom.flows.config import folder_at
     from pairloom.search.release import OpenRelease

@@ -1,11 +1,12 @@
 """One release, opened: the model and the exact table version that its record binds together."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pairloom.storage.files import DamagedError, FileDigests, damage
+from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pairloom.models.reranker import Reranker
     from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
+
+logger = logging.getLogger(__name__)
 
 FEW_TEXTS = 16
 
@@ -41,18 +44,24 @@ class OpenRelease:
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
-        """The current release of the pipeline in `folder`, or release `number`.
+        """The newest release of the pipeline in `folder` that is whole, or release `number`.
 
-        Raises ValueError where there is none, or where the one asked for is not whole.
+        Newer ones are passed over with a warning. Raises ValueError where nothing was released yet or there is no such
+        release, DamagedError where none is whole, or the one asked for is not.
         """
         log = release_log(folder)
-        try:
-            record = log.current() if number is None else log.read(number)
-        except DamagedError as error:
-            raise ValueError(str(error)) from error
-        if record is None:
+        if number is not None:
+            return cls(folder, log.read(number))
+        if log.current() is None:
             raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
-        return cls(folder, record)
+        reasons = []
+        for record in log.newest_first():
+            try:
+                return cls(folder, record)
+            except ValueError as error:
+                reasons.append(str(error))
+                logger.warning("%s", error)
+        raise DamagedError(f"no release of {folder} can be opened: {'; '.join(reasons)}")
 
     def search(self, query: "Query | str", *, k: int = 10, where: str | None = None) -> "SearchResult":
         """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`."""
@@ -98,7 +107,7 @@ class OpenRelease:
     @cached_property
     def _model(self) -> Path:
         """The model's folder. Raises ValueError where a file in it is not the one released."""
-        wrong = damage(self.folder, _model_files(self.record), contents=True)
+        wrong = damage(self.folder, self.record.model_files, contents=True)
         if wrong:
             raise ValueError(
                 f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
@@ -112,10 +121,6 @@ class OpenRelease:
         return names
 
 
-def _model_files(record: Release) -> FileDigests:
-    return {name: digest for name, digest in record.files.items() if name.startswith(f"models/{record.model_id}/")}
-
-
 def _refuse_mismatch(folder: Path, record: Release) -> None:
     model = f"models/{record.model_id}"
     if record.table != table_name(record.model_id):
@@ -124,7 +129,7 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
             "which did not make its vectors"
         )
     # Sizes only: a query that needs no model shall not wait for its digest.
-    wrong = damage(folder, _model_files(record)) if (folder / model).is_dir() else [f"{model} is missing"]
+    wrong = damage(folder, record.model_files) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
         raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
 

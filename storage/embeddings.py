@@ -24,7 +24,10 @@ class EmbeddingStore:
         return [part for part in snapshot.parts if not self._path(part).exists()]
 
     def write(self, part: Part, item_ids: Sequence[str], image_ND: np.ndarray, text_ND: np.ndarray) -> None:
-        """Write one part's vectors, float32 (N, D), in one step."""
+        """Write one part's vectors, float32 (N, D), in one step. Raises ValueError where one is not finite."""
+        for name, vectors_ND in (("image", image_ND), ("text", text_ND)):
+            if not np.isfinite(vectors_ND).all():
+                raise ValueError(f"{name} vectors of part {part.digest} by model {self.folder.name} are not finite")
         dimension = image_ND.shape[1]
         vectors = [
             pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel(), pa.float32()), dimension)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pairloom.storage.files import DamagedError, FileDigests, damage, sync, written_aside
+from pairloom.storage.files import DamagedError, sync, written_aside
 
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
@@ -29,17 +29,14 @@ class ModelStore:
             raise ValueError(f"no model {model_id} below {self.folder}")
         return path
 
-    def whole(self, model_id: str, recorded: FileDigests | None = None) -> Path:
-        """The OpenCLIP folder of a model, read through: its files are those it is named after, and those of it that
-        `recorded`, a release's files, names. Raises DamagedError, naming files, where they aren't.
+    def whole(self, model_id: str) -> Path:
+        """The OpenCLIP folder of a model, read through. Raises DamagedError where its files aren't those it is named
+        after; its card and log may be any.
         """
         path = self.path(model_id)
-        own = {name: digest for name, digest in (recorded or {}).items() if name.startswith(f"models/{model_id}/")}
-        wrong = damage(self.folder.parent, own, contents=True)
-        if not wrong and model_digest(path) != model_id:
-            wrong = [f"the digest of the files in {path} isn't its name"]
-        if wrong:
-            raise DamagedError(f"model {model_id} is not the one that was made: {'; '.join(wrong[:3])}")
+        if model_digest(path) != model_id:
+            wrong = f"the digest of the files in {path} isn't its name"
+            raise DamagedError(f"model {model_id} is not the one that was made: {wrong}")
         return path
 
     def ids(self) -> list[str]:
@@ -58,7 +55,7 @@ class ModelStore:
         if (self.folder / model_id).exists():
             shutil.rmtree(built)
             return model_id
-        for path in built.rglob("*"):
+        for path in (*built.rglob("*"), built):
             sync(path)
         built.replace(self.folder / model_id)
         sync(self.folder)

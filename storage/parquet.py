@@ -1,6 +1,8 @@
 """Parquet files with page checksums, whole or absent."""
 
+import errno
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,24 +41,36 @@ def write_parquet(table: pa.Table, path: Path, *, apart: str | None = None) -> N
 def read_parquet(
     path: Path, columns: Sequence[str] | None = None, *, among: tuple[str, pa.Array] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The record batches of one file, every page checked. Raises DamagedError where it is not whole.
+    """The record batches of one file, every page checked.
 
     `among` names a column of the file and the values of it that are wanted: only rows with one are read, and of row
-    groups without one nothing but that column, at most.
+    groups without one nothing but that column, at most. Raises DamagedError where the file is missing or not whole,
+    OSError where the system couldn't read it this time.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if among is None:
-                yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
-            else:
-                yield from _wanted(file, columns, *among)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedError(f"{path} can't be read: {error}") from error
+    with _damage_told(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if among is None:
+            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+        else:
+            yield from _wanted(file, columns, *among)
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns of one file."""
-    return pq.read_schema(path)
+    """The columns of one file. Raises what `read_parquet` does."""
+    with _damage_told(path):
+        return pq.read_schema(path)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise DamagedError(f"{path} can't be read: {error}") from error
+    except OSError as error:
+        # What Arrow finds wrong has no number; too many open files, a failing disk or missing permission have.
+        if error.errno not in (None, errno.ENOENT):
+            raise
+        raise DamagedError(f"{path} can't be read: {error}") from error
 
 
 def _runs(table: pa.Table, column: str) -> Iterator[pa.Table]:

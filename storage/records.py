@@ -25,6 +25,11 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     number: int
     files: FileDigests
 
+    @property
+    def needed(self) -> FileDigests:
+        """The files without which the record is not whole."""
+        return self.files
+
 
 R = TypeVar("R", bound=Record)
 
@@ -52,8 +57,21 @@ class RecordLog(Generic[R]):
             with contextlib.suppress(DamagedError):
                 yield self.read(number)
 
+    def written(self) -> Iterator[R]:
+        """All records that can be read, newest first, whatever has become of the files they name."""
+        for number in sorted(self.numbers(), reverse=True):
+            with contextlib.suppress(DamagedError):
+                yield self._written(number)
+
     def read(self, number: int) -> R:
-        """One record. Raises ValueError where there is none, DamagedError where it or a file it names is not whole."""
+        """One record. Raises ValueError where there is none, DamagedError where it or a file it needs is not whole."""
+        record = self._written(number)
+        wrong = damage(self.folder, record.needed)
+        if wrong:
+            raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
+        return record
+
+    def _written(self, number: int) -> R:
         path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
@@ -69,9 +87,6 @@ class RecordLog(Generic[R]):
             raise DamagedError(
                 f"{self.kind} record {path} is damaged: its content does not match its digest and number"
             )
-        wrong = damage(self.folder, record.files)
-        if wrong:
-            raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
         return record
 
     def next_number(self) -> int:
@@ -82,7 +97,7 @@ class RecordLog(Generic[R]):
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
         path = self.path(record.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = self._written(record)
+        document = self._document(record)
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
         if not put_if_absent(path, content.encode()):
             raise StaleWriterError(
@@ -90,7 +105,7 @@ class RecordLog(Generic[R]):
                 "run again to build on top of it"
             )
 
-    def _written(self, record: R) -> dict[str, Any]:
+    def _document(self, record: R) -> dict[str, Any]:
         """What stands in the file of a record."""
         return record.model_dump(mode="json")
 

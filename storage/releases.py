@@ -1,11 +1,14 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from pairloom.storage.files import DamagedError, FileDigests
+from pairloom.storage.modelstore import CARD_FILES
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.table.vectors import VectorTable
@@ -58,10 +61,80 @@ class Release(Record, frozen=True):
     rolled_back_to: int | None = None
     """The release whose content this one names again."""
 
+    @property
+    def needed(self) -> FileDigests:
+        """All files but those about the model: what is served doesn't rest on its card, lineage and log."""
+        about = {f"models/{self.model_id}/{name}" for name in CARD_FILES}
+        return {name: digest for name, digest in self.files.items() if name not in about}
 
-def release_log(folder: Path) -> RecordLog[Release]:
+    @property
+    def model_files(self) -> FileDigests:
+        """Those of the needed files that are the model's."""
+        return {name: digest for name, digest in self.needed.items() if name.startswith(f"models/{self.model_id}/")}
+
+
+class ReleaseLog(RecordLog[Release]):
+    """The releases of one pipeline."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "release", Release)
+
+    def current(self) -> Release | None:
+        """The highest release that is whole; None where nothing has ever been released.
+
+        Raises DamagedError, naming the files, where there are releases but none of them is whole: a night that took
+        that for a first one would train a model without a gate over what people search.
+        """
+        release = super().current()
+        if release is None and (numbers := self.numbers()):
+            raise DamagedError(none_whole(self, numbers))
+        return release
+
+
+def none_whole(log: ReleaseLog, numbers: list[int]) -> str:
+    """What is wrong with the newest of some releases, and what can be done."""
+    reasons = []
+    for number in sorted(numbers, reverse=True)[:3]:
+        try:
+            log.read(number)
+        except DamagedError as error:
+            reasons.append(str(error))
+    return (
+        f"none of the {len(numbers)} releases of {log.folder} is whole: {'; '.join(reasons)}. Put the files back; or, "
+        f"to begin anew with a first release, move {log.path(numbers[0]).parent} away"
+    )
+
+
+def release_log(folder: Path) -> ReleaseLog:
     """The releases of the pipeline that lives in `folder`."""
-    return RecordLog(folder, "release", Release)
+    return ReleaseLog(folder)
+
+
+def taken_back(releases: Iterable[Release]) -> set[int]:
+    """Numbers of those of some releases that a rollback went back behind, and that none has named again since."""
+    numbers: set[int] = set()
+    for release in sorted(releases, key=lambda each: each.number):
+        if release.rolled_back_to is not None:
+            numbers |= set(range(release.rolled_back_to + 1, release.number))
+            numbers.discard(release.rolled_back_to)
+    return numbers
+
+
+def stays_back(log: ReleaseLog, current: Release, snapshot_digest: str, config_digest: str) -> int | None:
+    """The release that the rollback which `current` is went back behind, and which tonight would bring again.
+
+    Tonight brings it where neither the corpus nor the training configuration is another one than the release was made
+    from. None where something is new, and where `current` is no rollback.
+    """
+    if current.rolled_back_to is None:
+        return None
+    for release in log.written():
+        if release.number <= current.rolled_back_to:
+            break
+        same = (release.snapshot_digest, release.training.config_digest) == (snapshot_digest, config_digest)
+        if same and release.number < current.number and release.rolled_back_to is None:
+            return release.number
+    return None
 
 
 def roll_back(folder: Path, number: int) -> Release:

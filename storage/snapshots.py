@@ -72,7 +72,7 @@ class SnapshotLog(RecordLog[Snapshot]):
                 aside.write_text(content, encoding="utf-8")
         return snapshot.model_copy(update={"files": {**snapshot.files, name: FileDigest.of(path)}})
 
-    def _written(self, record: Snapshot) -> dict[str, Any]:
+    def _document(self, record: Snapshot) -> dict[str, Any]:
         manifest = {name: each for name, each in record.files.items() if name.startswith(_MANIFESTS)}
         assert len(manifest) == 1, "a snapshot is published with its manifest"
         return record.model_copy(update={"files": manifest}).model_dump(

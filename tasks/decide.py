@@ -1,13 +1,16 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
 from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Literal
 
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
-from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import Release, Training, release_log
+from pairloom.storage.files import DamagedError, damage
+from pairloom.storage.releases import Release, ReleaseLog, Training, release_log, stays_back
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
+from pairloom.tasks.evaluation.retained import best_retained
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
@@ -15,24 +18,36 @@ from pairloom.tasks.stage import stage
 
 @stage()
 def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
-    """Tonight's plan. Raises RuntimeError where the corpus is empty though its rows are believed."""
-    release = release_log(pipeline.folder).current()
+    """Tonight's plan.
+
+    Raises RuntimeError where the corpus is empty though its rows are believed, DamagedError where the champion is
+    damaged.
+    """
     if snapshot.rows == 0 and not snapshot.rows_held:
         raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
+    log = release_log(pipeline.folder)
+    release = log.current()
     shaped = training_digest(pipeline)
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
     reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
     served = release is not None and release.snapshot_digest == snapshot.digest
+    back = stays_back(log, release, snapshot.digest, shaped) if release else None
+    why = "nothing new" if served else "new rows, too few to retrain"
     if snapshot.rows_held:
         reason, why = "", snapshot.rows_held
+    elif release and back:
+        reason, why = "", stayed_back(back, release)
     elif reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
-    else:
-        why = "nothing new"
+    nothing = served or back or snapshot.rows_held
+    action: Literal["nothing", "embed", "retrain"] = "retrain" if reason else "nothing" if nothing else "embed"
+    if release and action != "nothing":
+        require_released_model(pipeline, release)
+    best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     return Plan(
-        action="retrain" if reason else "nothing" if served or snapshot.rows_held else "embed",
-        reason=reason or (why if served or snapshot.rows_held else "new rows, too few to retrain"),
+        action=action,
+        reason=reason or why,
         run_id=run_id,
         training_digest=shaped,
         snapshot=snapshot.number,
@@ -41,7 +56,9 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
         champion_intervals=release.intervals if release else {},
-        brings_rows=release is not None and not served and not snapshot.rows_held,
+        best=best.number if best else None,
+        best_model=best.model_id if best else None,
+        brings_rows=release is not None and not served and not back and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
     )
 
@@ -56,6 +73,30 @@ def no_items(snapshot: SnapshotRef) -> str:
     why = [f"{left_out:,} filtered by `where`"] if left_out else []
     said = "; ".join([*why, *filter(None, [snapshot.explained])])
     return f"of {snapshot.rows_seen['seen']:,} rows none became one: {said}"
+
+
+def require_released_model(pipeline: Pipeline, release: Release) -> None:
+    """Raises DamagedError where the champion is not the model that was released: what it embeds nobody could search."""
+    if wrong := damage(pipeline.folder, release.model_files, contents=True):
+        raise DamagedError(
+            f"the model of release {release.number} is not the one released: {'; '.join(wrong[:3])}. Put it back, or "
+            "`pairloom rollback` to a release of another model"
+        )
+
+
+def stayed_back(number: int, release: Release) -> str:
+    """Why `release`, a rollback, stands although the release `number` that it went back behind would bring more."""
+    return (
+        f"release {number} was rolled back to release {release.rolled_back_to}, and nothing is new since: it stays "
+        "back until the sources or the training configuration change, or "
+        f"`pairloom rollback {number}` brings it again"
+    )
+
+
+def retained(log: ReleaseLog, newest: int, pipeline: Pipeline) -> list[Release]:
+    """The releases that can be served again, newest first."""
+    oldest = newest - pipeline.retention.releases
+    return [*takewhile(lambda release: release.number > oldest, log.newest_first())]
 
 
 def retrain_reason(

@@ -3,7 +3,6 @@
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
-from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef
 from pairloom.tasks.stage import stage
@@ -19,7 +18,6 @@ def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Embeddings
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(snapshot_number)
     # As a reader loads it: nobody could search what a damaged model embeds.
-    served = release_log(pipeline.folder).current()
-    encoder = Encoder.load(ModelStore(pipeline.folder).whole(model_id, served.files if served else None))
+    encoder = Encoder.load(ModelStore(pipeline.folder).whole(model_id))
     embedded = embed_missing(corpus, snapshot, EmbeddingStore(pipeline.folder, model_id), encoder)
     return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=encoder.dimension, embedded=embedded)

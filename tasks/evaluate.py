@@ -1,6 +1,7 @@
 """Evaluate: challenger and champion on the same validation queries, and the gate's verdict."""
 
 from pairloom.storage.modelstore import ModelStore, is_plain
+from pairloom.storage.releases import release_log
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import verdict_name
 from pairloom.tasks.evaluation.card import lineage, model_card
@@ -19,9 +20,18 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
     from pairloom.tasks.evaluation.contest import contest
 
     verdict, models = contest(pipeline, plan, challenger), ModelStore(pipeline.folder)
-    if challenger.model_id != plan.champion_model:
+    # The folder of a model that was ever released doesn't change, though the same training may give it again.
+    published = {release.model_id for release in release_log(pipeline.folder).written()}
+    if challenger.model_id and challenger.model_id not in published:
         facts = lineage(pipeline, plan, challenger, verdict)
         plain = is_plain(models.path(challenger.model_id))
         models.describe(challenger.model_id, facts, model_card(pipeline, facts, plain=plain))
     run.write(name, verdict)
     return verdict
+
+
+def hold(pipeline: Pipeline, plan: Plan, verdict: Verdict, reason: str) -> Verdict:
+    """The verdict on a challenger that passed, and then turned out not to serve: held, and remembered so."""
+    held = verdict.model_copy(update={"passed": False, "reasons": (reason,)})
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), held)
+    return held

@@ -1,10 +1,12 @@
 """Publish: everything on disk and held, then one small record that readers see."""
 
+import logging
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 
 from pairloom.storage.corpus import Corpus, Snapshot
-from pairloom.storage.files import DamagedError, digest_files
+from pairloom.storage.files import digest_files
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
@@ -13,6 +15,8 @@ from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
+
+logger = logging.getLogger(__name__)
 
 
 @stage()
@@ -52,7 +56,7 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
     )
     vectors.tag(release.number, release.table_version)
     log.publish(release)
-    let_go(pipeline, release.number - pipeline.retention.releases)
+    let_go(pipeline.folder, release.number - pipeline.retention.releases)
     Run(folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
 
@@ -63,7 +67,7 @@ def served_metrics(
     """Metrics of the model that serves from here on and their intervals, of tonight where there was a challenger."""
     if verdict and verdict.passed:
         return verdict.metrics, verdict.intervals
-    if verdict:
+    if verdict and verdict.champion_metrics:
         return verdict.champion_metrics, verdict.champion_intervals
     return (champion.metrics, champion.intervals) if champion else ({}, {})
 
@@ -82,14 +86,14 @@ def last_training(plan: Plan, snapshot: Snapshot, champion: Release | None, verd
     )
 
 
-def let_go(pipeline: Pipeline, number: int) -> None:
-    """Let clean-up take the table version of the release that falls out of retention tonight, if there is one."""
-    log = release_log(pipeline.folder)
-    if number in log.numbers():
+def let_go(folder: Path, last: int) -> None:
+    """Let clean-up take what only releases up to `last` hold, whatever has become of their records."""
+    for path in sorted((folder / "vectors").glob("*.lance")):
         try:
-            old = log.read(number)
-        except DamagedError:
-            return
-        table = VectorTable(pipeline.folder / old.table)
-        table.untag(number)
-        table.clean_up()
+            table = VectorTable(path)
+        except ValueError as error:
+            # The release stands: one damaged table of an older model is no reason to fail.
+            logger.warning("%s is not cleaned up: %s", path.name, error)
+            continue
+        if table.untag(last):
+            table.clean_up()

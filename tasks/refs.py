@@ -58,6 +58,9 @@ class Plan(Ref):
     """Items that the current release serves."""
     champion_metrics: dict[str, float]
     champion_intervals: dict[str, tuple[float, float]] = {}
+    best: int | None = None
+    """Number of the best retained release of another model than the champion, if any."""
+    best_model: str | None = None
     brings_rows: bool
     """Whether a release stands that does not serve this snapshot, and is to."""
     rows_held: bool = False
@@ -85,7 +88,10 @@ class PairsRef(Ref):
 class ModelRef(Ref):
     """A trained challenger."""
 
-    model_id: str
+    model_id: str | None
+    """None where the training went wrong."""
+    unfit: str = ""
+    """Why there is no model."""
     steps: int
     samples: int
     seconds: float
@@ -94,20 +100,20 @@ class ModelRef(Ref):
     @property
     def summary(self) -> str:
         """How long it learned, and to what loss."""
-        return f"{self.steps:,} steps, loss {self.loss:.3f}"
+        return self.unfit or f"{self.steps:,} steps, loss {self.loss:.3f}"
 
 
 class Verdict(Ref):
     """What the gate said of a challenger."""
 
     passed: bool
-    model_id: str
-    """The challenger."""
+    model_id: str | None
+    """The challenger; None where its training gave none."""
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     """Low and high end of each of `metrics`, at `evaluation.confidence`."""
     champion_metrics: dict[str, float]
-    """Of the champion on the same validation items; empty where there is none."""
+    """Of the champion on the same validation items; empty where there is none, or it was not asked."""
     champion_intervals: dict[str, tuple[float, float]] = {}
     reasons: tuple[str, ...]
     """Why the challenger was held."""

@@ -49,8 +49,8 @@ def standing() -> Standing | None:
     return next(reversed(tuple(_standing)), None)
 
 
-def listen(listener: Listener) -> None:
-    """Send the progress of all stages called from here on to `listener` instead of the log."""
+def listen(listener: Listener | None) -> None:
+    """Send the progress of all stages called from here on to `listener` instead of the log; to the log for None."""
     _listener.set(listener)
 
 

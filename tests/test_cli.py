@@ -72,6 +72,21 @@ def test_search_prints_one_json_document_of_the_promised_shape(released: tuple[s
     assert {hit["colour"] for hit in found["hits"]} == {"red"}
 
 
+def test_where_no_release_is_whole_everything_fails_and_names_the_files(
+    released: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = Path(released[1]).parent
+    root = tmp_path / "stored"
+    shutil.copytree(folder / "stored", root)
+    (weights,) = root.glob("shapes/models/*/open_clip_model.safetensors")
+    weights.unlink()
+    for command in (["run"], ["search", "red"], ["sql", "SELECT 1"], ["status"], ["evaluate"]):
+        said = error(1, *command, *released, "--root", str(root))
+        assert "none of the 1 releases of" in said
+        assert "open_clip_model.safetensors is missing" in said
+    assert len(list(root.glob("shapes/releases/*"))) == 1
+
+
 def test_reranking_without_a_cross_encoder_or_candidates_without_reranking_are_refused(
     released: tuple[str, ...],
 ) -> None:

@@ -273,12 +273,13 @@ def test_the_report_escapes_whatever_markdown_understands() -> None:
     metrics = {"text_to_image_recall@10": 0.5, f"text_to_image_recall@10/name={HOSTILE}": 0.25}
     row = ReasonCount(reason="where", outcome="filtered", rows=1_234, example=f"\x1b{HOSTILE}", remedy="Nothing.")
     told = {"metrics": metrics, "intervals": {"text_to_image_recall@10": (0.4, 0.6)}, "rejected": (row,)}
-    said = markdown(night.model_copy(update=told), [])
+    said = markdown(night.model_copy(update={**told, "comparisons": (HOSTILE,)}), [])
     assert "1\\,234" in said
     assert "\x1b" not in said
     assert "<" not in said
     assert markdown_text("0.500 (0.400–0.600)") in said
     assert markdown_text(HOSTILE) in said
+    assert f"\n- {markdown_text(HOSTILE)}\n" in said
     assert markdown_text("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
 
 

@@ -8,11 +8,13 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import lance
 import lancedb
 import numpy as np
 import pytest
 from child_processes import running
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from pairloom.flows import stages
 from pairloom.flows.config import load_pipeline
@@ -23,11 +25,13 @@ from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.escaping import markdown_text
+from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import release_log, roll_back
+from pairloom.storage.releases import release_log, roll_back, taken_back
 from pairloom.tasks.decide import newer_than_training
 from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import Verdict
 from pairloom.tasks.stage import listen
 
 WritePipelines = Callable[..., Path]
@@ -244,6 +248,94 @@ def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: P
     assert (again.outcome, again.release) == ("unchanged", 2)
 
 
+def test_a_challenger_is_compared_with_the_champion_and_the_best_retained_release(file: Path) -> None:
+    gate = ("gate.max_regression=1", "gate.first=none", "ingest.val_fraction=0.3")
+    first = night(file, *gate)
+    second = night(file, *gate, "training.seed=1")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in second.comparisons] == 2 * ["the champion"]
+    third = night(file, *gate, "training.seed=2")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in third.comparisons] == [
+        "the champion",
+        "the champion",
+        "release 1",
+        "release 1",
+    ]
+    assert len({first.model_id, second.model_id, third.model_id}) == 3
+    shutil.rmtree(load_pipeline(file).folder / "models" / str(first.model_id))
+    fourth = night(file, *gate, "training.seed=3")
+    assert [each.partition(" against ")[2].partition(" (")[0] for each in fourth.comparisons[2:]] == 2 * ["release 2"]
+
+
+def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    wild = ("training.learning_rate=1e30", "training.warmup_fraction=0")
+    held = night(file, *wild)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "training steps in a row went wrong" in held.reason
+    release = release_log(load_pipeline(file).folder).current()
+    assert release is not None
+    assert release.metrics == first.metrics
+    assert night(file, *wild).outcome == "unchanged"
+
+
+def test_a_first_training_that_went_wrong_is_held(file: Path) -> None:
+    held = night(file, "training.learning_rate=1e30", "training.warmup_fraction=0")
+    assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
+
+
+def test_a_first_model_that_learned_nothing_is_held_where_that_can_be_told(file: Path) -> None:
+    nothing = ("ingest.val_fraction=0.4", "training.max_steps=1", "training.learning_rate=1e-9")
+    held = night(file, *nothing)
+    assert (held.outcome, held.release) == ("held", None)
+    assert "no better than the" in held.reason
+    assert night(file, *nothing, "gate.first=none").outcome == "released"
+
+
+def test_a_floor_without_validation_items_holds_and_without_floors_a_first_model_is_released(file: Path) -> None:
+    none = "ingest.val_fraction=0"
+    held = night(file, none, "gate.min.text_to_image_recall@10=0.0")
+    assert (held.outcome, held.release) == ("held", None)
+    assert "can't be held against its floor of 0.0000" in held.reason
+    assert night(file, none, "gate.when_unsure=hold").reason == "there are no validation items to measure on"
+    released = night(file, none)
+    assert (released.outcome, released.comparisons) == ("released", ("there are no validation items to measure on",))
+
+
+def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 30)
+    pipeline = load_pipeline(file)
+    for stage in stages.STAGES[:3]:
+        stage(pipeline)
+    (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
+    weights = pipeline.folder / "models" / challenger / "open_clip_model.safetensors"
+    save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
+    held = night(file)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "image embeddings are not finite" in held.reason
+
+
+def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(file: Path) -> None:
+    overrides = ("gate.max_regression=1",)
+    first = night(file)
+    add_rows(file, 30)
+    pipeline = load_pipeline(file, overrides=overrides)
+    for stage in stages.STAGES[:5]:
+        stage(pipeline)
+    (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
+    store, snapshot = EmbeddingStore(pipeline.folder, challenger), Corpus(pipeline.folder).current()
+    for part in snapshot.parts:
+        ids = store.read(part)["item_id"].to_pylist()
+        image_ND, text_ND = store.matrices(snapshot, ids)
+        store.write(part, ids, 2 * image_ND, text_ND)
+    held = night(file, *overrides)
+    assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
+    assert "failed its check: 90 vectors hold NaN or aren't of length 1" in held.reason
+    again = night(file, *overrides)
+    assert (again.outcome, again.release) == ("unchanged", 2)
+
+
 def test_a_held_first_challenger_releases_nothing_and_another_gate_judges_it_anew(file: Path) -> None:
     held = night(file, "gate.min.text_to_image_recall@1=1.0")
     assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
@@ -311,16 +403,85 @@ def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:
         night(file, "columns.keep={}", "evaluation.slices=[]")
 
 
-def test_rollback_serves_the_old_content_and_the_next_night_goes_on(file: Path) -> None:
-    night(file, "retrain.min_new_fraction=0.9")
+def test_a_rollback_lasts_until_something_new_comes(file: Path) -> None:
+    overrides = ("retrain.min_new_fraction=0.9",)
+    night(file, *overrides)
     add_rows(file, 3)
-    night(file, "retrain.min_new_fraction=0.9")
+    night(file, *overrides)
     pipeline = load_pipeline(file)
     back = roll_back(pipeline.folder, 1)
     assert (back.number, back.rolled_back_to) == (3, 1)
     assert len(served_ids(pipeline)) == 60
-    again = night(file, "retrain.min_new_fraction=0.9")
-    assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 63)
+    for _ in range(2):
+        quiet = night(file, *overrides)
+        assert (quiet.outcome, quiet.release, quiet.rows["served"]) == ("unchanged", 3, 60)
+        assert quiet.reason.startswith("release 2 was rolled back to release 1, and nothing is new since")
+    add_rows(file, 1, first=3)
+    again = night(file, *overrides)
+    assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 64)
+
+
+def test_a_person_may_bring_back_what_was_rolled_back(file: Path) -> None:
+    overrides = ("retrain.min_new_fraction=0.9",)
+    night(file, *overrides)
+    add_rows(file, 3)
+    night(file, *overrides)
+    folder = load_pipeline(file).folder
+    roll_back(folder, 1)
+    assert roll_back(folder, 2).number == 4
+    assert taken_back(release_log(folder).newest_first()) == {3}
+    quiet = night(file, *overrides)
+    assert (quiet.outcome, quiet.reason, quiet.rows["served"]) == ("unchanged", "nothing new", 63)
+
+
+def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something_is_new(file: Path) -> None:
+    first = night(file)
+    other = ("training.seed=1", "gate.max_regression=1")
+    second = night(file, *other)
+    assert (second.outcome, second.release) == ("released", 2)
+    folder = load_pipeline(file).folder
+    roll_back(folder, 1)
+    quiet = night(file, *other)
+    assert (quiet.outcome, quiet.release, quiet.model_id) == ("unchanged", 3, first.model_id)
+    assert "train" not in quiet.seconds
+    assert night(file).reason == "nothing new"
+    changed = night(file, "training.seed=2", "gate.max_regression=1")
+    assert (changed.outcome, changed.release) == ("released", 4)
+
+
+def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(file: Path) -> None:
+    first = night(file)
+    pipeline = load_pipeline(file)
+    model = pipeline.folder / "models" / str(first.model_id)
+    (model / "README.md").unlink()
+    (model / "pairloom.json").unlink()
+    assert night(file).outcome == "unchanged"
+    weights = model / "open_clip_model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    with pytest.raises(
+        DamagedError, match=r"none of the 1 releases .* is whole.*open_clip_model\.safetensors is missing"
+    ):
+        night(file)
+    assert len(list((pipeline.folder / "releases").iterdir())) == 1
+    weights.write_bytes(content)
+    # The lineage is gone, so nothing tells whether the champion has tonight's architecture.
+    again = night(file, "training.seed=1", "gate.max_regression=1")
+    assert (again.outcome, again.release) == ("released", 2)
+
+
+def test_a_champion_whose_weights_are_damaged_embeds_nothing(file: Path) -> None:
+    first = night(file)
+    add_rows(file, 3)
+    folder = load_pipeline(file).folder
+    weights = folder / "models" / str(first.model_id) / "open_clip_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"the model of release 1 is not the one released: .*safetensors has other"):
+        night(file, "retrain.min_new_fraction=0.9")
+    assert release_log(folder).numbers() == [1]
+    weights.write_bytes(content)
+    assert night(file, "retrain.min_new_fraction=0.9").release == 2
 
 
 def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> None:
@@ -341,6 +502,45 @@ def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path)
     with pytest.raises(RuntimeError, match="release 1 is not whole"):
         roll_back(pipeline.folder, 1)
     assert roll_back(pipeline.folder, 2).number == 4
+
+
+def tags(pipeline: Pipeline) -> list[int]:
+    """Numbers of the releases that a table version is held for."""
+    tables = [lance.dataset(str(path)) for path in (pipeline.folder / "vectors").glob("*.lance")]
+    return sorted(int(name.split("-")[1]) for table in tables for name in table.tags.list())
+
+
+def test_no_tag_outlives_retention_whatever_became_of_its_record(file: Path) -> None:
+    few = "retrain.min_new_fraction=0.9"
+    night(file, few)
+    add_rows(file, 3)
+    night(file, few)
+    pipeline = load_pipeline(file)
+    for back in (1, 2, 1):
+        roll_back(pipeline.folder, back)
+    (pipeline.folder / "releases" / "000002.json").write_bytes(b"")
+    assert tags(pipeline) == [1, 2, 3, 4, 5]
+    add_rows(file, 3, first=3)
+    assert night(file, few, "retention.releases=2").release == 6
+    assert tags(pipeline) == [5, 6]
+    add_rows(file, 3, first=6)
+    assert night(file, few, "training.seed=1", "gate.max_regression=1", "retention.releases=1").release == 7
+    assert tags(pipeline) == [7]
+
+
+def test_the_folder_of_a_released_model_never_changes(file: Path) -> None:
+    night(file)
+    other = ("training.seed=1", "gate.max_regression=1")
+    second = night(file, *other)
+    pipeline = load_pipeline(file, overrides=other)
+    folder = pipeline.folder / "models" / str(second.model_id)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    roll_back(pipeline.folder, 1)
+    for stage in stages.STAGES[1:4]:
+        ref = stage(pipeline)
+    assert isinstance(ref, Verdict)
+    assert ref.model_id == second.model_id
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == before
 
 
 def test_a_model_is_named_by_what_it_is(file: Path) -> None:

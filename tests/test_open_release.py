@@ -8,6 +8,7 @@ from released_pipeline import MODEL_ID, NAMES, D, publish, save_model
 
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
+from pairloom.storage.files import DamagedError
 from pairloom.storage.releases import release_log
 from pairloom.storage.table.vectors import VectorTable
 
@@ -68,7 +69,47 @@ def test_release_without_its_model_is_refused(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "models" / MODEL_ID)
     with pytest.raises(ValueError, match="models/tiny0001 is missing"):
         OpenRelease(tmp_path, record)
+    with pytest.raises(
+        DamagedError, match=r"none of the 1 releases of .* is whole: release 1 is not whole: models/tiny"
+    ):
+        OpenRelease.open(tmp_path)
+
+
+def test_releases_of_which_none_is_whole_are_not_taken_for_none(tmp_path: Path) -> None:
     assert release_log(tmp_path).current() is None
+    publish(tmp_path)
+    (tmp_path / "releases" / "000001.json").write_bytes(b"{")
+    with pytest.raises(DamagedError, match=r"000001\.json is damaged.*Put the files back.*move .*releases away"):
+        release_log(tmp_path).current()
+
+
+@pytest.mark.parametrize("name", ["README.md", "pairloom.json", "training.jsonl"])
+def test_a_release_serves_without_what_is_about_its_model(tmp_path: Path, name: str) -> None:
+    save_model(tmp_path / "models" / MODEL_ID)
+    about = tmp_path / "models" / MODEL_ID / name
+    about.write_text("about it")
+    record = publish(tmp_path)
+    assert f"models/{MODEL_ID}/{name}" in record.files
+    about.write_text("about something else")
+    assert search(OpenRelease.open(tmp_path), Query(text="red apple")).hits
+    about.unlink()
+    assert search(OpenRelease.open(tmp_path), Query(text="red apple")).hits
+
+
+def test_a_release_whose_table_cannot_be_opened_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    second = publish(tmp_path, number=2)
+    (manifest,) = (tmp_path / name for name in second.files if "/_versions/" in name)
+    manifest.write_bytes(bytes(manifest.stat().st_size))
+    assert OpenRelease.open(tmp_path).record.number == 1
+    assert "release 2 names version" in caplog.text
+    with pytest.raises(ValueError, match="which can't be opened"):
+        OpenRelease.open(tmp_path, 2)
+    (tmp_path / "releases" / "000001.json").unlink()
+    with pytest.raises(DamagedError, match=r"no release of .* can be opened: release 2 names version"):
+        OpenRelease.open(tmp_path)
 
 
 def test_folder_may_move(tmp_path: Path) -> None:

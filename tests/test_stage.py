@@ -3,10 +3,13 @@
 import contextvars
 import logging
 import re
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pairloom.flows.show import progress
 from pairloom.tasks.refs import EmbeddingsRef, Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import listen, report_progress, stage
 
@@ -39,6 +42,22 @@ def test_a_listener_hears_the_begin_the_middle_and_what_was_done(caplog: pytest.
     assert heard[2][:3] == ("embed", 1, 1)
     assert heard[2][3].startswith("done · 2,936 items in ")
     assert not caplog.messages
+
+
+def test_bars_hear_nothing_any_more_once_they_are_gone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = StringIO()
+    monkeypatch.setattr(progress, "err", Console(file=screen, force_terminal=True))
+    with caplog.at_level(logging.INFO, "pairloom.tasks"):
+        with progress.stage_bars(quiet=False):
+            embed("shapes")
+        assert "embed" in screen.getvalue()
+        assert not caplog.messages
+        shown = screen.getvalue()
+        embed("shapes")
+    assert caplog.messages[-1].startswith("embed: done")
+    assert screen.getvalue() == shown
 
 
 def test_refs_say_in_words_what_was_done() -> None:

@@ -1,6 +1,8 @@
 import itertools
+import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,3 +275,35 @@ def test_negatives_mined_again_survive_a_kill(tmp_path: Path) -> None:
     resumed = run_here("cut")
     assert 7 < resumed.resumed_from_step < 60
     assert weights(resumed) == expected
+
+
+def test_a_run_that_goes_back_ends_as_one_that_was_killed_there(tmp_path: Path) -> None:
+    """And that went on at half the rate. Between the checkpoint and the bad steps negatives are mined again."""
+    often = STEPS.model_copy(update={"hard_fraction": 0.5})
+    items = tiny_items(tmp_path, tiny_encoder(tmp_path))
+    mining = MiningConfig(refresh_every=40, num_negatives=2)
+    start = tiny_encoder(tmp_path)
+    interrupt_after_checkpoint(start, tmp_path / "back")
+    with pytest.raises(KeyboardInterrupt):
+        train(start, items, Recipe(often, mining=mining), workdir=tmp_path / "back")
+    (saved,) = (tmp_path / "back" / "checkpoints").glob("step-*[0-9]")
+    shutil.copytree(tmp_path / "back", tmp_path / "killed")
+    (state,) = (tmp_path / "killed" / "checkpoints").glob("step-*/state.json")
+    record = json.loads(state.read_bytes())
+    record["position"] |= {"usual_loss": math.nan, "rate_factor": 0.5}
+    state.write_text(json.dumps(record))
+    reached = int(saved.name.removeprefix("step-"))
+    assert reached < 40
+
+    never = often.model_copy(update={"checkpoint_seconds": 1e9})
+    start, passes = tiny_encoder(tmp_path), itertools.count(reached)
+
+    def spoil(module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output * torch.nan if module.training and next(passes) in (42, 43, 44) else output
+
+    start.network.get_submodule("visual").register_forward_hook(spoil)
+    back = train(start, items, Recipe(never, mining=mining), workdir=tmp_path / "back")
+    assert next(passes) > 60, "it went back"
+    killed = train(tiny_encoder(tmp_path), items, Recipe(never, mining=mining), workdir=tmp_path / "killed")
+    assert (back.steps, back.samples) == (killed.steps, killed.samples)
+    assert weights(back) == weights(killed)

@@ -199,21 +199,52 @@ def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
     assert lance.dataset(str(table.path), version=kept).count_rows() == 1
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=dropped)
-    table.untag(1)
-    table.untag(1)
+    assert (table.untag(1), table.untag(1)) == (1, 0)
     table.clean_up()
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=kept)
     assert ids_of(table) == ["b"]
 
 
-def test_tag_moves_when_a_release_is_built_again(table: VectorTable) -> None:
-    table.tag(7, table.version)
+def test_two_runs_that_want_to_be_one_release_hold_a_version_each(table: VectorTable) -> None:
+    table.tag(7, won := table.version)
     table.upsert(vector_rows(["a"]))
-    table.tag(7, table.version)
-    assert lance.dataset(str(table.path), version="release-000007").count_rows() == 1
-    table.tag(8, version=1)
-    assert lance.dataset(str(table.path), version="release-000008").count_rows() == 0
+    table.tag(7, lost := table.version)
+    table.tag(7, lost)
+    table.upsert(vector_rows(["b"]))
+    table.clean_up()
+    assert [lance.dataset(str(table.path), version=version).count_rows() for version in (won, lost)] == [0, 1]
+
+
+def test_all_tags_up_to_a_release_are_let_go_those_of_older_versions_too(table: VectorTable) -> None:
+    for release in (1, 2, 3, 12):
+        table.tag(release, table.version)
+    tags = lance.dataset(str(table.path)).tags
+    tags.create("release-000002", table.version)
+    tags.create("mine", table.version)
+    assert table.untag(3) == 4
+    assert sorted(tags.list()) == ["mine", f"release-000012-v{table.version}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"{", b"z"), (b'"version": 1', b'"version": 2'), (b"version", b"vershon")], ids=str
+)
+def test_a_damaged_tag_is_made_anew_from_its_name(
+    table: VectorTable, old: bytes, new: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.tag(3, table.version)
+    table.upsert(vector_rows(["a"]))
+    table.tag(4, table.version)
+    table.upsert(vector_rows(["b"]))
+    file = table.path / "_refs" / "tags" / "release-000003-v1.json"
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    assert table.untag(2) == 0
+    assert "release-000003-v1 of model-a.lance is damaged" in caplog.text
+    table.clean_up()
+    assert [lance.dataset(str(table.path), version=version).count_rows() for version in (1, 2)] == [0, 1]
+    table.tag(5, table.version)
+    assert table.untag(4) == 2
 
 
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:

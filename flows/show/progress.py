@@ -49,7 +49,11 @@ def stage_bars(*, quiet: bool) -> Iterator[None]:
             progress.update(bars[stage], completed=done, total=total, note=note or (counted if done else ""))
 
         listen(hear)
-        yield
+        try:
+            yield
+        finally:
+            # The next night of this process, or a stage in between, has no bars, or others.
+            listen(None)
 
 
 def _stage() -> str | None:

@@ -75,6 +75,7 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     )
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
+    lines += [*(f"- {markdown_text(comparison)}" for comparison in night.comparisons), ""] if night.comparisons else []
     if answers:
         picture = data_uri(contact_picture(answers, columns=HITS))
         best = [[text, *_best(result)] for text, result in answers]

@@ -1,5 +1,7 @@
 """What `evaluation:` and `gate:` of a pipeline say."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field, field_validator
 
 DIRECTIONS = ("text_to_image", "image_to_text")
@@ -41,12 +43,17 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """What a challenger must reach to be released."""
 
     min: dict[str, float] = {}
-    """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`; not of a median rank, where lower is
-    better."""
+    """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`, of a slice with `/column=value` behind
+    it; not of a median rank, where lower is better. A challenger is held where one can't be measured."""
     max_regression: float = Field(default=0.01, ge=0, le=1)
-    """How far a headline metric may fall below the champion's."""
+    """How far a headline metric may fall below the champion's, and below that of the best retained release."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Level of the reported interval of each difference (paired bootstrap over queries)."""
+    """Level at which all differences together are judged (paired bootstrap over queries)."""
+    when_unsure: Literal["release", "hold"] = "release"
+    """What becomes of a challenger where the validation queries are too few to tell whether it fell by more than
+    `max_regression`. `hold` wants proof that it didn't, which takes thousands of them."""
+    first: Literal["chance", "none"] = "chance"
+    """What a first model must beat: what an order by chance would find, or nothing."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
 

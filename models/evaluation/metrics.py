@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
+from scipy.stats import hypergeom  # type: ignore[import-untyped]  # as above
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, Values
 from pairloom.models.batches.relations import Relations, normalize_text
@@ -80,6 +81,16 @@ class RetrievalMetrics:
         """(Q,): what each query of one direction adds to recall@k."""
         recall_Q: Values = self.answers[direction].recall_QR[:, self.k.index(k)]
         return recall_Q
+
+    def chance(self, k: int) -> Values:
+        """(Q,): what each text would add to recall@k if the images came in an order by chance."""
+        images, positives_Q = len(self.image_queries), self.answers["text_to_image"].positives_Q
+        return 1 - hypergeom.pmf(0, images, positives_Q, min(k, images))  # type: ignore[no-any-return]  # as above
+
+    @property
+    def headline_k(self) -> int:
+        """10, or the largest k that is measured: recall at it both ways is what the gate compares."""
+        return 10 if 10 in self.k else max(self.k)
 
     def _columns(self, answers: Answers) -> dict[str, Values]:
         recalls = {f"recall@{k}": recall_Q for k, recall_Q in zip(self.k, answers.recall_QR.T, strict=True)}

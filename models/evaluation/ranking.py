@@ -46,6 +46,8 @@ class Answers:
     queries_Q: Indices
     """Which texts or images were asked: those that have a positive among the candidates, in the order of their names,
     so that resampling them doesn't depend on the order of items."""
+    positives_Q: Indices
+    """How many of the candidates are positives of each query."""
     rank_Q: Values
     """Of the best positive: the number of negatives before it, 0 = first; between whole numbers where ties are."""
     recall_QR: Values
@@ -92,9 +94,11 @@ def answered(
         score_QC[found.row, found.col] = -np.inf
         blocks.append(_judge(score_QC, row_P, score_P, rows, k))
     if not blocks:
-        return Answers(np.array([], np.int64), np.array([]), np.empty((0, len(k))), np.array([]), np.array([]))
+        none, no_values = np.array([], np.int64), np.array([])
+        return Answers(none, none, no_values, np.empty((0, len(k))), no_values, no_values)
     return Answers(
         np.concatenate([each.queries_Q for each in blocks]),
+        np.concatenate([each.positives_Q for each in blocks]),
         np.concatenate([each.rank_Q for each in blocks]),
         np.concatenate([each.recall_QR for each in blocks]),
         np.concatenate([each.average_precision_Q for each in blocks]),
@@ -152,6 +156,7 @@ def _judge(negative_QC: Values, row_P: Indices, score_P: Values, queries_Q: Indi
     ideal = np.cumsum(GAINS)
     return Answers(
         queries_Q,
+        size_Q,
         rank_Q,
         recall_QR,
         np.bincount(row_P, precision_P) / size_Q,

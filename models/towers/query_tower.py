@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from pairloom.models.arrays import Embeddings
+from pairloom.models.fitness import require_finite
 from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME
 from pairloom.models.towers.tensors import no_tensors
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, saved_vocabulary
@@ -66,8 +67,9 @@ class QueryTower:
         return length
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Float32 (N, D), L2-normalised."""
+        """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.stack([self._embedding(self._tokens(text)) for text in texts])
+        require_finite(embedding_ND, "text embeddings")
         length_N1 = np.linalg.norm(embedding_ND, axis=1, keepdims=True)
         unit_ND: Embeddings = embedding_ND / np.maximum(length_N1, SHORTEST)
         return unit_ND

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from pairloom.models.arrays import best_device
@@ -19,6 +21,7 @@ from pairloom.models.batches.config import Side
 from pairloom.models.batches.feed import BatchSource, Feed, TrainingItems
 from pairloom.models.batches.partners import Partners
 from pairloom.models.batches.plan import BatchPlan
+from pairloom.models.fitness import UnfitModelError
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.refresh import mine_again
 from pairloom.models.objectives.batch import EmbeddedBatch, Setting
@@ -79,8 +82,8 @@ def train(
     """Trains `start` in place until the budget is used up, and returns it.
 
     Called again with the same inputs and `workdir` after a kill, it goes on from the newest checkpoint. All `ranks`
-    call it alike, and end with the same weights. RuntimeError where the loss is no number, or explodes, once more after
-    the last checkpoint was reloaded.
+    call it alike, and end with the same weights. UnfitModelError where the loss is no number, or explodes, once more
+    after the last checkpoint was reloaded.
     """
     _check(items, start.second)
     config, model = recipe.training, recipe.model
@@ -153,9 +156,13 @@ def train(
                 logger.warning("step %d is skipped: %s", step, trouble)
                 step += 1
                 if guard.bad_steps == PATIENCE:
-                    step, rate_factor = _go_back(checkpoints, ranks, rate_factor, trouble, learning_rate), 0.5
+                    position, mined_NK = _go_back(checkpoints, ranks, rate_factor, trouble, learning_rate)
+                    step, samples, rate_factor, mined_step = position.step, position.samples, position.rate_factor, -1
                     match_layout(optimizer)
                     guard = LossGuard()
+                    # What was mined since is forgotten too: a run that was killed here would not know of it either.
+                    negatives_NK = items.negatives_NK if mined_NK is None else mined_NK
+                    source = replace(source, plan=replace(plan, negatives_NK=negatives_NK))
                     batches.restart(source.batch, step)
                 continue
             optimizer.step()
@@ -206,20 +213,26 @@ def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
         )
 
 
-def _go_back(checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float) -> int:
-    """Reloads the last checkpoint, to go on at half the learning rate; its step. RuntimeError the second time."""
+def _go_back(
+    checkpoints: Checkpoints, ranks: Ranks, rate_factor: float, trouble: str, learning_rate: float
+) -> tuple[Position, npt.NDArray[np.int32] | None]:
+    """Reloads the last checkpoint, to go on at half the learning rate; UnfitModelError the second time.
+
+    Returns where it is, and the negatives that were mined before it.
+    """
     way_out = f"lower training.learning_rate (it was {learning_rate:.3g} there)"
     failure = f"{PATIENCE} training steps in a row went wrong, {trouble}"
     if rate_factor < 1:
-        raise RuntimeError(f"{failure}, at half the learning rate too; {way_out}")
+        raise UnfitModelError(f"{failure}, at half the learning rate too; {way_out}")
     if (found := checkpoints.resume()) is None:
-        raise RuntimeError(f"{failure}, before there was a checkpoint to go back to; {way_out}")
+        raise UnfitModelError(f"{failure}, before there was a checkpoint to go back to; {way_out}")
     position, mined_NK = found
     logger.warning("%s: going back to step %d, at half the learning rate", failure, position.step)
     ranks.wait()  # until all have read it
+    slower = replace(position, usual_loss=math.nan, rate_factor=0.5)
     if ranks.leads:
-        checkpoints.save(replace(position, usual_loss=math.nan, rate_factor=0.5), mined_NK)
-    return position.step
+        checkpoints.save(slower, mined_NK)
+    return slower, mined_NK
 
 
 def _is_refresh(recipe: Recipe, step: int, fraction: float) -> bool:

@@ -1,6 +1,8 @@
 """The vector table of one model: rows in by item_id, checked, indexed, tagged; versions are what releases name."""
 
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,10 +18,14 @@ from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.index import COLUMN, bring_up_to_date
 
+logger = logging.getLogger(__name__)
+
 ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
+TAG = re.compile(r"release-(\d+)(?:-v(\d+))?")
+"""Older tags name no version."""
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
@@ -149,20 +155,47 @@ class VectorTable:
             sync(parent)
 
     def tag(self, release: int, version: int) -> None:
-        """Hold `version` for `release`, so that clean-up can't take it."""
-        tags, name = self._dataset.tags, _tag(release)
-        put = tags.update if name in tags.list() else tags.create
-        put(name, version)
+        """Hold `version` for `release`, so that clean-up can't take it.
 
-    def untag(self, release: int) -> None:
-        """Let go of the version held for `release`, if any."""
-        if _tag(release) in self._dataset.tags.list():
-            self._dataset.tags.delete(_tag(release))
+        Of two runs that want to be the same release, each holds its own version: the loser can't let go the winner's.
+        """
+        name = f"release-{release:06d}-v{version}"
+        if name not in self._tags():
+            self._dataset.tags.create(name, version)
+
+    def untag(self, last: int) -> int:
+        """Let go of all versions held for releases up to `last`; returns how many tags that were."""
+        found = {name: TAG.fullmatch(name) for name in self._tags()}
+        names = [name for name, release in found.items() if release and int(release[1]) <= last]
+        for name in names:
+            self._dataset.tags.delete(name)
+        return len(names)
 
     def clean_up(self) -> None:
         """Delete the files that neither a tag nor the latest version needs."""
         self._refresh()
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
+
+    def _tags(self) -> list[str]:
+        """Names of all tags, those of releases made anew from their names where they don't hold the version named.
+
+        Lance neither lists tags nor cleans up where one of them can't be read.
+        """
+        tags = self._dataset.tags
+        for path in sorted((self.path / "_refs" / "tags").glob("*.json")):
+            named = TAG.fullmatch(path.stem)
+            if named and named[2] and self._tagged(path.stem) != int(named[2]):
+                logger.warning("tag %s of %s is damaged and made anew", path.stem, self.path.name)
+                tags.delete(path.stem)
+                tags.create(path.stem, int(named[2]))
+        return list(tags.list())
+
+    def _tagged(self, name: str) -> int | None:
+        """The version that a tag holds; None where it can't be read."""
+        try:
+            return int(self._dataset.tags.get_version(name))
+        except (RuntimeError, OSError, ValueError):
+            return None
 
     def _evolve(self, schema: pa.Schema) -> None:
         present, wanted = self._dataset.schema, vector_schema(schema.field(COLUMN).type.list_size, {})
@@ -232,7 +265,3 @@ def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
         return pa.Table.from_batches(batches).select(schema.names).cast(schema)
     except pa.ArrowException as error:
         raise ValueError(f"rows don't fit the vector table: {error}") from error
-
-
-def _tag(release: int) -> str:
-    return f"release-{release:06d}"

@@ -1,12 +1,13 @@
-"""Challenger and champion measured on the same validation items, and the gate's word on them."""
+"""The challenger and what is released measured on the same validation items, and the gate's word on it."""
 
 import logging
 from dataclasses import replace
 
 from pairloom.models.encoder import Encoder
-from pairloom.models.evaluation.gate import Difference, gate
+from pairloom.models.evaluation.gate import Decision, Difference, gate, gate_unmeasured
 from pairloom.models.evaluation.metrics import RetrievalMetrics
 from pairloom.models.evaluation.metrics import evaluate as measure
+from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
@@ -17,29 +18,59 @@ from pairloom.tasks.stage import report_progress
 
 logger = logging.getLogger(__name__)
 
+CHAMPION = "the champion"
+
 
 def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
-    """Measure the challenger and, where there is one, the champion. Without validation items the challenger passes."""
+    """Measure the challenger, the champion and the best retained release, as far as there are such, and judge.
+
+    A challenger that gives no finite embeddings, or that its training has not given at all, is held.
+    """
+    if challenger.model_id is None:
+        return held(challenger, challenger.unfit)
     corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, "val", pipeline.evaluation.slices)
+    rivals = rival_models(plan)
     if not items.item_ids:
-        logger.warning("pipeline %r has no validation items: the challenger is not measured", pipeline.name)
-        return Verdict(
-            passed=True,
-            model_id=challenger.model_id,
-            metrics={},
-            champion_metrics={},
-            reasons=(),
-            comparisons=("there are no validation items to measure on",),
-        )
-    contenders = [challenger.model_id, *([plan.champion_model] if plan.champion_model else [])]
-    measured = []
-    for number, model_id in enumerate(contenders):
-        report_progress("evaluate", number, len(contenders), f"{len(items.item_ids):,} items")
-        encoder = Encoder.load(models.whole(model_id))
-        measured.append(measure_encoder(pipeline, corpus, snapshot, items, encoder))
-    return judge(pipeline, challenger, measured)
+        return verdict(pipeline, challenger, gate_unmeasured(pipeline.gate, first=not rivals))
+
+    def measured(model_id: str, number: int) -> RetrievalMetrics:
+        report_progress("evaluate", number, 1 + len(rivals), f"{len(items.item_ids):,} items")
+        return measure_encoder(pipeline, corpus, snapshot, items, Encoder.load(models.whole(model_id)))
+
+    try:
+        own = measured(challenger.model_id, 0)
+    except UnfitModelError as error:
+        return held(challenger, f"model {challenger.model_id} can't be measured: {error}")
+    others: dict[str, RetrievalMetrics] = {}
+    for number, (rival, model_id) in enumerate(rivals.items(), 1):
+        try:
+            others[rival] = measured(model_id, number)
+        except (ValueError, RuntimeError) as error:
+            if rival == CHAMPION:
+                raise
+            # It may want a column that is kept no more, say: it isn't what is served.
+            logger.warning("%s is left out of the comparison: %s", rival, error)
+    return verdict(pipeline, challenger, gate(own, others, pipeline.gate), own, others.get(CHAMPION))
+
+
+def rival_models(plan: Plan) -> dict[str, str]:
+    """The models that a challenger is compared with, by what they are in words."""
+    rivals = {CHAMPION: plan.champion_model} if plan.champion_model else {}
+    return rivals | ({f"release {plan.best}": plan.best_model} if plan.best_model else {})
+
+
+def held(challenger: ModelRef, reason: str) -> Verdict:
+    """The word on a challenger that needs no measuring."""
+    return Verdict(
+        passed=False,
+        model_id=challenger.model_id,
+        metrics={},
+        champion_metrics={},
+        reasons=(reason,),
+        comparisons=(),
+    )
 
 
 def measure_encoder(
@@ -56,25 +87,29 @@ def measure_encoder(
     return replace(measured, probes=probe_embeddings(asked, train_ND, image_ND, pipeline.evaluation.seed))
 
 
-def judge(pipeline: Pipeline, challenger: ModelRef, measured: list[RetrievalMetrics]) -> Verdict:
-    """The gate's word on the challenger (first of `measured`) against the champion (second, if there is one)."""
-    champion = measured[1] if len(measured) > 1 else None
-    said = gate(measured[0], champion, pipeline.gate)
+def verdict(
+    pipeline: Pipeline,
+    challenger: ModelRef,
+    said: Decision,
+    own: RetrievalMetrics | None = None,
+    champion: RetrievalMetrics | None = None,
+) -> Verdict:
+    """The gate's word on the challenger, with what was measured of it and of the champion."""
     return Verdict(
         passed=said.passed,
         model_id=challenger.model_id,
-        metrics=measured[0].as_dict(),
-        intervals=measured[0].intervals(pipeline.evaluation),
+        metrics=own.as_dict() if own else {},
+        intervals=own.intervals(pipeline.evaluation) if own else {},
         champion_metrics=champion.as_dict() if champion else {},
         champion_intervals=champion.intervals(pipeline.evaluation) if champion else {},
         reasons=said.reasons,
-        comparisons=tuple(sentence(each, pipeline.gate.confidence) for each in said.comparisons),
+        comparisons=(*(sentence(each, pipeline.gate.confidence) for each in said.comparisons), *said.unsure),
     )
 
 
 def sentence(found: Difference, confidence: float) -> str:
     """One comparison in words."""
     return (
-        f"{found.metric} {found.champion:.4f} → {found.challenger:.4f} "
-        f"({found.difference:+.4f}, {confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f})"
+        f"{found.metric} {found.before:.4f} → {found.challenger:.4f} against {found.rival} "
+        f"({found.difference:+.4f}, joint {confidence:.0%} interval {found.low:+.4f} to {found.high:+.4f})"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.fitness import UnfitModelError
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
@@ -39,7 +40,10 @@ def train_challenger(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
 
 
 def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
-    """Train as one rank of several, or alone. The first rank writes what all read, and the model."""
+    """Train as one rank of several, or alone. The first rank writes what all read, and the model.
+
+    A training that went wrong leaves word of that: the same inputs would give no other, however often it is tried.
+    """
     run = Run(pipeline.folder, plan.run_id)
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
@@ -58,18 +62,25 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
         ranks.wait()
         negatives_NK = stored_negatives(mined, items.item_ids)
         pairs_by_relation = pairs_of(mined, items)
-        result = train_encoder(
-            start,
-            TrainingItems(
-                tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_by_relation, second_N
-            ),
-            Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
-            workdir=run.folder / "training",
-            ranks=ranks,
-            progress=show,
-        )
-        if ranks.leads:
-            adopt(run, ModelStore(pipeline.folder), result)
+        try:
+            result = train_encoder(
+                start,
+                TrainingItems(
+                    tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_by_relation, second_N
+                ),
+                Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
+                workdir=run.folder / "training",
+                ranks=ranks,
+                progress=show,
+            )
+        except UnfitModelError as error:
+            # All ranks see the same loss.
+            ref = ModelRef(model_id=None, unfit=str(error), steps=0, samples=0, seconds=0.0, loss=0.0)
+            if ranks.leads:
+                run.write("train", ref)
+        else:
+            if ranks.leads:
+                adopt(run, ModelStore(pipeline.folder), result)
         ranks.wait()
 
 

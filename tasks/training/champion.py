@@ -1,18 +1,25 @@
 """The champion that tonight's challenger may start from."""
 
 import json
+import logging
 from pathlib import Path
 
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.pipeline import Pipeline
 
+logger = logging.getLogger(__name__)
+
 
 def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
-    """The champion's folder where it has tonight's architecture and towers."""
+    """The champion's folder where it has tonight's architecture and towers, as far as its lineage can be read."""
     if model_id is None:
         return None
     champion = ModelStore(pipeline.folder).whole(model_id)
-    made = json.loads((champion / "pairloom.json").read_bytes())["model"]
+    try:
+        made = json.loads((champion / "pairloom.json").read_bytes())["model"]
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("no challenger starts from model %s, whose lineage can't be read: %s", model_id, error)
+        return None
     # Locks, adapters and rates may change from night to night.
     wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained", "second_image_tower"})
     return champion if all(made.get(name) == value for name, value in wanted.items()) else None

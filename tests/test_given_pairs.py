@@ -73,6 +73,8 @@ def test_the_same_pairs_are_read_from_every_format(tmp_path: Path, suffix: str) 
         ("relation-unknown", {"relation": None}),
         ("weight-bad", {"weight": 0}),
         ("weight-bad", {"weight": "much"}),
+        ("weight-bad", {"weight": "-inf"}),
+        ("weight-bad", {"weight": "1e999"}),
         ("weight-bad", {"weight": 1e-300}),
         ("target-bad", {"relation": "target"}),
         ("target-bad", {"target": 0.5}),

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pairloom.storage.sources.columns import typed
+from pairloom.storage.sources.columns import is_missing, typed
 from pairloom.storage.sources.config import GivenPairsConfig
 from pairloom.storage.sources.delimited import Dialect, csv_rows
 from pairloom.storage.sources.jsonl import jsonl_rows
@@ -142,10 +141,13 @@ def _understood(file: str, raw: RawRow, splits: Mapping[str, str]) -> GivenPair:
 
 
 def _item(values: Values, side: str, splits: Mapping[str, str]) -> str:
+    value = values.get(side)
     try:
-        item = typed(values.get(side), "string")
-    except TypeError as error:
-        raise _RejectedError("malformed-row", f"{side} holds a {type(values[side]).__name__}, not an id") from error
+        item = None if isinstance(value, list | dict) else typed(value, "string")
+    except TypeError:
+        item = None
+    if item is None and value is not None:
+        raise _RejectedError("malformed-row", f"{side} holds a {type(value).__name__}, not an id")
     item = str(item).strip() if item is not None else ""
     if not item:
         raise _RejectedError("id-missing", f"{side} is empty")
@@ -163,8 +165,11 @@ def _number(values: Values, column: str) -> float | None:
     except (ValueError, TypeError, OverflowError) as error:
         raise _RejectedError(f"{column}-bad", f"{column} {values.get(column)!r:.80} is no number") from error
     if number is None:
+        written = str(values.get(column))
+        if "inf" in written.lower() or not is_missing(written):
+            raise _RejectedError(f"{column}-bad", f"{column} can't be infinite")
         return None
     assert isinstance(number, float)
-    if not math.isfinite(number) or abs(number) > 3e38 or 0 < abs(number) < 1e-30:
+    if abs(number) > 3e38 or 0 < abs(number) < 1e-30:
         raise _RejectedError(f"{column}-bad", f"{column} {number} can't be held")
     return number

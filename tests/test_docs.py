@@ -1,10 +1,18 @@
 """The docs are tested: what they name exists."""
 
 import importlib.util
+import io
+import json
 import re
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
+import lancedb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.main import get_command
@@ -76,6 +84,44 @@ SECTIONS = [
 ]
 
 
+ROW = {"sku": "A-1", "photo": b"bytes of a picture", "title": "Red shoe", "description": "A shoe", "price": 59.9}
+
+
+def write_parquet_example(folder: Path) -> None:
+    (folder / "shop").mkdir()
+    pq.write_table(pa.Table.from_pylist([ROW]), folder / "shop" / "one.parquet")
+
+
+def write_shard_example(folder: Path) -> None:
+    (folder / "shards").mkdir()
+    members = {"jpg": b"bytes", "txt": b"Red shoe", "json": b'{"url": "https://shop.example/a.jpg", "width": 80}'}
+    with tarfile.open(folder / "shards" / "0.tar", "w") as archive:
+        for suffix, content in members.items():
+            header = tarfile.TarInfo(f"0001.{suffix}")
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+
+
+def write_table_example(folder: Path) -> None:
+    table = lancedb.connect(folder / "database").create_table("products", pa.Table.from_pylist([ROW]))
+    for number in (2, 3):
+        table.add(pa.Table.from_pylist([{**ROW, "sku": f"A-{number}"}]))
+
+
+def write_address_example(folder: Path) -> None:
+    row = {"sku": "A-1", "picture_url": "https://pictures.intranet.example/a.jpg", "title": "Red shoe"}
+    (folder / "intranet.jsonl").write_text(json.dumps(row))
+    (folder / "products.csv").write_text("\n".join(",".join(line) for line in (row.keys(), row.values())))
+
+
+WRITERS = {
+    "Parquet": write_parquet_example,
+    "WebDataset": write_shard_example,
+    "Lance": write_table_example,
+    "Addresses": write_address_example,
+}
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
 def test_every_example_of_the_page_on_sources_reads_the_files_that_the_page_shows(section: str, tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
@@ -95,6 +141,10 @@ def test_every_example_of_the_page_on_sources_reads_the_files_that_the_page_show
             picture = (path.parent if path.suffix else tmp_path) / image
             picture.parent.mkdir(parents=True, exist_ok=True)
             picture.touch()
+    for program in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        (tmp_path / "generated").mkdir()
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    WRITERS.get(section.partition("\n")[0], lambda _: None)(tmp_path)
     for source in pipeline.sources:
         rows = list(read_source(source, pipeline.columns))
         assert rows

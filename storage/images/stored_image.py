@@ -143,7 +143,7 @@ def thumbnail(content: bytes) -> bytes:
         small = opened.convert("RGB")
     small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    small.save(stream, "WEBP", quality=80, method=4)
+    small.save(stream, "WEBP", quality=80, method=2)  # 4 takes twice the time for 2 % fewer bytes
     return stream.getvalue()
 
 

@@ -4,10 +4,10 @@
 
 Hypothesis plays histories over real files: two caption files with an id column, or one without beside a folder of
 pictures. Rows are added, dropped, reordered, edited, swapped and repeated; pictures are drawn anew, touched, moved,
-linked, broken and erased; sources are renamed, lost and found; `where`, limits, fractions, `max_side` and `keep`
+linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side` and `keep`
 change; what is known of rows is lost or that of an earlier night, the newest snapshot is lost; nights are interrupted,
-or hold removals back. After each whole night the corpus is compared with that of a first night: items
-with all they store but the time, rejections, counts. A further night must find nothing to do and nothing to decode.
+or hold removals back. After each whole night the corpus is compared with that of a first night: items with all they
+store but the time, rejections, counts. A further night must find nothing to do and nothing to decode.
 
 Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
 """
@@ -314,6 +314,11 @@ class Histories(RuleBasedStateMachine):
     )
     def limit(self, limits: dict[str, int], then: str) -> None:
         self.collection.config = self.collection.config.model_copy(update=limits)
+        self.then(then)
+
+    @rule(most=st.sampled_from((None, 1, 2)), then=THEN)
+    def cap(self, most: int | None, then: str) -> None:
+        self.collection.config = self.collection.config.model_copy(update={"max_per_text": most})
         self.then(then)
 
     @rule(shares=st.sampled_from(((0.5, 0.0), (0.0, 0.4), (0.5, 0.4), (0.1, 0.1))), then=THEN)

@@ -87,7 +87,9 @@ KNOWN_ROWS = pa.schema(
             ("content_digest", pa.string()),
             ("group", pa.uint64()),
             ("split", pa.int8()),
-            ("is_item", pa.bool_()),
+            ("text_key", pa.uint64()),
+            ("domain_key", pa.uint64()),
+            ("became", pa.int8()),
         )
     ]
     + [pa.field(name, pa.string()) for name in ("reason", "message", "item_id", "image_path", "file")]
@@ -97,7 +99,8 @@ KNOWN_ROWS = pa.schema(
 `checked`: a value of `Checked`. `length`: -1 where unknown. `image_at`, `image_bytes`: digests of the image's place and
 version, and of its bytes, zero where unknown. `decided_by`, `max_side`: the configuration that it was decoded under.
 `retry`: what refused it may pass. Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
-of the content. `split`: a place in `SPLITS`, or -1. `is_item`: it was one on that night.
+of the content. `split`: a place in `SPLITS`, or -1. `text_key`, `domain_key`: what caps count it by, or zero.
+`became`: a value of `Became`, on that night.
 `file`: which one of its source's files it stands in, where these are several.
 """
 

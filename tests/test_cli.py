@@ -296,7 +296,7 @@ def test_names_that_are_not_utf8_never_break_a_json_answer(capsys: pytest.Captur
     with pytest.raises(typer.Exit):
         fail()
     said = capsys.readouterr()
-    assert json.loads(said.out.encode()) == {"reason": "no file caf\\udce9.png"}
+    assert json.loads(said.out.encode()) == {"reason": "no file caf\udce9.png"}
     assert said.err == "error: no file caf\\udce9.png\n"
     print_json(["\ud83d"])
     assert json.loads(capsys.readouterr().out) == ["\ud83d"]

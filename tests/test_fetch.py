@@ -596,6 +596,8 @@ def test_whoever_stops_listening_stops_the_asking(server: PictureServer) -> None
 
 
 ASK = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background has it ignored
 from pairloom.storage.fetching.answer import Question
 from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.fetching.fetch import fetch

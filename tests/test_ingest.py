@@ -448,6 +448,18 @@ def test_tonights_limits_judge_known_images_without_decoding_them(tmp_path: Path
             assert decoder.decoded == again
 
 
+def test_a_row_that_left_on_a_night_that_held_others_back_is_an_item_when_it_is_back(
+    tmp_path: Path, write: Write
+) -> None:
+    both, lime = [row("1", "red"), row("2", "lime")], write([row("3", "blue")], "more")
+    ingest(tmp_path, write(both), lime)
+    unreadable = write([], "none")
+    unreadable.paths[0].unlink()
+    ingest(tmp_path, write(both[:1]), lime, unreadable)
+    snapshot, _ = ingest(tmp_path, write(both), lime)
+    assert set(items(tmp_path, snapshot)) == {"1", "2", "3"}
+
+
 def test_a_kept_column_that_items_without_a_row_lack_is_null_and_one_of_another_type_is_cast(
     tmp_path: Path, write: Write
 ) -> None:

@@ -57,3 +57,28 @@ def test_a_filter_leaves_out_and_its_end_brings_back(
     assert (whole.rows, found) == (4, {})
     again, counts, found = night(source, filtered)
     assert (again.rows, counts.removed, found) == (afresh.rows, len(left_out), left_out)
+
+
+def test_a_cap_keeps_the_first_items_of_a_text_on_every_night(source: JsonlSource) -> None:
+    path = source.paths[0]
+    rows = [{**json.loads(line), "text": "a square"} for line in path.read_text().splitlines()]
+    capped = IngestConfig(workers=1, max_per_text=2)
+
+    def write(*order: int) -> None:
+        path.write_text("\n".join(json.dumps(rows[number]) for number in order))
+
+    write(0, 1, 2, 3)
+    night(source, IngestConfig(workers=1))
+    # Half of the items leave, far more than `max_removed`: their rows are there.
+    whole, counts, found = night(source, capped)
+    assert (whole.rows, counts.removed, counts.removals_held, counts.filtered) == (2, 2, 0, 2)
+    assert found == dict.fromkeys("23", "text-repeated")
+    assert night(source, capped)[0] == whole
+    write(3, 0, 1, 2)
+    _, counts, found = night(source, capped)
+    assert (counts.new, counts.removed, found) == (1, 1, dict.fromkeys("12", "text-repeated"))
+    rows[0]["text"] = "another"
+    write(3, 0, 1, 2)
+    _, counts, found = night(source, capped)
+    assert (counts.new, counts.updated, found) == (1, 1, {"2": "text-repeated"})
+    assert night(source, IngestConfig(workers=1))[2] == {}

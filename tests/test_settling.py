@@ -98,9 +98,9 @@ def test_rows_are_settled_as_by_looking_at_every_earlier_row(
             known=np.full(len(some), -1),
             fresh=facts(some, CONFIG),
         )
-        chunk.settle(known, settling, LIMITS)
+        chunk.settle(known, settling, LIMITS, {})
         chunks.append(chunk)
-    rejected = {each["row"]: each for each in rejections(known, chunks, LIMITS).to_pylist()}
+    rejected = {each["row"]: each for each in rejections(known, chunks, CONFIG).to_pylist()}
     found = [rejected[number]["reason"] if number in rejected else "item" for number in range(len(rows))]
     assert found == obvious(rows)
     assert all(each["attempts"] == 3 for each in rejected.values() if each["reason"] == BROKEN.reason)

@@ -4,11 +4,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+
+from pairloom.storage.images.config import IngestConfig
 
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -39,9 +40,17 @@ class Cap:
         return above_N
 
 
-def cap_keys(values: Sequence[str | None]) -> Keys:
-    """Keys of texts or domains (N,), `NO_KEY` for None."""
-    return np.array([NO_KEY if value is None else _key(value) for value in values], np.uint64)
+def caps(config: IngestConfig) -> dict[str, Cap]:
+    """Tonight's caps, each by the column of its keys."""
+    limits = {"text_key": config.max_per_text, "domain_key": config.max_per_domain}
+    return {column: Cap(limit) for column, limit in limits.items() if limit is not None}
+
+
+def cap_key(value: str | None) -> int:
+    """Key of a text or domain, `NO_KEY` for None."""
+    if value is None:
+        return NO_KEY
+    return int.from_bytes(hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=8).digest()) or 1
 
 
 def domain(address: str) -> str | None:
@@ -52,7 +61,3 @@ def domain(address: str) -> str | None:
     except ValueError:
         return None
     return host.removeprefix("www.").rstrip(".") or None if host and parts.scheme in ("http", "https") else None
-
-
-def _key(value: str) -> int:
-    return int.from_bytes(hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=8).digest()) or 1

@@ -2,7 +2,7 @@
 
 # N = rows of a chunk
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pairloom.storage.files import written_aside
 from pairloom.storage.images.limits import Limits
+from pairloom.storage.ingestion.caps import Cap
 from pairloom.storage.ingestion.known_rows import FRESH, KnownRows, LastNight, as_numbers
 from pairloom.storage.ingestion.settling import Settling, misfits
 from pairloom.storage.schema import KNOWN_ROWS
@@ -29,6 +30,16 @@ class Became(IntEnum):
     """Its picture is decoded, but none under tonight's limits."""
     REPEATED = 3
     """An earlier row has its id or its content."""
+    TEXT_REPEATED = 4
+    """It would be an item, but for the cap of its first text."""
+    DOMAIN_REPEATED = 5
+    """The same of its image's domain."""
+
+
+CAPPED = {"text_key": Became.TEXT_REPEATED, "domain_key": Became.DOMAIN_REPEATED}
+"""What a row becomes that is above a cap, by the column of its keys."""
+NO_CLAIM = (Became.REJECTED, Became.MISFIT, Became.REPEATED)
+"""What does not take its id and content from later rows."""
 
 
 @dataclass
@@ -58,19 +69,29 @@ class Chunk:
         """The same as numbers."""
         return as_numbers(self.take(rows, name, where))
 
-    def settle(self, rows: KnownRows, settling: Settling, limits: Limits) -> None:
+    @property
+    def claims(self) -> np.ndarray:
+        """Which rows settling made items, whatever caps made of them."""
+        return ~np.isin(self.became, NO_CLAIM)
+
+    def settle(self, rows: KnownRows, settling: Settling, limits: Limits, caps: Mapping[str, Cap]) -> None:
         """Say what each row became, after those of all chunks before."""
         self.became = self._alone(rows, limits)
         items = self.became == Became.ITEM
-        taken = settling.take(*self._claims(rows, items))
+        taken = settling.take(*self._claimed(rows, items))
         self.became[items] = np.where(taken, Became.ITEM, Became.REPEATED)
+        self._cap(rows, caps)
 
-    def recall(self, rows: KnownRows, settling: Settling, limits: Limits) -> None:
+    def recall(self, rows: KnownRows, settling: Settling, caps: Mapping[str, Cap]) -> None:
         """The same where these and all before are the rows of last night, under the same rules."""
-        self.became = self._alone(rows, limits)
-        was_item = rows.numbers("is_item")[self.known]
-        self.became[(self.became == Became.ITEM) & ~was_item] = Became.REPEATED
-        settling.add(*self._claims(rows, self.became == Became.ITEM))
+        self.became = rows.numbers("became")[self.known]
+        self.became[self.claims] = Became.ITEM
+        settling.add(*self._claimed(rows, self.claims))
+        self._cap(rows, caps)
+
+    def _cap(self, rows: KnownRows, caps: Mapping[str, Cap]) -> None:
+        for column, cap in caps.items():
+            self.became[cap.take(self.numbers_of(rows, column), self.became == Became.ITEM)] = CAPPED[column]
 
     def _alone(self, rows: KnownRows, limits: Limits) -> np.ndarray:
         """What each row would become if no other one had its id or content."""
@@ -78,7 +99,7 @@ class Chunk:
         fits = np.where(misfits(width, height, limits), Became.MISFIT, Became.ITEM)
         return np.where(picture, fits, Became.REJECTED).astype(np.int8)
 
-    def _claims(self, rows: KnownRows, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _claimed(self, rows: KnownRows, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.numbers_of(rows, "id_digest", items), self.numbers_of(rows, "same", items)
 
 
@@ -106,8 +127,10 @@ def _batches(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray) -> Iter
             where[part] = True
             columns = {name: chunk.take(rows, name, where) for name in FRESH.names}
             columns["number"] = pa.array(chunk.numbers[part])
-            columns["is_item"] = pa.array(chunk.became[part] == Became.ITEM)
+            columns["became"] = pa.array(chunk.became[part], pa.int8())
             yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)
     if len(gone):
         columns = {name: rows.column(name).take(pa.array(gone)) for name in KNOWN_ROWS.names}
+        # It may be no item any more: what one was last night is taken to be in the corpus.
+        columns["became"] = pa.array(np.full(len(gone), Became.REJECTED, np.int8))
         yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)

@@ -148,7 +148,7 @@ class DigestIndex:
         return found
 
 
-FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "is_item")])
+FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "became")])
 NO_FRESH = pa.RecordBatch.from_pylist([], FRESH)
 
 

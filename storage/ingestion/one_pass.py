@@ -18,6 +18,7 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.addresses import Addresses
+from pairloom.storage.ingestion.caps import caps
 from pairloom.storage.ingestion.chunk import Became, Chunk, save_rows
 from pairloom.storage.ingestion.images import UNKNOWN, Images, image_at, known_image
 from pairloom.storage.ingestion.items import Items, equal_at, places_among, retained_items
@@ -28,7 +29,7 @@ from pairloom.storage.ingestion.part_writer import PartWriter, Values
 from pairloom.storage.ingestion.quarantine import write_rejections
 from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row, item_values
+from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row, id_digest, item_values
 from pairloom.storage.ingestion.settling import Settling, same_content
 from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
@@ -94,7 +95,7 @@ class OnePass:
         self._corpus, self._base, self._keep, self._config, self._images = corpus, base, dict(keep), config, images
         self._known = images.known
         self._listing = Listing(images)
-        self._settling = Settling()
+        self._settling, self._caps = Settling(), caps(config)
         self._writer = PartWriter(corpus, base, keep, config.part_rows)
         self._fractions = Fractions(config.val_fraction, config.test_fraction)
         last = self._known.last
@@ -167,7 +168,9 @@ class OnePass:
                 item_id=row["item_id"],
                 source=row["source"],
                 path=path,
-                served_elsewhere=self._settling.holds_content(same_content(row["pixel_hash"], row["texts"])),
+                served_elsewhere=self._settling.holds(
+                    id_digest(row["item_id"]), same_content(row["pixel_hash"], row["texts"])
+                ),
             )
             for row, path in living.rows_and_paths(
                 np.flatnonzero(living_L < 0), ["item_id", "source", "pixel_hash", "texts"]
@@ -206,7 +209,7 @@ class OnePass:
         dead = self._supersede()
         self._writer.finish()
         base = self._base
-        rejected = rejections(self._known, self._chunks, self._config.limits)
+        rejected = rejections(self._known, self._chunks, self._config)
         self._counts.update(Counter(rejected["outcome"].to_pylist()))
         # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
         quarantine = write_rejections(
@@ -297,7 +300,7 @@ class OnePass:
         made = facts([fresh_row(raw, UNKNOWN, row, None, None)], self._config)
         chunk = Chunk(config.label, np.array([0]), np.array([-1]), made)
         self._wake()
-        chunk.settle(self._known, self._settling, self._config.limits)
+        chunk.settle(self._known, self._settling, self._config.limits, self._caps)
         self._chunks.append(chunk)
         self._seen += 1
         unread = digest([config.label, problem])
@@ -344,7 +347,7 @@ class OnePass:
             return
         self._wake()
         chunk = Chunk(source.config.label, numbers, known, made)
-        chunk.settle(self._known, self._settling, self._config.limits)
+        chunk.settle(self._known, self._settling, self._config.limits, self._caps)
         self._chunks.append(chunk)
         self._write_new(source, listed, part, chunk, fresh)
 
@@ -366,7 +369,7 @@ class OnePass:
             return
         self._idle = False
         for chunk in self._chunks:
-            chunk.recall(self._known, self._settling, self._config.limits)
+            chunk.recall(self._known, self._settling, self._caps)
             self._ranked += int((chunk.became == Became.ITEM).sum())
 
     def _write_new(
@@ -378,7 +381,7 @@ class OnePass:
         self._ranked += int(items.sum())
         if self._based:
             was_item = np.zeros(len(items), bool)
-            was_item[chunk.known >= 0] = self._known.numbers("is_item")[chunk.known[chunk.known >= 0]]
+            was_item[chunk.known >= 0] = self._known.numbers("became")[chunk.known[chunk.known >= 0]] == Became.ITEM
             items &= ~was_item
         fresh = dict(zip(np.flatnonzero(chunk.known < 0).tolist(), fresh_rows, strict=True))
         news: list[_NewContent] = []

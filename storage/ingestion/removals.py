@@ -16,7 +16,8 @@ class Gone:
     path: str
     """The image's path as the source wrote it."""
     served_elsewhere: bool
-    """Whether another item of tonight shows the same picture under the same texts."""
+    """Whether another row of tonight shows the same picture under the same texts, or a row has its id but is above a
+    cap: it is no loss."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.location import Address
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
+from pairloom.storage.ingestion.caps import cap_key, domain
 from pairloom.storage.ingestion.images import UNKNOWN, Found, decision, image_at
 from pairloom.storage.ingestion.known_rows import FRESH, Checked
 from pairloom.storage.ingestion.part_writer import Values
@@ -126,6 +128,8 @@ def _facts(fresh: FreshRow, config: IngestConfig) -> dict[str, Any]:
                 "content_digest": made.content,
                 "group": group_position(row.group or picture.pixel_hash),
                 "split": -1 if row.split is None else SPLITS.index(row.split),
+                "text_key": cap_key(row.texts[0]),
+                "domain_key": cap_key(domain(image.origin.url) if isinstance(image.origin, Address) else None),
             }
 
 

@@ -83,9 +83,9 @@ class Settling:
         self._ids.update(ids_N.tolist())
         self._sames.update(sames_N.tolist())
 
-    def holds_content(self, same: int) -> bool:
-        """Whether a row of this `same_content` became an item."""
-        return same in self._sames
+    def holds(self, item_id: int, same: int) -> bool:
+        """Whether a row of this id or this `same_content` was taken, whatever caps made of it."""
+        return item_id in self._ids or same in self._sames
 
     @staticmethod
     def _disputed(taken: set[int], values: list[int], values_N: np.ndarray) -> np.ndarray:

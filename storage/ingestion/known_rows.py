@@ -6,6 +6,7 @@ import logging
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +68,7 @@ class KnownRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._columns: dict[str, pa.Array] = {}
+        self._near: dict[str, tuple[int, int, pa.Array]] = {}
         self.last: LastNight | None = None
         self.rows = 0
         if not path.exists():
@@ -88,7 +90,7 @@ class KnownRows:
     def forget_all(self, error: Exception) -> None:
         """Know nothing."""
         logger.warning("all rows are read anew, and all images decoded: %s", error)
-        self.last, self.rows, self._columns = None, 0, {}
+        self.last, self.rows, self._columns, self._near = None, 0, {}, {}
         vars(self).pop("_indexes", None)
 
     def column(self, name: str) -> pa.Array:
@@ -96,21 +98,24 @@ class KnownRows:
         if name not in self._columns:
             if self.rows == 0:
                 return pa.array([], KNOWN_ROWS.field(name).type)
-            try:
-                table = self._file.read([name], use_threads=False)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DamagedRowsError(f"{self.path} can't be read: {error}") from error
-            self._columns[name] = table[name].combine_chunks()
+            self._columns[name] = self._read(name, list(range(len(self._ends))))
         return self._columns[name]
+
+    def values(self, name: str, rows: np.ndarray) -> list[Any]:
+        """One column of some rows. Of rows that stand together only what is near them is held in memory."""
+        if not len(rows):
+            return []
+        first, last = np.searchsorted(self._ends, [rows.min(), rows.max()], side="right").tolist()
+        if name in self._columns or last - first > 1:
+            return list(self.column(name).take(pa.array(rows)).to_pylist())
+        if name not in self._near or self._near[name][:2] != (first, last):
+            self._near[name] = (first, last, self._read(name, list(range(first, last + 1))))
+        start = self._ends[first - 1] if first else 0
+        return list(self._near[name][2].take(pa.array(rows - start)).to_pylist())
 
     def numbers(self, name: str) -> np.ndarray:
         """The same as numbers (N,); of 16-byte digests as uint64 (N, 2)."""
         return as_numbers(self.column(name))
-
-    def release(self, *names: str) -> None:
-        """Free the memory of columns."""
-        for name in names:
-            self._columns.pop(name, None)
 
     def find(self, name: str, digests: np.ndarray) -> np.ndarray:
         """The first row with each of some 16-byte digests (Q, 2), -1 where there is none: int64 (Q,)."""
@@ -119,6 +124,18 @@ class KnownRows:
         if name not in self._indexes:
             self._indexes[name] = DigestIndex(self.numbers(name))
         return self._indexes[name].find(digests)
+
+    def _read(self, name: str, groups: list[int]) -> pa.Array:
+        try:
+            return self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedRowsError(f"{self.path} can't be read: {error}") from error
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where the file's row groups end."""
+        groups = self._file.metadata
+        return np.cumsum([groups.row_group(group).num_rows for group in range(groups.num_row_groups)])
 
     @cached_property
     def _indexes(self) -> "dict[str, DigestIndex]":

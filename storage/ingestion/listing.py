@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from pairloom.storage.ingestion.images import Images
 from pairloom.storage.ingestion.known_rows import Checked
@@ -92,9 +91,7 @@ class Listing:
         return np.where(still_N, found_N, -1)
 
     def _images_of(self, known: np.ndarray) -> Iterator[tuple[str, str]]:
-        places = pa.array(known)
-        keys, versions = (self._known.column(name).take(places).to_pylist() for name in ("image", "version"))
-        return zip(keys, versions, strict=True)
+        return zip(self._known.values("image", known), self._known.values("version", known), strict=True)
 
 
 def _keys(batch: Batch, identity: str) -> list[bytes]:

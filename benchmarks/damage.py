@@ -324,7 +324,7 @@ def addresses(folder: Path, rows: Sequence[Row]) -> SourceConfig:
 KINDS: dict[str, tuple[Writer, dict[str, Damage]]] = {
     "jsonl": (jsonl, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
     "csv": (delimited, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
-    "tsv": (_tabs, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
+    "csv with tabs": (_tabs, OF_PICTURES | OF_ROWS | OF_PATHS | OF_LINES),
     "folder": (pictures_in_folders, OF_PICTURES | OF_ROWS | OF_LINES),
     "parquet": (parquet, OF_PICTURES | OF_ROWS | OF_TABLES),
     "webdataset": (shards, OF_PICTURES | OF_ROWS | OF_LINES | OF_TABLES),

@@ -16,7 +16,7 @@ from pairloom.storage.sources.columns import typed
 __all__ = ["EMPTY", "SPLITS", "Corpus", "Part", "Snapshot", "newer_items"]
 
 SPLITS = ("train", "val", "test")
-"""In the order of their rows in a part."""
+"""In the order of their rows in a part; in arrays their places here stand for them, and -1 for none."""
 
 
 class Corpus:

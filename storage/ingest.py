@@ -74,6 +74,7 @@ class Ingest:
             found.read(sources, columns, progress)
             counts = found.unchanged()
             if counts and (since is None or since.digest == self.base.digest):
+                self._tell(found)
                 addresses.save(unseen=False)
                 return self.base, counts
             if not (mistaken := found.decode_late()):
@@ -82,12 +83,15 @@ class Ingest:
             images.forget(mistaken)
         found.retire(sources)
         snapshot = found.commit(self.number)
+        self._tell(found)
+        addresses.save(unseen=bool(found.warnings))
+        found.save(snapshot)
+        return snapshot, found.count(self.base if since is None else since)
+
+    def _tell(self, found: OnePass) -> None:
         self.warnings = found.warnings
         if found.bad_cells:
             counted = ", ".join(f"{name} {count:,}" for name, count in found.bad_cells.most_common())
             self.warnings += (f"cells that are not of their column's type are null: {counted}",)
         for warning in self.warnings:
             logger.warning("%s", warning)
-        addresses.save(unseen=bool(found.warnings))
-        found.save(snapshot)
-        return snapshot, found.count(self.base if since is None else since)

@@ -684,5 +684,8 @@ def test_a_cell_that_is_not_of_its_type_costs_the_cell_and_is_counted(tmp_path: 
     assert {name: each["price"] for name, each in items(tmp_path, snapshot).items()} == {"1": None, "2": None, "3": 2.0}
     assert counts == RowCounts(seen=3, new=3)
     assert night.warnings == ("cells that are not of their column's type are null: price 1",)
+    again = Ingest(Corpus(tmp_path / "root"), COLUMNS.types, CONFIG, Decoder())
+    assert again.run([source], COLUMNS) == (snapshot, RowCounts(seen=3, unchanged=3))
+    assert again.warnings == night.warnings
     _, counts = ingest(tmp_path, source.model_copy(update={"on_bad_cell": "quarantine"}))
     assert (counts.quarantined, counts.removed) == (1, 1)

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pairloom.storage.corpus import SPLITS
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import ImageAt
@@ -19,7 +20,7 @@ from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.row_facts import facts, fresh_row
 from pairloom.storage.ingestion.settling import Picture, Settling
-from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
+from pairloom.storage.ingestion.splits import Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.config import JsonlSource
 from pairloom.storage.sources.raw_row import RawRow

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.storage.corpus import SPLITS
 from pairloom.storage.ingestion.living import Living
 from pairloom.storage.ingestion.settling import content_digest, said_digest
-from pairloom.storage.ingestion.splits import SPLITS, group_position
+from pairloom.storage.ingestion.splits import group_position
 from pairloom.storage.schema import ColumnType
 
 

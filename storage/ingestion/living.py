@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.ingestion.splits import SPLITS
+from pairloom.storage.corpus import SPLITS, Corpus, Part, Snapshot
 from pairloom.storage.schema import ColumnType
 
 _COLUMNS = ("item_id", "content_digest", "split", "stored_digest", "source")

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.corpus import SPLITS, Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
@@ -31,7 +31,7 @@ from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row, id_digest, item_values
 from pairloom.storage.ingestion.settling import Settling, same_content
-from pairloom.storage.ingestion.splits import SPLITS, Fractions, assign_splits, group_position
+from pairloom.storage.ingestion.splits import Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig

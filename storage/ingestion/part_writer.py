@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.corpus import SPLITS, Corpus, Part, Snapshot
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.living import Place, part_rows
-from pairloom.storage.ingestion.splits import SPLITS
 from pairloom.storage.schema import ColumnType, item_schema
 
 Values = dict[str, Any]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pairloom.storage.corpus import SPLITS
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Address
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
@@ -16,7 +17,7 @@ from pairloom.storage.ingestion.images import UNKNOWN, Found, decision, image_at
 from pairloom.storage.ingestion.known_rows import FRESH, Checked
 from pairloom.storage.ingestion.part_writer import Values
 from pairloom.storage.ingestion.settling import Candidate, Picture, candidate
-from pairloom.storage.ingestion.splits import SPLITS, group_position
+from pairloom.storage.ingestion.splits import group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.raw_row import RawRow
 from pairloom.storage.sources.source_row import RejectedRow, SourceRow
@@ -162,6 +163,8 @@ def item_values(fresh: FreshRow, split: str) -> Values:
 
 
 def _checked(raw: RawRow, row: SourceRow) -> Checked:
+    if row.nulled:  # its cells are counted every night
+        return Checked.EVERYTHING
     if raw.image is not None:
         return Checked.EVERYTHING if raw.image.beside else Checked.INSIDE
     image = row.image

@@ -9,8 +9,6 @@ import numpy as np
 
 MIN_TRAINING_ITEMS = 2
 
-SPLITS = ("train", "val", "test")
-"""Names of the splits; in arrays their places here stand for them, and -1 for none."""
 _TRAIN, _VAL, _TEST = range(3)
 
 

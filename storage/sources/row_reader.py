@@ -105,6 +105,7 @@ class RowReader:
             if split.lower() not in _SPLITS:
                 raise RejectedRowError(Reason.SPLIT_UNKNOWN, f"split {split!r} is none of train, val, test")
             split = _SPLITS[split.lower()]
+        bad_cells = self._bad_cells.total()
         metadata = {name: self._metadata(name, kept, values) for name, kept in self._kept.items()}
         return SourceRow(
             source=self._source,
@@ -117,6 +118,7 @@ class RowReader:
             split=split,
             metadata=metadata,
             file=self._named(raw),
+            nulled=self._bad_cells.total() > bad_cells,
         )
 
     def _folder(self, raw: RawRow) -> ImageFolder:

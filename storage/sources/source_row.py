@@ -25,6 +25,8 @@ class SourceRow:
     metadata: dict[str, Metadata]
     file: str | None = None
     """The file that it stands in, where the source has several."""
+    nulled: bool = False
+    """Whether a cell of it is null because it is not of its kept column's type."""
 
     @property
     def fingerprint(self) -> str:

@@ -12,6 +12,8 @@ import test_attack_sql as sql
 import test_attack_texts as texts
 import test_attack_yaml as yaml
 
+from pairloom.storage.modelstore import CARD_FILES
+
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"
 SHOWN = 6
 """Places where every hostile text is shown: page, report, card, terminal, errors, JSON."""
@@ -27,7 +29,7 @@ PLAYED = {
     "Terminals": SHOWN * len(texts.TERMINAL),
     "A whole night of them": 2 * len(night.COMMANDS) + 4,
     "Secrets": 3 * len(secrets.LEAKS),
-    "Models whose files changed": len(models.FILES) + 3 + 2,
+    "Models whose files changed": 2 * len(models.FILES) + len(CARD_FILES) + 2,
 }
 
 

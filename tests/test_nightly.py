@@ -399,8 +399,12 @@ def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:
     (file.parent / "shapes" / "captions.jsonl").write_text(
         '{"id": "1", "image": "x", "text": "", "group": 1}\nno json\n'
     )
-    with pytest.raises(RuntimeError, match="of 2 rows seen none was ingested"):
-        night(file, "columns.keep={}", "evaluation.slices=[]")
+    overrides = ("columns.keep={}", "evaluation.slices=[]")
+    with pytest.raises(RuntimeError, match=r"of 2 rows none became one: .*text-empty"):
+        night(file, *overrides, "ingest.max_rejected=1")
+    held = night(file, *overrides)
+    assert (held.outcome, held.release) == ("held", None)
+    assert "2 of 2 rows" in held.reason
 
 
 def test_a_rollback_lasts_until_something_new_comes(file: Path) -> None:

@@ -17,6 +17,7 @@ from pairloom.flows.cli import app
 from pairloom.flows.cli.version import version
 from pairloom.flows.config import TEMPLATE, load_pipeline
 from pairloom.search.query import Query, search
+from pairloom.storage.files import DamagedError
 
 PROJECT = Path(__file__).parents[1]
 
@@ -88,7 +89,7 @@ def test_a_place_that_holds_no_release_is_named(tmp_path: Path) -> None:
 def test_a_release_that_is_not_whole_is_named(tmp_path: Path) -> None:
     record = publish(tmp_path, names=NAMES[:10])
     (tmp_path / "models" / record.model_id / "open_clip_config.json").unlink()
-    with pytest.raises(ValueError, match=r"release 1 is not whole: models/.*json is missing"):
+    with pytest.raises(DamagedError, match=r"release 1 is not whole: models/.*json is missing"):
         pairloom.open(tmp_path, release=1)
 
 

@@ -111,7 +111,7 @@ class KnownRows:
         if name not in self._near or self._near[name][:2] != (first, last):
             self._near[name] = (first, last, self._read(name, list(range(first, last + 1))))
         start = self._ends[first - 1] if first else 0
-        return list(self._near[name][2].take(pa.array(rows - start)).to_pylist())
+        return list(self._near[name][2].take(_indices(rows - start)).to_pylist())
 
     def numbers(self, name: str) -> np.ndarray:
         """The same as numbers (N,); of 16-byte digests as uint64 (N, 2)."""
@@ -166,7 +166,13 @@ class DigestIndex:
 
 
 FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "became")])
-NO_FRESH = pa.RecordBatch.from_pylist([], FRESH)
+# Lists of no values would import pandas.
+NO_FRESH = pa.RecordBatch.from_arrays([pa.nulls(0, each.type) for each in FRESH], schema=FRESH)
+
+
+def _indices(rows: np.ndarray) -> pa.Array:
+    # `pa.array` would import pandas to see whether it has been given something of its.
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows, np.int64))])
 
 
 def as_numbers(array: pa.Array) -> np.ndarray:

@@ -37,7 +37,9 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
 
     def measured(model_id: str, number: int) -> RetrievalMetrics:
         report_progress("evaluate", number, 1 + len(rivals), f"{len(items.item_ids):,} items")
-        return measure_encoder(pipeline, corpus, snapshot, items, Encoder.load(models.whole(model_id)))
+        # The challenger was named by its bytes a moment ago; the others have lain there.
+        folder = models.whole(model_id) if number else models.path(model_id)
+        return measure_encoder(pipeline, corpus, snapshot, items, Encoder.load(folder))
 
     try:
         own = measured(challenger.model_id, 0)

@@ -177,8 +177,11 @@ def _indices(rows: np.ndarray) -> pa.Array:
 
 def as_numbers(array: pa.Array) -> np.ndarray:
     """An array without nulls as numbers (N,); of 16-byte digests as uint64 (N, 2)."""
+    # `to_numpy` would import pandas.
+    own = slice(array.offset, array.offset + len(array))
+    content = array.buffers()[1] if len(array) else b""
     if pa.types.is_fixed_size_binary(array.type):
-        words = array.type.byte_width // 8
-        found = np.frombuffer(array.buffers()[1], np.uint64) if len(array) else np.zeros(0, np.uint64)
-        return found.reshape(-1, words)[array.offset : array.offset + len(array)]
-    return np.asarray(array.to_numpy(zero_copy_only=False))
+        return np.frombuffer(content, np.uint64).reshape(-1, array.type.byte_width // 8)[own]
+    if pa.types.is_boolean(array.type):
+        return np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")[own].astype(bool)
+    return np.frombuffer(content, str(array.type))[own]

@@ -4,15 +4,17 @@
 
 Hypothesis plays histories over real files: two caption files with an id column, or one without beside a folder of
 pictures. Rows are added, dropped, reordered, edited, swapped and repeated; pictures are drawn anew, touched, moved,
-linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side` and `keep`
-change; what is known of rows is lost or that of an earlier night, the newest snapshot is lost; nights are interrupted,
-or hold removals back. After each whole night the corpus is compared with that of a first night: items with all they
-store but the time, rejections, counts. A further night must find nothing to do and nothing to decode.
+linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side`, `keep`
+and what becomes of near-duplicates change; what is known of rows or compared pictures is lost, or that of an earlier
+night, the newest snapshot is lost; nights are interrupted, or hold removals back. After each whole night the corpus is
+compared with that of a first night: items with all they store but the time, rejections, counts. No two pictures that
+resemble one another are in two splits. A further night must find nothing to do and nothing to decode.
 
 Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -40,7 +42,7 @@ from pairloom.storage.sources.config import FolderSource, JsonlSource, SourceCon
 Row = dict[str, Any]
 
 PICTURES = ("images/a.png", "images/b.png", "images/c.jpg", "pics/d.png", "pics/sub/e.png", "pics/f.jpg")
-COLOURS, SIZES = ("red", "lime", "navy"), ((8, 8), (20, 12), (70, 40))
+COLOURS, SIZES = ("red", "lime", "navy", "#f90000", "#f30000"), ((8, 8), (20, 12), (70, 40))
 LOOKS = st.tuples(st.sampled_from(COLOURS), st.sampled_from(SIZES))
 KEEPS: tuple[dict[str, ColumnType], ...] = (
     {},
@@ -148,9 +150,10 @@ class Histories(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="history-"))
         self.renamed = 0
 
-    @initialize(ids=st.booleans())
-    def begin(self, ids: bool) -> None:
+    @initialize(ids=st.booleans(), mode=st.sampled_from(("keep", "merge", "drop")))
+    def begin(self, ids: bool, mode: str) -> None:
         self.collection = Collection(self.root, ids=ids)
+        self.collection.config = self.collection.config.model_copy(update={"near_duplicates": mode})
         for number, name in enumerate(PICTURES):
             self.collection.draw(name, COLOURS[number % 3], SIZES[number // 2])
         for number, name in enumerate((*PICTURES, *PICTURES[:2])):
@@ -261,7 +264,7 @@ class Histories(RuleBasedStateMachine):
             path.symlink_to(goal)
         self.then(then)
 
-    @rule(what=st.sampled_from(("lose", "set aside", "bring back")), then=THEN)
+    @rule(what=st.sampled_from(("lose", "set aside", "bring back", "lose pictures")), then=THEN)
     def memory(self, what: str, then: str) -> None:
         """What is known of rows is deleted, or is that of some earlier night: a backup that came back."""
         known, aside = self.root / "grown" / "known" / "rows.parquet", self.root / "aside.parquet"
@@ -271,6 +274,8 @@ class Histories(RuleBasedStateMachine):
             shutil.copy(known, aside)
         elif what == "lose":
             known.unlink(missing_ok=True)
+        elif what == "lose pictures":
+            known.with_name("near-pictures.parquet").unlink(missing_ok=True)
         self.then(then)
 
     @rule(then=THEN)
@@ -321,6 +326,13 @@ class Histories(RuleBasedStateMachine):
         self.collection.config = self.collection.config.model_copy(update={"max_per_text": most})
         self.then(then)
 
+    @rule(mode=st.sampled_from(("keep", "merge", "merge", "drop", "drop")), bits=st.sampled_from((4, 0)), then=THEN)
+    def resemble(self, mode: str, bits: int, then: str) -> None:
+        """Pictures of one colour are near-duplicates whatever their size; so are reds, but for the outermost."""
+        near = {"near_duplicates": mode, "near_duplicate_bits": bits}
+        self.collection.config = self.collection.config.model_copy(update=near)
+        self.then(then)
+
     @rule(shares=st.sampled_from(((0.5, 0.0), (0.0, 0.4), (0.5, 0.4), (0.1, 0.1))), then=THEN)
     def divide(self, shares: tuple[float, float], then: str) -> None:
         val, test = shares
@@ -368,6 +380,7 @@ class Histories(RuleBasedStateMachine):
         first, expected = self.ingest("first", Decoder())
         assert self.items("grown", grown) == self.items("first", first)
         assert self.rejections("grown", grown) == self.rejections("first", first)
+        self.compare_splits("grown", grown)
         assert counts.new + counts.updated + counts.unchanged == expected.new == grown.rows
         rejected = ("seen", "duplicate", "filtered", "quarantined")
         assert [getattr(counts, name) for name in rejected] == [getattr(expected, name) for name in rejected]
@@ -376,6 +389,17 @@ class Histories(RuleBasedStateMachine):
         again, counts = self.ingest("grown", idle)
         assert (again, idle.decoded) == (grown, 0)
         assert counts.new == counts.updated == counts.removed == 0
+
+    def compare_splits(self, name: str, snapshot: Snapshot) -> None:
+        """Under `merge` and `drop`, pictures of one colour are in one split, but for those whose split is named."""
+        if self.collection.config.near_duplicates == "keep":
+            return
+        corpus, splits = Corpus(self.root / name), {}
+        for row in corpus.table(snapshot, ["image", "split", "split_named"]).to_pylist():
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+                colour = image.convert("RGB").getpixel((2, 2))
+            if not row["split_named"]:
+                assert splits.setdefault(colour, row["split"]) == row["split"]
 
     def ingest(self, name: str, decoder: Decoder, max_removed: float = 1.0) -> tuple[Snapshot, RowCounts]:
         columns = self.collection.columns()

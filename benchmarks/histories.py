@@ -394,7 +394,7 @@ class Histories(RuleBasedStateMachine):
         """Under `merge` and `drop`, pictures of one colour are in one split, but for those whose split is named."""
         if self.collection.config.near_duplicates == "keep":
             return
-        corpus, splits = Corpus(self.root / name), {}
+        corpus, splits = Corpus(self.root / name), dict[object, str]()
         for row in corpus.table(snapshot, ["image", "split", "split_named"]).to_pylist():
             with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
                 colour = image.convert("RGB").getpixel((2, 2))

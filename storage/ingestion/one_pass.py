@@ -496,21 +496,22 @@ class OnePass:
         """What is stored of pictures, or is to be, by digests; decodes those of which nothing is."""
         left = set(digests)
         for found in (self._writer.stored, self._living.stored):
-            here = dict(found(left))
-            left -= set(here)
-            yield from here.items()
+            for each, content in found(frozenset(left)):
+                if each in left:
+                    left.remove(each)
+                    yield each, content
         late = {each.row.picture.stored_digest: each for each in self._unstored}
         wanted = [late[each] for each in sorted(left)]
         rows = [each.row.row for each in wanted]
         decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
         written = set()
-        for each, (image, content) in zip(wanted, decoded, strict=True):
-            if content is None or image.image != each.row.picture:
-                self._mistaken.append(_image(each.row))
+        for new, (image, decoded_now) in zip(wanted, decoded, strict=True):
+            if decoded_now is None or image.image != new.row.picture:
+                self._mistaken.append(_image(new.row))
                 continue
-            self._add(each.row, content)
-            written.add(each.rank)
-            yield each.row.picture.stored_digest, content.content
+            self._add(new.row, decoded_now)
+            written.add(new.rank)
+            yield new.row.picture.stored_digest, decoded_now.content
         self._unstored = [each for each in self._unstored if each.rank not in written]
 
     def _retained(self, stay: np.ndarray) -> Iterator["_Retained"]:

@@ -4,10 +4,11 @@
 
 Hypothesis plays histories over real files: two caption files with an id column, or one without beside a folder of
 pictures. Rows are added, dropped, reordered, edited, swapped and repeated; pictures are drawn anew, touched, moved,
-linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side` and `keep`
-change; what is known of rows is lost or that of an earlier night, the newest snapshot is lost; nights are interrupted,
-or hold removals back. After each whole night the corpus is compared with that of a first night: items with all they
-store but the time, rejections, counts. A further night must find nothing to do and nothing to decode.
+linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side`, `keep`
+and what becomes of near-duplicates change; what is known of rows or compared pictures is lost, or that of an earlier
+night, the newest snapshot is lost; nights are interrupted, or hold removals back. After each whole night the corpus is
+compared with that of a first night: items with all they store but the time, rejections, counts. Groups of
+near-duplicates are in one split. A further night must find nothing to do and nothing to decode.
 
 Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
 """
@@ -40,7 +41,7 @@ from pairloom.storage.sources.config import FolderSource, JsonlSource, SourceCon
 Row = dict[str, Any]
 
 PICTURES = ("images/a.png", "images/b.png", "images/c.jpg", "pics/d.png", "pics/sub/e.png", "pics/f.jpg")
-COLOURS, SIZES = ("red", "lime", "navy"), ((8, 8), (20, 12), (70, 40))
+COLOURS, SIZES = ("red", "lime", "navy", "#f90000", "#f30000"), ((8, 8), (20, 12), (70, 40))
 LOOKS = st.tuples(st.sampled_from(COLOURS), st.sampled_from(SIZES))
 KEEPS: tuple[dict[str, ColumnType], ...] = (
     {},
@@ -60,7 +61,8 @@ ROWS = st.fixed_dictionaries(
 )
 PLACES = st.integers(0, 7)
 SOURCES = st.sampled_from(("one", "two"))
-THEN = st.sampled_from(("night", "edit", "night", "edit", "held", "interrupted"))
+MODES = ("keep", "merge", "drop")
+THEN = st.sampled_from(("night", "edit", "night", "edit", "held", "interrupted", *MODES))
 
 
 class _InterruptedError(Exception):
@@ -148,8 +150,8 @@ class Histories(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="history-"))
         self.renamed = 0
 
-    @initialize(ids=st.booleans())
-    def begin(self, ids: bool) -> None:
+    @initialize(ids=st.booleans(), mode=st.sampled_from(MODES))
+    def begin(self, ids: bool, mode: str) -> None:
         self.collection = Collection(self.root, ids=ids)
         for number, name in enumerate(PICTURES):
             self.collection.draw(name, COLOURS[number % 3], SIZES[number // 2])
@@ -159,7 +161,7 @@ class Histories(RuleBasedStateMachine):
             self.collection.rows[source].append({**row, "part": None, "price": number})
         self.write_caption("pics/d.txt", "red")
         self.write_caption("pics/sub/e.txt", "blue\nsky")
-        self.then("night")
+        self.then(mode)
 
     @rule(source=SOURCES, place=PLACES, row=ROWS, then=THEN)
     def add(self, source: str, place: int, row: Row, then: str) -> None:
@@ -261,7 +263,7 @@ class Histories(RuleBasedStateMachine):
             path.symlink_to(goal)
         self.then(then)
 
-    @rule(what=st.sampled_from(("lose", "set aside", "bring back")), then=THEN)
+    @rule(what=st.sampled_from(("lose", "set aside", "bring back", "lose pictures")), then=THEN)
     def memory(self, what: str, then: str) -> None:
         """What is known of rows is deleted, or is that of some earlier night: a backup that came back."""
         known, aside = self.root / "grown" / "known" / "rows.parquet", self.root / "aside.parquet"
@@ -271,6 +273,8 @@ class Histories(RuleBasedStateMachine):
             shutil.copy(known, aside)
         elif what == "lose":
             known.unlink(missing_ok=True)
+        elif what == "lose pictures":
+            known.with_name("near-pictures.parquet").unlink(missing_ok=True)
         self.then(then)
 
     @rule(then=THEN)
@@ -321,6 +325,11 @@ class Histories(RuleBasedStateMachine):
         self.collection.config = self.collection.config.model_copy(update={"max_per_text": most})
         self.then(then)
 
+    @rule(bits=st.sampled_from((4, 0)), then=THEN)
+    def resemble(self, bits: int, then: str) -> None:
+        self.collection.config = self.collection.config.model_copy(update={"near_duplicate_bits": bits})
+        self.then(then)
+
     @rule(shares=st.sampled_from(((0.5, 0.0), (0.0, 0.4), (0.5, 0.4), (0.1, 0.1))), then=THEN)
     def divide(self, shares: tuple[float, float], then: str) -> None:
         val, test = shares
@@ -348,7 +357,13 @@ class Histories(RuleBasedStateMachine):
             path.write_text(text, encoding="utf-8")
 
     def then(self, what: str) -> None:
-        """What follows an edit."""
+        """What follows an edit: nothing, or a night, for one in which near-duplicates are treated otherwise.
+
+        Pictures of one colour are near-duplicates whatever their size; so are reds, but for the outermost.
+        """
+        if what in MODES:
+            self.collection.config = self.collection.config.model_copy(update={"near_duplicates": what})
+            self.compare()
         if what == "held":
             self.ingest("grown", Decoder(), max_removed=0.2)
         if what == "interrupted":
@@ -368,6 +383,7 @@ class Histories(RuleBasedStateMachine):
         first, expected = self.ingest("first", Decoder())
         assert self.items("grown", grown) == self.items("first", first)
         assert self.rejections("grown", grown) == self.rejections("first", first)
+        self.compare_splits("grown", grown)
         assert counts.new + counts.updated + counts.unchanged == expected.new == grown.rows
         rejected = ("seen", "duplicate", "filtered", "quarantined")
         assert [getattr(counts, name) for name in rejected] == [getattr(expected, name) for name in rejected]
@@ -376,6 +392,19 @@ class Histories(RuleBasedStateMachine):
         again, counts = self.ingest("grown", idle)
         assert (again, idle.decoded) == (grown, 0)
         assert counts.new == counts.updated == counts.removed == 0
+
+    def compare_splits(self, name: str, snapshot: Snapshot) -> None:
+        """Where no split is named, the group of a near-duplicate is in the split of its twin."""
+        names = {label: name for name, label in self.collection.labels.items()}
+        if not self.collection.ids or any(row["part"] for rows in self.collection.rows.values() for row in rows):
+            return
+        items = {row["item_id"]: row for row in self.items(name, snapshot)}
+        for each in self.rejections(name, snapshot):
+            if each["reason"] == "near-duplicate":
+                group = self.collection.rows[names[each["source"]]][each["row"] - 1]["key"]
+                twin = items[each["message"].removeprefix("resembles item ")]
+                splits = {row["split"] for row in items.values() if group is not None and row["group"] == group}
+                assert splits <= {twin["split"]}
 
     def ingest(self, name: str, decoder: Decoder, max_removed: float = 1.0) -> tuple[Snapshot, RowCounts]:
         columns = self.collection.columns()

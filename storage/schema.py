@@ -93,6 +93,7 @@ KNOWN_ROWS = pa.schema(
         )
     ]
     + [pa.field(name, pa.string()) for name in ("reason", "message", "item_id", "image_path", "file")]
+    + [pa.field("texts", pa.list_(pa.string()))]
 )
 """What was made of each row of the sources, by digests of what it says; storage/ingestion/known_rows.py.
 
@@ -101,7 +102,8 @@ version, and of its bytes, zero where unknown. `decided_by`, `max_side`: the con
 `retry`: what refused it may pass. Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
 of the content. `split`: a place in `SPLITS`, or -1. `text_key`, `domain_key`: what caps count it by, or zero.
 `became`: a value of `Became`, on that night.
-`file`: which one of its source's files it stands in, where these are several.
+`file`: which one of its source's files it stands in, where these are several. `texts`: of a picture, where
+near-duplicates were merged on the night that it was read.
 """
 
 NEAR_HASHES = pa.schema(

@@ -14,10 +14,12 @@ from PIL import Image, ImageDraw
 
 from pairloom.storage.ingestion.near_duplicates import (
     CROWD,
+    UNKNOWN,
     CloseHashes,
     Hashes,
     Indices,
     Mask,
+    Remembered,
     candidates,
     followed,
     hash_values,
@@ -118,8 +120,33 @@ def test_whatever_resembles_one_another_has_the_key_of_the_earliest(drawn: list[
 
 def test_a_picture_whose_split_is_named_otherwise_stays() -> None:
     follows = np.array([0, 0, 0, 0, 4, 4, 4])
-    named = ["train", None, "val", "train", None, "val", None]
+    named = np.array([0, -1, 1, 0, -1, 1, -1], np.int8)
     assert leaving(follows, named).tolist() == [False, True, False, True, False, False, True]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(HASHES.filter(lambda values: all(values.count(each) <= CROWD for each in values)), st.integers(0, 8), st.data())
+def test_what_is_remembered_is_not_compared_nor_what_follows_by_that(
+    values: list[int], bits: int, data: st.DataObject
+) -> None:
+    colours = np.array(data.draw(st.lists(st.integers(0, 1), min_size=len(values), max_size=len(values))), np.int64)
+    known = data.draw(st.integers(0, len(values)))
+    asked: list[tuple[int, int]] = []
+
+    def agree(earlier_M: Indices, later_M: Indices) -> Mask:
+        asked.extend(zip(earlier_M.tolist(), later_M.tolist(), strict=True))
+        return np.asarray(colours[earlier_M] == colours[later_M])
+
+    def recall(earlier_M: Indices, later_M: Indices) -> Remembered:
+        return np.where(later_M < known, colours[earlier_M] == colours[later_M], UNKNOWN).astype(np.int8)
+
+    close = CloseHashes.none(bits).with_hashes(array(values))
+    afresh = followed(array(values), close, agree).tolist()
+    asked.clear()
+    assert followed(array(values), close, agree, recall).tolist() == afresh
+    assert len(set(asked)) == len(asked)
+    assert all(later >= known for _, later in asked)
+    assert all(afresh[earlier] == earlier for earlier, _ in asked if earlier < known)
 
 
 def test_merged_texts_keep_their_order_and_come_once() -> None:

@@ -2,7 +2,7 @@
 
 # N = rows of a chunk
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -34,6 +34,8 @@ class Became(IntEnum):
     """It would be an item, but for the cap of its first text."""
     DOMAIN_REPEATED = 5
     """The same of its image's domain."""
+    NEAR_DUPLICATE = 6
+    """It would be an item, but for an earlier one that it resembles."""
 
 
 CAPPED = {"text_key": Became.TEXT_REPEATED, "domain_key": Became.DOMAIN_REPEATED}
@@ -54,6 +56,8 @@ class Chunk:
     """What was made of the fresh rows, in their order; in the columns of FRESH."""
     became: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
     """A place in `Became` each, once they are settled."""
+    twins: list[str] = field(default_factory=list)
+    """The items that its near-duplicates resemble, in their order."""
 
     def take(self, rows: KnownRows, name: str, where: np.ndarray | None = None) -> pa.Array:
         """One column of the rows, of those `where` true only."""
@@ -71,7 +75,7 @@ class Chunk:
 
     @property
     def claims(self) -> np.ndarray:
-        """Which rows settling made items, whatever caps made of them."""
+        """Which rows settling made items, whatever caps and near-duplicates made of them."""
         return ~np.isin(self.became, NO_CLAIM)
 
     def settle(self, rows: KnownRows, settling: Settling, limits: Limits, caps: Mapping[str, Cap]) -> None:
@@ -101,6 +105,19 @@ class Chunk:
 
     def _claimed(self, rows: KnownRows, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.numbers_of(rows, "id_digest", items), self.numbers_of(rows, "same", items)
+
+
+def of_items(rows: KnownRows, chunks: Sequence[Chunk], name: str, among: np.ndarray | None = None) -> pa.Array:
+    """One column of all rows that are items, or of those `among` them, bool by their places."""
+    taken, start = [rows.column(name).slice(0, 0)], 0
+    for chunk in chunks:
+        items = chunk.became == Became.ITEM
+        if among is not None:
+            places = np.flatnonzero(items)
+            items[places] = among[start : start + len(places)]
+            start += len(places)
+        taken.append(chunk.take(rows, name, items))
+    return pa.concat_arrays(taken)
 
 
 def save_rows(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray, last: LastNight) -> None:

@@ -65,6 +65,9 @@ class Images:
         """Known rows that are what they were if what is `checked` of them is, bool (N,)."""
         checked_N = self.known.numbers("checked")
         trusted_N: np.ndarray = (checked_N == Checked.NOTHING) | (self.usable & (checked_N != Checked.EVERYTHING))
+        if self._config.near_duplicates == "merge":
+            texts_N = self.known.column("texts").is_valid().to_numpy(zero_copy_only=False)
+            trusted_N &= texts_N | ~self.known.numbers("is_picture")
         return trusted_N
 
     def of(self, rows: Sequence[SourceRow]) -> Iterator[tuple[Found, DecodedImage | None]]:

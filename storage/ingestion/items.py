@@ -45,6 +45,8 @@ class Retained:
     """Of its group."""
     named: int
     """The split that its source named, or -1."""
+    perceptual_hash: str | None
+    stored_digest: str
 
 
 def retained_items(living: Living, stay: np.ndarray, keep: Mapping[str, ColumnType]) -> Iterator[Retained]:
@@ -61,7 +63,13 @@ def retained_items(living: Living, stay: np.ndarray, keep: Mapping[str, ColumnTy
             size = (row["width"], row["height"])
             content = content_digest(said, row["stored_digest"], size, path, row["source"])
         position = group_position(row["group"] or row["pixel_hash"])
-        found[row["item_id"]] = Retained(content, position, SPLITS.index(named) if named else -1)
+        found[row["item_id"]] = Retained(
+            content=content,
+            position=position,
+            named=SPLITS.index(named) if named else -1,
+            perceptual_hash=row["perceptual_hash"],
+            stored_digest=row["stored_digest"],
+        )
     return (found[item_id] for item_id in living.item_ids.take(pa.array(stay)).to_pylist())
 
 
@@ -84,6 +92,7 @@ def equal_at(values: pa.Array, others: pa.Array, places: np.ndarray) -> np.ndarr
 _STORED = [
     "item_id",
     "pixel_hash",
+    "perceptual_hash",
     "texts",
     "group",
     "split",

@@ -55,6 +55,8 @@ class LastNight(BaseModel, frozen=True, extra="forbid"):
     rules: str
     """Digest of what decides which rows are items."""
     sources: tuple[KnownSource, ...]
+    compared: str
+    """Digest of what was known of near-duplicates; empty where they are kept."""
     counts: dict[str, int] | None
     """What became of the rows; None where one more night over the same rows might find something to do."""
 

@@ -60,6 +60,18 @@ class Living:
         """Where an item is."""
         return Place(self.snapshot.parts[self._part[row]].digest, self.item_ids[row].as_py())
 
+    def stored(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Those images with some digests that are here, each with its digest."""
+        parts: dict[str, dict[str, str]] = {}
+        for each, place in self.holders(list(digests)).items():
+            parts.setdefault(place.part, {})[place.item_id] = each
+        for part in self.snapshot.parts:
+            if wanted := parts.get(part.digest):
+                among = ("item_id", pa.array(wanted, pa.string()))
+                for batch in self._corpus.read(self.snapshot, part, ["item_id", "image"], among=among):
+                    for row in batch.to_pylist():
+                        yield wanted[row["item_id"]], row["image"]["bytes"]
+
     def rows_and_paths(
         self, rows: np.ndarray, columns: list[str], keep: Mapping[str, ColumnType] | None = None
     ) -> Iterator[tuple[dict[str, Any], str]]:

@@ -6,9 +6,10 @@ What a picture follows depends on tonight's pictures and their order alone; what
 
 # N = pictures in source order, V = different hashes, Q = those not compared yet, M = pairs
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,13 @@ Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Thumbnails = npt.NDArray[np.uint8]
 Agree = Callable[[Indices, Indices], Mask]
-"""Which of the pairs of places (M,), (M,) show the same picture; asked once, for all pairs whose hashes are close."""
+"""Which of the pairs of places (M,), (M,) show the same picture; asked for pairs whose hashes are close."""
+Remembered = npt.NDArray[np.int8]
+"""Of pairs (M,): 1 of the same picture, 0 of different ones, `UNKNOWN` where they were never compared."""
+Recall = Callable[[Indices, Indices], Remembered]
+"""What is remembered of pairs of places (M,), (M,)."""
+UNKNOWN = -1
+Key = TypeVar("Key", bound=Hashable)
 
 THUMBNAIL = 32
 """Side of the colour pictures that are compared, in pixels. At 16, drawn faces that smile and frown are alike."""
@@ -64,19 +71,43 @@ def hash_values(perceptual_hashes: Sequence[str]) -> Hashes:
     return np.array([int(each, 16) for each in perceptual_hashes], np.uint64)
 
 
-def followed(hashes_N: Hashes, close: CloseHashes, agree: Agree) -> Indices:
+def nothing_remembered(earlier_M: Indices, _later_M: Indices) -> Remembered:
+    """No pair was compared before."""
+    return np.full(len(earlier_M), UNKNOWN, np.int8)
+
+
+def followed(hashes_N: Hashes, close: CloseHashes, agree: Agree, recall: Recall = nothing_remembered) -> Indices:
     """The place of the picture that each follows (N,), its own where it follows none.
 
     A picture follows the first earlier one that it resembles and that follows none itself. `close` holds these hashes.
+    What `recall` knows is not compared again, nor is anything with what is known by that to follow another.
     """
     earlier_M, later_M = candidates(hashes_N, close)
-    agreed_M = agree(earlier_M, later_M) if len(earlier_M) else np.empty(0, bool)
-    followed_N = np.arange(len(hashes_N))
+    same_M = recall(earlier_M, later_M)
+    while True:
+        followed_N, asked = _followed(len(hashes_N), earlier_M, later_M, same_M)
+        if not len(asked):
+            return followed_N
+        same_M[asked] = agree(earlier_M[asked], later_M[asked])
+
+
+def _followed(count: int, earlier_M: Indices, later_M: Indices, same_M: Remembered) -> tuple[Indices, Indices]:
+    """What each follows as far as is known, and which pairs must be compared to know more."""
+    follows, asked = list(range(count)), []
+    undecided: set[int] = set()
     # By the later one, so that it is settled what the earlier one follows; then by the earlier one.
-    for earlier, later in zip(earlier_M[agreed_M].tolist(), later_M[agreed_M].tolist(), strict=True):
-        if followed_N[later] == later and followed_N[earlier] == earlier:
-            followed_N[later] = earlier
-    return followed_N
+    telling = np.flatnonzero(same_M != 0)
+    pairs = zip(*(each[telling].tolist() for each in (earlier_M, later_M, same_M)), strict=True)
+    for row, (earlier, later, same) in zip(telling.tolist(), pairs, strict=True):
+        if follows[later] != later or follows[earlier] != earlier:
+            continue
+        if same != UNKNOWN and earlier not in undecided and later not in undecided:
+            follows[later] = earlier
+            continue
+        undecided.add(later)
+        if same == UNKNOWN:
+            asked.append(row)
+    return np.array(follows, np.int64), np.array(asked, np.int64)
 
 
 def candidates(hashes_N: Hashes, close: CloseHashes) -> tuple[Indices, Indices]:
@@ -111,15 +142,14 @@ def same_pictures(first_M: Thumbnails, second_M: Thumbnails) -> Mask:
     return np.asarray(np.abs(sums_M).reshape(len(sums_M), -1).max(axis=1, initial=0) <= 9 * MAX_DIFFERENCE)
 
 
-def leaving(followed_N: Indices, named_N: Sequence[str | None]) -> Mask:
+def leaving(followed_N: Indices, named_N: npt.NDArray[np.int8]) -> Mask:
     """Which pictures are no items of their own under `merge` and `drop` (N,): those that follow one.
 
-    `named_N` are the splits that sources name. A picture whose own split is named otherwise than that of the one it
-    follows stays: nobody's test picture is moved to training without a word.
+    `named_N` are the splits that sources name, -1 where they name none. A picture whose own split is named otherwise
+    than that of the one it follows stays: nobody's test picture is moved to training without a word.
     """
     follow_N = followed_N != np.arange(len(followed_N))
-    own = zip(named_N, (named_N[place] for place in followed_N.tolist()), strict=True)
-    return np.asarray(follow_N & np.array([name is None or name == other for name, other in own], bool))
+    return np.asarray(follow_N & ((named_N < 0) | (named_N == named_N[followed_N])))
 
 
 def merged_texts(texts_N: Sequence[Sequence[str]], followed_N: Indices) -> dict[int, tuple[str, ...]]:
@@ -131,14 +161,14 @@ def merged_texts(texts_N: Sequence[Sequence[str]], followed_N: Indices) -> dict[
     return {place: tuple(texts) for place, texts in merged.items()}
 
 
-def joined_keys(keys: Sequence[str], followed_N: Indices) -> list[str]:
+def joined_keys(keys: Sequence[Key], followed_N: Indices) -> list[Key]:
     """The key that decides each picture's split, once whatever resembles one another has one key: the earliest's.
 
     `keys` are those of their groups: a whole group comes along, so that no split holds a copy of what another holds.
     """
-    root: dict[str, str] = {}
+    root: dict[Key, Key] = {}
 
-    def of(key: str) -> str:
+    def of(key: Key) -> Key:
         while (above := root.get(key, key)) != key:
             root[key] = key = root.get(above, above)
         return key

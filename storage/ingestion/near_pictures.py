@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError
 from pairloom.storage.ingestion.near_duplicates import (
     THUMBNAIL,
+    UNKNOWN,
     CloseHashes,
     Hashes,
     Indices,
     Mask,
+    Remembered,
     Thumbnails,
     followed,
     same_pictures,
@@ -58,20 +61,31 @@ class NearPictures:
         self._close = self._close.with_hashes(hashes_N)
         before, self._same = self._same, {}
 
-        def agree(earlier_M: Indices, later_M: Indices) -> Mask:
+        def pairs(earlier_M: Indices, later_M: Indices) -> list[tuple[str, str]]:
             ends = [(stored_N[a], stored_N[b]) for a, b in zip(earlier_M.tolist(), later_M.tolist(), strict=True)]
-            pairs = [(min(each), max(each)) for each in ends]
-            # Equal digests are equal pictures.
-            known = {pair: before.get(pair, True if pair[0] == pair[1] else None) for pair in pairs}
-            fresh = np.array([row for row, pair in enumerate(pairs) if known[pair] is None], np.int64)
-            for start in range(0, len(fresh), _PAIRS_AT_ONCE):
-                rows = fresh[start : start + _PAIRS_AT_ONCE]
-                same = _compared(earlier_M[rows], later_M[rows], open_images)
-                known.update(zip([pairs[row] for row in rows.tolist()], same.tolist(), strict=True))
-            self._same = {pair: bool(same) for pair, same in known.items() if pair[0] != pair[1]}
-            return np.array([bool(known[pair]) for pair in pairs], bool)
+            return [(min(each), max(each)) for each in ends]
 
-        return followed(hashes_N, self._close, agree)
+        def recall(earlier_M: Indices, later_M: Indices) -> Remembered:
+            asked = pairs(earlier_M, later_M)
+            self._same = {pair: before[pair] for pair in asked if pair in before}
+            # Equal digests are equal pictures.
+            found = (before.get(pair, True if pair[0] == pair[1] else UNKNOWN) for pair in asked)
+            return np.fromiter(found, np.int8, len(asked))
+
+        def agree(earlier_M: Indices, later_M: Indices) -> Mask:
+            agreed_M = np.zeros(len(earlier_M), bool)
+            for start in range(0, len(earlier_M), _PAIRS_AT_ONCE):
+                rows = slice(start, start + _PAIRS_AT_ONCE)
+                agreed_M[rows] = _compared(earlier_M[rows], later_M[rows], open_images)
+            self._same |= dict(zip(pairs(earlier_M, later_M), agreed_M.tolist(), strict=True))
+            return agreed_M
+
+        return followed(hashes_N, self._close, agree, recall)
+
+    @property
+    def digest(self) -> str:
+        """Of what is remembered of pairs."""
+        return digest([self._bits, sorted(self._same.items())])
 
     def save(self) -> None:
         """Write down what was compared, for the next night; nothing where that is what an earlier one wrote down."""

@@ -19,12 +19,13 @@ from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.addresses import Addresses
 from pairloom.storage.ingestion.caps import caps
-from pairloom.storage.ingestion.chunk import Became, Chunk, save_rows
+from pairloom.storage.ingestion.chunk import Became, Chunk, of_items, save_rows
 from pairloom.storage.ingestion.images import UNKNOWN, Images, image_at, known_image
-from pairloom.storage.ingestion.items import Items, equal_at, places_among, retained_items
+from pairloom.storage.ingestion.items import Items, Retained, equal_at, places_among, retained_items
 from pairloom.storage.ingestion.known_rows import NO_FRESH, KnownSource, LastNight, as_numbers
 from pairloom.storage.ingestion.listing import Listed, Listing
-from pairloom.storage.ingestion.living import Living
+from pairloom.storage.ingestion.living import Living, Place
+from pairloom.storage.ingestion.near_items import NearItems, Staying
 from pairloom.storage.ingestion.part_writer import PartWriter, Values
 from pairloom.storage.ingestion.quarantine import write_rejections
 from pairloom.storage.ingestion.rejections import rejections
@@ -70,7 +71,7 @@ class _NewContent:
 
     row: FreshRow
     rank: int
-    """Its place among tonight's items."""
+    """Its place among what settling made items tonight, near-duplicates included."""
 
 
 class OnePass:
@@ -99,6 +100,9 @@ class OnePass:
         self._writer = PartWriter(corpus, base, keep, config.part_rows)
         self._fractions = Fractions(config.val_fraction, config.test_fraction)
         last = self._known.last
+        near = config.near_duplicates != "keep"
+        self._near = NearItems(self._known.path.parent, config) if near else None
+        self._compared = self._near.memory if self._near else ""
         self._rules = ""
         self._based = last is not None and last.base == identity_of(base)
         """Whether what was an item last night is in the base."""
@@ -124,7 +128,9 @@ class OnePass:
         rules = [(source.label, source.mode, source.max_removed) for source in sources]
         # How many processes decode decides nothing.
         self._rules = digest([rules, config.model_dump(mode="json", exclude={"workers"}), self._keep])
-        self._idle = self._based and last is not None and last.rules == self._rules
+        # Near-duplicates of last night are stored nowhere: without what is known of them they must be read again.
+        known = last is not None and (last.rules, last.compared) == (self._rules, self._compared)
+        self._idle = self._based and known
         for each in sources:
             start = self._seen
             try:
@@ -132,7 +138,7 @@ class OnePass:
                 self._read(source, progress)
             except UnreadableSourceError as error:
                 self._hold(each, str(error), start)
-        if len(self._unreadable) == len(sources):
+        if self._unreadable and len(self._unreadable) == len(sources):
             raise ValueError("\n".join(self._unreadable.values()))
 
     def unchanged(self) -> RowCounts | None:
@@ -144,9 +150,14 @@ class OnePass:
     def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         self._wake()
-        holders = self._living.holders([each.row.picture.stored_digest for each in self._unstored])
+        if self._near and not self._mistaken:
+            self._near.judge(self._known, self._chunks, self._stored)
+        if self._mistaken:
+            return self._mistaken
+        unstored = self._still_wanted()
+        holders = self._living.holders([each.row.picture.stored_digest for each in unstored])
         late: list[_NewContent] = []
-        for each in self._unstored:
+        for each in unstored:
             (self._copied if each.row.picture.stored_digest in holders else late).append(each)
         rows = [each.row.row for each in late]
         decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
@@ -184,16 +195,20 @@ class OnePass:
         unreadable = (f"{said}; its {held[name]:,} items stay" for name, said in self._unreadable.items())
         self.warnings = (*unreadable, *judged.warnings)
         staying = sorted(judged.stay | {each.item_id for each in kept})
+        contents = self._revised(item_ids, contents)
         positions_I, named_I = as_numbers(self._of_items("group")), as_numbers(self._of_items("split"))
         stay = np.array(sorted(living.rows(staying).values()), np.int64)
         retained = list(retained_items(living, stay, self._keep))
         living_L[stay] = len(item_ids) + np.arange(len(stay))
+        positions = np.concatenate([positions_I, np.array([each.position for each in retained], np.uint64)])
+        if self._near:
+            positions = self._near.joined(positions, _staying(retained), self._stored)
         self._items = Items(
             item_ids=pa.concat_arrays([item_ids, living.item_ids.take(pa.array(stay))]),
             contents=pa.concat_arrays([contents, pa.array([each.content for each in retained], pa.string())]),
             rows=len(item_ids),
             splits_I=assign_splits(
-                np.concatenate([positions_I, np.array([each.position for each in retained], np.uint64)]),
+                positions,
                 np.concatenate([named_I, np.array([each.named for each in retained], np.int8)]),
                 self._fractions,
             ),
@@ -204,8 +219,9 @@ class OnePass:
         """Publish what differs from the base under `number`; without a difference, the base stays."""
         items = self._items
         for each in self._copied:
-            split = SPLITS[items.splits_I[each.rank]]
-            self._writer.copy(self._holders[each.row.picture.stored_digest], item_values(each.row, split))
+            values = item_values(each.row, SPLITS[items.splits_I[self._place(each.rank)]])
+            values |= self._changes.get(_item_id(each.row), {})
+            self._writer.copy(self._holders[each.row.picture.stored_digest], values)
         dead = self._supersede()
         self._writer.finish()
         base = self._base
@@ -215,14 +231,17 @@ class OnePass:
         quarantine = write_rejections(
             self._corpus, base, rejected.filter(pc.not_equal(rejected["reason"], Reason.WHERE.value))
         )
-        same = not (self._writer.parts or dead) and quarantine == base.quarantine
+        # Of what was written as it came, all may have been taken back.
+        new = [part for part in self._writer.parts if len(dead.get(part.digest, ())) < part.rows]
+        lost = any(part.digest in dead for part in base.parts)
+        same = not (new or lost) and quarantine == base.quarantine
         if same and (base.keep == self._keep or base.rows == 0):
             return base
         tombstones = {
             part: (*base.tombstones.get(part, ()), *sorted(dead.get(part, ())))
             for part in sorted({*base.tombstones, *dead})
         }
-        parts = (*base.parts, *self._writer.parts)
+        parts = (*base.parts, *new)
         snapshot = Snapshot(
             number=number, files={}, parts=parts, quarantine=quarantine, tombstones=tombstones, keep=self._keep
         )
@@ -230,12 +249,16 @@ class OnePass:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write down tonight's rows for the next night, which began with `snapshot`."""
+        if self._near:
+            self._near.save()
+            self._compared = self._near.memory
         counts = {"seen": self._seen, "unchanged": self._items.rows}
         counts |= {name: self._counts[name] for name in ("duplicate", "filtered", "quarantined")}
         last = LastNight(
             base=identity_of(snapshot),
             rules=self._rules,
             sources=tuple(self._sources),
+            compared=self._compared,
             counts=None if self.warnings else counts,
         )
         if self._same and last == self._known.last:
@@ -421,9 +444,60 @@ class OnePass:
 
     def _of_items(self, name: str) -> pa.Array:
         """A column of all rows that are items."""
-        empty = self._known.column(name).slice(0, 0)
-        taken = (chunk.take(self._known, name, chunk.became == Became.ITEM) for chunk in self._chunks)
-        return pa.concat_arrays([empty, *taken])
+        return of_items(self._known, self._chunks, name)
+
+    @property
+    def _changes(self) -> Mapping[str, Values]:
+        """What items get from their near-duplicates, by their ids."""
+        return self._near.revised if self._near else {}
+
+    @cached_property
+    def _as_changed(self) -> set[str]:
+        """Ids of those that the corpus holds so already."""
+        living, changes = self._living, self._changes
+        rows = living.rows(list(changes)).items()
+        return {each for each, row in rows if living.contents[row].as_py() == changes[each]["content_digest"]}
+
+    def _revised(self, item_ids: pa.Array, contents: pa.Array) -> pa.Array:
+        """The digests of the items' contents, with what they get from their near-duplicates."""
+        if not (changes := self._changes):
+            return contents
+        changed = pc.is_in(item_ids, value_set=pa.array(changes, pa.string()))
+        new = [changes[each]["content_digest"] for each in item_ids.filter(changed).to_pylist()]
+        return pc.replace_with_mask(contents, changed, pa.array(new, pa.string()))
+
+    def _place(self, rank: int) -> int:
+        """The place of a row among tonight's items, by that among what settling made items."""
+        return int(self._near.place_J[rank]) if self._near else rank
+
+    def _still_wanted(self) -> list[_NewContent]:
+        """New content without bytes of what is an item after all, and not in the corpus as it is to be."""
+        leaving_J = self._near.leaving_J if self._near else np.zeros(self._ranked, bool)
+        return [
+            each for each in self._unstored if not leaving_J[each.rank] and _item_id(each.row) not in self._as_changed
+        ]
+
+    def _stored(self, digests: set[str]) -> Iterator[tuple[str, bytes]]:
+        """What is stored of pictures, or is to be, by digests; decodes those of which nothing is."""
+        left = set(digests)
+        for found in (self._writer.stored, self._living.stored):
+            for each, content in found(frozenset(left)):
+                if each in left:
+                    left.remove(each)
+                    yield each, content
+        late = {each.row.picture.stored_digest: each for each in self._unstored}
+        wanted = [late[each] for each in sorted(left)]
+        rows = [each.row.row for each in wanted]
+        decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
+        written = set()
+        for new, (image, decoded_now) in zip(wanted, decoded, strict=True):
+            if decoded_now is None or image.image != new.row.picture:
+                self._mistaken.append(_image(new.row))
+                continue
+            self._add(new.row, decoded_now)
+            written.add(new.rank)
+            yield new.row.picture.stored_digest, decoded_now.content
+        self._unstored = [each for each in self._unstored if each.rank not in written]
 
     def _supersede(self) -> dict[str, list[str]]:
         """Rewrite stored items that are otherwise tonight; returns the items that are dead now, by part."""
@@ -442,15 +516,48 @@ class OnePass:
                 if retained_L[row]:
                     changes["content_digest"] = items.contents[place_L[row]].as_py()
                 self._writer.copy(place, changes)
-        for part, item_ids in self._writer.resplit(items.item_ids, items.splits_I).items():
+        for place, changes in self._with_other_texts(np.flatnonzero(~gone_L & ~same_L & ~retained_L)):
+            self._writer.copy(place, changes)
+        revised = self._writer.revise(items.item_ids, items.splits_I, self._changes, self._as_changed)
+        for part, item_ids in revised.items():
             dead.setdefault(part, []).extend(item_ids)
         return dead
+
+    def _with_other_texts(self, rows: np.ndarray) -> Iterator[tuple[Place, Values]]:
+        """Of stored items that are otherwise tonight, those that nothing was written for: their own rows are as they
+        were, but they get other texts of near-duplicates than before, or none."""
+        if not len(rows):
+            return
+        written = {*self._writer.added, *(_item_id(each.row) for each in self._copied)}
+        items = self._items
+        wanted_I = np.zeros(items.rows, bool)
+        wanted_I[items.living_L[rows]] = True
+        own = dict(zip(np.flatnonzero(wanted_I).tolist(), self._texts(wanted_I), strict=True))
+        for row in rows.tolist():
+            at, place = int(items.living_L[row]), self._living.place(row)
+            if place.item_id not in written:
+                changes: Values = {"texts": own[at], "content_digest": items.contents[at].as_py()}
+                changes |= self._changes.get(place.item_id, {})
+                yield place, {"split": SPLITS[items.splits_I[at]], **changes}
+
+    def _texts(self, among_I: np.ndarray) -> list[list[str]]:
+        return list(of_items(self._known, self._chunks, "texts", among_I).to_pylist())
 
 
 def identity_of(snapshot: Snapshot) -> str:
     """Digest of a snapshot with all that stands in it."""
     quarantine = [part.digest for part in snapshot.quarantine]
     return digest([snapshot.number, snapshot.digest, quarantine])
+
+
+def _staying(retained: Sequence[Retained]) -> Staying:
+    """Those of items that stay of which it is known what they look like."""
+    seen = [each for each in retained if each.perceptual_hash]
+    return Staying(
+        [each.perceptual_hash or "" for each in seen],
+        [each.stored_digest for each in seen],
+        np.array([each.position for each in seen], np.uint64),
+    )
 
 
 def _item_id(row: FreshRow) -> str:

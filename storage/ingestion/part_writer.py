@@ -1,6 +1,6 @@
 """Writes parts: rows with new bytes as they come, rows that take theirs from an older part at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.storage.corpus import SPLITS, Corpus, Part, Snapshot
+from pairloom.storage.corpus import EMPTY, SPLITS, Corpus, Part, Snapshot
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.living import Place, part_rows
 from pairloom.storage.schema import ColumnType, item_schema
@@ -33,7 +33,7 @@ class PartWriter:
         self.parts: list[Part] = []
 
     def add(self, values: Values, image: DecodedImage) -> None:
-        """One row with its image. Its split may still change: see `resplit`."""
+        """One row with its image. It may still change: see `revise`."""
         stored = {"bytes": image.content, "path": values.pop("path")}
         new = {"image": stored, "thumbnail": image.thumbnail, "ingested_at": datetime.now(UTC)}
         self._waiting.append({**values, **new})
@@ -44,21 +44,56 @@ class PartWriter:
         """One row with what another one has, its bytes above all, but for `values`."""
         self._copies.setdefault(place.part, []).append((place.item_id, values))
 
-    def resplit(self, item_ids: pa.Array, splits: np.ndarray) -> dict[str, list[str]]:
-        """Give rows that were added the split that their items have; returns rows that are dead now, by part."""
-        added = [*self._written, *(values["item_id"] for values in self._waiting)]
+    @property
+    def added(self) -> list[str]:
+        """Ids of all rows that were added, in their order."""
+        return [*self._written, *(values["item_id"] for values in self._waiting)]
+
+    def stored(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Those images with some digests that were added, each with its digest."""
+        wanted = set(digests)
+        for values in self._waiting:
+            if values["stored_digest"] in wanted:
+                yield values["stored_digest"], values["image"]["bytes"]
+        among = ("stored_digest", pa.array(sorted(wanted), pa.string()))
+        for part in self.parts:
+            for batch in self._corpus.read(EMPTY, part, ["stored_digest", "image"], among=among):
+                for row in batch.to_pylist():
+                    yield row["stored_digest"], row["image"]["bytes"]
+
+    def revise(
+        self, item_ids: pa.Array, splits: np.ndarray, changes: Mapping[str, Values], unwanted: Collection[str]
+    ) -> dict[str, list[str]]:
+        """Give rows that were added the splits of tonight's items and what is changed of some.
+
+        Those that are no items, or `unwanted`, are taken back. Returns rows that are dead now, by part.
+        """
+        added = pa.array(self.added, pa.string())
+        items = pc.fill_null(pc.index_in(added, value_set=item_ids), -1).to_numpy(zero_copy_only=False)
+        if len(unwanted):
+            items = np.where(_is_in(added, unwanted), -1, items)
         given = [*self._splits, *(values["split"] for values in self._waiting)]
-        rows = pc.index_in(pa.array(added, pa.string()), value_set=item_ids).to_numpy(zero_copy_only=False)
-        dead: dict[str, list[str]] = {}
+        right = np.append(splits, np.int8(-1))[items]
+        touched = np.array([SPLITS.index(each) for each in given], np.int8) != right
+        if changes:
+            touched |= _is_in(added, changes)
         parts = np.repeat(np.arange(len(self.parts)), np.array([part.rows for part in self.parts], np.int64))
-        for place in np.flatnonzero(np.array([SPLITS.index(each) for each in given], np.int8) != splits[rows]):
-            item_id, split = added[place], SPLITS[splits[rows[place]]]
-            if place < len(self._written):
+        dead: dict[str, list[str]] = {}
+        taken_back: set[int] = set()
+        for place in np.flatnonzero(touched).tolist():
+            item_id, is_item = added[place].as_py(), items[place] >= 0
+            values = {"split": SPLITS[right[place]], **changes.get(item_id, {})} if is_item else {}
+            waiting = place - len(self._written)
+            if waiting < 0:
                 part = self.parts[parts[place]].digest
-                self.copy(Place(part, item_id), {"split": split})
                 dead.setdefault(part, []).append(item_id)
+                if is_item:
+                    self.copy(Place(part, item_id), values)
+            elif is_item:
+                self._waiting[waiting].update(values)
             else:
-                self._waiting[place - len(self._written)]["split"] = split
+                taken_back.add(waiting)
+        self._waiting = [values for place, values in enumerate(self._waiting) if place not in taken_back]
         return dead
 
     def finish(self) -> None:
@@ -88,3 +123,8 @@ class PartWriter:
             self._written += [values["item_id"] for values in self._waiting]
             self._splits += [values["split"] for values in self._waiting]
             self._waiting = []
+
+
+def _is_in(item_ids: pa.Array, some: Iterable[str]) -> np.ndarray:
+    found = pc.is_in(item_ids, value_set=pa.array(some, pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False))

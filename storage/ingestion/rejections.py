@@ -25,7 +25,7 @@ def rejections(known: KnownRows, chunks: Sequence[Chunk], config: IngestConfig) 
 
 
 class _Twins:
-    """Rows that have the id or the content of one that came later, items but for caps."""
+    """Rows that have the id or the content of one that came later, items but for caps and near-duplicates."""
 
     def __init__(self) -> None:
         self.by_id: dict[int, tuple[int, int]] = {}
@@ -99,6 +99,9 @@ def _rejections(known: KnownRows, chunk: Chunk, start: int, config: IngestConfig
     for place in np.flatnonzero(became == Became.DOMAIN_REPEATED).tolist():
         reason[place] = Reason.DOMAIN_REPEATED
         message[place] = f"earlier items with images of the same domain: {config.max_per_domain}"
+    near = np.flatnonzero(became == Became.NEAR_DUPLICATE).tolist()
+    for place, twin in zip(near, chunk.twins, strict=True):
+        reason[place], message[place] = Reason.NEAR_DUPLICATE, f"resembles item {twin}"
     columns = {
         "fingerprint": [each.hex() for each in column("fingerprint")],
         "source": [chunk.source] * len(became),

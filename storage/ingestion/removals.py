@@ -17,7 +17,7 @@ class Gone:
     """The image's path as the source wrote it."""
     served_elsewhere: bool
     """Whether another row of tonight shows the same picture under the same texts, or a row has its id but is above a
-    cap: it is no loss."""
+    cap or a near-duplicate: it is no loss."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def _facts(fresh: FreshRow, config: IngestConfig) -> dict[str, Any]:
                 "content_digest": made.content,
                 "group": group_position(row.group or picture.pixel_hash),
                 "split": -1 if row.split is None else SPLITS.index(row.split),
+                "texts": list(row.texts) if config.near_duplicates == "merge" else None,
                 "text_key": cap_key(row.texts[0]),
                 "domain_key": cap_key(domain(image.origin.url) if isinstance(image.origin, Address) else None),
             }

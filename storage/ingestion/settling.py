@@ -84,7 +84,7 @@ class Settling:
         self._sames.update(sames_N.tolist())
 
     def holds(self, item_id: int, same: int) -> bool:
-        """Whether a row of this id or this `same_content` was taken, whatever caps made of it."""
+        """Whether a row of this id or this `same_content` was taken, whatever became of it then."""
         return item_id in self._ids or same in self._sames
 
     @staticmethod

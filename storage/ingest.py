@@ -12,7 +12,8 @@ from pairloom.storage.images.decoding import decode
 from pairloom.storage.ingestion.addresses import Addresses
 from pairloom.storage.ingestion.images import Decoder, Images
 from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
-from pairloom.storage.ingestion.one_pass import OnePass, Progress, RowCounts
+from pairloom.storage.ingestion.one_pass import OnePass, RowCounts
+from pairloom.storage.ingestion.reading import Progress
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig

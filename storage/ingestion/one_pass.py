@@ -3,7 +3,7 @@
 # N = rows, I = tonight's items, L = living items
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,34 +18,27 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
 from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.addresses import Addresses
-from pairloom.storage.ingestion.caps import caps
 from pairloom.storage.ingestion.chunk import Became, Chunk, of_items, save_rows
-from pairloom.storage.ingestion.images import UNKNOWN, Images, image_at, known_image
+from pairloom.storage.ingestion.images import Images, image_at, known_image
 from pairloom.storage.ingestion.items import Items, Retained, equal_at, places_among, retained_items
-from pairloom.storage.ingestion.known_rows import NO_FRESH, KnownSource, LastNight, as_numbers
-from pairloom.storage.ingestion.listing import Listed, Listing
+from pairloom.storage.ingestion.known_rows import LastNight, as_numbers
+from pairloom.storage.ingestion.listing import Listed
 from pairloom.storage.ingestion.living import Living, Place
 from pairloom.storage.ingestion.near_items import NearItems, Staying
 from pairloom.storage.ingestion.part_writer import PartWriter, Values
 from pairloom.storage.ingestion.quarantine import write_rejections
+from pairloom.storage.ingestion.reading import Progress, Reading
 from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.row_facts import FreshRow, facts, fresh_row, id_digest, item_values
-from pairloom.storage.ingestion.settling import Settling, same_content
+from pairloom.storage.ingestion.row_facts import FreshRow, fresh_row, id_digest, item_values
+from pairloom.storage.ingestion.settling import same_content
 from pairloom.storage.ingestion.splits import Fractions, assign_splits, group_position
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.raw_row import malformed
 from pairloom.storage.sources.rows import Source
-from pairloom.storage.sources.source_row import RejectedRow, SourceRow, UnreadableSourceError
-
-Progress = Callable[[int], None]
-"""Called with the number of rows seen so far."""
-
-_FRESH_AT_ONCE = 2_000
-"""Fresh rows that are held with their images' bytes."""
+from pairloom.storage.sources.source_row import SourceRow
 
 
 @dataclass(frozen=True)
@@ -88,15 +81,9 @@ class OnePass:
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         """Which sources can't be read, and why removals are held, once they are judged."""
-        self.bad_cells: Counter[str] = Counter()
-        """Cells of rows read tonight that are null because they are not of their kept column's type."""
-        self._unreadable: dict[str, str] = {}
-        """What is wrong with sources as a whole, by their labels."""
-        self._addresses = addresses
         self._corpus, self._base, self._keep, self._config, self._images = corpus, base, dict(keep), config, images
         self._known = images.known
-        self._listing = Listing(images)
-        self._settling, self._caps = Settling(), caps(config)
+        self._reading = Reading(images, addresses, config, self._take)
         self._writer = PartWriter(corpus, base, keep, config.part_rows)
         self._fractions = Fractions(config.val_fraction, config.test_fraction)
         last = self._known.last
@@ -106,13 +93,8 @@ class OnePass:
         self._rules = ""
         self._based = last is not None and last.base == identity_of(base)
         """Whether what was an item last night is in the base."""
-        self._idle = False
-        """Whether all rows so far are those of last night in their order, so that nothing was settled yet."""
         self._same = False
-        """Whether all rows were."""
-        self._chunks: list[Chunk] = []
-        self._sources: list[KnownSource] = []
-        self._seen = 0
+        """Whether all rows are those of last night in their order."""
         self._counts: Counter[str] = Counter()
         self._new: list[tuple[str, str]] = []
         """Source and image path of rows that are items for the first time."""
@@ -120,38 +102,33 @@ class OnePass:
         """New content that came without bytes: its image is known."""
         self._copied: list[_NewContent] = []
         self._mistaken: list[ImageAt] = []
-        self._ranked = 0
+
+    @property
+    def bad_cells(self) -> Counter[str]:
+        """Cells of rows read tonight that are null because they are not of their kept column's type."""
+        return self._reading.bad_cells
 
     def read(self, sources: Sequence[SourceConfig], columns: ColumnsConfig, progress: Progress | None) -> None:
         """Settle the rows of all sources, one after the other. Raises ValueError where none of them can be read."""
-        config, last = self._config, self._known.last
+        last = self._known.last
         rules = [(source.label, source.mode, source.max_removed) for source in sources]
         # How many processes decode decides nothing.
-        self._rules = digest([rules, config.model_dump(mode="json", exclude={"workers"}), self._keep])
+        self._rules = digest([rules, self._config.model_dump(mode="json", exclude={"workers"}), self._keep])
         # Near-duplicates of last night are stored nowhere: without what is known of them they must be read again.
         known = last is not None and (last.rules, last.compared) == (self._rules, self._compared)
-        self._idle = self._based and known
-        for each in sources:
-            start = self._seen
-            try:
-                source = Source(each, columns, config.texts, config.on_bad_cell, self.bad_cells)
-                self._read(source, progress)
-            except UnreadableSourceError as error:
-                self._hold(each, str(error), start)
-        if self._unreadable and len(self._unreadable) == len(sources):
-            raise ValueError("\n".join(self._unreadable.values()))
+        self._reading.read(sources, columns, progress, idle=self._based and known)
 
     def unchanged(self) -> RowCounts | None:
         """What became of the rows where nothing at all differs from last night; None where something may differ."""
         last = self._known.last
-        self._same = self._idle and last is not None and tuple(self._sources) == last.sources
+        self._same = self._reading.idle and last is not None and tuple(self._reading.sources) == last.sources
         return RowCounts(**last.counts) if self._same and last and last.counts else None
 
     def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
-        self._wake()
+        self._reading.wake()
         if self._near and not self._mistaken:
-            self._near.judge(self._known, self._chunks, self._stored)
+            self._near.judge(self._known, self._reading.chunks, self._stored)
         if self._mistaken:
             return self._mistaken
         unstored = self._still_wanted()
@@ -179,7 +156,7 @@ class OnePass:
                 item_id=row["item_id"],
                 source=row["source"],
                 path=path,
-                served_elsewhere=self._settling.holds(
+                served_elsewhere=self._reading.settling.holds(
                     id_digest(row["item_id"]), same_content(row["pixel_hash"], row["texts"])
                 ),
             )
@@ -187,12 +164,12 @@ class OnePass:
                 np.flatnonzero(living_L < 0), ["item_id", "source", "pixel_hash", "texts"]
             )
         ]
-        kept = [each for each in gone if each.source in self._unreadable and not each.served_elsewhere]
-        gone = [each for each in gone if each.source not in self._unreadable]
+        kept = [each for each in gone if each.source in self._reading.unreadable and not each.served_elsewhere]
+        gone = [each for each in gone if each.source not in self._reading.unreadable]
         judged = judge_removals(gone, living.sources, self._new, sources, self._config.max_removed)
         self._counts["removals_held"] = judged.held + len(kept)
         held = Counter(each.source for each in kept)
-        unreadable = (f"{said}; its {held[name]:,} items stay" for name, said in self._unreadable.items())
+        unreadable = (f"{said}; its {held[name]:,} items stay" for name, said in self._reading.unreadable.items())
         self.warnings = (*unreadable, *judged.warnings)
         staying = sorted(judged.stay | {each.item_id for each in kept})
         contents = self._revised(item_ids, contents)
@@ -225,7 +202,7 @@ class OnePass:
         dead = self._supersede()
         self._writer.finish()
         base = self._base
-        rejected = rejections(self._known, self._chunks, self._config)
+        rejected = rejections(self._known, self._reading.chunks, self._config)
         self._counts.update(Counter(rejected["outcome"].to_pylist()))
         # What `where` leaves out is a choice made again every night from the row alone: counted, not kept.
         quarantine = write_rejections(
@@ -252,12 +229,12 @@ class OnePass:
         if self._near:
             self._near.save()
             self._compared = self._near.memory
-        counts = {"seen": self._seen, "unchanged": self._items.rows}
+        counts = {"seen": self._reading.seen, "unchanged": self._items.rows}
         counts |= {name: self._counts[name] for name in ("duplicate", "filtered", "quarantined")}
         last = LastNight(
             base=identity_of(snapshot),
             rules=self._rules,
-            sources=tuple(self._sources),
+            sources=tuple(self._reading.sources),
             compared=self._compared,
             counts=None if self.warnings else counts,
         )
@@ -267,10 +244,10 @@ class OnePass:
         if self.warnings:
             # Pictures that are not mounted, say: nothing of them need be decoded again.
             left = np.ones(self._known.rows, bool)
-            for chunk in self._chunks:
+            for chunk in self._reading.chunks:
                 left[chunk.known[chunk.known >= 0]] = False
             gone = np.flatnonzero(left & (self._known.numbers("image_at") != 0).any(axis=1))
-        save_rows(self._known, self._chunks, gone, last)
+        save_rows(self._known, self._reading.chunks, gone, last)
 
     def count(self, since: Snapshot) -> RowCounts:
         """What became of the rows, and what left, since a snapshot."""
@@ -286,122 +263,18 @@ class OnePass:
         )
         unchanged, updated = int(same_B.sum()), int((row_B & ~same_B).sum())
         counts = {"new": items.rows - unchanged - updated, "updated": updated, "unchanged": unchanged}
-        return RowCounts(seen=self._seen, removed=int((~known_B).sum()), **counts, **self._counts)
+        return RowCounts(seen=self._reading.seen, removed=int((~known_B).sum()), **counts, **self._counts)
 
     @cached_property
     def _living(self) -> Living:
         return Living(self._corpus, self._base)
 
-    def _read(self, source: Source, progress: Progress | None) -> None:
-        start, label = self._seen, source.config.label
-        # Before any row is read: what changes in between is seen the next night.
-        version = source.version
-        if (rows := self._untouched(source.identity, version)) is not None:
-            self._chunks.append(Chunk(label, self._known.numbers("number")[rows], rows, NO_FRESH))
-            self._seen += len(rows)
-        else:
-            for listed in self._listing.rows(source):
-                self._settle_listed(source, listed, progress)
-        if progress:
-            progress(self._seen)
-        rows_read = self._seen - start
-        self._sources.append(KnownSource(identity=source.identity, version=version, start=start, rows=rows_read))
-
-    def _hold(self, config: SourceConfig, problem: str, start: int) -> None:
-        """Have a source that can't be read, or not on, keep its items, and its fault written down as a row."""
-        self._unreadable[config.label] = problem
-        raw = malformed(0, "", problem.encode(errors="backslashreplace").decode())
-        row = RejectedRow(
-            source=config.label,
-            number=0,
-            fingerprint=digest([config.label, Reason.SOURCE_UNREADABLE]),
-            item_id=None,
-            image_path=None,
-            reason=Reason.SOURCE_UNREADABLE,
-            message=raw.found,
-        )
-        made = facts([fresh_row(raw, UNKNOWN, row, None, None)], self._config)
-        chunk = Chunk(config.label, np.array([0]), np.array([-1]), made)
-        self._wake()
-        chunk.settle(self._known, self._settling, self._config.limits, self._caps)
-        self._chunks.append(chunk)
-        self._seen += 1
-        unread = digest([config.label, problem])
-        self._sources.append(KnownSource(identity=unread, version=None, start=start, rows=self._seen - start))
-
-    def _untouched(self, identity: str, version: str | None) -> np.ndarray | None:
-        """The known rows of a source of which its kind can tell that nothing has changed."""
-        last, place = self._known.last, len(self._sources)
-        if not self._idle or last is None or version is None or place >= len(last.sources):
-            return None
-        before = last.sources[place]
-        if (before.identity, before.version, before.start) != (identity, version, self._seen):
-            return None
-        return self._listing.skip(before.rows)
-
-    def _settle_listed(self, source: Source, listed: Listed, progress: Progress | None) -> None:
-        fresh = self._fresh(source, listed, progress)
-        # Cut where many fresh rows have come together.
-        count_N = np.cumsum(listed.known < 0)
-        cuts = np.searchsorted(count_N, np.arange(_FRESH_AT_ONCE, count_N[-1] + 1, _FRESH_AT_ONCE)) + 1
-        for start, end in zip([0, *cuts], [*cuts, len(count_N)], strict=True):
-            if start < end:
-                self._settle(source, listed, slice(start, end), fresh)
-                self._seen += int(end - start)
-
-    def _fresh(self, source: Source, listed: Listed, progress: Progress | None) -> Iterator[FreshRow]:
-        """The rows that must be read, with their images, as these are decoded."""
-        batch, places = listed.batch, np.flatnonzero(listed.known < 0).tolist()
-        rows = list(self._addresses.listed(source.read(batch, place) for place in places))
-        images = self._images.of([row for row in rows if isinstance(row, SourceRow)])
-        start = self._seen
-        for place, row in zip(places, rows, strict=True):
-            found, content = next(images) if isinstance(row, SourceRow) else (None, None)
-            if progress and place % 100 == 0:
-                progress(start + place)
-            yield fresh_row(batch.rows[place], listed.keys[place], row, found, content)
-
-    def _settle(self, source: Source, listed: Listed, part: slice, fresh_rows: Iterator[FreshRow]) -> None:
-        known, numbers = listed.known[part], listed.numbers[part]
-        fresh = [next(fresh_rows) for _ in range(int((known < 0).sum()))]
-        made = facts(fresh, self._config) if fresh else NO_FRESH
-        if self._idle and self._is_as_last_night(known, numbers, made):
-            self._chunks.append(Chunk(source.config.label, numbers, self._seen + np.arange(len(known)), NO_FRESH))
-            return
-        self._wake()
-        chunk = Chunk(source.config.label, numbers, known, made)
-        chunk.settle(self._known, self._settling, self._config.limits, self._caps)
-        self._chunks.append(chunk)
-        self._write_new(source, listed, part, chunk, fresh)
-
-    def _is_as_last_night(self, known: np.ndarray, numbers: np.ndarray, made: pa.RecordBatch) -> bool:
-        expected = self._seen + np.arange(len(known))
-        if expected[-1] >= self._known.listed or not np.array_equal(self._known.numbers("number")[expected], numbers):
-            return False
-        read = known < 0
-        if not np.array_equal(known[~read], expected[~read]):
-            return False
-        if not read.any():
-            return True
-        places = pa.array(expected[read])
-        return all(self._known.column(name).take(places).equals(made[name]) for name in made.schema.names)
-
-    def _wake(self) -> None:
-        """Settle what is as it was last night: all that came so far."""
-        if not self._idle:
-            return
-        self._idle = False
-        for chunk in self._chunks:
-            chunk.recall(self._known, self._settling, self._caps)
-            self._ranked += int((chunk.became == Became.ITEM).sum())
-
-    def _write_new(
-        self, source: Source, listed: Listed, part: slice, chunk: Chunk, fresh_rows: Sequence[FreshRow]
+    def _take(
+        self, source: Source, listed: Listed, part: slice, chunk: Chunk, fresh_rows: Sequence[FreshRow], first_rank: int
     ) -> None:
         """Write the items of a chunk that the base does not hold as they are."""
         items = chunk.became == Became.ITEM
-        ranks = self._ranked + np.cumsum(items) - 1
-        self._ranked += int(items.sum())
+        ranks = first_rank + np.cumsum(items) - 1
         if self._based:
             was_item = np.zeros(len(items), bool)
             was_item[chunk.known >= 0] = self._known.numbers("became")[chunk.known[chunk.known >= 0]] == Became.ITEM
@@ -444,7 +317,7 @@ class OnePass:
 
     def _of_items(self, name: str) -> pa.Array:
         """A column of all rows that are items."""
-        return of_items(self._known, self._chunks, name)
+        return of_items(self._known, self._reading.chunks, name)
 
     @property
     def _changes(self) -> Mapping[str, Values]:
@@ -472,7 +345,7 @@ class OnePass:
 
     def _still_wanted(self) -> list[_NewContent]:
         """New content without bytes of what is an item after all, and not in the corpus as it is to be."""
-        leaving_J = self._near.leaving_J if self._near else np.zeros(self._ranked, bool)
+        leaving_J = self._near.leaving_J if self._near else np.zeros(self._reading.ranked, bool)
         return [
             each for each in self._unstored if not leaving_J[each.rank] and _item_id(each.row) not in self._as_changed
         ]
@@ -541,7 +414,7 @@ class OnePass:
                 yield place, {"split": SPLITS[items.splits_I[at]], **changes}
 
     def _texts(self, among_I: np.ndarray) -> list[list[str]]:
-        return list(of_items(self._known, self._chunks, "texts", among_I).to_pylist())
+        return list(of_items(self._known, self._reading.chunks, "texts", among_I).to_pylist())
 
 
 def identity_of(snapshot: Snapshot) -> str:

@@ -27,9 +27,9 @@ def source(tmp_path: Path) -> JsonlSource:
     return JsonlSource(path=tmp_path / "captions.jsonl")
 
 
-def night(source: JsonlSource, config: IngestConfig) -> tuple[Snapshot, RowCounts, dict[str, str]]:
+def night(source: JsonlSource, config: IngestConfig, *more: JsonlSource) -> tuple[Snapshot, RowCounts, dict[str, str]]:
     corpus = Corpus(source.paths[0].parent / "root")
-    snapshot, counts = Ingest(corpus, {}, config).run([source], ColumnsConfig(id="id"))
+    snapshot, counts = Ingest(corpus, {}, config).run([source, *more], ColumnsConfig(id="id"))
     rows = [row for batch in corpus.rejected(snapshot) for row in batch.to_pylist()]
     assert all(row["outcome"] == "filtered" for row in rows)
     return snapshot, counts, {row["item_id"]: row["reason"] for row in rows}
@@ -74,6 +74,13 @@ def test_a_cap_keeps_the_first_items_of_a_text_on_every_night(source: JsonlSourc
     assert (whole.rows, counts.removed, counts.removals_held, counts.filtered) == (2, 2, 0, 2)
     assert found == dict.fromkeys("23", "text-repeated")
     assert night(source, capped)[0] == whole
+    more = path.with_name("more.jsonl")
+    more.write_text("")
+    night(source, capped, JsonlSource(path=more))
+    # Of the rows in the first file nothing differs.
+    more.write_text(json.dumps({**rows[3], "id": "4", "text": ["a square", "and more"]}))
+    added, counts, found = night(source, capped, JsonlSource(path=more))
+    assert (added.rows, counts.removed, found) == (2, 0, dict.fromkeys("234", "text-repeated"))
     write(3, 0, 1, 2)
     _, counts, found = night(source, capped)
     assert (counts.new, counts.removed, found) == (1, 1, dict.fromkeys("12", "text-repeated"))

@@ -184,13 +184,18 @@ def test_another_mode_leaves_what_it_would_have_from_the_first(collection: Colle
 @pytest.mark.parametrize("mode", ["merge", "drop"])
 @pytest.mark.parametrize("lost", ["near-*", "rows*", "*"])
 def test_what_is_known_may_be_lost(collection: Collection, mode: str, lost: str) -> None:
-    source = collection.source(SAVED, BLUE, RED, LARGE)
-    before = collection.night(mode, source)
-    for file in (collection.folder / "grown" / "known").glob(lost):
-        file.unlink()
-    assert collection.night(mode, source).left_as(before)
-    more = collection.source(SAVED, BLUE, RED, LARGE, row("5", "other.png", "other"))
-    assert collection.night(mode, more).left_as(collection.first(mode, more))
+    def lose() -> None:
+        for file in (collection.folder / "grown" / "known").glob(lost):
+            file.unlink()
+
+    source, more = collection.source(SAVED, BLUE, RED, LARGE), collection.source(name="more")
+    before = collection.night(mode, source, more)
+    lose()
+    assert collection.night(mode, source, more).snapshot == before.snapshot
+    lose()
+    # All that is settled before is as it was.
+    more = collection.source(row("5", "red.png", "another"), row("6", "other.png", "other"), name="more")
+    assert collection.night(mode, source, more).left_as(collection.first(mode, source, more))
 
 
 @pytest.mark.parametrize("mode", ["merge", "drop"])

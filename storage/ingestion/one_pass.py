@@ -405,16 +405,14 @@ class OnePass:
         items = self._items
         wanted_I = np.zeros(items.rows, bool)
         wanted_I[items.living_L[rows]] = True
-        own = dict(zip(np.flatnonzero(wanted_I).tolist(), self._texts(wanted_I), strict=True))
+        texts = of_items(self._known, self._reading.chunks, "texts", wanted_I).to_pylist()
+        own = dict(zip(np.flatnonzero(wanted_I).tolist(), texts, strict=True))
         for row in rows.tolist():
             at, place = int(items.living_L[row]), self._living.place(row)
             if place.item_id not in written:
                 changes: Values = {"texts": own[at], "content_digest": items.contents[at].as_py()}
                 changes |= self._changes.get(place.item_id, {})
                 yield place, {"split": SPLITS[items.splits_I[at]], **changes}
-
-    def _texts(self, among_I: np.ndarray) -> list[list[str]]:
-        return list(of_items(self._known, self._reading.chunks, "texts", among_I).to_pylist())
 
 
 def identity_of(snapshot: Snapshot) -> str:

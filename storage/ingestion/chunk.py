@@ -8,12 +8,10 @@ from enum import IntEnum
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pairloom.storage.files import written_aside
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.ingestion.caps import Cap
-from pairloom.storage.ingestion.known_rows import FRESH, KnownRows, LastNight, as_numbers
+from pairloom.storage.ingestion.known_rows import FRESH, KnownRows, LastNight, as_numbers, written
 from pairloom.storage.ingestion.settling import Settling, misfits
 from pairloom.storage.schema import KNOWN_ROWS
 
@@ -122,11 +120,7 @@ def of_items(rows: KnownRows, chunks: Sequence[Chunk], name: str, among: np.ndar
 
 def save_rows(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray, last: LastNight) -> None:
     """Write down tonight's rows, and known ones that were `gone`."""
-    schema = KNOWN_ROWS.with_metadata({"pairloom": last.model_dump_json()})
-    with (
-        written_aside(rows.path) as aside,
-        pq.ParquetWriter(aside, schema, compression="LZ4", write_page_checksum=True, write_statistics=False) as writer,
-    ):
+    with written(rows.path, last) as writer:
         waiting: list[pa.RecordBatch] = []
         for batch in _batches(rows, chunks, gone):
             waiting.append(batch)

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pairloom.storage.files import written_aside
-from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows
+from pairloom.storage.ingestion.known_rows import DamagedRowsError, KnownRows, written
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import KNOWN_ROWS
 
@@ -32,8 +30,6 @@ def forget_rejections(folder: Path, reason: str | None = None) -> int:
     count: int = pc.sum(forgotten).as_py() or 0
     if count and known.last:
         columns["decided_by"] = pc.if_else(forgotten, pa.scalar(_NOTHING, pa.uint64()), columns["decided_by"])
-        schema = KNOWN_ROWS.with_metadata({"pairloom": known.last.model_dump_json()})
-        table = pa.Table.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=schema)
-        with written_aside(known.path) as aside:
-            pq.write_table(table, aside, compression="LZ4", write_page_checksum=True, write_statistics=False)
+        with written(known.path, known.last) as writer:
+            writer.write_table(pa.Table.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS))
     return count

@@ -3,6 +3,8 @@
 # N = rows, Q = digests asked for
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from pairloom.storage.files import DamagedError
+from pairloom.storage.files import DamagedError, written_aside
 from pairloom.storage.schema import KNOWN_ROWS
 
 logger = logging.getLogger(__name__)
@@ -165,6 +167,17 @@ class DigestIndex:
             place[open_] += 1
             open_ = open_[place[open_] < len(self._sorted)]
         return found
+
+
+@contextmanager
+def written(path: Path, last: LastNight) -> Iterator[pq.ParquetWriter]:
+    """What writes known rows over those at `path`, whole or not at all."""
+    schema = KNOWN_ROWS.with_metadata({"pairloom": last.model_dump_json()})
+    with (
+        written_aside(path) as aside,
+        pq.ParquetWriter(aside, schema, compression="LZ4", write_page_checksum=True, write_statistics=False) as writer,
+    ):
+        yield writer
 
 
 FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "became")])

@@ -16,6 +16,11 @@ _UNSEEN = re.compile(
 )
 
 
+def utf8(text: str) -> str:
+    """Text that can be written: bytes that are not UTF-8, as names of files may hold them, show as `\\udcff`."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def plain(text: str) -> str:
     """One line without anything that isn't seen: ends of lines and tabs are spaces, the rest shows as `\\x1b`."""
     return _UNSEEN.sub(lambda found: _seen(found.group()), text)

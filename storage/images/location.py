@@ -1,9 +1,12 @@
 """Where the bytes of an image are: in a file of their own, inside a larger one, or to be asked for."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pairloom.storage.escaping import utf8
 
 if TYPE_CHECKING:
     # The children that decode images import this module, and need no pydantic.
@@ -36,6 +39,16 @@ class NoImageError(ValueError):
 Origin = Path | FileSlice | Callable[[], bytes] | Address
 """A file, a part of one, what reads the bytes (called in a thread of the decoder, raises NoImageError, OSError or
 ValueError), or their address, which `pairloom.storage.ingestion.addresses` turns into what reads them."""
+
+
+def file_key(path: Path) -> str:
+    """What names a file as an image's place, or as the file that images are in."""
+    return utf8(str(path))
+
+
+def file_version(status: os.stat_result) -> str:
+    """What is equal only for equal bytes of a file: its size and modification time in nanoseconds."""
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

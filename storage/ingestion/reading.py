@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pairloom.storage.digest import digest
+from pairloom.storage.escaping import utf8
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.ingestion.addresses import Addresses
 from pairloom.storage.ingestion.caps import caps
@@ -102,7 +103,7 @@ class Reading:
     def _hold(self, config: SourceConfig, problem: str, start: int) -> None:
         """Have a source that can't be read, or not on, keep its items, and its fault written down as a row."""
         self.unreadable[config.label] = problem
-        raw = malformed(0, "", problem.encode(errors="backslashreplace").decode())
+        raw = malformed(0, "", utf8(problem))
         row = RejectedRow(
             source=config.label,
             number=0,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pairloom.storage.images.location import ImageAt
+from pairloom.storage.images.location import ImageAt, file_key, file_version
 from pairloom.storage.sources.image_column import Picture, image_column, table_rows
 from pairloom.storage.sources.raw_row import MOST_LOST, RawRow, first_line, malformed
 
@@ -19,8 +19,8 @@ def arrow_rows(path: Path, at: str, name: str, numbers: Iterator[int]) -> Iterat
     ArrowException or OSError for a file that can't be read at all.
     """
     status = path.stat()
-    version = f"{status.st_size}:{status.st_mtime_ns}"
-    key = str(path).encode(errors="backslashreplace").decode()
+    version = file_version(status)
+    key = file_key(path)
     with _opened(path) as (mapped, schema, batches):
         column = image_column(schema, name)
         done = 0

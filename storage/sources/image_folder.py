@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pairloom.storage.fetching.config import FetchConfig
-from pairloom.storage.images.location import Address, ImageAt
+from pairloom.storage.images.location import Address, ImageAt, file_key, file_version
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.source_row import RejectedRowError
 
@@ -73,9 +73,7 @@ class ImageFolder:
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, message) from error
         if not stat.S_ISREG(status.st_mode):
             raise RejectedRowError(Reason.IMAGE_NOT_FOUND, f"{image_path} in {self._folder} is not a file")
-        # A folder's name may hold bytes that are not UTF-8.
-        key = written if written.isascii() else written.encode(errors="backslashreplace").decode()
-        return ImageAt(key, f"{status.st_size}:{status.st_mtime_ns}", status.st_size, path)
+        return ImageAt(file_key(path), file_version(status), status.st_size, path)
 
     def _at_address(self, address: str, scheme: str) -> ImageAt:
         if scheme not in ("http", "https"):
@@ -105,7 +103,7 @@ class ImageFolder:
         # A link, or whatever else may have come here.
         if not stat.S_ISREG(status.st_mode):
             return False
-        return f"{status.st_size}:{status.st_mtime_ns}" == version
+        return file_version(status) == version
 
     def _check_below(self, real: str, image_path: str) -> None:
         if real != self._resolved and not real.startswith(self._inside):

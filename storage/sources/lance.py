@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pairloom.storage.digest import digest
-from pairloom.storage.images.location import ImageAt, NoImageError
+from pairloom.storage.images.location import ImageAt, NoImageError, file_key
 from pairloom.storage.sources.config import LanceSource
 from pairloom.storage.sources.image_blocks import IMAGES_AT_ONCE, ImageBlocks
 from pairloom.storage.sources.image_column import ImageColumn, Picture, image_column, table_rows
@@ -108,7 +108,7 @@ class _Table:
 
     def __init__(self, dataset: "LanceDataset", path: Path, column: ImageColumn) -> None:
         self._at, self._column = path.name, column
-        self._key = str(path).encode(errors="backslashreplace").decode()
+        self._key = file_key(path)
         self._blob = _is_blob(dataset.schema, column.name)
         self._images = _Images(dataset, column)
         self._offset = 0

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
-from pairloom.storage.images.location import ImageAt
+from pairloom.storage.images.location import ImageAt, file_key, file_version
 from pairloom.storage.sources.arrow_stream import arrow_rows, arrow_schema
 from pairloom.storage.sources.config import ParquetSource
 from pairloom.storage.sources.image_column import ImageColumn, Picture, image_column, table_rows
@@ -63,7 +63,7 @@ def parquet_version(path: Path) -> str:
     """What changes with anything in the file at `path`, or in the files of that folder."""
     if corpus := _corpus(path):
         return corpus.current().digest
-    return digest([(str(file.path), *_stamp(file.path)) for file in _files(path)])
+    return digest([(str(file.path), file_version(file.path.stat())) for file in _files(path)])
 
 
 class _File(NamedTuple):
@@ -91,11 +91,6 @@ def _corpus(path: Path) -> Corpus | None:
     return Corpus(folder) if (folder / "snapshots").is_dir() and (folder / "corpus").is_dir() else None
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _saved_files(folder: Path) -> list[str] | None:
     """Names of the files that `datasets.save_to_disk` says make the dataset in `folder`, None where it says nothing."""
     try:
@@ -119,13 +114,12 @@ class _Table:
     ) -> None:
         self._file, self._opened, self._column, self._images = file, opened, column, images
         self._beside = ImageFolder(folder)
-        self._key = str(file.path).encode(errors="backslashreplace").decode()
-        status = file.path.stat()
+        self._key = file_key(file.path)
         groups = [opened.metadata.row_group(group) for group in range(opened.num_row_groups)]
         self._table = ImageTable(
             path=file.path,
             at=at,
-            version=f"{status.st_size}:{status.st_mtime_ns}",
+            version=file_version(file.path.stat()),
             column=column,
             starts=(0, *itertools.accumulate(group.num_rows for group in groups)),
         )

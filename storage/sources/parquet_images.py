@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pairloom.storage.images.location import NoImageError, Origin
+from pairloom.storage.images.location import NoImageError, Origin, file_version
 from pairloom.storage.sources.image_blocks import IMAGES_AT_ONCE, ImageBlocks
 from pairloom.storage.sources.image_column import ImageColumn
 from pairloom.storage.sources.raw_row import first_line
@@ -135,8 +135,7 @@ def _blocks(table: ImageTable, group: int) -> Iterator[pa.Array]:
     struct = table.column.form == "struct"
     leaf = f"{table.column.name}.bytes" if struct else table.column.name
     with open_parquet(table.path) as file:
-        status = table.path.stat()
-        if f"{status.st_size}:{status.st_mtime_ns}" != table.version:
+        if file_version(table.path.stat()) != table.version:
             raise ValueError("it has changed since it was listed")
         for batch in file.iter_batches(IMAGES_AT_ONCE, row_groups=[group], columns=[leaf]):
             array = batch[table.column.name]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pairloom.storage.digest import digest
+from pairloom.storage.escaping import utf8
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.columns import ColumnsConfig, KeptColumn, Metadata, OnBadCell, typed
 from pairloom.storage.sources.config import CaptionFile, FolderSource, SourceConfig
@@ -83,8 +84,7 @@ class RowReader:
                 item_id=item_id,
                 image_path=image_path,
                 reason=rejection.reason,
-                # A file's name may hold bytes that are not UTF-8.
-                message=rejection.message.encode(errors="backslashreplace").decode(),
+                message=utf8(rejection.message),
                 file=self._named(raw),
             )
 
@@ -95,7 +95,7 @@ class RowReader:
             raise RejectedRowError(Reason.IMAGE_MISSING, raw.absent or f"column {self._image_column} is empty")
         texts = self._texts(values)
         if not texts:
-            where = f"{', '.join(self._text_columns)}"
+            where = ", ".join(self._text_columns)
             if self._sidecars:
                 where = f"{Path(image_path).with_suffix('.txt')}, expected beside the image"
             raise RejectedRowError(Reason.TEXT_EMPTY, f"no text in {where}")
@@ -182,7 +182,7 @@ class RowReader:
 def _names(files: Sequence[Path]) -> dict[Path, str]:
     """The files by as much of their paths as tells them apart; a name may hold bytes that are not UTF-8."""
     above = os.path.commonpath([file.parent for file in files])
-    return {file: str(file.relative_to(above)).encode(errors="backslashreplace").decode() for file in files}
+    return {file: utf8(str(file.relative_to(above))) for file in files}
 
 
 def _folder_texts(columns: ColumnsConfig) -> list[str]:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pairloom.storage.escaping import utf8
+
 
 def shard_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """`path` itself, or the files in that folder or below whose names end so, sorted.
@@ -18,8 +20,7 @@ def shard_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
 def shown(file: Path, path: Path) -> str:
     """A file's name as people know it: below the source's folder."""
     name = file.relative_to(path) if path.is_dir() else Path(file.name)
-    # A file's name may hold bytes that are not UTF-8.
-    return name.as_posix().encode(errors="backslashreplace").decode()
+    return utf8(name.as_posix())
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairloom.storage.digest import digest
-from pairloom.storage.images.location import FileSlice, ImageAt
+from pairloom.storage.images.location import FileSlice, ImageAt, file_key, file_version
 from pairloom.storage.sources.folder import IMAGE_SUFFIXES
 from pairloom.storage.sources.raw_row import MAX_LINE, RawRow, Values, malformed, not_decoded
 from pairloom.storage.sources.shards import shard_files, shown
@@ -42,8 +42,7 @@ def webdataset_rows(path: Path, name: str) -> Iterator[RawRow]:
 
 def webdataset_version(path: Path) -> str:
     """What changes with anything in the shard at `path`, or in those of that folder."""
-    states = ((shard, shard.stat()) for shard in shard_files(path, _SUFFIXES))
-    return digest([(str(shard), status.st_size, status.st_mtime_ns) for shard, status in states])
+    return digest([(str(shard), file_version(shard.stat())) for shard in shard_files(path, _SUFFIXES)])
 
 
 def check_shards(paths: Sequence[Path]) -> None:
@@ -80,12 +79,11 @@ class _Shard:
 
     def __init__(self, path: Path, at: str, image_column: str) -> None:
         self._path, self._at, self._column = path, at, image_column
-        self._key = str(path).encode(errors="backslashreplace").decode()
+        self._key = file_key(path)
 
     def rows(self, numbers: Iterator[int]) -> Iterator[RawRow]:
         with self._path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            version = f"{status.st_size}:{status.st_mtime_ns}"
+            version = file_version(os.fstat(file.fileno()))
             for sample in _samples(tar_members(self._path)):
                 yield self._row(next(numbers), sample, file.fileno(), version)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.fitness import UnfitModelError
 from pairloom.models.pictures import mapped
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @stage(retries=2)
 def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
-    """Bring the table up to the snapshot's items. Raises RuntimeError where a check of the table fails."""
+    """Bring the table up to the snapshot's items. Raises UnfitModelError where a check of the table fails."""
     corpus, keep = Corpus(pipeline.folder), pipeline.columns.types
     snapshot = corpus.log.read(vectors.snapshot)
     table = VectorTable.create_or_open(pipeline.folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
@@ -44,7 +45,7 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
         kind = table.build_index(exact)
         check = table.check(exact, expected_rows=snapshot.rows)
     if check.problems:
-        raise RuntimeError(
+        raise UnfitModelError(
             f"the vector table of model {vectors.model_id} failed its check: {'; '.join(check.problems)}"
         )
     return TableRef(

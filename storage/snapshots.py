@@ -38,6 +38,11 @@ class Snapshot(Record, frozen=True):
         return digest([parts, self.tombstones] if self.keep is None else [parts, self.tombstones, self.keep])
 
     @property
+    def identity(self) -> str:
+        """Of the snapshot with all that stands in it."""
+        return digest([self.number, self.digest, [part.digest for part in self.quarantine]])
+
+    @property
     def rows(self) -> int:
         """Items in this state of the corpus."""
         return sum(part.rows for part in self.parts) - sum(len(dead) for dead in self.tombstones.values())

@@ -5,8 +5,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,29 +14,26 @@ from pairloom.storage.corpus import SPLITS, Corpus, Snapshot
 from pairloom.storage.digest import digest
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import ImageAt
-from pairloom.storage.images.stored_image import DecodedImage
 from pairloom.storage.ingestion.addresses import Addresses
-from pairloom.storage.ingestion.chunk import Became, Chunk, of_items, save_rows
-from pairloom.storage.ingestion.images import Images, image_at, known_image
+from pairloom.storage.ingestion.arrivals import Arrivals
+from pairloom.storage.ingestion.chunk import of_items, save_rows
+from pairloom.storage.ingestion.images import Images
 from pairloom.storage.ingestion.items import Items, Retained, equal_at, places_among, retained_items
 from pairloom.storage.ingestion.known_rows import LastNight, as_numbers
-from pairloom.storage.ingestion.listing import Listed
 from pairloom.storage.ingestion.living import Living, Place
-from pairloom.storage.ingestion.near_items import NearItems, Staying
-from pairloom.storage.ingestion.part_writer import PartWriter, Values
+from pairloom.storage.ingestion.near_items import Staying
+from pairloom.storage.ingestion.part_writer import Values
 from pairloom.storage.ingestion.quarantine import write_rejections
 from pairloom.storage.ingestion.reading import Progress, Reading
 from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
-from pairloom.storage.ingestion.row_facts import FreshRow, fresh_row, id_digest, item_values
+from pairloom.storage.ingestion.row_facts import id_digest
 from pairloom.storage.ingestion.settling import same_content
-from pairloom.storage.ingestion.splits import Fractions, assign_splits, group_position
+from pairloom.storage.ingestion.splits import assign_splits
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import SourceConfig
-from pairloom.storage.sources.rows import Source
-from pairloom.storage.sources.source_row import SourceRow
 
 
 @dataclass(frozen=True)
@@ -58,15 +53,6 @@ class RowCounts:
     """Items that stay although no row is them any more, because too many would leave at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _NewContent:
-    """An item that the corpus does not hold as it is tonight."""
-
-    row: FreshRow
-    rank: int
-    """Its place among what settling made items tonight, near-duplicates included."""
-
-
 class OnePass:
     """What one pass over the sources finds."""
 
@@ -81,27 +67,15 @@ class OnePass:
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         """Which sources can't be read, and why removals are held, once they are judged."""
-        self._corpus, self._base, self._keep, self._config, self._images = corpus, base, dict(keep), config, images
+        self._corpus, self._base, self._keep, self._config = corpus, base, dict(keep), config
         self._known = images.known
-        self._reading = Reading(images, addresses, config, self._take)
-        self._writer = PartWriter(corpus, base, keep, config.part_rows)
-        self._fractions = Fractions(config.val_fraction, config.test_fraction)
-        last = self._known.last
-        near = config.near_duplicates != "keep"
-        self._near = NearItems(self._known.path.parent, config) if near else None
-        self._compared = self._near.memory if self._near else ""
+        self._arrivals = Arrivals(corpus, base, keep, config, images)
+        self._reading = Reading(images, addresses, config, self._arrivals.take)
+        self._compared = self._arrivals.near.memory if self._arrivals.near else ""
         self._rules = ""
-        self._based = last is not None and last.base == identity_of(base)
-        """Whether what was an item last night is in the base."""
         self._same = False
         """Whether all rows are those of last night in their order."""
         self._counts: Counter[str] = Counter()
-        self._new: list[tuple[str, str]] = []
-        """Source and image path of rows that are items for the first time."""
-        self._unstored: list[_NewContent] = []
-        """New content that came without bytes: its image is known."""
-        self._copied: list[_NewContent] = []
-        self._mistaken: list[ImageAt] = []
 
     @property
     def bad_cells(self) -> Counter[str]:
@@ -116,7 +90,7 @@ class OnePass:
         self._rules = digest([rules, self._config.model_dump(mode="json", exclude={"workers"}), self._keep])
         # Near-duplicates of last night are stored nowhere: without what is known of them they must be read again.
         known = last is not None and (last.rules, last.compared) == (self._rules, self._compared)
-        self._reading.read(sources, columns, progress, idle=self._based and known)
+        self._reading.read(sources, columns, progress, idle=self._arrivals.based and known)
 
     def unchanged(self) -> RowCounts | None:
         """What became of the rows where nothing at all differs from last night; None where something may differ."""
@@ -127,29 +101,13 @@ class OnePass:
     def decode_late(self) -> list[ImageAt]:
         """Write the items whose image is stored nowhere; returns the files that are not what was known of them."""
         self._reading.wake()
-        if self._near and not self._mistaken:
-            self._near.judge(self._known, self._reading.chunks, self._stored)
-        if self._mistaken:
-            return self._mistaken
-        unstored = self._still_wanted()
-        holders = self._living.holders([each.row.picture.stored_digest for each in unstored])
-        late: list[_NewContent] = []
-        for each in unstored:
-            (self._copied if each.row.picture.stored_digest in holders else late).append(each)
-        rows = [each.row.row for each in late]
-        decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
-        for each, (found, content) in zip(late, decoded, strict=True):
-            if content is not None and found.image == each.row.picture:
-                self._add(each.row, content)
-            else:
-                self._mistaken.append(_image(each.row))
-        self._holders = holders
-        return self._mistaken
+        self._arrivals.decode_late(self._reading.chunks, self._reading.ranked)
+        return self._arrivals.mistaken
 
     def retire(self, sources: Sequence[SourceConfig]) -> None:
         """Let the items go that no row is any more, but for those that stay by their source's rules."""
         item_ids, contents = self._of_items("item_id"), self._of_items("content_digest")
-        living = self._living
+        living = self._arrivals.living
         living_L = places_among(living.item_ids, item_ids)
         gone = [
             Gone(
@@ -166,7 +124,7 @@ class OnePass:
         ]
         kept = [each for each in gone if each.source in self._reading.unreadable and not each.served_elsewhere]
         gone = [each for each in gone if each.source not in self._reading.unreadable]
-        judged = judge_removals(gone, living.sources, self._new, sources, self._config.max_removed)
+        judged = judge_removals(gone, living.sources, self._arrivals.first_seen, sources, self._config.max_removed)
         self._counts["removals_held"] = judged.held + len(kept)
         held = Counter(each.source for each in kept)
         unreadable = (f"{said}; its {held[name]:,} items stay" for name, said in self._reading.unreadable.items())
@@ -178,8 +136,8 @@ class OnePass:
         retained = list(retained_items(living, stay, self._keep))
         living_L[stay] = len(item_ids) + np.arange(len(stay))
         positions = np.concatenate([positions_I, np.array([each.position for each in retained], np.uint64)])
-        if self._near:
-            positions = self._near.joined(positions, _staying(retained), self._stored)
+        if self._arrivals.near:
+            positions = self._arrivals.near.joined(positions, _staying(retained), self._arrivals.stored)
         self._items = Items(
             item_ids=pa.concat_arrays([item_ids, living.item_ids.take(pa.array(stay))]),
             contents=pa.concat_arrays([contents, pa.array([each.content for each in retained], pa.string())]),
@@ -187,20 +145,16 @@ class OnePass:
             splits_I=assign_splits(
                 positions,
                 np.concatenate([named_I, np.array([each.named for each in retained], np.int8)]),
-                self._fractions,
+                self._arrivals.fractions,
             ),
             living_L=living_L,
         )
 
     def commit(self, number: int) -> Snapshot:
         """Publish what differs from the base under `number`; without a difference, the base stays."""
-        items = self._items
-        for each in self._copied:
-            values = item_values(each.row, SPLITS[items.splits_I[self._place(each.rank)]])
-            values |= self._changes.get(_item_id(each.row), {})
-            self._writer.copy(self._holders[each.row.picture.stored_digest], values)
+        self._arrivals.copy(self._items)
         dead = self._supersede()
-        self._writer.finish()
+        self._arrivals.writer.finish()
         base = self._base
         rejected = rejections(self._known, self._reading.chunks, self._config)
         self._counts.update(Counter(rejected["outcome"].to_pylist()))
@@ -209,7 +163,7 @@ class OnePass:
             self._corpus, base, rejected.filter(pc.not_equal(rejected["reason"], Reason.WHERE.value))
         )
         # Of what was written as it came, all may have been taken back.
-        new = [part for part in self._writer.parts if len(dead.get(part.digest, ())) < part.rows]
+        new = [part for part in self._arrivals.writer.parts if len(dead.get(part.digest, ())) < part.rows]
         lost = any(part.digest in dead for part in base.parts)
         same = not (new or lost) and quarantine == base.quarantine
         if same and (base.keep == self._keep or base.rows == 0):
@@ -226,13 +180,13 @@ class OnePass:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write down tonight's rows for the next night, which began with `snapshot`."""
-        if self._near:
-            self._near.save()
-            self._compared = self._near.memory
+        if near := self._arrivals.near:
+            near.save()
+            self._compared = near.memory
         counts = {"seen": self._reading.seen, "unchanged": self._items.rows}
         counts |= {name: self._counts[name] for name in ("duplicate", "filtered", "quarantined")}
         last = LastNight(
-            base=identity_of(snapshot),
+            base=snapshot.identity,
             rules=self._rules,
             sources=tuple(self._reading.sources),
             compared=self._compared,
@@ -251,7 +205,7 @@ class OnePass:
 
     def count(self, since: Snapshot) -> RowCounts:
         """What became of the rows, and what left, since a snapshot."""
-        items, before = self._items, self._living
+        items, before = self._items, self._arrivals.living
         place_B = items.living_L
         if since.number != self._base.number:
             before = Living(self._corpus, since)
@@ -265,116 +219,21 @@ class OnePass:
         counts = {"new": items.rows - unchanged - updated, "updated": updated, "unchanged": unchanged}
         return RowCounts(seen=self._reading.seen, removed=int((~known_B).sum()), **counts, **self._counts)
 
-    @cached_property
-    def _living(self) -> Living:
-        return Living(self._corpus, self._base)
-
-    def _take(
-        self, source: Source, listed: Listed, part: slice, chunk: Chunk, fresh_rows: Sequence[FreshRow], first_rank: int
-    ) -> None:
-        """Write the items of a chunk that the base does not hold as they are."""
-        items = chunk.became == Became.ITEM
-        ranks = first_rank + np.cumsum(items) - 1
-        if self._based:
-            was_item = np.zeros(len(items), bool)
-            was_item[chunk.known >= 0] = self._known.numbers("became")[chunk.known[chunk.known >= 0]] == Became.ITEM
-            items &= ~was_item
-        fresh = dict(zip(np.flatnonzero(chunk.known < 0).tolist(), fresh_rows, strict=True))
-        news: list[_NewContent] = []
-        for place in np.flatnonzero(items).tolist():
-            row = fresh.get(place) or self._read_again(source, listed, part.start + place)
-            if row is not None:
-                news.append(_NewContent(row, int(ranks[place])))
-        living = self._living.rows([_item_id(each.row) for each in news])
-        for each in news:
-            at = living.get(_item_id(each.row))
-            if at is None and len(self._living):
-                self._new.append((each.row.row.source, each.row.row.image_path or ""))
-            content = each.row.candidate.content if each.row.candidate else None
-            if at is not None and self._living.contents[at].as_py() == content:
-                continue
-            if each.row.content is not None:
-                self._add(each.row, each.row.content)
-            else:
-                self._unstored.append(each)
-
-    def _read_again(self, source: Source, listed: Listed, place: int) -> FreshRow | None:
-        """A known row that was no item, or not in this base."""
-        raw, known = listed.batch.rows[place], int(listed.known[place])
-        row = source.read(listed.batch, place)
-        if isinstance(row, SourceRow) and image_at(row.image) == self._known.column("image_at")[known].as_py():
-            return fresh_row(raw, listed.keys[place], row, known_image(self._known, known), None)
-        # Its image has changed since it was listed: rare, and settled in another pass.
-        key, version = (self._known.column(name)[known].as_py() for name in ("image", "version"))
-        self._mistaken.append(ImageAt(key, version, None, Path(key)))
-        return None
-
-    def _add(self, row: FreshRow, image: DecodedImage) -> None:
-        # By the hash alone, until all items are known.
-        assert isinstance(row.row, SourceRow)
-        split = row.row.split or self._fractions.split(group_position(row.row.group or row.picture.pixel_hash))
-        self._writer.add(item_values(row, split), image)
-
     def _of_items(self, name: str) -> pa.Array:
         """A column of all rows that are items."""
         return of_items(self._known, self._reading.chunks, name)
 
-    @property
-    def _changes(self) -> Mapping[str, Values]:
-        """What items get from their near-duplicates, by their ids."""
-        return self._near.revised if self._near else {}
-
-    @cached_property
-    def _as_changed(self) -> set[str]:
-        """Ids of those that the corpus holds so already."""
-        living, changes = self._living, self._changes
-        rows = living.rows(list(changes)).items()
-        return {each for each, row in rows if living.contents[row].as_py() == changes[each]["content_digest"]}
-
     def _revised(self, item_ids: pa.Array, contents: pa.Array) -> pa.Array:
         """The digests of the items' contents, with what they get from their near-duplicates."""
-        if not (changes := self._changes):
+        if not (changes := self._arrivals.revised):
             return contents
         changed = pc.is_in(item_ids, value_set=pa.array(changes, pa.string()))
         new = [changes[each]["content_digest"] for each in item_ids.filter(changed).to_pylist()]
         return pc.replace_with_mask(contents, changed, pa.array(new, pa.string()))
 
-    def _place(self, rank: int) -> int:
-        """The place of a row among tonight's items, by that among what settling made items."""
-        return int(self._near.place_J[rank]) if self._near else rank
-
-    def _still_wanted(self) -> list[_NewContent]:
-        """New content without bytes of what is an item after all, and not in the corpus as it is to be."""
-        leaving_J = self._near.leaving_J if self._near else np.zeros(self._reading.ranked, bool)
-        return [
-            each for each in self._unstored if not leaving_J[each.rank] and _item_id(each.row) not in self._as_changed
-        ]
-
-    def _stored(self, digests: set[str]) -> Iterator[tuple[str, bytes]]:
-        """What is stored of pictures, or is to be, by digests; decodes those of which nothing is."""
-        left = set(digests)
-        for found in (self._writer.stored, self._living.stored):
-            for each, content in found(frozenset(left)):
-                if each in left:
-                    left.remove(each)
-                    yield each, content
-        late = {each.row.picture.stored_digest: each for each in self._unstored}
-        wanted = [late[each] for each in sorted(left)]
-        rows = [each.row.row for each in wanted]
-        decoded = self._images.decoded([row for row in rows if isinstance(row, SourceRow)])
-        written = set()
-        for new, (image, decoded_now) in zip(wanted, decoded, strict=True):
-            if decoded_now is None or image.image != new.row.picture:
-                self._mistaken.append(_image(new.row))
-                continue
-            self._add(new.row, decoded_now)
-            written.add(new.rank)
-            yield new.row.picture.stored_digest, decoded_now.content
-        self._unstored = [each for each in self._unstored if each.rank not in written]
-
     def _supersede(self) -> dict[str, list[str]]:
         """Rewrite stored items that are otherwise tonight; returns the items that are dead now, by part."""
-        items, living = self._items, self._living
+        items, living = self._items, self._arrivals.living
         place_L = items.living_L
         gone_L = place_L < 0
         same_L = equal_at(living.contents, items.contents, place_L)
@@ -388,10 +247,12 @@ class OnePass:
                 changes: Values = {"split": SPLITS[items.splits_I[place_L[row]]]}
                 if retained_L[row]:
                     changes["content_digest"] = items.contents[place_L[row]].as_py()
-                self._writer.copy(place, changes)
+                self._arrivals.writer.copy(place, changes)
         for place, changes in self._with_other_texts(np.flatnonzero(~gone_L & ~same_L & ~retained_L)):
-            self._writer.copy(place, changes)
-        revised = self._writer.revise(items.item_ids, items.splits_I, self._changes, self._as_changed)
+            self._arrivals.writer.copy(place, changes)
+        revised = self._arrivals.writer.revise(
+            items.item_ids, items.splits_I, self._arrivals.revised, self._arrivals.as_revised
+        )
         for part, item_ids in revised.items():
             dead.setdefault(part, []).extend(item_ids)
         return dead
@@ -401,24 +262,18 @@ class OnePass:
         were, but they get other texts of near-duplicates than before, or none."""
         if not len(rows):
             return
-        written = {*self._writer.added, *(_item_id(each.row) for each in self._copied)}
+        written = self._arrivals.written
         items = self._items
         wanted_I = np.zeros(items.rows, bool)
         wanted_I[items.living_L[rows]] = True
         texts = of_items(self._known, self._reading.chunks, "texts", wanted_I).to_pylist()
         own = dict(zip(np.flatnonzero(wanted_I).tolist(), texts, strict=True))
         for row in rows.tolist():
-            at, place = int(items.living_L[row]), self._living.place(row)
+            at, place = int(items.living_L[row]), self._arrivals.living.place(row)
             if place.item_id not in written:
                 changes: Values = {"texts": own[at], "content_digest": items.contents[at].as_py()}
-                changes |= self._changes.get(place.item_id, {})
+                changes |= self._arrivals.revised.get(place.item_id, {})
                 yield place, {"split": SPLITS[items.splits_I[at]], **changes}
-
-
-def identity_of(snapshot: Snapshot) -> str:
-    """Digest of a snapshot with all that stands in it."""
-    quarantine = [part.digest for part in snapshot.quarantine]
-    return digest([snapshot.number, snapshot.digest, quarantine])
 
 
 def _staying(retained: Sequence[Retained]) -> Staying:
@@ -429,13 +284,3 @@ def _staying(retained: Sequence[Retained]) -> Staying:
         [each.stored_digest for each in seen],
         np.array([each.position for each in seen], np.uint64),
     )
-
-
-def _item_id(row: FreshRow) -> str:
-    assert row.candidate is not None, "an item has a picture"
-    return row.candidate.item_id
-
-
-def _image(row: FreshRow) -> ImageAt:
-    assert isinstance(row.row, SourceRow)
-    return row.row.image

@@ -22,7 +22,6 @@ from pairloom.storage.ingestion.near_duplicates import (
     Remembered,
     candidates,
     followed,
-    hash_values,
     joined_keys,
     leaving,
     merged_texts,
@@ -165,7 +164,7 @@ class Gallery:
 
     @property
     def hashes(self) -> Hashes:
-        return hash_values([str(imagehash.phash(each)) for each in self.pictures])
+        return np.array([int(str(imagehash.phash(each)), 16) for each in self.pictures], np.uint64)
 
     def open(self, places_U: Indices) -> Iterator[tuple[int, Image.Image]]:
         for place in places_U.tolist():

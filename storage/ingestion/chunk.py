@@ -5,6 +5,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -62,10 +63,15 @@ class Chunk:
         old = self.known if where is None else self.known[where]
         if self.fresh.num_rows == 0:
             return rows.column(name).take(pa.array(old))
-        fresh = np.cumsum(self.known < 0) - 1 if where is None else (np.cumsum(self.known < 0) - 1)[where]
+        fresh = self._fresh_places if where is None else self._fresh_places[where]
         values = pa.concat_arrays([rows.column(name).take(pa.array(old[old >= 0])), self.fresh[name]])
         place = np.where(old >= 0, np.cumsum(old >= 0) - 1, fresh + (old >= 0).sum())
         return values.take(pa.array(place))
+
+    @cached_property
+    def _fresh_places(self) -> np.ndarray:
+        """Of each fresh row its place among these."""
+        return np.cumsum(self.known < 0) - 1
 
     def numbers_of(self, rows: KnownRows, name: str, where: np.ndarray | None = None) -> np.ndarray:
         """The same as numbers."""

@@ -66,11 +66,6 @@ class CloseHashes:
         return CloseHashes(self.bits, wanted_V, pairs[:, 0], pairs[:, 1])
 
 
-def hash_values(perceptual_hashes: Sequence[str]) -> Hashes:
-    """Hashes as numbers (N,), of 16 hexadecimal digits each."""
-    return np.array([int(each, 16) for each in perceptual_hashes], np.uint64)
-
-
 def nothing_remembered(earlier_M: Indices, _later_M: Indices) -> Remembered:
     """No pair was compared before."""
     return np.full(len(earlier_M), UNKNOWN, np.int8)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
+from threading import Lock
 
 import numpy as np
 import torch
@@ -25,12 +26,14 @@ TEXT_BATCH = 1024
 
 
 class Encoder:
-    """A dual encoder in evaluation mode."""
+    """A dual encoder in evaluation mode, for any number of threads."""
 
     def __init__(self, dual_encoder: DualEncoder) -> None:
         self.dual_encoder = dual_encoder
         self.dual_encoder.network.to(best_device()).eval()
         self._geometry = Geometry.of(dual_encoder.preprocess_cfg)
+        # To read a trimmed text, the network's positions are put away for as long as that takes.
+        self._reading_texts = Lock()
 
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
@@ -103,7 +106,7 @@ class Encoder:
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._reading_texts:
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
                 embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()

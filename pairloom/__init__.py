@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
-    from pairloom.search.release import OpenRelease
+    from pairloom.search.index import Index
 
 __all__ = ["__version__", "open", "run"]
 
@@ -18,17 +18,19 @@ if not Path(__file__).with_name("flows").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
 
-def open(place: Path | str, pipeline: str | None = None, release: int | None = None) -> "OpenRelease":
-    """The current release, or the one of that number, of a pipeline: `open(".pairloom").search("a red shoe")`.
+def open(place: Path | str, pipeline: str | None = None, release: int | None = None) -> "Index":
+    """The index of a pipeline at its current release: `open(".pairloom").search("a red shoe")`.
+
+    It stays at that release until `refresh()`, and for good where `release` says its number.
 
     `place` is a file of pipelines, the root folder they store under, or one pipeline's folder in it; `pipeline` is
     needed only where it holds several. Raises ValueError where there is no such release, DamagedError (a RuntimeError)
     where it is not whole.
     """
     from pairloom.flows.config import folder_at
-    from pairloom.search.release import OpenRelease
+    from pairloom.search.index import Index
 
-    return OpenRelease.open(folder_at(Path(place), pipeline), release)
+    return Index.open(folder_at(Path(place), pipeline), release)
 
 
 def run(

@@ -25,7 +25,7 @@ from pairloom.models.evaluation.prototypes import (
     prototypes,
 )
 from pairloom.search.query import SCORE_DIGITS
-from pairloom.search.release import OpenRelease
+from pairloom.search.release import OpenRelease, Reader
 from pairloom.storage.classes import ClassStore, Vectors, checked_name
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image, open_stored, read_example
@@ -97,9 +97,9 @@ class Classified(BaseModel, frozen=True, extra="forbid"):
 class Classes:
     """The classes of one column of an open release, and those that were added to it."""
 
-    def __init__(self, release: OpenRelease, column: str = GROUP) -> None:
+    def __init__(self, reader: Reader, column: str = GROUP) -> None:
         """Reads the column, no vectors yet. Raises ValueError where `column` is not one of strings."""
-        self.release = release
+        self.release = release = reader.current
         self.column = _checked_column(release, column)
         self._store = ClassStore(release.folder)
         self._examples = self._store.examples(column)
@@ -184,7 +184,7 @@ class Classes:
 
 
 def classify(
-    release: OpenRelease, images: Sequence[Path], *, column: str = GROUP, threshold: float | None = None
+    reader: Reader, images: Sequence[Path], *, column: str = GROUP, threshold: float | None = None
 ) -> Classified:
     """The class of every image, None where it is less similar than `threshold` to all.
 
@@ -192,6 +192,7 @@ def classify(
     """
     if threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}, must be from -1 to 1: it is a cosine similarity")
+    release = reader.current
     classes = Classes(release, column)
     config = _as_ingested(release)
     opened = _each(images, lambda path: open_query_image(path, config))
@@ -215,11 +216,12 @@ def classify(
     return Classified(release=record.number, model_id=record.model_id, column=column, threshold=chosen, images=told)
 
 
-def add_examples(release: OpenRelease, name: str, images: Sequence[Path], *, column: str = GROUP) -> ClassRow:
+def add_examples(reader: Reader, name: str, images: Sequence[Path], *, column: str = GROUP) -> ClassRow:
     """Add images to the class `name` of `column`, one that the release has, one added before, or a new one.
 
     All or none: raises ValueError, in one line, naming every image that can't be read.
     """
+    release = reader.current
     name, config = checked_name(name), _as_ingested(release)
     _checked_column(release, column)
     contents = _each(images, lambda path: read_example(path, config))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.models.evaluation.projection import Floats, Method, Projection
-from pairloom.search.release import OpenRelease
+from pairloom.search.release import OpenRelease, Reader
 
 MAX_ITEMS = 2_000
 """Items drawn at most: a map of more is no clearer, and this bounds what it costs."""
@@ -37,12 +37,13 @@ class Labels:
 class ReleaseMap:
     """Sampled items of a release on a plane. Points lie from 0 to 1, to the right and upwards."""
 
-    def __init__(self, release: OpenRelease, *, method: Method = "pca", colour: str | None = None, seed: int = 0):
+    def __init__(self, reader: Reader, *, method: Method = "pca", colour: str | None = None, seed: int = 0):
         """Lay out at most `MAX_ITEMS` items, coloured by the column `colour`, or by the one that says most.
 
-        Raises ValueError where `release` has no such column or `method` can't be had.
+        Raises ValueError where the release has no such column or `method` can't be had.
         """
-        self.release, self.method = release, method
+        self.release = release = reader.current
+        self.method = method
         self.rows: int = release.dataset.count_rows()
         chosen = np.random.default_rng(seed).choice(self.rows, min(self.rows, MAX_ITEMS), replace=False)
         columns = _label_columns(release) if colour is None else [_known(release, colour)]

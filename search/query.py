@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
-from pairloom.search.release import OpenRelease
+from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
@@ -106,7 +106,7 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
 
 
 def search(
-    release: OpenRelease,
+    reader: Reader,
     query: Query,
     *,
     k: int = 10,
@@ -114,13 +114,14 @@ def search(
     metric: Metric = "cosine",
     rerank: int | None = None,
 ) -> SearchResult:
-    """The `k` items of `release` nearest to `query` among those that fulfil the SQL condition `where`.
+    """The `k` items of the reader's release nearest to `query` among those that fulfil the SQL condition `where`.
 
     All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
     With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
     are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
     `where`, and where the model has no cross-encoder or the query is none that it reads.
     """
+    release = reader.current
     if where is not None:
         check_filter(release, where)
     keep = list(release.record.keep)

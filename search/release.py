@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from pairloom.search.model import OpenModel
 from pairloom.storage.files import DamagedError, damage
-from pairloom.storage.releases import Release, release_log
+from pairloom.storage.releases import Release, none_whole, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
@@ -22,11 +23,20 @@ logger = logging.getLogger(__name__)
 FEW_TEXTS = 16
 
 
+class Reader(Protocol):
+    """Who may be asked: an open release, or an index, which each answer takes one release of."""
+
+    @property
+    def current(self) -> "OpenRelease": ...
+
+
 class OpenRelease:
     """What a reader sees: the record, its table version and, once a query needs it, its model."""
 
-    def __init__(self, folder: Path, record: Release) -> None:
-        """Open `record` of the pipeline in `folder`. Raises ValueError where model and table don't belong together."""
+    def __init__(self, folder: Path, record: Release, model: OpenModel | None = None) -> None:
+        """Open `record` of the pipeline in `folder`, with `model` where that is the record's, so that it isn't loaded
+        again. Raises ValueError where model and table don't belong together.
+        """
         # As late as `storage.table` does it.
         import lance
 
@@ -41,6 +51,7 @@ class OpenRelease:
                 f"which can't be opened: {str(error).splitlines()[0]}"
             ) from error
         _refuse_other_table(folder, record, self.dataset.schema)
+        self.model = model if model and model.is_of(record) else OpenModel(folder, record)
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
@@ -52,16 +63,36 @@ class OpenRelease:
         log = release_log(folder)
         if number is not None:
             return cls(folder, log.read(number))
-        if log.current() is None:
+        passed: dict[int, str] = {}
+        if newest := cls.newest(folder, passed):
+            return newest
+        if not passed:
             raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
-        reasons = []
-        for record in log.newest_first():
-            try:
-                return cls(folder, record)
-            except ValueError as error:
-                reasons.append(str(error))
-                logger.warning("%s", error)
-        raise DamagedError(f"no release of {folder} can be opened: {'; '.join(reasons)}")
+        if next(log.newest_first(), None) is None:
+            raise DamagedError(none_whole(log, list(passed)))
+        raise DamagedError(f"no release of {folder} can be opened: {'; '.join(passed.values())}")
+
+    @classmethod
+    def newest(
+        cls, folder: Path, passed: dict[int, str], *, above: int = 0, model: OpenModel | None = None
+    ) -> Self | None:
+        """The newest release that is whole of those with a number above `above`; None where there is none.
+
+        Those that are passed over are left in `passed`, with why; what isn't in it yet is warned of.
+        """
+        log = release_log(folder)
+        while fresh := sorted((number for number in log.numbers() if number > above), reverse=True):
+            for number in fresh:
+                try:
+                    return cls(folder, log.read(number), model)
+                except (ValueError, DamagedError, FileNotFoundError) as error:
+                    if passed.get(number) != str(error):
+                        logger.warning("%s", error)
+                    passed[number] = str(error)
+            # Nights may have published so much since, and cleaned up after that, that nothing listed here stands.
+            if max(log.numbers(), default=0) <= fresh[0]:
+                break
+        return None
 
     def search(self, query: "Query | str", *, k: int = 10, where: str | None = None) -> "SearchResult":
         """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`."""
@@ -81,38 +112,21 @@ class OpenRelease:
     @cached_property
     def encoder(self) -> "Encoder":
         """The dual encoder that made this release's vectors, loaded when first asked for."""
-        # Imported here: SQL and texts answer without waiting seconds for torch.
-        from pairloom.models.encoder import Encoder
-
-        encoder = Encoder.load(self._model)
-        _refuse_other_length(self.record, encoder.dimension)
-        return encoder
+        return self.model.encoder
 
     @cached_property
     def reranker(self) -> "Reranker":
         """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
-        from pairloom.models.reranker import Reranker
-
-        return Reranker.load(self._model, self.encoder)
+        return self.model.reranker
 
     @cached_property
     def _query_tower(self) -> "QueryTower | None":
-        from pairloom.models.towers.query_tower import QueryTower
+        return self.model.query_tower
 
-        tower = QueryTower.load(self._model)
-        if tower is not None:
-            _refuse_other_length(self.record, tower.dimension)
-        return tower
-
-    @cached_property
-    def _model(self) -> Path:
-        """The model's folder. Raises ValueError where a file in it is not the one released."""
-        wrong = damage(self.folder, self.record.model_files, contents=True)
-        if wrong:
-            raise ValueError(
-                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
-            )
-        return self.folder / "models" / self.record.model_id
+    @property
+    def current(self) -> Self:
+        """Itself: it stays the same release."""
+        return self
 
     @property
     def columns(self) -> list[str]:
@@ -132,14 +146,6 @@ def _refuse_mismatch(folder: Path, record: Release) -> None:
     wrong = damage(folder, record.model_files) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
         raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
-
-
-def _refuse_other_length(record: Release, length: int) -> None:
-    if length != record.dimension:
-        raise ValueError(
-            f"model {record.model_id} makes vectors of length {length}, "
-            f"the table of release {record.number} holds {record.dimension}"
-        )
 
 
 def _refuse_other_table(folder: Path, record: Release, schema: Any) -> None:

@@ -3,13 +3,14 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pairloom.search.query import Query, json_value, nearest_rows, query_vector
-from pairloom.search.release import OpenRelease
+from pairloom.search.release import OpenRelease, Reader
 from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
 
 MAX_ROWS = 1_000_000
@@ -25,8 +26,17 @@ _MEASURES = {
 _HINT = "the table is `items`; search('text', k := 10) is a table, similarity(image_vector, 'text') a value"
 
 
-def run_sql(release: OpenRelease, sql: str) -> pa.Table:
-    """The rows of one SELECT statement over `release`.
+@dataclass(frozen=True)
+class SqlResult:
+    """The rows that a statement gave, with the release and model they came from."""
+
+    release: int
+    model_id: str
+    rows: pa.Table
+
+
+def run_sql(reader: Reader, sql: str) -> pa.Table:
+    """The rows of one SELECT statement over the reader's release.
 
     `items` is the release's table. `search('text', k := 10)` is a table: the nearest rows with their `score`, found
     through the vector index. `similarity(vector, text)` is a value: the cosine similarity of a vector and any text, or
@@ -34,7 +44,7 @@ def run_sql(release: OpenRelease, sql: str) -> pa.Table:
     The statement can neither write nor reach a file, the network or a setting; rows, bytes and time are bounded. Raises
     ValueError in one line.
     """
-    deadline = Deadline(MAX_SECONDS)
+    release, deadline = reader.current, Deadline(MAX_SECONDS)
     with contextlib.closing(sealed_connection()) as connection:
         _prepare(connection, release, deadline)
         try:

@@ -1,16 +1,22 @@
-"""Opening a release: the current one, a given one, and the refusals."""
+"""Opening a release: the current one, a given one, the refusals; and following releases with an index."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
-from released_pipeline import MODEL_ID, NAMES, D, publish, save_model
+from released_pipeline import MODEL_ID, NAMES, D, item_rows, publish, save_model
 
+from pairloom.models.encoder import Encoder
+from pairloom.search.index import Index
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
-from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import release_log
+from pairloom.storage.files import DamagedError, FileDigest
+from pairloom.storage.releases import Release, ReleaseLog, release_log, roll_back
 from pairloom.storage.table.vectors import VectorTable
+from pairloom.tasks.publish import let_go
 
 
 def test_pipeline_without_release_says_what_to_run(tmp_path: Path) -> None:
@@ -128,3 +134,164 @@ def test_model_with_other_weights_of_the_same_size_is_refused(tmp_path: Path) ->
     with pytest.raises(ValueError, match="is not the one released"):
         search(release, Query(text="red"))
     assert search(release, Query(like="red apple")).hits
+
+
+def test_an_index_goes_to_the_newest_release_when_told_to_and_never_back(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    index = Index.open(tmp_path)
+    assert index.refresh() == 1
+    publish(tmp_path, names=NAMES[:20], number=2)
+    publish(tmp_path, number=3)
+    assert (index.search("red apple", k=100).release, len(index.search("red apple", k=100).hits)) == (1, 10)
+    assert index.refresh() == 3
+    found = index.search("red apple", k=100)
+    assert (found.release, len(found.hits)) == (3, len(NAMES))
+    (tmp_path / "releases" / "000003.json").unlink()
+    assert index.refresh() == index.release == 3
+
+
+def test_every_answer_names_the_release_it_is_of(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    index = Index.open(tmp_path)
+    publish(tmp_path, number=2)
+    for number, count in ((1, 10), (2, len(NAMES))):
+        answer = index.sql("SELECT count(*) AS n FROM items")
+        assert (answer.release, answer.model_id, answer.rows.to_pylist()) == (number, MODEL_ID, [{"n": count}])
+        assert search(index, Query(text="red")).release == index.search("red").release == number
+        index.refresh()
+
+
+def test_a_rollback_is_a_newer_release_with_the_same_loaded_model(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    publish(tmp_path, number=2)
+    index = Index.open(tmp_path)
+    encoder, tower = index.encoder, index.current.model
+    roll_back(tmp_path, 1)
+    assert index.refresh() == 3
+    assert len(index.search("red apple", k=100).hits) == 10
+    assert index.encoder is encoder
+    assert index.current.model is tower
+
+
+def test_another_model_is_loaded_with_its_release(tmp_path: Path) -> None:
+    record = publish(tmp_path)
+    index = Index.open(tmp_path)
+    first = index.embed_texts(["red"])
+    weights = next((tmp_path / "models" / MODEL_ID).glob("*.safetensors"))
+    other = bytearray(weights.read_bytes())
+    other[-4:] = np.float32(0.5).tobytes()
+    weights.write_bytes(other)
+    files = record.files | {name: FileDigest.of(tmp_path / name) for name in record.model_files}
+    release_log(tmp_path).publish(record.model_copy(update={"number": 2, "files": files}))
+    encoder = index.encoder
+    assert index.refresh() == 2
+    assert index.encoder is not encoder
+    assert index.embed_texts(["red"]).shape == first.shape
+
+
+def test_a_damaged_newer_release_is_passed_over_with_one_warning_until_it_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    index = Index.open(tmp_path)
+    second = publish(tmp_path, number=2)
+    path = tmp_path / "releases" / "000002.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert [index.refresh() for _ in range(3)] == [1, 1, 1]
+    assert caplog.text.count("000002.json is damaged") == 1
+    path.write_bytes(whole)
+    (manifest,) = (tmp_path / name for name in second.files if "/_versions/" in name)
+    content = manifest.read_bytes()
+    manifest.write_bytes(bytes(len(content)))
+    assert [index.refresh() for _ in range(3)] == [1, 1, 1]
+    assert caplog.text.count("which can't be opened") == 1
+    assert index.search("red").release == 1
+    manifest.write_bytes(content)
+    assert index.refresh() == 2
+
+
+def test_an_index_opened_at_a_release_stays_there(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    publish(tmp_path, number=2)
+    index = Index.open(tmp_path, 1)
+    with pytest.raises(ValueError, match="opened at release 1 and stays there"):
+        index.refresh()
+    assert len(index.search("red", k=100).hits) == 10
+
+
+def test_a_release_whose_files_are_cleaned_up_says_to_refresh(tmp_path: Path) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    index, pinned = Index.open(tmp_path), Index.open(tmp_path, 1)
+    table = VectorTable(tmp_path / "vectors" / f"{MODEL_ID}.lance")
+    table.delete(NAMES[:10])
+    table.upsert(item_rows(index.encoder, NAMES[10:20]))
+    publish(tmp_path, names=NAMES[10:20], number=2)
+    let_go(tmp_path, 1)
+    for ask in (lambda: index.search("red"), lambda: index.sql("SELECT * FROM items")):
+        with pytest.raises(DamagedError, match=r"release 1 is no longer whole: .* is missing.*refresh\(\) goes to"):
+            ask()
+    with pytest.raises(DamagedError, match="open another release"):
+        pinned.search("red")
+    with pytest.raises(ValueError, match="nothing to search for"):
+        Index.open(tmp_path).search(Query())
+    assert index.refresh() == 2
+    assert {hit.item_id for hit in index.search("red", k=100).hits} == set(NAMES[10:20])
+
+
+def test_a_release_that_was_cleaned_up_while_it_was_opened_gives_way_to_the_one_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, names=NAMES[:10])
+    read = ReleaseLog.read
+
+    def read_late(log: ReleaseLog, number: int) -> Release:
+        if number == 1:
+            monkeypatch.setattr(ReleaseLog, "read", read)
+            publish(tmp_path, number=2)
+            (tmp_path / "releases" / "000001.json").unlink()
+        return read(log, number)
+
+    monkeypatch.setattr(ReleaseLog, "read", read_late)
+    assert OpenRelease.open(tmp_path).record.number == 2
+
+
+def test_threads_get_answers_of_one_release_each_while_it_is_replaced(tmp_path: Path) -> None:
+    """The release has a name more than its number times two, so that an answer tells which one it is of."""
+    publish(tmp_path, names=NAMES[:2])
+    index = Index.open(tmp_path)
+    index.encoder  # noqa: B018  # as in a service that has answered before
+    found: list[list[tuple[int, int]]] = [[] for _ in range(3)]
+    ended = threading.Event()
+
+    def ask(own: list[tuple[int, int]]) -> None:
+        while not ended.is_set():
+            answer = index.search(Query(text="red", plus=("a brown pear of another length",)), k=100)
+            own.append((answer.release, len(answer.hits)))
+            result = index.sql("SELECT count(*) AS n FROM items")
+            own.append((result.release, result.rows["n"][0].as_py()))
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask, own) for own in found]
+        try:
+            for number in range(2, 7):
+                publish(tmp_path, names=NAMES[: 2 * number], number=number)
+                assert index.refresh() == number
+        finally:
+            ended.set()
+        for each in asked:
+            each.result()
+    for own in found:
+        assert own == sorted(own)
+        assert all(count == 2 * number for number, count in own)
+    assert index.release == 6
+
+
+def test_threads_embed_texts_of_different_lengths_alike(tmp_path: Path) -> None:
+    save_model(tmp_path / MODEL_ID)
+    encoder = Encoder.load(tmp_path / MODEL_ID)
+    texts = ["red", "a text of rather more words than one", "two words"]
+    alone = [encoder.embed_texts([text]) for text in texts]
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: [encoder.embed_texts([text]) for text in texts], range(60)):
+            np.testing.assert_array_equal(found, alone)

@@ -114,14 +114,17 @@ def sql(
 ) -> None:
     """Query the current release with DuckDB.
 
-    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number.
+    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number. The release that the rows
+    are of is told on standard error.
     """
     from pairloom.flows.show.console import show_rows
     from pairloom.search.sql import json_rows, run_sql
 
     with errors_in_one_line():
-        rows = json_rows(run_sql(chosen_release(name, file, root), statement))
+        release = chosen_release(name, file, root)
+        rows = json_rows(run_sql(release, statement))
     answer(json_, rows, lambda: show_rows(rows))
+    typer.echo(f"release {release.record.number} · model {release.record.model_id}", err=True)
 
 
 @app.command()

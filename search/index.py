@@ -1,0 +1,149 @@
+"""A reader that stays: it answers from one release at a time, and goes to the newest one when it is told to."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Self
+
+from pairloom.search.release import OpenRelease
+from pairloom.storage.files import DamagedError, damage
+from pairloom.storage.releases import Release
+
+if TYPE_CHECKING:
+    from pairloom.models.arrays import Embeddings
+    from pairloom.models.encoder import Encoder
+    from pairloom.models.evaluation.similarity import Metric
+    from pairloom.models.reranker import Reranker
+    from pairloom.search.query import Query, SearchResult
+    from pairloom.search.sql import SqlResult
+
+
+class Index:
+    """The index of one pipeline, for any number of threads: each answer is of one release, and names it.
+
+    What else is read of it (`record`, `dataset`, …) is of the release of that moment: who reads several things that
+    must belong together takes them from `current`, which stays as it is.
+    """
+
+    def __init__(self, release: OpenRelease, *, pinned: bool = False) -> None:
+        self._current = release
+        self._pinned = pinned
+        self._refreshing = Lock()
+        self._passed: dict[int, str] = {}
+
+    @classmethod
+    def open(cls, folder: Path, number: int | None = None) -> Self:
+        """That of the pipeline in `folder` at its newest release that is whole, or for good at release `number`.
+
+        Raises ValueError and DamagedError as `OpenRelease.open` does.
+        """
+        return cls(OpenRelease.open(folder, number), pinned=number is not None)
+
+    def refresh(self) -> int:
+        """Go to the newest release that is whole; returns its number, which never falls.
+
+        Where nothing is new that costs a look at the list of releases. What other threads have begun ends on the
+        release that it began with; a model that stays is not loaded again. A newer release that is damaged is passed
+        over, with a warning. ValueError where the index was opened at a release of a given number: it stays there.
+        """
+        if self._pinned:
+            raise ValueError(f"this index was opened at release {self.release} and stays there: open one without it")
+        with self._refreshing:
+            now = self._current
+            newer = OpenRelease.newest(now.folder, self._passed, above=now.record.number, model=now.model)
+            if newer:
+                self._current, self._passed = newer, {}
+            return self.release
+
+    def search(
+        self,
+        query: "Query | str",
+        *,
+        k: int = 10,
+        where: str | None = None,
+        metric: "Metric" = "cosine",
+        rerank: int | None = None,
+    ) -> "SearchResult":
+        """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`.
+
+        `metric` and `rerank` are those of `pairloom.search.query.search`. Raises ValueError, in one line, for what
+        can't be asked, DamagedError where the release's files are no longer there.
+        """
+        from pairloom.search.query import Query, search
+
+        asked = Query(text=query) if isinstance(query, str) else query
+        with self._answering() as release:
+            return search(release, asked, k=k, where=where, metric=metric, rerank=rerank)
+
+    def sql(self, statement: str) -> "SqlResult":
+        """The rows of one SELECT over the table `items`, as `pairloom sql` gives them.
+
+        Raises ValueError, in one line, for what can't be asked, DamagedError where the release's files are no longer
+        there.
+        """
+        from pairloom.search.sql import SqlResult, run_sql
+
+        with self._answering() as release:
+            rows = run_sql(release, statement)
+            return SqlResult(release=release.record.number, model_id=release.record.model_id, rows=rows)
+
+    @contextmanager
+    def _answering(self) -> Iterator[OpenRelease]:
+        """The release that one answer is of. What fails for want of its files says so."""
+        release = self._current
+        try:
+            yield release
+        except (ValueError, RuntimeError, OSError) as error:
+            wrong = damage(release.folder, release.record.needed)
+            if not wrong:
+                raise
+            remedy = "open another release" if self._pinned else "refresh() goes to the newest one"
+            raise DamagedError(
+                f"release {release.record.number} is no longer whole: {'; '.join(wrong[:3])}. It was cleaned up or "
+                f"damaged since it was opened: {remedy}"
+            ) from error
+
+    @property
+    def current(self) -> OpenRelease:
+        """The release that is answered from now."""
+        return self._current
+
+    @property
+    def release(self) -> int:
+        """Its number."""
+        return self._current.record.number
+
+    @property
+    def record(self) -> Release:
+        """Its record."""
+        return self._current.record
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline's folder."""
+        return self._current.folder
+
+    @property
+    def dataset(self) -> Any:
+        """Its table, a Lance dataset at the release's version."""
+        return self._current.dataset
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of its table's columns."""
+        return self._current.columns
+
+    @property
+    def encoder(self) -> "Encoder":
+        """Its dual encoder."""
+        return self._current.encoder
+
+    @property
+    def reranker(self) -> "Reranker":
+        """The cross-encoder beside that; ValueError where there is none."""
+        return self._current.reranker
+
+    def embed_texts(self, texts: Sequence[str]) -> "Embeddings":
+        """Float32 (N, D), L2-normalised, by its text tower."""
+        return self._current.embed_texts(texts)

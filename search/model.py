@@ -1,0 +1,87 @@
+"""A released model, opened: loaded once, however many releases of it a reader goes through."""
+
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from pairloom.storage.files import damage
+from pairloom.storage.releases import Release
+
+if TYPE_CHECKING:
+    from pairloom.models.encoder import Encoder
+    from pairloom.models.reranker import Reranker
+    from pairloom.models.towers.query_tower import QueryTower
+
+
+class OpenModel:
+    """The model that a release names; each part of it is loaded when it is first asked for, whichever thread asks."""
+
+    def __init__(self, folder: Path, record: Release) -> None:
+        self.folder = folder
+        self.record = record
+        # cached_property has no lock of its own from Python 3.12 on, and the re-ranker takes the encoder.
+        self._loading = RLock()
+
+    def is_of(self, record: Release) -> bool:
+        """Whether a release names this very model, file by file."""
+        return (record.model_files, record.dimension) == (self.record.model_files, self.record.dimension)
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The dual encoder. Raises ValueError where it is not the one released."""
+        with self._loading:
+            return self._encoder
+
+    @property
+    def reranker(self) -> "Reranker":
+        """The cross-encoder beside the dual encoder; ValueError where the model has none."""
+        with self._loading:
+            return self._reranker
+
+    @property
+    def query_tower(self) -> "QueryTower | None":
+        """The text tower that needs no torch; None where the model is not of that kind."""
+        with self._loading:
+            return self._query_tower
+
+    @cached_property
+    def _encoder(self) -> "Encoder":
+        # Imported here: SQL and texts answer without waiting seconds for torch.
+        from pairloom.models.encoder import Encoder
+
+        encoder = Encoder.load(self._directory)
+        self._refuse_other_length(encoder.dimension)
+        return encoder
+
+    @cached_property
+    def _reranker(self) -> "Reranker":
+        from pairloom.models.reranker import Reranker
+
+        return Reranker.load(self._directory, self._encoder)
+
+    @cached_property
+    def _query_tower(self) -> "QueryTower | None":
+        from pairloom.models.towers.query_tower import QueryTower
+
+        tower = QueryTower.load(self._directory)
+        if tower is not None:
+            self._refuse_other_length(tower.dimension)
+        return tower
+
+    @cached_property
+    def _directory(self) -> Path:
+        """The model's folder. Raises ValueError where a file in it is not the one released."""
+        wrong = damage(self.folder, self.record.model_files, contents=True)
+        if wrong:
+            raise ValueError(
+                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
+            )
+        return self.folder / "models" / self.record.model_id
+
+    def _refuse_other_length(self, length: int) -> None:
+        if length != self.record.dimension:
+            raise ValueError(
+                f"model {self.record.model_id} makes vectors of length {length}, "
+                f"the table of release {self.record.number} holds {self.record.dimension}"
+            )

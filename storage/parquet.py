@@ -4,12 +4,14 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairloom.storage.files import DamagedError, written_aside
+from pairloom.storage.parquet_seal import EMPTY, KEY, broken, seal
 
 ROW_GROUP = 1000
 IMAGE_LEAVES = ("image.bytes", "image.path", "thumbnail")
@@ -23,19 +25,25 @@ def write_parquet(table: pa.Table, path: Path, *, apart: str | None = None) -> N
     """
     leaves = _leaves(table.schema)
     plain = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    with (
-        written_aside(path) as aside,
-        pq.ParquetWriter(
-            aside,
-            table.schema,
-            use_dictionary=plain,
-            compression={name: "NONE" if name in IMAGE_LEAVES else "ZSTD" for name in leaves},
-            write_statistics=[name for name in leaves if name not in IMAGE_LEAVES],
-            write_page_checksum=True,
-        ) as writer,
-    ):
+    with sealed_aside(
+        path,
+        table.schema,
+        use_dictionary=plain,
+        compression={name: "NONE" if name in IMAGE_LEAVES else "ZSTD" for name in leaves},
+        write_statistics=[name for name in leaves if name not in IMAGE_LEAVES],
+    ) as writer:
         for rows in _runs(table, apart) if apart else [table]:
             writer.write_table(rows, row_group_size=ROW_GROUP)
+
+
+@contextmanager
+def sealed_aside(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+    """What writes a Parquet file at `path`, whole or not at all, with page checksums and a seal."""
+    with written_aside(path) as aside:
+        with pq.ParquetWriter(aside, schema, write_page_checksum=True, **options) as writer:
+            writer.add_key_value_metadata({KEY: EMPTY})
+            yield writer
+        seal(aside)
 
 
 def read_parquet(
@@ -47,21 +55,46 @@ def read_parquet(
     groups without one nothing but that column, at most. Raises DamagedError where the file is missing or not whole,
     OSError where the system couldn't read it this time.
     """
-    with _damage_told(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if among is None:
-            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
-        else:
-            yield from _wanted(file, columns, *among)
+    with open_parquet(path) as file:
+        wanted = (
+            file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+            if among is None
+            else _wanted(file, columns, *among)
+        )
+        for batch in wanted:
+            yield batch.replace_schema_metadata(file.schema_arrow.metadata)
 
 
 def read_schema(path: Path) -> pa.Schema:
     """The columns of one file. Raises what `read_parquet` does."""
-    with _damage_told(path):
-        return pq.read_schema(path)
+    with open_parquet(path) as file:
+        return file.schema_arrow
+
+
+def require_whole(path: Path) -> int:
+    """The rows of one file, of which every byte is read. Raises what `read_parquet` does."""
+    with damage_told(path):
+        if broken(path, contents=True):
+            raise DamagedError(f"{path} has other contents than were written")
+    return sum(batch.num_rows for batch in read_parquet(path))
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """One file whose footer is as it was written and whose pages are checked as they are read.
+
+    Raises what `read_parquet` does, then and in what is done with it.
+    """
+    with damage_told(path):
+        if broken(path):
+            raise DamagedError(f"{path} can't be read: its footer is not what was written")
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Raises DamagedError for what Arrow and the system say of a file that is missing or not whole."""
     try:
         yield
     except pa.ArrowInvalid as error:

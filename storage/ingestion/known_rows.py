@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from pairloom.storage.files import DamagedError, written_aside
+from pairloom.storage.files import DamagedError
+from pairloom.storage.parquet import damage_told, sealed_aside
+from pairloom.storage.parquet_seal import broken
 from pairloom.storage.schema import KNOWN_ROWS
 
 logger = logging.getLogger(__name__)
@@ -78,12 +80,15 @@ class KnownRows:
         if not path.exists():
             return
         try:
-            self._file = file = pq.ParquetFile(path, page_checksum_verification=True)
+            with damage_told(path):
+                if broken(path):
+                    raise DamagedError(f"{path} can't be read: its footer is not what was written")
+                self._file = file = pq.ParquetFile(path, page_checksum_verification=True)
             if not file.schema_arrow.equals(KNOWN_ROWS):
                 raise DamagedError("they have other columns")
             self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])
             self.rows = file.metadata.num_rows
-        except (pa.ArrowInvalid, OSError, KeyError, ValidationError, DamagedError) as error:
+        except (KeyError, ValidationError, DamagedError) as error:
             self.forget_all(error)
 
     @property
@@ -131,9 +136,10 @@ class KnownRows:
 
     def _read(self, name: str, groups: list[int]) -> pa.Array:
         try:
-            return self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DamagedRowsError(f"{self.path} can't be read: {error}") from error
+            with damage_told(self.path):
+                return self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
+        except DamagedError as error:
+            raise DamagedRowsError(str(error)) from error
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -173,10 +179,7 @@ class DigestIndex:
 def written(path: Path, last: LastNight) -> Iterator[pq.ParquetWriter]:
     """What writes known rows over those at `path`, whole or not at all."""
     schema = KNOWN_ROWS.with_metadata({"pairloom": last.model_dump_json()})
-    with (
-        written_aside(path) as aside,
-        pq.ParquetWriter(aside, schema, compression="LZ4", write_page_checksum=True, write_statistics=False) as writer,
-    ):
+    with sealed_aside(path, schema, compression="LZ4", write_statistics=False) as writer:
         yield writer
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pairloom.storage.approvals import waiting
 from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
@@ -53,7 +54,7 @@ class OpenRelease:
         if number is not None:
             return cls(folder, log.read(number))
         if log.current() is None:
-            raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
+            raise ValueError(_nothing_served(folder))
         reasons = []
         for record in log.newest_first():
             try:
@@ -119,6 +120,13 @@ class OpenRelease:
         """Names of the table's columns, in their order."""
         names: list[str] = self.dataset.schema.names
         return names
+
+
+def _nothing_served(folder: Path) -> str:
+    """Why there is nothing to read, and what can be done."""
+    if challenger := waiting(folder):
+        return f"release 1 of pipeline {folder.name!r} waits for approval: {challenger.waits(folder.name)}"
+    return f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`"
 
 
 def _refuse_mismatch(folder: Path, record: Release) -> None:

@@ -4,6 +4,7 @@ from pairloom.flows.build import build
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
 from pairloom.models.fitness import UnfitModelError
+from pairloom.tasks.approval import wait
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate, hold
@@ -39,6 +40,9 @@ def nightly(pipeline: Pipeline) -> Night:
             table = build(pipeline, plan.snapshot, verdict.model_id)
         except UnfitModelError as error:
             verdict = hold(pipeline, plan, verdict, str(error))
+        else:
+            if pipeline.gate.approval == "person":
+                verdict, table = wait(pipeline, plan, verdict), None
     if plan.champion_model and plan.brings_rows and not table:
         table = build(pipeline, plan.snapshot, plan.champion_model)
     if table:

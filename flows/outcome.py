@@ -45,7 +45,7 @@ class Night(BaseModel, frozen=True):
         seconds: dict[str, float],
     ) -> Self:
         """A night that came to its end, whatever that was."""
-        held = plan.rows_held or (verdict is not None and not verdict.passed)
+        held = plan.rows_held or plan.waits or (verdict is not None and not verdict.passed)
         reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
         return cls(
             pipeline=pipeline.name,
@@ -82,5 +82,5 @@ _COUNTED = ("seen", "new", "updated", "duplicate", "filtered", "quarantined", "r
 
 
 def _rows(snapshot: SnapshotRef, served: int | None = None) -> dict[str, int]:
-    counts = {name: snapshot.rows_seen[name] for name in _COUNTED}
+    counts = {name: snapshot.rows_seen[name] for name in _COUNTED if name in snapshot.rows_seen}
     return counts if served is None else {**counts, "served": served}

@@ -5,6 +5,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from pairloom.storage.runs import Run
+from pairloom.tasks.approval import wait
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
 from pairloom.tasks.evaluate import evaluate as evaluate_challenger
@@ -41,7 +42,8 @@ def train(pipeline: Pipeline) -> ModelRef:
 def evaluate(pipeline: Pipeline) -> Verdict:
     """Measure the challenger beside the champion, and let the gate decide."""
     plan = _plan(pipeline)
-    return evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
+    verdict = evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
+    return _or_waiting(pipeline, plan, verdict)
 
 
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
@@ -72,13 +74,19 @@ def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:
 
 
 def _verdict(pipeline: Pipeline, plan: Plan) -> Verdict | None:
-    return Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
+    verdict = Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
+    return verdict and _or_waiting(pipeline, plan, verdict)
+
+
+def _or_waiting(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
+    asks = verdict.passed and pipeline.gate.approval == "person"
+    return wait(pipeline, plan, verdict) if asks else verdict
 
 
 def _serving_model(pipeline: Pipeline, plan: Plan) -> str:
     verdict = _verdict(pipeline, plan)
     model_id = verdict.model_id if verdict and verdict.passed else plan.champion_model
     if model_id is None:
-        why = "was held by the gate" if verdict else "has not been evaluated: run `pairloom evaluate`"
+        why = f"is held: {verdict.reasons[0]}" if verdict else "has not been evaluated: run `pairloom evaluate`"
         raise ValueError(f"pipeline {pipeline.name!r} has no model to embed with: its first challenger {why}")
     return model_id

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pairloom.search.model import OpenModel
+from pairloom.storage.approvals import waiting
 from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, none_whole, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
@@ -67,7 +68,7 @@ class OpenRelease:
         if newest := cls.newest(folder, passed):
             return newest
         if not passed:
-            raise ValueError(f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`")
+            raise ValueError(_nothing_served(folder))
         if next(log.newest_first(), None) is None:
             raise DamagedError(none_whole(log, list(passed)))
         raise DamagedError(f"no release of {folder} can be opened: {'; '.join(passed.values())}")
@@ -133,6 +134,13 @@ class OpenRelease:
         """Names of the table's columns, in their order."""
         names: list[str] = self.dataset.schema.names
         return names
+
+
+def _nothing_served(folder: Path) -> str:
+    """Why there is nothing to read, and what can be done."""
+    if challenger := waiting(folder):
+        return f"release 1 of pipeline {folder.name!r} waits for approval: {challenger.waits(folder.name)}"
+    return f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`"
 
 
 def _refuse_mismatch(folder: Path, record: Release) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Literal
 
+from pairloom.storage.approvals import Approval, ended, last_approval
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
@@ -30,17 +31,22 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     shaped = training_digest(pipeline)
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
-    reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
+    asked = last_approval(pipeline.folder)
+    over = ended(pipeline.folder, asked) if asked else ""
+    again = asked is not None and same_challenger(asked, snapshot, release, shaped)
+    reason = "" if again else retrain_reason(pipeline, snapshot, last_tried(release, asked), datetime.now(UTC), shaped)
     served = release is not None and release.snapshot_digest == snapshot.digest
     back = stays_back(log, release, snapshot.digest, shaped) if release else None
-    why = "nothing new" if served else "new rows, too few to retrain"
+    why = "nothing new" if served else "new rows, too few to retrain" if release else "nothing is served yet"
+    if asked and (again or not over or not release):
+        why = f"{why}; {over or asked.waits(pipeline.name)}"
     if snapshot.rows_held:
         reason, why = "", snapshot.rows_held
     elif release and back:
         reason, why = "", stayed_back(back, release)
     elif reason and served and verdict and not verdict.passed:
         reason, why = "", "nothing new since the challenger was held"
-    nothing = served or back or snapshot.rows_held
+    nothing = served or back or snapshot.rows_held or not release
     action: Literal["nothing", "embed", "retrain"] = "retrain" if reason else "nothing" if nothing else "embed"
     if release and action != "nothing":
         require_released_model(pipeline, release)
@@ -60,6 +66,7 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         best_model=best.model_id if best else None,
         brings_rows=release is not None and not served and not back and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
+        waits=action == "nothing" and not back and ((asked is not None and not over) or not release),
     )
 
 
@@ -99,14 +106,12 @@ def retained(log: ReleaseLog, newest: int, pipeline: Pipeline) -> list[Release]:
     return [*takewhile(lambda release: release.number > oldest, log.newest_first())]
 
 
-def retrain_reason(
-    pipeline: Pipeline, snapshot: SnapshotRef, release: Release | None, now: datetime, shaped: str
-) -> str:
+def retrain_reason(pipeline: Pipeline, snapshot: SnapshotRef, last: Training | None, now: datetime, shaped: str) -> str:
     """Why tonight trains a challenger; empty where it does not. `shaped` is tonight's `training_digest`."""
-    changed = change_reason(pipeline, release, shaped)
-    if release is None or changed:
+    changed = change_reason(pipeline, last, shaped)
+    if last is None or changed:
         return changed
-    last, due = release.training, pipeline.retrain
+    due = pipeline.retrain
     new = newer_than_training(pipeline, snapshot, last)
     if new > 0 and new >= due.min_new_fraction * last.items:
         return f"{new} items ({new / last.items:.1%}) are newer than the last training"
@@ -115,11 +120,24 @@ def retrain_reason(
     return ""
 
 
-def change_reason(pipeline: Pipeline, release: Release | None, shaped: str) -> str:
+def last_tried(release: Release | None, asked: Approval | None) -> Training | None:
+    """The last training: that which the champion remembers, or of a later challenger that a person was asked about."""
+    tried = [*([release.training] if release else []), *([asked.training] if asked else [])]
+    return max(tried, key=lambda training: training.trained_at, default=None)
+
+
+def same_challenger(asked: Approval, snapshot: SnapshotRef, release: Release | None, shaped: str) -> bool:
+    """Whether a training tonight would only give again what a person was asked about."""
+    champion = release.model_id if release else None
+    tonight = (snapshot.digest, champion, shaped)
+    return (asked.snapshot_digest, asked.champion_model, asked.training.config_digest) == tonight
+
+
+def change_reason(pipeline: Pipeline, last: Training | None, shaped: str) -> str:
     """Why tonight trains a challenger whatever the sources bring; empty where that depends on them, or on the date."""
-    if release is None:
+    if last is None:
         return "first release"
-    if release.training.config_digest == shaped:
+    if last.config_digest == shaped:
         return ""
     also = " or the given pairs" if pipeline.pairs else ""
     return f"the training configuration{also} changed"

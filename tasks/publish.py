@@ -73,7 +73,12 @@ def served_metrics(
 
 
 def last_training(plan: Plan, snapshot: Snapshot, champion: Release | None, verdict: Verdict | None) -> Training:
-    """Tonight's training where there was one, held or not; else the one that the champion remembers."""
+    """Tonight's training where there was one, held or not; else the one that the champion remembers.
+
+    Of a challenger that a person approved, its own.
+    """
+    if plan.training:
+        return plan.training
     if verdict is None:
         assert champion is not None, "without a champion there is a challenger"
         return champion.training

@@ -4,8 +4,9 @@ from importlib.util import find_spec
 
 from pairloom.models.objectives.config import TripletConfig
 from pairloom.models.towers.names import require_towers
+from pairloom.storage.approvals import last_approval
 from pairloom.storage.releases import release_log
-from pairloom.tasks.decide import change_reason, training_digest
+from pairloom.tasks.decide import change_reason, last_tried, training_digest
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.training.champion import fitting_champion
 
@@ -16,7 +17,8 @@ def require_readiness(pipeline: Pipeline) -> None:
     A night that may not train is let through: it serves new rows without what the next training lacks.
     """
     release = release_log(pipeline.folder).current()
-    if change_reason(pipeline, release, training_digest(pipeline)):
+    last = last_tried(release, last_approval(pipeline.folder))
+    if change_reason(pipeline, last, training_digest(pipeline)):
         require_extras(pipeline)
         if fitting_champion(pipeline, release.model_id if release else None) is None:
             require_towers(pipeline.model)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from pairloom.storage.quarantine import ReasonCount, explained
+from pairloom.storage.releases import Training
 
 
 class Ref(BaseModel, frozen=True, extra="forbid"):
@@ -65,6 +66,10 @@ class Plan(Ref):
     """Whether a release stands that does not serve this snapshot, and is to."""
     rows_held: bool = False
     """Whether tonight's rows are not believed, so that nothing follows from them."""
+    waits: bool = False
+    """Whether nothing follows because a challenger waits for a person, or nothing is served as one was refused."""
+    training: Training | None = None
+    """Of a challenger that a person has approved; None for a night, whose training is tonight's."""
 
     @property
     def summary(self) -> str:

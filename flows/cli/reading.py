@@ -196,13 +196,13 @@ def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json
 
 @app.command()
 def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
-    """List the releases, newest first."""
+    """List the releases, newest first; above them the challenger that waits for approval."""
     from pairloom.flows.show.console import show_rows
     from pairloom.flows.show.history import release_rows
 
     with errors_in_one_line():
         rows = release_rows(chosen_folder(name, file, root))
-    answer(json_, rows, lambda: show_rows(rows))
+    answer(json_, rows, lambda: show_rows([{**row, "release": row["release"] or "waits"} for row in rows]))
 
 
 @app.command()

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from pairloom.storage.approvals import waiting
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.quarantine import RejectedRows
 from pairloom.storage.releases import release_log
+
+WAITING = {"model_id", "since", "until", "figures"}
+"""What is shown of a challenger that waits for approval."""
 
 
 def pipeline_status(folder: Path) -> dict[str, Any]:
@@ -14,6 +18,7 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
     snapshot = corpus.current()
     rejected = RejectedRows(corpus, snapshot).counts()
     release = release_log(folder).current()
+    challenger = waiting(folder)
     return {
         "pipeline": folder.name,
         "folder": str(folder),
@@ -27,13 +32,26 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
         "model_id": release.model_id if release else None,
         "served": release.rows if release else 0,
         "up_to_date": release is not None and release.snapshot_digest == snapshot.digest,
+        "waiting": challenger.model_dump(mode="json", include=WAITING) if challenger else None,
         "metrics": {name: value for name, value in release.metrics.items() if "/" not in name} if release else {},
     }
 
 
 def release_rows(folder: Path) -> list[dict[str, Any]]:
-    """The releases, newest first."""
-    return [
+    """The releases, newest first; before them, with no number and no rows, the challenger that waits for approval."""
+    rows: list[dict[str, Any]] = []
+    if challenger := waiting(folder):
+        rows.append(
+            {
+                "release": None,
+                "created": challenger.since.strftime("%Y-%m-%d %H:%M"),
+                "model_id": challenger.model_id,
+                "snapshot": challenger.training.snapshot,
+                "rows": None,
+                "reason": challenger.waits(folder.name),
+            }
+        )
+    return rows + [
         {
             "release": release.number,
             "created": release.created_at.strftime("%Y-%m-%d %H:%M"),

@@ -54,6 +54,11 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     `max_regression`. `hold` wants proof that it didn't, which takes thousands of them."""
     first: Literal["chance", "none"] = "chance"
     """What a first model must beat: what an order by chance would find, or nothing."""
+    approval: Literal["none", "person"] = "none"
+    """What releases a challenger that passed: `none` the night at once, `person` `pairloom approve`, or the form on the
+    page of the night's flow run."""
+    approval_hours: float = Field(default=168, gt=0)
+    """How long a challenger waits for `approval: person`; then it is held."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
 

@@ -27,9 +27,13 @@ def best_retained(retained: Sequence[Release]) -> Release | None:
 
 
 def headline(metrics: Mapping[str, float]) -> float | None:
-    """Mean of recall at 10 (or at the largest k there is) both ways; None where nothing was measured."""
+    """Mean of the headline metrics; None where nothing was measured."""
+    values = [metrics[name] for name in headline_metrics(metrics)]
+    return sum(values) / len(values) if values else None
+
+
+def headline_metrics(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Names of recall at 10 (or at the largest k there is) both ways; none where nothing was measured."""
     ks = [int(found[1]) for name in metrics if (found := RECALL.fullmatch(name))]
-    if not ks:
-        return None
-    k = 10 if 10 in ks else max(ks)
-    return (metrics[f"text_to_image_recall@{k}"] + metrics[f"image_to_text_recall@{k}"]) / 2
+    k = 10 if 10 in ks else max(ks, default=0)
+    return (f"text_to_image_recall@{k}", f"image_to_text_recall@{k}") if ks else ()

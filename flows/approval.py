@@ -1,0 +1,30 @@
+"""A person's word on the challenger that waits: approved, it is released as any other; refused, it is held."""
+
+from pairloom.flows.build import build
+from pairloom.flows.outcome import Night
+from pairloom.models.fitness import UnfitModelError
+from pairloom.storage.approvals import refuse, require_waiting
+from pairloom.tasks.approval import judge_approved, plan_approved
+from pairloom.tasks.decide import snapshot_ref
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.publish import publish
+from pairloom.tasks.stage import clock
+
+
+def approve(pipeline: Pipeline, *, by: str, note: str = "") -> Night:
+    """Release what waits: `released`, or `held` where the gate or the check of its table finds it unfit by now.
+
+    Raises ValueError where nothing waits. Killed at any point: again, it ends the same.
+    """
+    seconds, approval = clock(), require_waiting(pipeline.folder)
+    plan = plan_approved(pipeline, approval, by=by, note=note)
+    verdict, release = judge_approved(pipeline, plan, approval), None
+    if verdict.passed:
+        try:
+            table = build(pipeline, plan.snapshot, approval.model_id)
+            release = publish(pipeline, plan, table, verdict)
+        except UnfitModelError as error:
+            verdict = verdict.model_copy(update={"passed": False, "reasons": (str(error),)})
+    if not verdict.passed:
+        refuse(pipeline.folder, approval, by="the gate", reason="; ".join(verdict.reasons))
+    return Night.ended(pipeline, snapshot_ref(pipeline), plan, verdict, release, None, seconds)

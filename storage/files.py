@@ -5,10 +5,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel
+
+from pairloom.storage.failpoints import hit
 
 
 class DamagedError(RuntimeError):
@@ -60,10 +63,19 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, so that they outlast a power cut once what is written into them does."""
+    made = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        sync(each.parent)
+
+
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    hit("write.before", path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     aside = Path(name)
@@ -71,24 +83,29 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o644)
         sync(aside)
+        hit("rename.before", path)
         aside.replace(path)
         sync(path.parent)
+        hit("rename.after", path)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def put_if_absent(path: Path, content: bytes) -> bool:
     """Create `path` with `content` in one step; False, changing nothing, if it exists."""
+    make_folder(path.parent)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as aside:
         aside.write(content)
         aside.flush()
         os.fsync(aside.fileno())
         Path(aside.name).chmod(0o644)
+        hit("record.before", path)
         try:
             os.link(aside.name, path)
         except FileExistsError:
             return False
     sync(path.parent)
+    hit("record.after", path)
     return True
 
 

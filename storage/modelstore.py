@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pairloom.storage.files import DamagedError, sync, written_aside
+from pairloom.storage.failpoints import hit
+from pairloom.storage.files import DamagedError, make_folder, sync, written_aside
 
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
@@ -51,14 +52,16 @@ class ModelStore:
         model_id = model_digest(built)
         lines = [json.dumps(line) + "\n" for line in curve]
         (built / CURVE).write_text("".join(lines), encoding="utf-8")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if (self.folder / model_id).exists():
             shutil.rmtree(built)
             return model_id
         for path in (*built.rglob("*"), built):
             sync(path)
+        hit("adopt.before", self.folder / model_id)
         built.replace(self.folder / model_id)
         sync(self.folder)
+        hit("adopt.after", self.folder / model_id)
         return model_id
 
     def describe(self, model_id: str, lineage: Mapping[str, Any], card: str) -> None:

@@ -96,7 +96,6 @@ class RecordLog(Generic[R]):
     def publish(self, record: R) -> None:
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
         path = self.path(record.number)
-        path.parent.mkdir(parents=True, exist_ok=True)
         document = self._document(record)
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
         if not put_if_absent(path, content.encode()):

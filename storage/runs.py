@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from pairloom.storage.failpoints import hit
 from pairloom.storage.files import written_aside
 
 R = TypeVar("R", bound=BaseModel)
@@ -29,4 +30,6 @@ class Run:
 
     def sweep(self) -> None:
         """Delete this work in progress."""
+        hit("sweep.before", self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
+        hit("sweep.after", self.folder)

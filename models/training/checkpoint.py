@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,10 @@ class Checkpoints:
         _write_durably(aside / TENSORS, content)
         _write_durably(aside / RECORD, json.dumps(record).encode())
         shutil.rmtree(final, ignore_errors=True)  # a damaged one, or one of other settings
+        sys.audit("pairloom.failpoint", "checkpoint.before", final)
         aside.rename(final)
         _sync(directory)
+        sys.audit("pairloom.failpoint", "checkpoint.after", final)
         for other in _checkpoints(directory):
             if other != final:
                 shutil.rmtree(other)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from pairloom.storage.files import sync
+from pairloom.storage.failpoints import hit
+from pairloom.storage.files import make_folder, sync
 from pairloom.storage.modelstore import is_plain
 from pairloom.storage.schema import ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
@@ -68,7 +69,7 @@ class VectorTable:
         schema = vector_schema(dimension, keep)
         if not any((path / "_versions").glob("*.manifest")):
             metadata = table_metadata(folder / "models" / model_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             lance.write_dataset(schema.empty_table().replace_schema_metadata(metadata), str(path), mode="create")
         table = cls(path)
         table._evolve(schema)
@@ -101,7 +102,9 @@ class VectorTable:
                 seen.add(item_id)
             before = self._dataset.count_rows()
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
+            hit("upsert.before", self.path)
             counts = merge.execute(chunk)
+            hit("upsert.after", self.path)
             inserted += counts["num_inserted_rows"]
             updated += counts["num_updated_rows"]
             # Lance has updated 0 rows without a word before: never trust a merge that wasn't counted.
@@ -116,13 +119,17 @@ class VectorTable:
         removed = 0
         for start in range(0, len(item_ids), IDS_PER_DELETE):
             some = pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE])
+            hit("delete.before", self.path)
             removed += self._dataset.delete(some)["num_deleted_rows"]
+            hit("delete.after", self.path)
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
         """Merge small data files where there are many, bring the index up to date; returns its kind or None."""
         self._refresh()
+        hit("index.before", self.path)
         kind = bring_up_to_date(self._dataset, config)
+        hit("index.after", self.path)
         if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
             # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
             self._dataset.optimize.compact_files()
@@ -161,20 +168,26 @@ class VectorTable:
         """
         name = f"release-{release:06d}-v{version}"
         if name not in self._tags():
+            hit("tag.before", self.path)
             self._dataset.tags.create(name, version)
+            hit("tag.after", self.path)
 
     def untag(self, last: int) -> int:
         """Let go of all versions held for releases up to `last`; returns how many tags that were."""
         found = {name: TAG.fullmatch(name) for name in self._tags()}
         names = [name for name, release in found.items() if release and int(release[1]) <= last]
         for name in names:
+            hit("untag.before", self.path)
             self._dataset.tags.delete(name)
+            hit("untag.after", self.path)
         return len(names)
 
     def clean_up(self) -> None:
         """Delete the files that neither a tag nor the latest version needs."""
         self._refresh()
+        hit("clean-up.before", self.path)
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
+        hit("clean-up.after", self.path)
 
     def _tags(self) -> list[str]:
         """Names of all tags, those of releases made anew from their names where they don't hold the version named.

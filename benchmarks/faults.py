@@ -1,0 +1,298 @@
+"""Tiny nights that fail or are killed everywhere: nothing is lost, doubled or mixed, and the rerun is as undisturbed.
+
+    python -m benchmarks.faults points
+    python -m benchmarks.faults kills --kills 500
+
+Three nights over sixteen pictures are played (`benchmarks/nights.py`): a first one, one with rows that are new,
+changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
+as a failing disk would, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again and
+again until the night has ended, and then the next night begins; the three nights are played over and over.
+
+After each fault what readers get must be the release before or the one after, whole. Once the night was run again, all
+that is stored and served must be that of an undisturbed run: items, rejections, rows and vectors served (within 1e-6),
+pairs, model, metrics, number and reason of the release; a further run must find nothing to do.
+
+Nights run in children that are forked from a process which has everything imported, and has opened nothing: Lance is
+not safe to fork once its threads run.
+"""
+
+import argparse
+import contextlib
+import errno
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from benchmarks.nights import Content, Nights, Point, content, failing, listening, served_content
+from pairloom.storage.releases import release_log
+from pairloom.tasks.stage import standing
+
+NUMBERS = (1, 2, 3)
+FORK = multiprocessing.get_context("fork")
+
+T = TypeVar("T")
+
+
+class UnlikeError(AssertionError):
+    """What a fault left is not what it may leave."""
+
+
+def fail() -> NoReturn:
+    """What a failing disk does."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def die() -> NoReturn:
+    """What `kill -9` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("this process is dead")
+
+
+class Undisturbed:
+    """The three nights as they ought to end, with the state that each begins from."""
+
+    def __init__(self, nights: Nights) -> None:
+        self.nights = nights
+        self.points: dict[int, list[Point]] = {}
+        self.after: dict[int, Content] = {}
+        for number in NUMBERS:
+            nights.prepare(number)
+            nights.keep(f"before-{number}")
+            reached: list[Point] = []
+            with listening(lambda point, path, into=reached: into.append((point, self.name(path)))):  # type: ignore[misc]  # bound to tonight's list
+                night = nights.run()
+            assert night.outcome == "released", night.reason
+            self.points[number] = reached
+            self.after[number] = content(nights.stored)
+
+    def name(self, path: Path) -> str:
+        """A file as reports name it."""
+        return path.relative_to(self.nights.stored).as_posix()
+
+    def begin(self, number: int) -> None:
+        """Go back to the moment before a night."""
+        self.nights.prepare(number)
+        self.nights.restore(f"before-{number}")
+
+    def check_served(self, number: int) -> None:
+        """Raises UnlikeError where readers don't get what was released before the night or after it."""
+        if not release_log(self.nights.stored).numbers() and number == NUMBERS[0]:
+            return
+        now = content_served(self.nights.stored)
+        ends = [self.after[each] for each in (number - 1, number) if each in self.after]
+        if all(now.differences(content_served_of(each)) for each in ends):
+            raise UnlikeError(f"readers get neither the release before night {number} nor the one after it")
+
+    def check_rerun(self, number: int) -> None:
+        """Runs the night again; raises UnlikeError where it doesn't end as the undisturbed one did."""
+        self.nights.run()
+        if wrong := self.after[number].differences(content(self.nights.stored)):
+            raise UnlikeError(f"the rerun of night {number} left other {', '.join(wrong)}")
+        again = self.nights.run()
+        if again.outcome != "unchanged":
+            raise UnlikeError(f"a further run of night {number} ended {again.outcome}: {again.reason}")
+
+
+def content_served(folder: Path) -> Content:
+    """What readers get, and nothing else."""
+    return Content(items={}, quarantine=[], pairs=[], **served_content(folder))
+
+
+def content_served_of(whole: Content) -> Content:
+    """The part of a content that readers get."""
+    return Content(
+        items={}, quarantine=[], pairs=[], served=whole.served, vectors_ND=whole.vectors_ND, release=whole.release
+    )
+
+
+def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
+    """A night whose `at`th failpoint raises, and its rerun, in this process."""
+    undisturbed.begin(number)
+    try:
+        with listening(failing(at, fail)):
+            undisturbed.nights.run()
+    except (OSError, RuntimeError, ValueError):
+        pass
+    undisturbed.check_served(number)
+    undisturbed.check_rerun(number)
+
+
+def die_at(nights: Nights, at: int) -> None:
+    """A night whose `at`th failpoint kills the process."""
+    with listening(failing(at, die)):
+        nights.run()
+    sys.exit("the failpoint was not reached")
+
+
+def started(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """A forked child that calls a function."""
+    process = FORK.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def in_child(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that is called in a forked child; RuntimeError where it raised."""
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = started(_answer, theirs, function, arguments)
+    theirs.close()
+    try:
+        worked, answer = ours.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"{function.__name__} ended with status {process.exitcode}") from None
+    process.join()
+    if not worked:
+        raise RuntimeError(answer)
+    found: T = answer
+    return found
+
+
+def _answer(theirs: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        answer = (True, function(*arguments))
+    except Exception as error:
+        answer = (False, f"{type(error).__name__}: {error}")
+    theirs.send(answer)
+
+
+def imported_by_nights(folder: Path) -> list[str]:
+    """The modules that the three nights import."""
+    Undisturbed(Nights(folder))
+    return sorted(sys.modules)
+
+
+def import_all(folder: Path) -> None:
+    """Import what nights import, so that children start with it."""
+    for name in in_child(imported_by_nights, folder):
+        # Some are made up by packages, under names that nothing can import.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def all_points(folder: Path, every: int) -> None:
+    """Each failpoint of each night raises, and kills."""
+    undisturbed = in_child(Undisturbed, Nights(folder / "points"))
+    wrong, tried = [], Counter[str]()
+    for number in NUMBERS:
+        for at, point in list(enumerate(undisturbed.points[number]))[::every]:
+            for kind in ("raises", "kills"):
+                tried[kind] += 1
+                try:
+                    if kind == "raises":
+                        in_child(raise_at, undisturbed, number, at)
+                    else:
+                        undisturbed.begin(number)
+                        process = started(die_at, undisturbed.nights, at)
+                        process.join()
+                        assert process.exitcode == -signal.SIGKILL, f"ended with status {process.exitcode}"
+                        in_child(undisturbed.check_served, number)
+                        in_child(undisturbed.check_rerun, number)
+                except (RuntimeError, AssertionError) as error:
+                    wrong.append(f"night {number}, {' '.join(point)} {kind}: {error}")
+                    say(wrong[-1])
+        say(f"night {number}: {len(undisturbed.points[number])} failpoints")
+    counted = ", ".join(f"{count} times one {kind}" for kind, count in tried.items())
+    sys.stdout.write(f"{counted}; {len(wrong)} wrong\n")
+    sys.exit(bool(wrong))
+
+
+def watched_run(nights: Nights, stage: Any) -> None:
+    """A night that says in shared memory which stage it is in."""
+    import threading
+
+    def tell() -> None:
+        while True:
+            now = standing()
+            stage.value = (now.stage if now else "between stages").encode()
+            time.sleep(0.001)
+
+    threading.Thread(target=tell, daemon=True).start()
+    nights.run()
+
+
+def random_kills(folder: Path, kills: int, seed: int) -> None:
+    """SIGKILL at random moments, until there were so many."""
+    random, load, began = np.random.default_rng(seed), os.getloadavg()[0], time.perf_counter()
+    undisturbed = in_child(Undisturbed, Nights(folder / "kills"))
+    nights = undisturbed.nights
+    seconds = {}
+    for number in NUMBERS:
+        undisturbed.begin(number)
+        start = time.perf_counter()
+        in_child(nights.run)
+        seconds[number] = time.perf_counter() - start
+    stages, wrong, done, rerun = Counter[str](), list[str](), 0, 0
+    stage = FORK.Array("c", 32, lock=False)
+    while done < kills:
+        number = NUMBERS[rerun % len(NUMBERS)]
+        rerun += 1
+        undisturbed.begin(number)
+        while done < kills:
+            stage.value = b"start"
+            process = started(watched_run, nights, stage)
+            process.join(random.uniform(0, 1.2 * seconds[number]))
+            process.kill()
+            process.join()
+            if process.exitcode == 0:
+                break
+            done += 1
+            stages[stage.value.decode()] += 1
+            try:
+                in_child(undisturbed.check_served, number)
+            except RuntimeError as error:
+                wrong.append(f"kill {done}, in {stage.value.decode()} of night {number}: {error}")
+                say(wrong[-1])
+        try:
+            in_child(undisturbed.check_rerun, number)
+        except RuntimeError as error:
+            wrong.append(f"after kill {done}: {error}")
+            say(wrong[-1])
+        if done % 10 == 0:
+            say(f"{done} kills, {time.perf_counter() - began:.0f} s")
+    sys.stdout.write(
+        f"{done} kills over {rerun} nights, {len(wrong)} wrong; undisturbed nights take "
+        f"{', '.join(f'{each:.1f}' for each in seconds.values())} s; all {time.perf_counter() - began:.0f} s; "
+        f"load at the start {load:.1f}\n"
+    )
+    sys.stdout.write(f"killed in: {', '.join(f'{name} {count}' for name, count in stages.most_common())}\n")
+    sys.exit(bool(wrong))
+
+
+def say(line: str) -> None:
+    """Tell those who wait."""
+    sys.stderr.write(f"{line}\n")
+
+
+def main() -> None:
+    """Prints what was tried and what was wrong; exits with 1 where anything was."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("points", "kills"))
+    parser.add_argument("--every", type=int, default=1, help="try every Nth failpoint")
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive a fork
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        import_all(folder / "once")
+        if options.part == "points":
+            all_points(folder, options.every)
+        else:
+            random_kills(folder, options.kills, options.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
 from pairloom.models.fitness import UnfitModelError
 from pairloom.tasks.approval import wait
+from pairloom.tasks.admit import admit
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate, hold
@@ -29,6 +30,8 @@ def nightly(pipeline: Pipeline) -> Night:
 
     if plan.champion_model and plan.action != "nothing":
         placed(embed, pipeline)(pipeline, plan.snapshot, plan.champion_model)
+    if plan.brings_rows:
+        plan = plan.after(admit(pipeline, plan))
 
     if plan.action == "retrain":
         pairs = mine(pipeline, plan)

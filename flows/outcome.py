@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
+from pairloom.models.evaluation.findings import Finding
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
@@ -25,6 +26,8 @@ class Night(BaseModel, frozen=True):
     """Low and high end of `metrics`."""
     comparisons: tuple[str, ...] = Field(default=(), exclude=True)
     """Challenger and champion in words; for the report."""
+    findings: tuple[Finding, ...] = Field(default=(), exclude=True)
+    """What tonight's rows are like beside the released ones; for the report."""
     pairs_id: str | None = Field(default=None, exclude=True)
     """The pairs mined tonight; for the report."""
     trained: str | None = Field(default=None, exclude=True)
@@ -57,6 +60,7 @@ class Night(BaseModel, frozen=True):
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,
             comparisons=verdict.comparisons if verdict else (),
+            findings=plan.findings,
             pairs_id=pairs.pairs_id if pairs else None,
             trained=verdict.model_id if verdict else None,
             rejected=snapshot.rejected,

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.digest import bytes_digest
+from pairloom.storage.files import DamagedError
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.schema import embedding_schema
 
@@ -39,6 +41,18 @@ class EmbeddingStore:
     def read(self, part: Part) -> pa.Table:
         """All vectors of one part, dead items included: item_id, image_vector, text_vector."""
         return pa.Table.from_batches(read_parquet(self._path(part)))
+
+    def vectors(self, part: Part, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Image and text vectors, float32 (N, D) each, of some items of one part in their order; few others are read.
+
+        Raises DamagedError where the part is not embedded, or doesn't hold them all.
+        """
+        table = pa.Table.from_batches(read_parquet(self._path(part), among=("item_id", item_ids)))
+        place = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
+        if place.null_count:
+            raise DamagedError(f"{self._path(part)} lacks {place.null_count} of {len(item_ids)} items")
+        found = table.take(place)
+        return _matrix(found["image_vector"]), _matrix(found["text_vector"])
 
     def superseded(
         self, corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]

@@ -167,8 +167,9 @@ def training_digest(pipeline: Pipeline) -> str:
 
 def verdict_name(pipeline: Pipeline) -> str:
     """Under which name a run keeps its verdict: another gate or other measures judge the same challenger anew."""
-    blocks = (pipeline.gate, pipeline.evaluation)
-    return f"evaluate-{digest([block.model_dump(mode='json') for block in blocks])}"
+    # What the rows must be like judges no challenger.
+    blocks = (pipeline.gate.model_dump(mode="json", exclude={"rows"}), pipeline.evaluation.model_dump(mode="json"))
+    return f"evaluate-{digest([*blocks])}"
 
 
 def snapshot_ref(pipeline: Pipeline) -> SnapshotRef:

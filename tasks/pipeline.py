@@ -68,7 +68,7 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured on the validation items."""
     gate: GateConfig = GateConfig()
-    """When a challenger is released."""
+    """When a challenger is released, and a night's rows are served."""
     index: IndexConfig = IndexConfig()
     """How the vector table is searched."""
     retention: RetentionConfig = RetentionConfig()
@@ -144,6 +144,11 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         return self.model_copy(
             update={"sources": sources, "ingest": self.ingest.model_copy(update={"max_removed": 1.0})}
         )
+
+    def accepting_changes(self) -> "Pipeline":
+        """This pipeline for a night that lets its rows in whatever they are like."""
+        rows = self.gate.rows.model_copy(update={"accept": True})
+        return self.model_copy(update={"gate": self.gate.model_copy(update={"rows": rows})})
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from pairloom.models.evaluation.findings import Finding
 from pairloom.storage.quarantine import ReasonCount, explained
 from pairloom.storage.releases import Training
 
@@ -70,11 +71,39 @@ class Plan(Ref):
     """Whether nothing follows because a challenger waits for a person, or nothing is served as one was refused."""
     training: Training | None = None
     """Of a challenger that a person has approved; None for a night, whose training is tonight's."""
+    findings: tuple[Finding, ...] = ()
+    """What was found of tonight's rows."""
 
     @property
     def summary(self) -> str:
         """What follows, and why."""
         return self.reason if self.action == "nothing" else f"{self.action}, {self.reason}"
+
+    def after(self, admission: "Admission") -> "Plan":
+        """What is left of it once the rows have been looked at: where they are held, nothing."""
+        looked = self.model_copy(update={"findings": admission.findings})
+        if admission.passed and not admission.reasons:
+            return looked
+        said = "; ".join(admission.reasons)
+        if admission.passed:
+            return looked.model_copy(update={"reason": f"{self.reason}; accepted although {said}"})
+        held = f"{said}. What is served stays until the sources are mended, or a night runs with --accept-changes"
+        update = {"action": "nothing", "reason": held, "brings_rows": False, "rows_held": True}
+        return looked.model_copy(update=update)
+
+
+class Admission(Ref):
+    """The word on tonight's rows."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    """What speaks against them; nothing follows from it where they are accepted all the same."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def summary(self) -> str:
+        """What was found."""
+        return f"{'admitted' if self.passed else 'held'}, {'; '.join(self.reasons) or f'{len(self.findings)} measures'}"
 
 
 class PairsRef(Ref):

@@ -22,6 +22,10 @@ Accept = Annotated[
     bool,
     typer.Option("--accept-removals", help="Let items go whose rows are gone, however many (ingest.max_removed)."),
 ]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Let tonight's rows in, whatever they are like (gate.rows.accept)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
 Column = Annotated[str, typer.Option(help="The column of classes: `group`, or a kept one of strings.")]
 

@@ -10,6 +10,7 @@ from pairloom.flows.cli.answers import HELD, answer, errors_in_one_line, print_j
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     Accept,
+    AcceptChanges,
     File,
     Json,
     Name,
@@ -29,6 +30,7 @@ app = typer.Typer()
 @app.command()
 def run(
     accept: Accept = False,
+    accept_changes: AcceptChanges = False,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -51,7 +53,8 @@ def run(
 
     with errors_in_one_line(failed):
         pipeline = writable(chosen_pipeline(name, file, root, set_))
-        night = run_here(nightly, pipeline.accepting_removals() if accept else pipeline, quiet=json_)
+        pipeline = pipeline.accepting_removals() if accept else pipeline
+        night = run_here(nightly, pipeline.accepting_changes() if accept_changes else pipeline, quiet=json_)
     answer(json_, night.model_dump(), lambda: show_night(night))
     raise typer.Exit(HELD if night.outcome == "held" else 0)
 

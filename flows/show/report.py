@@ -9,6 +9,7 @@ from pairloom.flows.show.loss_curve import curve_section
 from pairloom.flows.show.markdown import table
 from pairloom.flows.show.metrics_table import metrics_grid, probes_grid, slices_grid
 from pairloom.flows.show.mining_report import mining_section
+from pairloom.models.evaluation.findings import Finding
 from pairloom.search.map import ReleaseMap
 from pairloom.search.map_picture import map_picture
 from pairloom.search.query import Query, SearchResult, search
@@ -73,6 +74,9 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     lines += table(
         "rejected", ["outcome", "rows", "for example", "what helps"], [_reason(each) for each in night.rejected]
     )
+    if night.findings:
+        lines += ["## Rows", ""]
+        lines += table("measure", ["released", "tonight", ""], [_finding(each) for each in night.findings])
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
     lines += [*(f"- {markdown_text(comparison)}" for comparison in night.comparisons), ""] if night.comparisons else []
@@ -95,6 +99,15 @@ def _best(result: SearchResult) -> list[str]:
 
 def _reason(each: ReasonCount) -> list[str]:
     return [each.reason, each.outcome, f"{each.rows:,}", each.example, each.remedy]
+
+
+def _finding(each: Finding) -> list[str]:
+    return [
+        each.measure,
+        each.released,
+        each.tonight,
+        each.verdict if not each.reason else f"{each.verdict}: {each.reason}",
+    ]
 
 
 def _across(values: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -39,8 +39,24 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_doc
         return slices
 
 
+class RowsGateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """When a night's rows are held, beside what is released. `confidence`, `seed` and `when_unsure` are the gate's."""
+
+    accept: bool = False
+    """Let the rows in whatever is found, as `--accept-changes` does for one night."""
+    max_changed: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of the released items whose captions, or pictures, may change in one night; also of those that may
+    be gone since the median of the retained releases, and how far the new and changed rows may be from the released
+    items in how many have the captions or pictures of others, or no value in a column."""
+    min_agreement: float = Field(default=0.4, ge=0, le=1)
+    """How far the texts of new or changed rows must be about their images, by the champion: 0 is what mismatched pairs
+    have, 1 what items have that it was not trained on."""
+    min_share: float = Field(default=0.005, ge=0, le=1)
+    """Share of the released items that is worth a held night: what fewer rows have is only reported."""
+
+
 class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """What a challenger must reach to be released."""
+    """What a challenger must reach to be released, and the rows of a night to be served."""
 
     min: dict[str, float] = {}
     """Lowest acceptable value by metric, such as `text_to_image_recall@10: 0.2`, of a slice with `/column=value` behind
@@ -61,6 +77,8 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """How long a challenger waits for `approval: person`; then it is held."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
+    rows: RowsGateConfig = RowsGateConfig()
+    """What a night's rows must be like."""
 
     @field_validator("min")
     @classmethod

@@ -1,0 +1,115 @@
+"""Whether the champion finds tonight's rows as it finds the released ones."""
+
+# N = rows, H = held-out items, D = embedding, G = rows of one group, Q = queries, V = values
+
+import numpy as np
+
+from pairloom.models.arrays import Embeddings, Indices, Mask, Values
+from pairloom.models.evaluation.agreement import Contrasts, Estimate, agreement, mean_estimate
+from pairloom.models.evaluation.config import GateConfig
+from pairloom.models.evaluation.findings import FEWEST, Finding, found, matters
+
+CLEAR = 3.0
+"""Standard errors that are no chance, however often one looks: one in 700."""
+DRAWS = 200
+
+
+def telling(held: Contrasts, config: GateConfig) -> Finding:
+    """Whether the champion tells the pairs of items that it wasn't trained on from mismatched ones: else unsure."""
+    measure, count = "own text · image similarity", len(held.value_N)
+    if held.texts < FEWEST:
+        said = f"the release has {count:,} items of {held.texts:,} texts that the champion was not trained on"
+        return Finding(measure, f"{count:,} held-out items", "", "unsure", f"{said}: too few to judge rows by")
+    own = mean_estimate(held, confidence=config.confidence, seed=config.seed)
+    shown = f"{own} above mismatched pairs, of {count:,} held-out items"
+    if own.low > 0:
+        return found(measure, shown, "")
+    said = f"the champion doesn't tell the pairs of held-out items from mismatched ones ({own} above them)"
+    return Finding(measure, shown, "", "unsure", f"{said}: rows can't be judged by it")
+
+
+def agreeing(
+    what: str, rows: Contrasts, held: Contrasts | None, released: int, config: GateConfig, *, chance: bool = False
+) -> Finding:
+    """Whether texts and images of some rows agree, beside those of `held`: unsure without.
+
+    With `chance` they are held only where they agree no better than mismatched pairs.
+    """
+    count, texts = len(rows.value_N), rows.texts
+    measure, shown = f"agreement of {what}", f"{count:,} rows of {texts:,} texts"
+    if not matters(count, released, config.rows) or texts < FEWEST:
+        return found(measure, "", f"{shown}: too few to tell or to matter" if count else "no rows")
+    if held is None:
+        said = f"the release has no held-out items of texts unknown to the champion, beside which to judge {shown}"
+        return Finding(measure, "", shown, "unsure", f"{said} ({what})")
+    own = agreement(rows, held, confidence=config.confidence, seed=config.seed)
+    low = own.high < config.rows.min_agreement and (own.low <= 0 or not chance)
+    return found(measure, "1", f"{own} of {shown}", _disagreement(what, own, shown, config) if low else "")
+
+
+def _disagreement(what: str, own: Estimate, shown: str, config: GateConfig) -> str:
+    return (
+        f"texts and images of {what} agree by {own} in {shown}, where mismatched pairs have 0 and held-out items of "
+        f"the release 1: below gate.rows.min_agreement ({config.rows.min_agreement:.2f})"
+    )
+
+
+def implausible(count_V: Indices, rows: int, commonest: int, released: int, config: GateConfig) -> Mask:
+    """(V,): which values come too often among some rows for being at most as common as the commonest released one.
+
+    By Chernoff's bound of the binomial tail, for all values at once at `config.confidence`.
+    """
+    usual = (commonest + 1) / (released + 2)
+    share_V = np.minimum(count_V / max(1, rows), 1 - 1e-12)
+    apart_V = share_V * np.log(np.maximum(share_V, 1e-12) / usual) + (1 - share_V) * np.log((1 - share_V) / (1 - usual))
+    bound = (1 - config.confidence) / max(1, len(count_V))
+    return np.asarray((share_V > usual) & (np.exp(-rows * apart_V) < bound))
+
+
+def related(shared_D: Embeddings, other_GD: Embeddings, held_HD: Embeddings, seed: int) -> bool:
+    """Whether the images of one text, say, have anything to do with it, or with one another, beyond held-out ones."""
+    count = len(other_GD)
+    near_G, usual_H = other_GD @ shared_D, held_HD @ shared_D
+    if near_G.mean() - usual_H.mean() > CLEAR * usual_H.std() / np.sqrt(count):
+        return True
+    random, size = np.random.default_rng(seed), min(count, len(held_HD))
+    drawn = [_likeness(held_HD[random.permutation(len(held_HD))[:size]]) for _ in range(DRAWS)]
+    return bool(_likeness(other_GD) - np.mean(drawn) > CLEAR * np.std(drawn))
+
+
+def _likeness(vector_GD: Embeddings) -> float:
+    """Mean similarity of two different ones."""
+    count = len(vector_GD)
+    total = np.square(vector_GD.sum(axis=0, dtype=np.float64)).sum() - np.square(vector_GD, dtype=np.float64).sum()
+    return float(total / max(1, count * (count - 1)))
+
+
+def poured(what: str, count: int, rows: int, commonest: int, released: int) -> str:
+    """The sentence against one value that stands in many rows which have nothing else in common."""
+    return (
+        f"{count:,} of {rows:,} new or changed rows have the same {what} and nothing else in common; the commonest "
+        f"released ones are those of {commonest:,} of {released:,} items"
+    )
+
+
+def kept(measure: str, before_Q: Values, after_Q: Values, changed_Q: Mask, config: GateConfig) -> Finding:
+    """Whether the champion still finds the release's validation items, as they are tonight, among themselves.
+
+    Held where recall fell by more than `max_regression`, not by chance, and the changed ones among them lost more of it
+    than `min_agreement` leaves: other captions of the same pictures may be harder to find than those it learned.
+    """
+    shown = f"{before_Q.mean():.3f} of {len(before_Q):,} items"
+    tonight = f"{after_Q.mean():.3f}, {int(changed_Q.sum()):,} of them changed"
+    against = ""
+    if changed_Q.sum() >= FEWEST and (before_Q - after_Q).mean() > config.max_regression:
+        left_Q = (after_Q - config.rows.min_agreement * before_Q)[changed_Q]
+        ends = [
+            mean_estimate(Contrasts(each, np.arange(len(each))), confidence=config.confidence, seed=config.seed).high
+            for each in (after_Q - before_Q, left_Q)
+        ]
+        if max(ends) < 0:
+            against = (
+                f"the champion's {measure} fell from {before_Q.mean():.4f} to {after_Q.mean():.4f} on the release's "
+                f"validation items as they are tonight, by more than max_regression ({config.max_regression:.4f})"
+            )
+    return found(measure, shown, tonight, against)

@@ -1,0 +1,72 @@
+"""What tonight's rows are judged by: the released items, the new and changed rows, and what differs between them."""
+
+# N = released items, M = new and changed rows
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pairloom.models.arrays import Indices, Mask
+from pairloom.storage.changes import Changes, changes, differing
+from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.schema import item_schema
+from pairloom.tasks.admission.located import Located, numbered
+
+COLUMNS = ("item_id", "texts", "pixel_hash", "split", "group")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the items: equal numbers are equal captions, or equal pictures."""
+
+    what: str
+    value_N: Indices
+    """Of the released items."""
+    value_M: Indices
+    """Of the fresh rows."""
+    changed_M: Mask
+    """Which fresh rows are released items with another one."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A night's rows beside the release that they would replace."""
+
+    changes: Changes
+    released: Located
+    fresh: Located
+    """The items of tonight that are new, or have other texts or another picture."""
+    new_M: Mask
+    """Which of them are new."""
+    captions: Side
+    """By an item's first text."""
+    pictures: Side
+    """By their pixels."""
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both."""
+        return self.captions, self.pictures
+
+
+def gathered(corpus: Corpus, released: Snapshot, tonight: Snapshot) -> Evidence:
+    """All of it. Of the released items a few columns are read; of tonight's, those that are written anew."""
+    differ = changes(corpus, released, tonight)
+    names = (*COLUMNS, "source", *(tonight.keep or {}))
+    written = Located.of(differing(corpus, tonight, released, names), _schema(tonight, names))
+    fresh = written.among(pa.concat_arrays([differ.new, differ.texts, differ.pictures]))
+    before = Located.of(_all(corpus, released, COLUMNS), _schema(released, COLUMNS))
+    new_M, texts_M, pictures_M = (fresh.are(each) for each in (differ.new, differ.texts, differ.pictures))
+    captions = Side("captions", *numbered(before.first_texts(), fresh.first_texts()), texts_M)
+    pictures = Side("pictures", *numbered(before.table["pixel_hash"], fresh.table["pixel_hash"]), pictures_M)
+    return Evidence(differ, before, fresh, new_M, captions, pictures)
+
+
+def _all(corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Part, pa.RecordBatch]]:
+    return ((part, batch) for part in snapshot.parts for batch in corpus.read(snapshot, part, columns))
+
+
+def _schema(snapshot: Snapshot, columns: Sequence[str]) -> pa.Schema:
+    fields = item_schema(snapshot.keep or {})
+    return pa.schema([pa.field(name, fields.field(name).type) for name in columns])

@@ -2,7 +2,6 @@
 
 from pairloom.flows.build import build
 from pairloom.flows.outcome import Night
-from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.approvals import refuse, require_waiting
 from pairloom.tasks.approval import judge_approved, plan_approved
 from pairloom.tasks.decide import snapshot_ref
@@ -18,13 +17,13 @@ def approve(pipeline: Pipeline, *, by: str, note: str = "") -> Night:
     """
     seconds, approval = clock(), require_waiting(pipeline.folder)
     plan = plan_approved(pipeline, approval, by=by, note=note)
-    verdict, release = judge_approved(pipeline, plan, approval), None
+    verdict, built, release = judge_approved(pipeline, plan, approval), None, None
     if verdict.passed:
-        try:
-            table = build(pipeline, plan.snapshot, approval.model_id)
-            release = publish(pipeline, plan, table, verdict)
-        except UnfitModelError as error:
-            verdict = verdict.model_copy(update={"passed": False, "reasons": (str(error),)})
+        built = build(pipeline, plan, verdict, approval.model_id)
+        if built.unfit:
+            verdict = verdict.model_copy(update={"passed": False, "reasons": (built.unfit,)})
+        elif built.fit:
+            release = publish(pipeline, plan, built.fit)
     if not verdict.passed:
         refuse(pipeline.folder, approval, by="the gate", reason="; ".join(verdict.reasons))
-    return Night.ended(pipeline, snapshot_ref(pipeline), plan, verdict, release, None, seconds)
+    return Night.ended(pipeline, snapshot_ref(pipeline), plan, verdict, built, release, None, seconds)

@@ -1,12 +1,37 @@
-"""What a release will serve: all items embedded by one model, in a table that is indexed and checked."""
+"""What a release will serve: a snapshot embedded by one model, in a checked table that a fresh process has searched."""
+
+from dataclasses import dataclass
 
 from pairloom.flows.placement import placed
+from pairloom.flows.rehearsal import rehearse
+from pairloom.models.fitness import UnfitModelError
+from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import TableRef
+from pairloom.tasks.publish import propose
+from pairloom.tasks.refs import Candidate, Plan, Verdict
 
 
-def build(pipeline: Pipeline, snapshot: int, model_id: str) -> TableRef:
-    """The candidate table of one model. Raises UnfitModelError where vectors are no numbers or the check fails."""
-    return index(pipeline, placed(embed, pipeline)(pipeline, snapshot, model_id))
+@dataclass(frozen=True)
+class Built:
+    """What may be published, or why it must not."""
+
+    fit: Candidate | None
+    unfit: str = ""
+    """Why it is held; empty where it may be published."""
+    golden: tuple[GoldenAnswer, ...] = ()
+
+
+def build(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, model_id: str) -> Built:
+    """The snapshot as one model serves it; unfit where vectors are no numbers, a check fails or golden queries miss.
+
+    Raises DamagedError, with what can be done, where the candidate can't be served.
+    """
+    try:
+        table = index(pipeline, placed(embed, pipeline)(pipeline, plan.snapshot, model_id))
+    except UnfitModelError as error:
+        return Built(fit=None, unfit=str(error))
+    candidate = propose(pipeline, plan, verdict, table)
+    rehearsal = rehearse(pipeline, candidate)
+    return Built(None if rehearsal.missed else candidate, rehearsal.missed, rehearsal.golden)

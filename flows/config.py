@@ -191,6 +191,8 @@ def _resolved(block: dict[str, Any], folder: Path) -> dict[str, Any]:
         ]
     if isinstance(pairs := block.get("pairs"), list):
         resolved["pairs"] = [_pairs_file(each, folder) for each in pairs]
+    if isinstance(evaluation := block.get("evaluation"), dict) and isinstance(golden := evaluation.get("golden"), list):
+        resolved["evaluation"] = {**evaluation, "golden": [_golden_image(each, folder) for each in golden]}
     model = block.get("model")
     if isinstance(model, dict):
         resolved["model"] = model = dict(model)
@@ -216,6 +218,12 @@ def _pairs_file(pairs: Any, folder: Path) -> Any:
     if isinstance(pairs, dict) and isinstance(path := pairs.get("path"), str):
         return {**pairs, "path": str((folder / path).resolve())}
     return pairs
+
+
+def _golden_image(query: Any, folder: Path) -> Any:
+    if isinstance(query, dict) and isinstance(image := query.get("image"), str):
+        return {**query, "image": str((folder / image).resolve())}
+    return query
 
 
 def _faults(error: ValidationError, block: dict[str, Any], model: type[BaseModel]) -> list[str]:

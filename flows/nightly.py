@@ -3,10 +3,9 @@
 from pairloom.flows.build import build
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
-from pairloom.models.fitness import UnfitModelError
-from pairloom.tasks.approval import wait
 from pairloom.tasks.admit import admit
-from pairloom.tasks.decide import decide
+from pairloom.tasks.approval import wait
+from pairloom.tasks.decide import decide, hold_rows
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate, hold
 from pairloom.tasks.ingest import ingest
@@ -26,7 +25,7 @@ def nightly(pipeline: Pipeline) -> Night:
 
     snapshot = ingest(pipeline)
     plan = decide(pipeline, snapshot)
-    pairs = verdict = table = release = None
+    pairs = verdict = built = release = None
 
     if plan.champion_model and plan.action != "nothing":
         placed(embed, pipeline)(pipeline, plan.snapshot, plan.champion_model)
@@ -39,16 +38,16 @@ def nightly(pipeline: Pipeline) -> Night:
         verdict = evaluate(pipeline, plan, challenger)
 
     if verdict and verdict.passed and verdict.model_id:
-        try:
-            table = build(pipeline, plan.snapshot, verdict.model_id)
-        except UnfitModelError as error:
-            verdict = hold(pipeline, plan, verdict, str(error))
-        else:
-            if pipeline.gate.approval == "person":
-                verdict, table = wait(pipeline, plan, verdict), None
-    if plan.champion_model and plan.brings_rows and not table:
-        table = build(pipeline, plan.snapshot, plan.champion_model)
-    if table:
-        release = publish(pipeline, plan, table, verdict)
+        built = build(pipeline, plan, verdict, verdict.model_id)
+        if built.unfit:
+            verdict = hold(pipeline, plan, verdict, built.unfit)
+        elif pipeline.gate.approval == "person":
+            verdict, built = wait(pipeline, plan, verdict), None
+    if plan.champion_model and plan.brings_rows and not (built and built.fit):
+        built = build(pipeline, plan, verdict, plan.champion_model)
+        if built.unfit:
+            plan = hold_rows(plan, built.unfit)
+    if built and built.fit:
+        release = publish(pipeline, plan, built.fit)
 
-    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)
+    return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds)

@@ -4,7 +4,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
+from pairloom.flows.build import Built
 from pairloom.models.evaluation.findings import Finding
+from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
@@ -34,6 +36,8 @@ class Night(BaseModel, frozen=True):
     """The model trained tonight, released or not; for the report."""
     rejected: tuple[ReasonCount, ...] = Field(default=(), exclude=True)
     """Tonight's rows that are no items, by reason; for people."""
+    golden: tuple[GoldenAnswer, ...] = Field(default=(), exclude=True)
+    """What golden queries found in the last candidate; for people."""
     seconds: dict[str, float]
 
     @classmethod
@@ -43,13 +47,16 @@ class Night(BaseModel, frozen=True):
         snapshot: SnapshotRef,
         plan: Plan,
         verdict: Verdict | None,
+        built: Built | None,
         release: ReleaseRef | None,
         pairs: PairsRef | None,
         seconds: dict[str, float],
     ) -> Self:
         """A night that came to its end, whatever that was."""
-        held = plan.rows_held or plan.waits or (verdict is not None and not verdict.passed)
-        reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
+        model_held = verdict is not None and not verdict.passed
+        held = plan.rows_held or plan.waits or model_held
+        why = [plan.reason] if plan.rows_held or not model_held else []
+        reasons = [*(verdict.reasons if verdict and model_held else ()), *why, *snapshot.removals_held]
         return cls(
             pipeline=pipeline.name,
             outcome="held" if held else "released" if release else "unchanged",
@@ -64,6 +71,7 @@ class Night(BaseModel, frozen=True):
             pairs_id=pairs.pairs_id if pairs else None,
             trained=verdict.model_id if verdict else None,
             rejected=snapshot.rejected,
+            golden=built.golden if built else (),
             seconds=seconds,
         )
 

@@ -4,12 +4,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from pairloom.flows.build import build
+from pairloom.flows.held import HeldError
 from pairloom.storage.runs import Run
 from pairloom.tasks.approval import wait
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
 from pairloom.tasks.evaluate import evaluate as evaluate_challenger
-from pairloom.tasks.index import index
+from pairloom.tasks.evaluate import hold
 from pairloom.tasks.ingest import ingest as ingest_rows
 from pairloom.tasks.mine import mine as mine_pairs
 from pairloom.tasks.pipeline import Pipeline
@@ -55,8 +57,13 @@ def embed(pipeline: Pipeline) -> EmbeddingsRef:
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     plan = _plan(pipeline)
-    vectors = embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
-    return publish_release(pipeline, plan, index(pipeline, vectors), _verdict(pipeline, plan))
+    model_id, verdict = _serving_model(pipeline, plan), _verdict(pipeline, plan)
+    built = build(pipeline, plan, verdict, model_id)
+    if built.fit is None and verdict and verdict.model_id == model_id:
+        hold(pipeline, plan, verdict, built.unfit)
+    if built.fit is None:
+        raise HeldError(f"model {model_id} is held, and nothing is published: {built.unfit}")
+    return publish_release(pipeline, plan, built.fit)
 
 
 STAGES = (ingest, mine, train, evaluate, embed, publish)

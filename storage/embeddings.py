@@ -54,6 +54,15 @@ class EmbeddingStore:
         found = table.take(place)
         return _matrix(found["image_vector"]), _matrix(found["text_vector"])
 
+    def rows(self, part: Part, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of a few items of one part, as lists; little else of it is read."""
+        wanted = ("item_id", pa.array(item_ids, pa.string()))
+        return [row for batch in read_parquet(self._path(part), among=wanted) for row in batch.to_pylist()]
+
+    def forget(self, part: Part) -> None:
+        """Delete the vectors of one part: they are missing from then on."""
+        self._path(part).unlink(missing_ok=True)
+
     def superseded(
         self, corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]
     ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:

@@ -4,17 +4,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeVar
 
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import DamagedError, make_folder, sync, written_aside
+from pairloom.storage.files import DamagedError, FileDigests, make_folder, sync, written_aside
 
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
 OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
+
+P = TypeVar("P", bound=PurePath)
 
 
 class ModelStore:
@@ -40,6 +42,10 @@ class ModelStore:
             raise DamagedError(f"model {model_id} is not the one that was made: {wrong}")
         return path
 
+    def holds(self, model_id: str) -> bool:
+        """Whether there is such a model, and its files are those it is named after."""
+        return (self.folder / model_id).is_dir() and model_digest(self.folder / model_id) == model_id
+
     def ids(self) -> list[str]:
         """The model_ids of all models."""
         return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
@@ -53,9 +59,14 @@ class ModelStore:
         lines = [json.dumps(line) + "\n" for line in curve]
         (built / CURVE).write_text("".join(lines), encoding="utf-8")
         make_folder(self.folder)
-        if (self.folder / model_id).exists():
+        if self.holds(model_id):
             shutil.rmtree(built)
             return model_id
+        if (damaged := self.folder / model_id).exists():
+            for name in CARD_FILES:
+                if (damaged / name).exists():
+                    (damaged / name).replace(built / name)
+            shutil.rmtree(damaged)
         for path in (*built.rglob("*"), built):
             sync(path)
         hit("adopt.before", self.folder / model_id)
@@ -88,10 +99,30 @@ def is_plain(folder: Path) -> bool:
 
 def model_digest(folder: Path) -> str:
     """The model_id: digest of weights, configuration, preprocessing and tokenizer, file by file."""
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    digests = {}
+    for path in folder.rglob("*"):
         if path.is_file() and path.name not in CARD_FILES:
-            found.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             with path.open("rb") as stream:
-                found.update(hashlib.file_digest(stream, "sha256").digest())
+                digests[path.relative_to(folder)] = hashlib.file_digest(stream, "sha256").digest()
+    return _digest(digests)
+
+
+def recorded_digest(files: FileDigests, model_id: str) -> str:
+    """What `model_digest` of the model's folder is, if its files have the digests that a record says."""
+    folder = PurePosixPath("models", model_id)
+    names = {PurePosixPath(name): each for name, each in files.items()}
+    return _digest(
+        {
+            path.relative_to(folder): bytes.fromhex(each.sha256)
+            for path, each in names.items()
+            if path.is_relative_to(folder) and path.name not in CARD_FILES
+        }
+    )
+
+
+def _digest(digests: Mapping[P, bytes]) -> str:
+    found = hashlib.sha256()
+    for path in sorted(digests):
+        found.update(f"{path.as_posix()}\0".encode())
+        found.update(digests[path])
     return found.hexdigest()[:16]

@@ -12,6 +12,7 @@ from pairloom.storage.releases import Release, ReleaseLog, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.evaluation.retained import best_retained
+from pairloom.tasks.golden import require_answerable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
@@ -22,7 +23,7 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     """Tonight's plan.
 
     Raises RuntimeError where the corpus is empty though its rows are believed, DamagedError where the champion is
-    damaged.
+    damaged, ValueError where golden queries can't be answered.
     """
     if snapshot.rows == 0 and not snapshot.rows_held:
         raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
@@ -50,6 +51,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     action: Literal["nothing", "embed", "retrain"] = "retrain" if reason else "nothing" if nothing else "embed"
     if release and action != "nothing":
         require_released_model(pipeline, release)
+    if action != "nothing":
+        require_answerable(pipeline, snapshot.number)
     best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
     return Plan(
         action=action,
@@ -68,6 +71,11 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         rows_held=bool(snapshot.rows_held),
         waits=action == "nothing" and not back and ((asked is not None and not over) or not release),
     )
+
+
+def hold_rows(plan: Plan, reason: str) -> Plan:
+    """The plan of a night whose rows turned out not to be served well: they are held, and what is served stays."""
+    return plan.model_copy(update={"rows_held": True, "reason": reason})
 
 
 def no_items(snapshot: SnapshotRef) -> str:

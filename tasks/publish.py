@@ -1,11 +1,14 @@
-"""Publish: everything on disk and held, then one small record that readers see."""
+"""Publish: everything on disk and held, and then, in a step of its own, one small record that readers see."""
 
 import logging
+import shutil
+from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import digest_files
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
@@ -13,15 +16,18 @@ from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Plan, ReleaseRef, TableRef, Verdict
+from pairloom.tasks.refs import Candidate, Plan, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
 
 logger = logging.getLogger(__name__)
 
 
 @stage()
-def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | None) -> ReleaseRef:
-    """Release a checked table. Raises StaleWriterError where another run released in the meantime."""
+def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef) -> Candidate:
+    """The release that a checked table makes, with all it names on the disk and held; no reader sees it yet.
+
+    Raises StaleWriterError where another run released in the meantime.
+    """
     folder, log = pipeline.folder, release_log(pipeline.folder)
     # Before the champion is read: whoever publishes after that takes this number away.
     number = log.next_number()
@@ -55,10 +61,32 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
         reason=plan.reason,
     )
     vectors.tag(release.number, release.table_version)
-    log.publish(release)
+    return Candidate(release=release, before=champion)
+
+
+@stage()
+def publish(pipeline: Pipeline, plan: Plan, candidate: Candidate) -> ReleaseRef:
+    """Make a candidate the release that is served. Raises StaleWriterError where another run was faster."""
+    release = candidate.release
+    release_log(pipeline.folder).publish(release)
     let_go(pipeline.folder, release.number - pipeline.retention.releases)
-    Run(folder, plan.run_id).sweep()
+    Run(pipeline.folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
+
+
+def give_up(pipeline: Pipeline, candidate: Candidate) -> None:
+    """Have the next night make the table of a candidate that can't be served anew, unless a release names it."""
+    names = {release.table for release in release_log(pipeline.folder).written()}
+    if candidate.release.table not in names:
+        shutil.rmtree(pipeline.folder / candidate.release.table, ignore_errors=True)
+
+
+def forget(pipeline: Pipeline, candidate: Candidate, parts: Collection[str]) -> None:
+    """Have the next night embed some parts of a candidate's snapshot, given by their digests, again."""
+    store = EmbeddingStore(pipeline.folder, candidate.release.model_id)
+    for part in Corpus(pipeline.folder).log.read(candidate.release.snapshot).parts if parts else ():
+        if part.digest in parts:
+            store.forget(part)
 
 
 def served_metrics(

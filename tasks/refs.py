@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from pairloom.models.evaluation.findings import Finding
 from pairloom.storage.quarantine import ReasonCount, explained
-from pairloom.storage.releases import Training
+from pairloom.storage.releases import Release, Training
 
 
 class Ref(BaseModel, frozen=True, extra="forbid"):
@@ -192,6 +192,19 @@ class TableRef(Ref):
     def summary(self) -> str:
         """How many rows there are, and how they are searched."""
         return f"{self.rows:,} rows, {self.index or 'no index'}"
+
+
+class Candidate(Ref):
+    """A release as it will be published: all that it names is digested, on the disk and held."""
+
+    release: Release
+    before: Release | None
+    """The one that is served."""
+
+    @property
+    def summary(self) -> str:
+        """How much it names."""
+        return f"release {self.release.number}, {len(self.release.files):,} files"
 
 
 class ReleaseRef(Ref):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from child_processes import running, wait_until
 from PIL import Image, ImageDraw
+from warm_python import warm_python
 
 # As many workers as cores run the tests: one each. NumPy and torch, here and in child processes, read this at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,7 +51,17 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def write_pipelines() -> Callable[..., Path]:
+def warm_rehearsals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nights of this process start their rehearsals without waiting seconds for what these import."""
+    from pairloom.flows import rehearsal
+
+    with warm_python(tmp_path_factory.mktemp("warm")) as command, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rehearsal, "COMMAND", command)
+        yield
+
+
+@pytest.fixture(scope="session")
+def write_pipelines(warm_rehearsals: None) -> Callable[..., Path]:  # noqa: ARG001  # nights are of pipelines
     """Writes pipelines.yaml into a folder: one pipeline, `shapes`, over a collection; its nights take seconds."""
 
     def write(folder: Path, collection: Path, **blocks: Any) -> Path:

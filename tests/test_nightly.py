@@ -29,9 +29,10 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.releases import release_log, roll_back, taken_back
-from pairloom.tasks.decide import newer_than_training
+from pairloom.storage.runs import Run
+from pairloom.tasks.decide import decide, newer_than_training, snapshot_ref
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Verdict
+from pairloom.tasks.refs import ModelRef, Verdict
 from pairloom.tasks.stage import listen
 
 WritePipelines = Callable[..., Path]
@@ -311,6 +312,14 @@ def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> Non
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
     weights = pipeline.folder / "models" / challenger / "open_clip_model.safetensors"
     save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
+    renamed = model_digest(weights.parent)
+    weights.parent.rename(weights.parents[1] / renamed)
+    run = Run(pipeline.folder, decide(pipeline, snapshot_ref(pipeline)).run_id)
+    trained = run.read("train", ModelRef)
+    assert trained is not None
+    run.write("train", trained.model_copy(update={"model_id": renamed}))
+    for verdict in run.folder.glob("evaluate-*.json"):
+        verdict.unlink()
     held = night(file)
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "image embeddings are not finite" in held.reason

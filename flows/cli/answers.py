@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from pairloom.flows.held import HeldError
 from pairloom.storage.escaping import json_text, plain_lines
 from pairloom.storage.secrets import redacted
 
@@ -20,7 +21,7 @@ def say_first(command: str) -> None:
 
 @contextmanager
 def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Turn an error into one clear line and the right exit status: 2 for bad input, 1 for a failure."""
+    """Turn an error into one clear line and an exit status: 2 for bad input, 3 where a gate held, 1 for a failure."""
     try:
         yield
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
@@ -28,7 +29,8 @@ def errors_in_one_line(failed: Callable[[str], None] | None = None) -> Iterator[
         if failed:
             failed(reason)
         typer.echo(f"error: {plain_lines(reason)}", err=True)
-        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
+        held = isinstance(error, HeldError)
+        raise typer.Exit(HELD if held else 2 if isinstance(error, ValueError) else 1) from error
 
 
 def answer(as_json: bool, document: Any, show_text: Callable[[], None]) -> None:

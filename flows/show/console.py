@@ -38,6 +38,11 @@ def show_night(night: "Night") -> None:
     show_metrics(night.metrics, night.intervals)
     for comparison in night.comparisons:
         out.print(Line(f"         {comparison}"))
+    if night.golden:
+        missed = sum(answer.missed for answer in night.golden)
+        out.print(
+            Line(f"golden   {len(night.golden) - missed:,} of {len(night.golden):,} queries found what they must")
+        )
     out.print(Line("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in night.seconds.items())))
 
 

@@ -12,7 +12,9 @@ from pairloom.flows.show.mining_report import mining_section
 from pairloom.models.evaluation.findings import Finding
 from pairloom.search.map import ReleaseMap
 from pairloom.search.map_picture import map_picture
+from pairloom.search.own_items import shown_ids
 from pairloom.search.query import Query, SearchResult, search
+from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_picture, data_uri
 from pairloom.storage.corpus import Corpus
@@ -80,6 +82,7 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
     lines += [*(f"- {markdown_text(comparison)}" for comparison in night.comparisons), ""] if night.comparisons else []
+    lines += table("golden query", ["found", "wanted", "at least", "nearest"], [_golden(each) for each in night.golden])
     if answers:
         picture = data_uri(contact_picture(answers, columns=HITS))
         best = [[text, *_best(result)] for text, result in answers]
@@ -95,6 +98,18 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
 def _best(result: SearchResult) -> list[str]:
     hit = result.hits[0] if result.hits else None
     return [hit.texts[0] if hit.texts else hit.item_id, f"{hit.score:.3f}"] if hit else ["–", "–"]
+
+
+def _golden(answer: GoldenAnswer) -> list[str]:
+    found = f"{answer.hits} of {len(answer.wanted)}"
+    nearest = answer.error or shown_ids(answer.found)
+    return [
+        answer.query,
+        f"missed: {found}" if answer.missed else found,
+        shown_ids(answer.wanted),
+        f"{answer.at_least} in {answer.k}",
+        nearest,
+    ]
 
 
 def _reason(each: ReasonCount) -> list[str]:

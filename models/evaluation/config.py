@@ -1,8 +1,9 @@
 """What `evaluation:` and `gate:` of a pipeline say."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 DIRECTIONS = ("text_to_image", "image_to_text")
 NDCG_DEPTH = 10
@@ -10,6 +11,39 @@ CLASSIFIERS = ("logistic", "svm", "knn")
 """What probes learn with."""
 NOVELTY = ("novel_text", "novel_group")
 """Slices of every night's own."""
+
+
+class GoldenQuery(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True):
+    """A query whose answer you know: one of `text`, `image` and `like`, and what it must find."""
+
+    text: str | None = Field(default=None, pattern=r"\S")
+    """What is searched for in words."""
+    image: Path | None = None
+    """A picture that is searched by, relative to the file."""
+    like: str | None = None
+    """An item_id whose image is searched by; the item itself is left out of what is found."""
+    find: tuple[str, ...] = Field(min_length=1)
+    """Ids of the items to be found."""
+    k: int = Field(default=10, ge=1, le=1000)
+    """They must be among this many nearest."""
+    at_least: int = Field(default=1, ge=1)
+    """How many of them are enough."""
+
+    @model_validator(mode="after")
+    def _one_query_with_an_answer(self) -> Self:
+        if sum(each is not None for each in (self.text, self.image, self.like)) != 1:
+            raise ValueError("a golden query is one of `text`, `image` and `like`")
+        possible = min(len(set(self.find) - {self.like}), self.k)
+        if self.at_least > possible:
+            raise ValueError(f"{self.title} can find {possible} at most, so `at_least` can't be {self.at_least}")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The query in words, for people."""
+        if self.text is not None:
+            return repr(self.text)
+        return f"image {self.image.name}" if self.image else f"like {self.like!r}"
 
 
 class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -22,6 +56,8 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_doc
     probes: tuple[str, ...] = ()
     """Columns (`group`, `split` or a kept one) whose values are read off the image embeddings by logistic regression, a
     linear SVM and nearest neighbours, learned from at most 5,000 training items of the 200 most frequent values."""
+    golden: tuple[GoldenQuery, ...] = ()
+    """Queries with what they must find, without which nothing is released."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of every metric's interval (bootstrap over queries)."""
     seed: int = Field(default=0, ge=0)

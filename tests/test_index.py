@@ -12,6 +12,7 @@ from vector_rows import unit_vectors, vector_rows
 import pairloom.storage.table.index
 import pairloom.storage.table.vectors
 from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.effort import Effort
 from pairloom.storage.table.index import indexed_kind, nearest, unindexed_rows
 from pairloom.storage.table.vectors import VectorTable
 
@@ -73,9 +74,9 @@ def test_index_is_built_anew_when_it_has_outgrown_its_partitions(
     assert table.version > before
 
 
-def test_poor_recall_is_a_problem(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairloom.storage.table.index, "REFINE_FACTOR", 1)
+def test_poor_recall_is_a_problem(table: VectorTable) -> None:
     table.build_index(IndexConfig(min_rows=1000))
+    table.ask(Effort(refine_factor=1, probes=1))
     found = table.check(IndexConfig(min_ann_recall=1.0), expected_rows=2000)
     assert found.ann_recall < 1
     assert "exact ten nearest" in found.problems[0]

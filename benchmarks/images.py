@@ -35,7 +35,7 @@ from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import DecodedImage, decode_file, thumbnail
 from pairloom.storage.schema import item_schema, vector_schema
-from pairloom.tasks.index import part_rows
+from pairloom.tasks.indexing.rows import part_rows
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 

@@ -38,9 +38,24 @@ class EmbeddingStore:
         schema = embedding_schema(dimension)
         write_parquet(pa.table([pa.array(item_ids, pa.string()), *vectors], schema=schema), self._path(part))
 
-    def read(self, part: Part) -> pa.Table:
-        """All vectors of one part, dead items included: item_id, image_vector, text_vector."""
-        return pa.Table.from_batches(read_parquet(self._path(part)))
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        """Vectors of one part, dead items included: item_id, image_vector, text_vector, or `columns` of them.
+
+        Raises DamagedError where the file is damaged; it is removed then, since it can be made again.
+        """
+        path = self._path(part)
+        try:
+            return pa.Table.from_batches(read_parquet(path, columns))
+        except DamagedError as error:
+            path.unlink(missing_ok=True)
+            raise DamagedError(f"{error}; run again, and it is embedded anew") from error
+
+    def image_vectors(self, part: Part) -> dict[str, np.ndarray]:
+        """The image vector of each item of one part, float32 (D,); none where the part is not embedded."""
+        if not self._path(part).exists():
+            return {}
+        table = self.read(part, ["item_id", "image_vector"])
+        return dict(zip(table["item_id"].to_pylist(), _matrix(table["image_vector"]), strict=True))
 
     def vectors(self, part: Part, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Image and text vectors, float32 (N, D) each, of some items of one part in their order; few others are read.
@@ -93,11 +108,29 @@ class EmbeddingStore:
 
     def matrices(self, snapshot: Snapshot, item_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Image and text vectors, float32 (N, D) each, of `item_ids` in their order."""
-        table = pa.concat_tables([self.read(part) for part in snapshot.parts])
+        return self.matrix(snapshot, item_ids, "image_vector"), self.matrix(snapshot, item_ids, "text_vector")
+
+    def matrix(self, snapshot: Snapshot, item_ids: Sequence[str], column: str) -> np.ndarray:
+        """Vectors of one kind, float32 (N, D), of `item_ids` in their order; KeyError where one has none.
+
+        No part is held beside another, and of those without any of these items only the ids are read.
+        """
+        places = {item_id: row for row, item_id in enumerate(item_ids)}
+        found_ND, seen_N = np.empty((0, 0), np.float32), np.zeros(len(item_ids), bool)
         # A later part wins: it holds the updated version of an item.
-        position = {item_id: row for row, item_id in enumerate(table["item_id"].to_pylist())}
-        rows = np.array([position[item_id] for item_id in item_ids])
-        return _matrix(table["image_vector"])[rows], _matrix(table["text_vector"])[rows]
+        for part in snapshot.parts:
+            ids = self.read(part, ["item_id"])["item_id"].to_pylist()
+            own = np.array([places.get(item_id, -1) for item_id in ids], np.int64)
+            if (own < 0).all():
+                continue
+            vectors_MD = _matrix(self.read(part, [column])[column])
+            if not found_ND.size:
+                found_ND = np.empty((len(item_ids), vectors_MD.shape[1]), np.float32)
+            found_ND[own[own >= 0]] = vectors_MD[own >= 0]
+            seen_N[own[own >= 0]] = True
+        if not seen_N.all():
+            raise KeyError(item_ids[int(np.argmin(seen_N))])
+        return found_ND
 
     def _embedded_before(self, corpus: Corpus, snapshot: Snapshot) -> Snapshot | None:
         """The last snapshot before `snapshot` that this model has embedded wholly."""

@@ -82,6 +82,11 @@ class ModelStore:
             with written_aside(folder / name) as aside:
                 aside.write_text(text, encoding="utf-8")
 
+    def dimension(self, model_id: str) -> int:
+        """Length D of a model's embeddings, by its configuration."""
+        config = json.loads((self.path(model_id) / "open_clip_config.json").read_bytes())
+        return int(config["model_cfg"]["embed_dim"])
+
     def curve(self, model_id: str) -> list[dict[str, float]]:
         """The log of a model's training."""
         file = self.path(model_id) / CURVE

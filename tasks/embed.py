@@ -3,6 +3,7 @@
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef
 from pairloom.tasks.stage import stage
@@ -11,13 +12,19 @@ from pairloom.tasks.stage import stage
 @stage(retries=2)
 def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> EmbeddingsRef:
     """Embed the parts of a snapshot that `model_id` has not embedded yet, part by part."""
-    # torch and open_clip, for a night that embeds.
-    from pairloom.models.encoder import Encoder
-    from pairloom.tasks.embedding.parts import embed_missing
+    corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
+    snapshot, store = corpus.log.read(snapshot_number), EmbeddingStore(pipeline.folder, model_id)
+    embedded = 0
+    if store.missing(snapshot):
+        # torch and open_clip, for a night that embeds.
+        from pairloom.models.encoder import Encoder
+        from pairloom.tasks.embedding.lender import image_lender
+        from pairloom.tasks.embedding.parts import embed_missing
 
-    corpus = Corpus(pipeline.folder)
-    snapshot = corpus.log.read(snapshot_number)
-    # As a reader loads it: nobody could search what a damaged model embeds.
-    encoder = Encoder.load(ModelStore(pipeline.folder).whole(model_id))
-    embedded = embed_missing(corpus, snapshot, EmbeddingStore(pipeline.folder, model_id), encoder)
-    return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=encoder.dimension, embedded=embedded)
+        champion = release_log(pipeline.folder).current()
+        # As a reader loads it: nobody could search what a damaged model embeds.
+        encoder = Encoder.load(models.whole(model_id))
+        lender = image_lender(pipeline.folder, model_id, champion.model_id if champion else None)
+        embedded = embed_missing(corpus, snapshot, store, encoder, lender)
+    dimension = models.dimension(model_id)
+    return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=dimension, embedded=embedded)

@@ -19,7 +19,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.parquet import write_parquet
 from pairloom.storage.schema import item_schema
-from pairloom.tasks.index import thumbnails
+from pairloom.tasks.indexing.rows import thumbnails
 from pairloom.tasks.items import image_batches, images_of, read_items, split_images
 
 SPLITS = ["train", "val", "train", "test", "train", "train"]

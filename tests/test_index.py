@@ -9,10 +9,14 @@ import pytest
 from pydantic import ValidationError
 from vector_rows import unit_vectors, vector_rows
 
+import pairloom.storage.table.check
 import pairloom.storage.table.index
 import pairloom.storage.table.vectors
+from pairloom.storage.files import digest_files
+from pairloom.storage.table.candidate import indexed_and_checked
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.index import indexed_kind, nearest, unindexed_rows
+from pairloom.storage.table.effort import Effort
+from pairloom.storage.table.index import indexed_kind, nearest, recall_at_10, unindexed_rows
 from pairloom.storage.table.vectors import VectorTable
 
 WIDE = 32
@@ -73,9 +77,9 @@ def test_index_is_built_anew_when_it_has_outgrown_its_partitions(
     assert table.version > before
 
 
-def test_poor_recall_is_a_problem(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairloom.storage.table.index, "REFINE_FACTOR", 1)
+def test_poor_recall_is_a_problem(table: VectorTable) -> None:
     table.build_index(IndexConfig(min_rows=1000))
+    table.ask(Effort(refine_factor=1, probes=1))
     found = table.check(IndexConfig(min_ann_recall=1.0), expected_rows=2000)
     assert found.ann_recall < 1
     assert "exact ten nearest" in found.problems[0]
@@ -132,3 +136,106 @@ def test_merging_small_files_keeps_rows_index_and_tagged_versions(
     table.clean_up()
     assert lance.dataset(str(table.path), version=kept).count_rows() == 2000
     assert table.check(config, expected_rows=2000).problems == []
+
+
+def released(folder: Path, table: VectorTable) -> VectorTable:
+    """The table, continued from a release of what it holds now."""
+    return VectorTable.reopen(folder, "m", table.version, digest_files(folder, table.files(), {}))
+
+
+def test_a_check_reads_only_what_came_since_the_release_unless_it_is_to_read_all(
+    tmp_path: Path, table: VectorTable
+) -> None:
+    config = IndexConfig(min_rows=1000, min_ann_recall=0.5)
+    rows = vector_rows(["damaged"], dimension=WIDE)
+    long = pa.FixedSizeListArray.from_arrays(pa.array([2.0] * WIDE, pa.float32()), WIDE)
+    table.upsert(rows.set_column(1, "image_vector", long))
+    table.build_index(config)
+    again = released(tmp_path, table)
+    again.upsert(vector_rows(["new"], seed=1, dimension=WIDE))
+    again.build_index(config)
+    assert again.partly_known
+    assert again.check(config, expected_rows=2002).problems == []
+    again.check_all()
+    assert again.check(config, expected_rows=2002).problems == ["1 vectors hold NaN or aren't of length 1"]
+    more = released(tmp_path, again)
+    more.upsert(rows.set_column(1, "image_vector", long).set_column(0, "item_id", pa.array(["another"])))
+    assert more.check(config, expected_rows=2003).problems == [
+        "1 vectors hold NaN or aren't of length 1",
+        "1 rows aren't indexed",
+    ]
+
+
+def test_recall_by_new_rows_is_that_of_all_where_the_index_finds_the_old_ones(
+    tmp_path: Path, table: VectorTable
+) -> None:
+    config = IndexConfig(min_rows=1000)
+    table.build_index(config)
+    again = released(tmp_path, table)
+    again.upsert(vector_rows([f"new{at}" for at in range(300)], seed=1, dimension=WIDE))
+    dataset = lance.dataset(str(table.path))
+    new_ND, all_ND = (
+        unit_vectors(1, 300, WIDE),
+        np.concatenate([unit_vectors(0, 2000, WIDE), unit_vectors(1, 300, WIDE)]),
+    )
+    queries_QD = new_ND[:40]
+    exact_QK, among_new_QK = (-np.sort(-(queries_QD @ some.T))[:, :10] for some in (all_ND, new_ND))
+    fragments = [dataset.get_fragments()[-1].fragment_id]
+
+    def recalls() -> tuple[float, float]:
+        return recall_at_10(dataset, queries_QD, exact_QK), recall_at_10(dataset, queries_QD, among_new_QK, fragments)
+
+    # Rows that no index covers are searched as well.
+    assert recalls() == (1, 1)
+    again.build_index(config)
+    again.ask(Effort(refine_factor=1, probes=1))
+    dataset = lance.dataset(str(table.path))
+    of_all, of_new = recalls()
+    assert of_all <= of_new < 1
+
+
+def test_an_index_that_misses_too_much_is_asked_harder_and_readers_ask_the_same(
+    tmp_path: Path, table: VectorTable
+) -> None:
+    config = IndexConfig(kind="ivf_pq", min_rows=1000, min_ann_recall=0.99)
+    table.build_index(config)
+    table.ask(Effort(refine_factor=1))
+    assert table.check(config, expected_rows=2000).ann_recall < 0.99
+    found = indexed_and_checked(table, config, expected_rows=2000)
+    assert (found.kind, found.check.problems) == ("ivf_pq", [])
+    effort = Effort.of(lance.dataset(str(table.path)))
+    assert effort.refine_factor == 80
+    again = released(tmp_path, table)
+    again.upsert(vector_rows(["new"], seed=1, dimension=WIDE))
+    assert indexed_and_checked(again, config, expected_rows=2001).check.problems == []
+    assert again.partly_known
+    assert Effort.of(lance.dataset(str(table.path))) == effort
+
+
+def test_another_kind_and_then_none_stand_in_for_an_index_that_never_finds_enough(
+    tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"ivf_rq": 0.5, "ivf_hnsw_sq": 0.9}
+    measure = recall_at_10
+    monkeypatch.setattr(
+        pairloom.storage.table.check,
+        "recall_at_10",
+        lambda dataset, *rest: found.get(str(indexed_kind(dataset)), measure(dataset, *rest)),
+    )
+    enough = IndexConfig(min_rows=1000, min_ann_recall=0.9)
+    assert indexed_and_checked(table, enough, expected_rows=2000).kind == "ivf_hnsw_sq"
+    built = table.version
+    again = released(tmp_path, table)
+    assert indexed_and_checked(again, enough, expected_rows=2000).kind == "ivf_hnsw_sq"
+    assert again.version == built
+    config = IndexConfig(min_rows=1000, min_ann_recall=0.95)
+    exact = indexed_and_checked(again, config, expected_rows=2000)
+    assert (exact.kind, exact.check.problems) == (None, [])
+    built = again.version
+    more = released(tmp_path, again)
+    assert indexed_and_checked(more, config, expected_rows=2000).kind is None
+    assert more.version == built
+    # Twice the rows are another matter.
+    found["ivf_rq"] = 1
+    more.upsert(vector_rows([f"new{at}" for at in range(2000)], seed=1, dimension=WIDE))
+    assert indexed_and_checked(more, config, expected_rows=4000).kind == "ivf_rq"

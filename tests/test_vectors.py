@@ -1,7 +1,9 @@
 """The vector table: upsert, delete, check, tags, files."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -11,10 +13,13 @@ from child_processes import running, wait_until
 from PIL import Image
 from vector_rows import D, vector_rows
 
+import pairloom.storage.table.index
 import pairloom.storage.table.vectors
-from pairloom.storage.files import damage, digest_files
+from pairloom.storage.files import DamagedError, FileDigests, damage, digest_files
 from pairloom.storage.images.stored_image import thumbnail
+from pairloom.storage.records import StaleWriterError
 from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.manifests import manifest_path
 from pairloom.storage.table.vectors import VectorTable
 
 HOSTILE = ["'; DROP TABLE items; --", "a' OR '1'='1", 'quo"te', "back`tick", "ünïcödé 🍎", "%", "_", "\\"]
@@ -72,11 +77,18 @@ def test_upsert_of_nothing_changes_nothing(table: VectorTable) -> None:
     assert table.version == before
 
 
-def test_two_handles_do_not_double_rows(tmp_path: Path, table: VectorTable) -> None:
+def test_a_handle_is_stale_once_another_one_has_written(tmp_path: Path, table: VectorTable) -> None:
     other = VectorTable(tmp_path / "vectors" / "model-a.lance")
     table.upsert(vector_rows(["a", "b"]))
-    assert other.upsert(vector_rows(["a", "b", "c"])).updated == 2
-    assert ids_of(table) == ["a", "b", "c"]
+    for write in (
+        lambda: other.upsert(vector_rows(["a", "b", "c"])),
+        lambda: other.delete(["a"]),
+        lambda: other.build_index(EXACT),
+    ):
+        with pytest.raises(StaleWriterError, match="another run or program"):
+            write()
+    assert ids_of(VectorTable(table.path)) == ["a", "b"]
+    assert VectorTable(table.path).upsert(vector_rows(["a", "b", "c"])).updated == 2
 
 
 def test_killed_upsert_run_again_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -128,40 +140,24 @@ def test_delete_removes_many_rows_in_pieces(table: VectorTable, monkeypatch: pyt
     assert ids_of(table) == ids[8:]
 
 
-def test_open_refuses_a_table_of_another_dimension(tmp_path: Path, table: VectorTable) -> None:
-    del table
-    with pytest.raises(ValueError, match=r"no column image_vector of type fixed_size_list<item: float>\[9\]"):
-        VectorTable.create_or_open(tmp_path, "model-a", dimension=D + 1, keep={"subgroup": "string"})
-
-
-def test_metadata_columns_come_and_go_without_touching_released_versions(tmp_path: Path, table: VectorTable) -> None:
+def test_a_table_begun_anew_leaves_released_versions_as_they_were(tmp_path: Path, table: VectorTable) -> None:
     ids = [f"i{at}" for at in range(1500)]
     table.upsert(vector_rows(ids))
     table.build_index(IndexConfig(min_rows=1000))
-    table.tag(1, table.version)
-    released = table.version
-    changed = VectorTable.create_or_open(
-        tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"}
-    )
-    assert changed.items().num_rows == 1500
+    table.tag(1, released := table.version)
+    begun = VectorTable.create(tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"})
     rows = vector_rows(ids[:10]).drop_columns(["subgroup"])
     rows = rows.append_column("price", pa.array([1.5] * 10)).append_column("tags", pa.array([["a"]] * 10))
-    assert changed.upsert(rows).updated == 10
-    changed.build_index(IndexConfig(min_rows=1000))
-    assert changed.check(IndexConfig(min_rows=1000, min_ann_recall=0.9), expected_rows=1500).problems == []
+    assert begun.upsert(rows).inserted == 10
+    assert begun.build_index(IndexConfig()) is None
+    assert begun.check(EXACT, expected_rows=10).problems == []
     latest = lance.dataset(str(table.path))
-    assert set(latest.schema.names) - set(lance.dataset(str(table.path), version=released).schema.names) == {
-        "price",
-        "tags",
-    }
-    assert sum(value is not None for value in latest.to_table(columns=["price"])["price"].to_pylist()) == 10
-    changed.clean_up()
-    old = lance.dataset(str(table.path), version=released).to_table()
-    assert old.num_rows == 1500
-    assert set(old["subgroup"].to_pylist()) == {"A", "B"}
-    assert b"embedding_functions" in latest.schema.metadata
-    retyped = VectorTable.create_or_open(tmp_path, "model-a", dimension=D, keep={"price": "string"})
-    assert retyped.check(EXACT, expected_rows=1500).rows == 1500
+    assert latest.to_table(columns=["price"])["price"].to_pylist() == [1.5] * 10
+    assert set(latest.schema.metadata) == {b"embedding_functions"}
+    begun.clean_up()
+    old = lance.dataset(str(table.path), version=released)
+    assert set(old.to_table()["subgroup"].to_pylist()) == {"A", "B"}
+    assert old.count_rows() == 1500
 
 
 def test_check_names_what_is_wrong(table: VectorTable) -> None:
@@ -175,7 +171,7 @@ def test_check_names_what_is_wrong(table: VectorTable) -> None:
     rows = rows.set_column(2, "text_vector", pa.array(short, pa.list_(pa.float32())))
     table.upsert(rows)
     lance.write_dataset(vector_rows(["d"]).cast(lance.dataset(str(table.path)).schema), str(table.path), mode="append")
-    found = table.check(EXACT, expected_rows=4)
+    found = VectorTable(table.path).check(EXACT, expected_rows=4)
     assert (found.rows, found.duplicate_ids, found.bad_vectors) == (5, 1, 3)
     assert found.problems == [
         "5 rows, expected 4",
@@ -286,13 +282,160 @@ def test_thumbnail_is_small_and_keeps_its_shape() -> None:
     assert Image.open(io.BytesIO(small)).size == (96, 48)
 
 
-def test_damaged_latest_version_is_named_and_can_be_given_up(table: VectorTable) -> None:
+def released(folder: Path, table: VectorTable) -> tuple[int, FileDigests]:
+    """The table's version, tagged as a release's, and the digests that a record would hold of it."""
+    table.tag(1, table.version)
+    return table.version, digest_files(folder, table.files(), {})
+
+
+def contents(table: VectorTable) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = lance.dataset(str(table.path), version=table.version).to_table().to_pylist()
+    return sorted(rows, key=lambda row: str(row["item_id"]))
+
+
+def permute_vectors(path: str) -> None:
+    rows = lance.dataset(path).to_table()
+    order = list(reversed(range(rows.num_rows)))
+    rows = rows.set_column(1, rows.schema.field(1), rows["image_vector"].take(order))
+    lance.dataset(path).merge_insert("item_id").when_matched_update_all().execute(rows)
+
+
+def empty_newest_manifest(path: str) -> None:
+    lance.dataset(path).insert(lance.dataset(path).to_table().slice(0, 1))
+    newest = min((Path(path) / "_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+
+
+FOREIGN = {
+    "permuted vectors": permute_vectors,
+    "deleted rows": lambda path: lance.dataset(path).delete("item_id < 'i5'"),
+    "doubled rows": lambda path: lance.dataset(path).insert(lance.dataset(path).to_table()),
+    "an added column": lambda path: lance.dataset(path).add_columns({"evil": "1"}),
+    "a dropped column": lambda path: lance.dataset(path).drop_columns(["texts"]),
+    "other metadata": lambda path: lance.dataset(path).update_schema_metadata({"pairloom_index": "{}", "x": "y"}),
+    "a dropped index": lambda path: lance.dataset(path).drop_index("image_vector_idx"),
+    "an overwritten table": lambda path: lance.write_dataset(vector_rows(["z"]), path, mode="overwrite"),
+    "an emptied manifest": empty_newest_manifest,
+}
+
+
+@pytest.mark.parametrize("write", FOREIGN.values(), ids=FOREIGN)
+def test_what_others_wrote_since_the_release_has_no_effect(
+    tmp_path: Path, table: VectorTable, write: Callable[[str], object]
+) -> None:
+    table.upsert(vector_rows([f"i{at}" for at in range(1000)]))
+    table.build_index(IndexConfig(min_rows=1000))
+    before, schema = contents(table), lance.dataset(str(table.path)).schema
+    version, files = released(tmp_path, table)
+    write(str(table.path))
+    taken = len(list((table.path / "_versions").glob("*.manifest")))
+    again = VectorTable.reopen(tmp_path, "model-a", version, files)
+    assert again.version > taken
+    again.upsert(vector_rows(["new"]))
+    again.build_index(IndexConfig(min_rows=1000))
+    latest = lance.dataset(str(table.path))
+    assert (latest.version, latest.schema, latest.schema.metadata) == (again.version, schema, schema.metadata)
+    assert again.check(IndexConfig(min_rows=1000, min_ann_recall=0.5), expected_rows=1001).problems == []
+    assert [row for row in contents(again) if row["item_id"] != "new"] == before
+    assert lance.dataset(str(table.path), version=version).count_rows() == 1000
+
+
+def test_a_table_that_nobody_touched_is_continued_as_it_is(tmp_path: Path, table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    version, files = released(tmp_path, table)
+    assert VectorTable.reopen(tmp_path, "model-a", version, files).version == version
+
+
+def test_the_number_of_a_version_that_was_lost_is_not_given_to_other_rows(tmp_path: Path, table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    version, files = released(tmp_path, table)
+    for other in ("b", "c"):
+        table.upsert(vector_rows([other]))
+        manifest_path(table.path, table.version).write_bytes(b"torn")
+        table = VectorTable.reopen(tmp_path, "model-a", version, files)
+    assert (version, table.version) == (2, 6)
+    assert ids_of(table) == ["a"]
+    with pytest.raises(ValueError, match="not found"):
+        lance.dataset(str(table.path), version=3)
+    table.clean_up()
+    assert ids_of(VectorTable(table.path)) == ["a"]
+
+
+def test_a_released_version_that_cannot_be_opened_is_not_continued(tmp_path: Path, table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    version, files = released(tmp_path, table)
+    manifest_path(table.path, version).write_bytes(b"")
+    with pytest.raises(DamagedError, match=f"version {version} of .* can't be opened"):
+        VectorTable.reopen(tmp_path, "model-a", version, files)
+    assert VectorTable.create(tmp_path, "model-a", dimension=D, keep={}).version > version
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [("data", "MAX_FRAGMENTS"), ("_indices", "MAX_FRAGMENTS"), ("_indices", "MAX_SEGMENTS")]
+)
+def test_bytes_of_a_damaged_file_are_not_copied_into_a_new_one(
+    tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch, kind: str, setting: str
+) -> None:
+    module = pairloom.storage.table.vectors if setting == "MAX_FRAGMENTS" else pairloom.storage.table.index
+    config = IndexConfig(min_rows=1000)
+    table.upsert(vector_rows([f"i{at}" for at in range(1000)]))
+    table.build_index(config)
+    version, files = released(tmp_path, table)
+    flip(max((table.path / kind).rglob("*.*"), key=lambda path: path.stat().st_size))
+    again = VectorTable.reopen(tmp_path, "model-a", version, files)
+    again.upsert(vector_rows(["new"]))
+    again.build_index(config)
+    assert again.check(config, expected_rows=1001).unindexed_rows == 0
+    again.upsert(vector_rows(["newer"]))
+    monkeypatch.setattr(module, setting, 1)
+    with pytest.raises(DamagedError, match=f"{kind}/.* has other contents than recorded"):
+        again.build_index(config)
+
+
+@pytest.mark.parametrize("kind", ["_versions", "_deletions"])
+def test_what_the_next_version_takes_over_is_read_through_first(tmp_path: Path, table: VectorTable, kind: str) -> None:
+    table.upsert(vector_rows(["a", "b", "c"]))
+    table.delete(["b"])
+    version, files = released(tmp_path, table)
+    (name,) = [name for name in files if f"/{kind}/" in name]
+    # Lance ignores what this says of a file.
+    files[name] = files[name].model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(DamagedError, match=f"{kind}/.* has other contents than recorded"):
+        VectorTable.reopen(tmp_path, "model-a", version, files)
+
+
+def test_what_was_written_is_read_back(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = lance.LanceDataset.merge_insert
+
+    class Damaging:
+        def __init__(self, dataset: lance.LanceDataset) -> None:
+            self.builder = merge(dataset, "item_id").when_not_matched_insert_all()
+
+        def when_matched_update_all(self) -> "Damaging":
+            return self
+
+        when_not_matched_insert_all = when_matched_update_all
+
+        def execute(self, rows: pa.Table) -> dict[str, int]:
+            vectors = rows["image_vector"].take(list(reversed(range(rows.num_rows))))
+            found: dict[str, int] = self.builder.execute(rows.set_column(1, rows.schema.field(1), vectors))
+            return found
+
+    monkeypatch.setattr(lance.LanceDataset, "merge_insert", lambda dataset, _: Damaging(dataset))
+    with pytest.raises(DamagedError, match="read back otherwise"):
+        table.upsert(vector_rows(["a", "b"]))
+
+
+def test_damaged_latest_version_is_named(table: VectorTable) -> None:
     table.upsert(vector_rows(["a"]))
     table.upsert(vector_rows(["b"]))
-    newest = min((table.path / "_versions").glob("*.manifest"))
-    newest.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"latest version of .*model-a\.lance can't be opened"):
+    manifest_path(table.path, 3).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the latest version of .*model-a\.lance can't be opened"):
         VectorTable(table.path)
-    assert lance.dataset(str(table.path), version=2).count_rows() == 1
-    newest.unlink()
-    assert ids_of(VectorTable(table.path)) == ["a"]
+    assert ids_of(VectorTable(table.path, version=2)) == ["a"]

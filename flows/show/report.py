@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
 from prefect.artifacts import create_markdown_artifact
 
 from pairloom.flows.outcome import Night
@@ -53,11 +54,19 @@ def map_section(release: OpenRelease) -> list[str]:
 
 
 def sample_texts(pipeline: Pipeline) -> list[str]:
-    """First texts of a few validation items, spread evenly; of training items where there are none."""
+    """First texts of a few validation items, spread evenly; of training items where there are none.
+
+    A few parts are read, and of them one split, however large the corpus is.
+    """
     corpus = Corpus(pipeline.folder)
-    rows = corpus.table(corpus.current(), ["item_id", "texts", "split"]).to_pylist()
-    chosen = [row for row in rows if row["split"] == "val"] or rows
-    texts = sorted({row["texts"][0] for row in chosen})
+    snapshot = corpus.current()
+    parts = snapshot.parts[:: -(-len(snapshot.parts) // QUERIES) or 1]
+    for split in ("val", "train"):
+        among = ("split", pa.array([split]))
+        batches = [batch for part in parts for batch in corpus.read(snapshot, part, ["texts"], among=among)]
+        texts = sorted({own[0] for batch in batches for own in batch["texts"].to_pylist()})
+        if texts:
+            break
     step = max(1, len(texts) // QUERIES)
     return texts[step // 2 :: step][:QUERIES]
 

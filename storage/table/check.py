@@ -1,5 +1,6 @@
 """What must hold of a version of the vector table before a release may name it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.index import COLUMN, Floats, indexed_kind, recall_at_10, unindexed_rows
+from pairloom.storage.table.index import COLUMN, Floats, K, indexed_kind, recall_at_10, unindexed_rows
 
 # N = rows, D = embedding, Q = queries, K = neighbours
 
@@ -28,17 +29,29 @@ class TableCheck(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """Why this version may not be released; empty when it may."""
 
 
-def check_table(dataset: Any, config: IndexConfig, *, expected_rows: int, sample: int, seed: int) -> TableCheck:
-    """Read every vector of `dataset` once; measure its index on a `sample` of items drawn with `seed`."""
-    queries_QD = _queries(dataset, sample, seed)
-    survey = _survey(dataset, queries_QD)
-    ids = dataset.to_table(columns=["item_id"])["item_id"]
+def check_table(
+    dataset: Any,
+    config: IndexConfig,
+    *,
+    expected_rows: int,
+    sample: int,
+    seed: int,
+    fresh: Sequence[int] | None = None,
+) -> TableCheck:
+    """Read every vector of `dataset` once; measure its index on a `sample` of items drawn with `seed`.
+
+    Of `fresh` fragments only, where the others were checked before, and have no key of these.
+    """
+    rows = dataset.count_rows()
+    some = None if fresh is None else [dataset.get_fragment(each) for each in fresh]
+    queries_QD = _queries(dataset, rows if some is None else sum(each.count_rows() for each in some), sample, seed)
+    survey = _survey(dataset, some, queries_QD)
     unindexed = unindexed_rows(dataset)
     indexed = indexed_kind(dataset) is not None and len(queries_QD) > 0
-    recall = recall_at_10(dataset, queries_QD, survey.nearest) if indexed else 1.0
-    duplicates = len(ids) - pc.count_distinct(ids).as_py()
+    recall = recall_at_10(dataset, queries_QD, survey.nearest, fresh) if indexed else 1.0
+    duplicates = 0 if fresh is not None else _duplicates(dataset)
     problems = [
-        (len(ids) != expected_rows, f"{len(ids)} rows, expected {expected_rows}"),
+        (rows != expected_rows, f"{rows} rows, expected {expected_rows}"),
         (duplicates > 0, f"{duplicates} rows repeat an item_id"),
         (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
         (unindexed > 0, f"{unindexed} rows aren't indexed"),
@@ -48,7 +61,7 @@ def check_table(dataset: Any, config: IndexConfig, *, expected_rows: int, sample
         ),
     ]
     return TableCheck(
-        rows=len(ids),
+        rows=rows,
         unindexed_rows=unindexed,
         duplicate_ids=duplicates,
         bad_vectors=survey.bad,
@@ -57,13 +70,23 @@ def check_table(dataset: Any, config: IndexConfig, *, expected_rows: int, sample
     )
 
 
-def _queries(dataset: Any, size: int, seed: int) -> Floats:
-    """Queries (Q, D) as people ask them: half are image vectors, half the text vectors of other items."""
-    rows = dataset.count_rows()
-    chosen = np.random.default_rng(seed).choice(rows, size=min(size, rows), replace=False)
+def _duplicates(dataset: Any) -> int:
+    ids = dataset.to_table(columns=["item_id"])["item_id"]
+    return len(ids) - int(pc.count_distinct(ids).as_py())
+
+
+def _queries(dataset: Any, candidates: int, size: int, seed: int) -> Floats:
+    """Queries (Q, D) as people ask them: half are image vectors, half the text vectors of other items.
+
+    They are drawn from the last `candidates` rows: new fragments come last.
+    """
+    first = dataset.count_rows() - candidates
+    chosen = first + np.random.default_rng(seed).choice(candidates, size=min(size, candidates), replace=False)
+    if not len(chosen):
+        return np.empty((0, 1), np.float32)
     taken = dataset.take(sorted(chosen), columns=[COLUMN, "text_vector"]).combine_chunks()
-    image_QD = _matrix(taken[COLUMN].chunk(0)) if rows else np.empty((0, 1), np.float32)
-    text_QD = _ragged(taken["text_vector"].chunk(0), image_QD.shape) if rows else image_QD
+    image_QD = _matrix(taken[COLUMN].chunk(0))
+    text_QD = _ragged(taken["text_vector"].chunk(0), image_QD.shape)
     queries_QD: Floats = np.concatenate([image_QD[::2], text_QD[1::2]])
     finite_QD: Floats = queries_QD[np.isfinite(queries_QD).all(axis=1)]
     return finite_QD
@@ -76,18 +99,23 @@ class _Survey:
     """(Q, K)."""
 
 
-def _survey(dataset: Any, queries_QD: Floats) -> _Survey:
-    """One pass over all vectors: how many are bad, and each query's ten largest similarities, best first."""
+def _survey(dataset: Any, fragments: list[Any] | None, queries_QD: Floats) -> _Survey:
+    """One pass over the vectors of some fragments, of all for None: how many are bad, and each query's ten largest
+    similarities, best first.
+    """
     bad = 0
     best_QK = np.empty((len(queries_QD), 0), np.float32)
-    for batch in dataset.to_batches(columns=[COLUMN, "text_vector"], batch_size=8192):
+    reader = dataset.scanner(columns=[COLUMN, "text_vector"], fragments=fragments, batch_size=8192)
+    for batch in reader.to_batches():
         image_ND = _matrix(batch[COLUMN])
         for vectors_ND in (image_ND, _ragged(batch["text_vector"], image_ND.shape)):
             # NaN fails this comparison too.
             bad += int((~(np.abs(np.linalg.norm(vectors_ND, axis=1) - 1) < 1e-3)).sum())
+        if not len(queries_QD):
+            continue
         scores_QN = np.nan_to_num(queries_QD @ image_ND.T, nan=-1)
         candidates_QN = np.concatenate([best_QK, scores_QN], axis=1)
-        cut = max(candidates_QN.shape[1] - 10, 0)
+        cut = max(candidates_QN.shape[1] - K, 0)
         best_QK = np.partition(candidates_QN, cut, axis=1)[:, cut:]
     return _Survey(bad=bad, nearest=-np.sort(-best_QK, axis=1))
 

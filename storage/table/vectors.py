@@ -12,12 +12,15 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import make_folder, sync
+from pairloom.storage.files import DamagedError, FileDigest, damage, make_folder, sync
 from pairloom.storage.modelstore import is_plain
-from pairloom.storage.schema import ColumnType, vector_schema
+from pairloom.storage.records import StaleWriterError
+from pairloom.storage.schema import VECTOR_COLUMNS, ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.index import COLUMN, bring_up_to_date
+from pairloom.storage.table.effort import KEY, Effort
+from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
+from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside, written_versions
 
 logger = logging.getLogger(__name__)
 
@@ -38,41 +41,68 @@ class Upserted(BaseModel, frozen=True, extra="forbid"):
 
 
 class VectorTable:
-    """The LanceDB table of one model, at its latest version.
+    """The LanceDB table of one model, at one version.
 
     Written through Lance's own Python package: LanceDB's would load the model that the metadata names on every write.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the table at `path`. Raises ValueError where there is none, or its latest version is damaged."""
+    def __init__(self, path: Path, version: int | None = None) -> None:
+        """Open the table at `path`, at `version` or the latest. ValueError where there is none, or it is damaged."""
         # Half a second to import, with pandas: nights without news, and readers of records, open no table.
         import lance
 
         self.path = path
+        self._released: Mapping[str, FileDigest] = {}
+        self._fresh: set[int] | None = None
         try:
-            self._dataset: Any = lance.dataset(str(path))
+            self._dataset: Any = lance.dataset(str(path), version=version)
         except (ValueError, OSError, RuntimeError) as error:
+            named = f"version {version}" if version else "the latest version"
             raise ValueError(
-                f"the latest version of {path} can't be opened; released versions may still be whole, and removing "
-                f"the latest file in {path / '_versions'} goes back one version: {str(error).splitlines()[0]}"
+                f"{named} of {path} can't be opened; the next night begins with the one that is released: "
+                f"{str(error).splitlines()[0]}"
             ) from error
 
     @classmethod
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
-        """The table of `model_id` below the pipeline's `folder`; ValueError where its vectors have another dimension.
+        """The latest version of the table of `model_id` below the pipeline's `folder`; an empty one where none is."""
+        path = folder / table_name(model_id)
+        return cls(path) if written_versions(path) else cls.create(folder, model_id, dimension=dimension, keep=keep)
 
-        Metadata columns that `keep` has come to name, or names no more, are added (empty) and dropped in a new version.
-        """
+    @classmethod
+    def create(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
+        """An empty table of `model_id`. Where there is one, this is a new version of it, and the others stay."""
         import lance
 
         path = folder / table_name(model_id)
-        schema = vector_schema(dimension, keep)
-        if not any((path / "_versions").glob("*.manifest")):
-            metadata = table_metadata(folder / "models" / model_id)
-            make_folder(path.parent)
-            lance.write_dataset(schema.empty_table().replace_schema_metadata(metadata), str(path), mode="create")
+        make_folder(path.parent)
+        damaged = put_unreadable_aside(path)
+        metadata = table_metadata(folder / "models" / model_id)
+        empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
+        lance.write_dataset(empty, str(path), mode="overwrite" if written_versions(path) else "create")
         table = cls(path)
-        table._evolve(schema)
+        table._pass(damaged)
+        return table
+
+    @classmethod
+    def reopen(cls, folder: Path, model_id: str, version: int, files: Mapping[str, FileDigest]) -> Self:
+        """The table as a release names it, made the latest version again: nothing that was written since has an effect.
+
+        `files` are the release's digests. Raises DamagedError where the version can't be opened, or where what the next
+        version takes over from it (all but the data and the index) is not as it was released.
+        """
+        path = folder / table_name(model_id)
+        try:
+            table = cls(path, version)
+        except ValueError as error:
+            raise DamagedError(str(error)) from error
+        table._released = {name: each for name, each in files.items() if name.startswith(f"{table_name(model_id)}/")}
+        table._require_whole("/_versions/", "/_deletions/")
+        damaged = put_unreadable_aside(path, beyond=version)
+        if damaged or table._dataset.latest_version != version:
+            table._dataset.restore()
+        table._pass(damaged)
+        table._fresh = set()
         return table
 
     @property
@@ -82,16 +112,16 @@ class VectorTable:
 
     def items(self) -> pa.Table:
         """`item_id`, `content_digest` and `split` of every row: what an upsert need not bring again."""
-        self._refresh()
         return self._dataset.to_table(columns=["item_id", "content_digest", "split"])
 
     def upsert(self, rows: pa.Table | pa.RecordBatchReader) -> Upserted:
         """Insert rows with a new item_id and replace those with a known one; running it again changes nothing more.
 
-        Commits every `ROWS_PER_COMMIT` rows, so a run that was killed goes on from there when it is run again. Raises
-        ValueError, before anything of that commit is written, where an item_id comes twice or a column doesn't fit.
+        Commits every `ROWS_PER_COMMIT` rows, and reads back what was written. Raises ValueError, before anything of
+        that commit is written, where an item_id comes twice or a column doesn't fit; StaleWriterError where another
+        handle has written since this one was opened.
         """
-        self._refresh()
+        self._require_alone()
         inserted = updated = 0
         seen: set[str] = set()
         for chunk in _chunks(rows, self._dataset.schema):
@@ -100,7 +130,7 @@ class VectorTable:
                 if item_id in seen:
                     raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
                 seen.add(item_id)
-            before = self._dataset.count_rows()
+            before, known = self._dataset.count_rows(), self._fragments()
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             hit("upsert.before", self.path)
             counts = merge.execute(chunk)
@@ -111,11 +141,15 @@ class VectorTable:
             after, expected = self._dataset.count_rows(), before + counts["num_inserted_rows"]
             if inserted + updated != len(seen) or after != expected:
                 raise RuntimeError(f"{self.path}: wrote {counts} of {len(ids)} rows and holds {after}, not {expected}")
+            written = self._fragments() - known
+            self._read_back(chunk, written)
+            if self._fresh is not None:
+                self._fresh |= written
         return Upserted(inserted=inserted, updated=updated)
 
     def delete(self, item_ids: list[str]) -> int:
         """Remove rows; ids that aren't there are passed over. Returns how many were removed."""
-        self._refresh()
+        self._require_alone()
         removed = 0
         for start in range(0, len(item_ids), IDS_PER_DELETE):
             some = pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE])
@@ -125,24 +159,55 @@ class VectorTable:
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
-        """Merge small data files where there are many, bring the index up to date; returns its kind or None."""
-        self._refresh()
+        """Bring the index up to date, merge small data files where there are many; returns the index's kind or None.
+
+        Raises DamagedError where bytes of a file would be copied that isn't as it was released.
+        """
+        self._require_alone()
+        work, kind = due(self._dataset, config), wanted_kind(self._dataset, config)
+        if work == "extend":
+            self._require_whole("/index.idx")
+        if work == "merge":
+            self._require_whole("/_indices/")
         hit("index.before", self.path)
-        kind = bring_up_to_date(self._dataset, config)
+        carry_out(self._dataset, work, kind)
         hit("index.after", self.path)
+        if work in ("build", "merge"):
+            self._fresh = None
         if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
             # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
+            self._require_whole("/data/", "/_indices/")
             self._dataset.optimize.compact_files()
+            self._fresh = None
         return kind
 
-    def check(self, config: IndexConfig, *, expected_rows: int, sample: int = 100, seed: int = 0) -> TableCheck:
-        """Read every vector of the latest version once and say what is wrong with it."""
-        self._refresh()
-        return check_table(self._dataset, config, expected_rows=expected_rows, sample=sample, seed=seed)
+    def ask(self, effort: Effort) -> None:
+        """Have the index asked with this effort from now on, by readers too; all of it is to be checked again."""
+        self._require_alone()
+        self._dataset.update_schema_metadata({KEY.decode(): effort.model_dump_json()})
+        self._fresh = None
+
+    @property
+    def partly_known(self) -> bool:
+        """Whether a check passes over what was checked for the release that this table began with."""
+        return self._fresh is not None
+
+    def check_all(self) -> None:
+        """Have the next check read all rows, whatever was checked before."""
+        self._fresh = None
+
+    def check(self, config: IndexConfig, *, expected_rows: int, sample: int | None = None, seed: int = 0) -> TableCheck:
+        """What is wrong with the version that the last operation made.
+
+        Of a table that began with a release, only what was written since is read, unless its index was built anew or
+        its files were merged. The index is asked for a `sample` of items, by default a hundred of all, or 25 new ones.
+        """
+        fresh = None if self._fresh is None else sorted(self._fresh)
+        size = sample or (100 if fresh is None else 25)
+        return check_table(self._dataset, config, expected_rows=expected_rows, sample=size, seed=seed, fresh=fresh)
 
     def files(self) -> Iterator[Path]:
-        """Every file the latest version is read from: manifest, data, deletions, index."""
-        self._refresh()
+        """Every file this version is read from: manifest, data, deletions, index."""
         rows = self._dataset.tracked_files(min_version=self.version).read_all().to_pylist()
         for row in rows:
             # Transaction files serve writers only, and clean-up may take them.
@@ -150,7 +215,7 @@ class VectorTable:
                 yield self.path / row["path"]
 
     def sync(self, known: Mapping[str, object]) -> None:
-        """Force the latest version's files to the disk, but for those `known` by path below the pipeline's folder.
+        """Force this version's files to the disk, but for those `known` by path below the pipeline's folder.
 
         Lance doesn't; call it before a record names them.
         """
@@ -184,7 +249,7 @@ class VectorTable:
 
     def clean_up(self) -> None:
         """Delete the files that neither a tag nor the latest version needs."""
-        self._refresh()
+        self._dataset.checkout_latest()
         hit("clean-up.before", self.path)
         self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
         hit("clean-up.after", self.path)
@@ -210,23 +275,38 @@ class VectorTable:
         except (RuntimeError, OSError, ValueError):
             return None
 
-    def _evolve(self, schema: pa.Schema) -> None:
-        present, wanted = self._dataset.schema, vector_schema(schema.field(COLUMN).type.list_size, {})
-        wrong = [field for field in wanted if field.name not in present.names or present.field(field.name) != field]
-        if wrong:
-            raise ValueError(f"{self.path} has no column {wrong[0].name} of type {wrong[0].type}")
-        dropped = [
-            field.name for field in present if field.name not in schema.names or schema.field(field.name) != field
-        ]
-        if dropped:
-            self._dataset.drop_columns(dropped)
-        added = [field for field in schema if field.name not in self._dataset.schema.names]
-        if added:
-            self._dataset.add_columns(added)
+    def _pass(self, number: int) -> None:
+        """Go on to a version above `number`: one that was lost isn't given to other rows, a record may name it."""
+        while self.version <= number:
+            taken = self.version
+            self._dataset.restore()
+            manifest_path(self.path, taken).unlink()
 
-    def _refresh(self) -> None:
+    def _fragments(self) -> set[int]:
+        return {each.fragment_id for each in self._dataset.get_fragments()}
+
+    def _read_back(self, rows: pa.Table, fragments: set[int]) -> None:
+        """Raises DamagedError where the files of `fragments` don't hold the vectors of `rows`, bit for bit."""
+        names = ["item_id", *VECTOR_COLUMNS]
+        some = [self._dataset.get_fragment(each) for each in sorted(fragments)]
+        found = self._dataset.scanner(columns=names, fragments=some).to_table()
+        found = found.take(pc.index_in(rows["item_id"].combine_chunks(), found["item_id"].combine_chunks()))
+        if any(_bits(found[name]) != _bits(rows[name]) for name in names):
+            raise DamagedError(f"{self.path}: what was written is read back otherwise")
+
+    def _require_whole(self, *kinds: str) -> None:
+        """Raises DamagedError where files of the release, of these kinds, aren't as released.
+
+        Their damage would be copied, and then stand under a digest that says it is right.
+        """
+        own = {name: each for name, each in self._released.items() if any(kind in name for kind in kinds)}
+        if wrong := damage(self.path.parent.parent, own, contents=True):
+            raise DamagedError(f"{self.path} is not as it was released: {'; '.join(wrong[:3])}")
+
+    def _require_alone(self) -> None:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
-        self._dataset.checkout_latest()
+        if self._dataset.latest_version != self.version:
+            raise StaleWriterError(f"{self.path} is written to by another run or program as well: run again")
 
 
 def table_name(model_id: str) -> str:
@@ -271,6 +351,15 @@ def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterato
         held.append(batch)
     if sum(len(each) for each in held):
         yield _fitted(held, schema)
+
+
+def _bits(column: pa.ChunkedArray) -> bytes:
+    """What a column holds; NaNs of the same bits are equal."""
+    values = column.combine_chunks()
+    if pa.types.is_string(values.type):
+        return "\0".join(values.to_pylist()).encode()
+    lengths = b"" if pa.types.is_fixed_size_list(values.type) else values.value_lengths().to_numpy().tobytes()
+    return lengths + bytes(values.flatten().to_numpy(zero_copy_only=False).tobytes())
 
 
 def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:

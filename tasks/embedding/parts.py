@@ -23,16 +23,24 @@ class KnownVectors:
     images: dict[Hashable, np.ndarray] = field(default_factory=dict)
     """By digest of the stored image and the tower that encodes it."""
     texts: dict[Hashable, np.ndarray] = field(default_factory=dict)
+    lent: dict[str, np.ndarray] = field(default_factory=dict)
+    """Image vectors that a model with the same image tower has of the part at hand, by item."""
 
 
-def embed_missing(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder) -> int:
-    """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded."""
+def embed_missing(
+    corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder, lender: EmbeddingStore | None = None
+) -> int:
+    """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded.
+
+    Image vectors that `lender` has hold for this model as well.
+    """
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
     missing = store.missing(snapshot)
     total, done, embedded = sum(part.rows for part in missing), 0, 0
     known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()
     for part in missing:
+        known.lent = lender.image_vectors(part) if lender else {}
         item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known)
         store.write(part, item_ids, image_ND, text_ND)
         done, embedded = done + part.rows, embedded + fresh
@@ -60,7 +68,7 @@ def embed_part(
     columns = ["item_id", "stored_digest", "texts", *([tower.column] if tower else [])]
     batches = [batch.to_pylist() for batch in corpus.read(snapshot, part, columns)]
     rows = [row for batch in batches for row in batch]
-    images = [known.images.get(image_key(row, encoder)) for row in rows]
+    images = [known.lent.get(row["item_id"], known.images.get(image_key(row, encoder))) for row in rows]
     texts = [known.texts.get(tuple(row["texts"])) for row in rows]
     unseen = [row for row, image_D in zip(rows, images, strict=True) if image_D is None]
     second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None

@@ -1,17 +1,19 @@
 """The challenger and what is released measured on the same validation items, and the gate's word on it."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.gate import Decision, Difference, gate, gate_unmeasured
-from pairloom.models.evaluation.metrics import RetrievalMetrics
+from pairloom.models.evaluation.metrics import RetrievalMetrics, Slice
 from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.models.fitness import UnfitModelError
-from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
-from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
-from pairloom.tasks.items import Items, read_items, second_tower_items, split_images, split_slices
+from pairloom.tasks.evaluation.pictures import Pictures
+from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
+from pairloom.tasks.items import Items, read_items, split_slices
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, Plan, Verdict
 from pairloom.tasks.stage import report_progress
@@ -19,6 +21,15 @@ from pairloom.tasks.stage import report_progress
 logger = logging.getLogger(__name__)
 
 CHAMPION = "the champion"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What every contender is asked; read once."""
+
+    items: Items
+    slices: dict[str, Slice]
+    probes: ProbeItems
 
 
 def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
@@ -34,12 +45,18 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
     rivals = rival_models(plan)
     if not items.item_ids:
         return verdict(pipeline, challenger, gate_unmeasured(pipeline.gate, first=not rivals))
+    asked = Questions(
+        items=items,
+        slices=split_slices(corpus, snapshot, items),
+        probes=read_probe_items(corpus, snapshot, items.item_ids, pipeline.evaluation),
+    )
 
     def measured(model_id: str, number: int) -> RetrievalMetrics:
         report_progress("evaluate", number, 1 + len(rivals), f"{len(items.item_ids):,} items")
         # The challenger was named by its bytes a moment ago; the others have lain there.
         folder = models.whole(model_id) if number else models.path(model_id)
-        return measure_encoder(pipeline, corpus, snapshot, items, Encoder.load(folder))
+        pictures = Pictures(corpus, snapshot, Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id))
+        return measure_encoder(pipeline, asked, pictures)
 
     try:
         own = measured(challenger.model_id, 0)
@@ -75,18 +92,13 @@ def held(challenger: ModelRef, reason: str) -> Verdict:
     )
 
 
-def measure_encoder(
-    pipeline: Pipeline, corpus: Corpus, snapshot: Snapshot, items: Items, encoder: Encoder
-) -> RetrievalMetrics:
+def measure_encoder(pipeline: Pipeline, asked: Questions, pictures: Pictures) -> RetrievalMetrics:
     """Retrieval metrics of one model on the validation items, and what probes read off its embeddings."""
-    second_N = second_tower_items(corpus, snapshot, items.item_ids, encoder.second)
-    image_ND = encoder.embed_batches(split_images(corpus, snapshot, "val"), second_N)
-    text_TD = encoder.embed_texts(items.relations.texts)
-    slices = split_slices(corpus, snapshot, items)
-    measured = measure(image_ND, text_TD, items.relations, pipeline.evaluation, slices)
-    asked = read_probe_items(corpus, snapshot, items.item_ids, pipeline.evaluation)
-    train_ND = embed_probe_items(corpus, snapshot, asked, encoder)
-    return replace(measured, probes=probe_embeddings(asked, train_ND, image_ND, pipeline.evaluation.seed))
+    image_ND = pictures.embeddings(asked.items.item_ids)
+    text_TD = pictures.encoder.embed_texts(asked.items.relations.texts)
+    measured = measure(image_ND, text_TD, asked.items.relations, pipeline.evaluation, asked.slices)
+    train_ND = pictures.embeddings(asked.probes.train_ids)
+    return replace(measured, probes=probe_embeddings(asked.probes, train_ND, image_ND, pipeline.evaluation.seed))
 
 
 def verdict(

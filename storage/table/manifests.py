@@ -1,0 +1,43 @@
+"""The files that a table's versions are read from, where the newest of them can't be."""
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_LAST = 2**64 - 1
+"""Lance names a version's file by what is left to this number, so that the newest comes first in a listing."""
+
+
+def manifest_path(table: Path, version: int) -> Path:
+    """The file that a version of the table at `table` is read from."""
+    return table / "_versions" / f"{_LAST - version:020}.manifest"
+
+
+def written_versions(table: Path) -> list[int]:
+    """Numbers of all versions that have a file, readable or not, ascending."""
+    stems = (path.stem for path in (table / "_versions").glob("*.manifest"))
+    return sorted(_LAST - int(stem) for stem in stems if stem.isdigit())
+
+
+def put_unreadable_aside(table: Path, *, beyond: int = 0) -> int:
+    """Rename the files of the newest versions (`beyond` one) that can't be opened: in their way none is written.
+
+    Returns the highest number that was put aside, or 0.
+    """
+    import lance
+
+    highest = 0
+    for version in reversed(written_versions(table)):
+        if version <= beyond:
+            break
+        try:
+            lance.dataset(str(table), version=version)
+            break
+        except (ValueError, OSError, RuntimeError) as error:
+            path = manifest_path(table, version)
+            path.rename(path.with_suffix(".damaged"))
+            reason = str(error).splitlines()[0]
+            logger.warning("version %d of %s can't be opened, and is put aside: %s", version, table.name, reason)
+            highest = max(highest, version)
+    return highest

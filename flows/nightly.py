@@ -14,6 +14,7 @@ from pairloom.tasks.publish import publish
 from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.stage import clock
 from pairloom.tasks.train import train
+from pairloom.tasks.verify import verify_when_due
 
 
 def nightly(pipeline: Pipeline) -> Night:
@@ -43,5 +44,6 @@ def nightly(pipeline: Pipeline) -> Night:
         table = build(pipeline, plan.snapshot, plan.champion_model)
     if table:
         release = publish(pipeline, plan, table, verdict)
+    verified = verify_when_due(pipeline)
 
-    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)
+    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds, verified)

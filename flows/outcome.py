@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict, VerifiedRef
 
 
 class Night(BaseModel, frozen=True):
@@ -43,10 +43,12 @@ class Night(BaseModel, frozen=True):
         release: ReleaseRef | None,
         pairs: PairsRef | None,
         seconds: dict[str, float],
+        verified: VerifiedRef | None = None,
     ) -> Self:
         """A night that came to its end, whatever that was."""
         held = plan.rows_held or (verdict is not None and not verdict.passed)
         reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
+        reasons += verified.damaged if verified else ()
         return cls(
             pipeline=pipeline.name,
             outcome="held" if held else "released" if release else "unchanged",

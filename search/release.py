@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pairloom.storage.files import DamagedError, damage
+from pairloom.storage.checked import CheckedFiles
+from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
@@ -26,13 +27,17 @@ class OpenRelease:
     """What a reader sees: the record, its table version and, once a query needs it, its model."""
 
     def __init__(self, folder: Path, record: Release) -> None:
-        """Open `record` of the pipeline in `folder`. Raises ValueError where model and table don't belong together."""
+        """Open `record` of the pipeline in `folder`, of which every file is what it says.
+
+        Raises DamagedError where one is not, ValueError where model and table don't belong together.
+        """
         # As late as `storage.table` does it.
         import lance
 
         self.folder = folder
         self.record = record
-        _refuse_mismatch(folder, record)
+        _refuse_mismatch(record)
+        _refuse_damage(folder, record, record.needed)
         try:
             self.dataset: Any = lance.dataset(str(folder / record.table), version=record.table_version)
         except (ValueError, OSError) as error:
@@ -58,7 +63,7 @@ class OpenRelease:
         for record in log.newest_first():
             try:
                 return cls(folder, record)
-            except ValueError as error:
+            except (ValueError, DamagedError) as error:
                 reasons.append(str(error))
                 logger.warning("%s", error)
         raise DamagedError(f"no release of {folder} can be opened: {'; '.join(reasons)}")
@@ -104,14 +109,10 @@ class OpenRelease:
             _refuse_other_length(self.record, tower.dimension)
         return tower
 
-    @cached_property
+    @property
     def _model(self) -> Path:
-        """The model's folder. Raises ValueError where a file in it is not the one released."""
-        wrong = damage(self.folder, self.record.model_files, contents=True)
-        if wrong:
-            raise ValueError(
-                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
-            )
+        """The model's folder. Raises DamagedError where a file in it has changed since the release was opened."""
+        _refuse_damage(self.folder, self.record, self.record.model_files)
         return self.folder / "models" / self.record.model_id
 
     @property
@@ -121,17 +122,19 @@ class OpenRelease:
         return names
 
 
-def _refuse_mismatch(folder: Path, record: Release) -> None:
-    model = f"models/{record.model_id}"
+def _refuse_mismatch(record: Release) -> None:
     if record.table != table_name(record.model_id):
         raise ValueError(
             f"release {record.number} binds table {record.table} to model {record.model_id}, "
             "which did not make its vectors"
         )
-    # Sizes only: a query that needs no model shall not wait for its digest.
-    wrong = damage(folder, record.model_files) if (folder / model).is_dir() else [f"{model} is missing"]
+
+
+def _refuse_damage(folder: Path, record: Release, files: FileDigests) -> None:
+    model = f"models/{record.model_id}"
+    wrong = CheckedFiles(folder).wrong(files) if (folder / model).is_dir() else [f"{model} is missing"]
     if wrong:
-        raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
+        raise DamagedError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
 
 
 def _refuse_other_length(record: Release, length: int) -> None:

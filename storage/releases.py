@@ -19,6 +19,8 @@ class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
 
     releases: int = Field(default=7, ge=1)
     """Releases that can be served again, the current one included; the table versions of older ones are cleaned up."""
+    verify_every_nights: int = Field(default=7, ge=1)
+    """After so many days a night reads everything that is kept, and says what is damaged."""
 
 
 class Training(BaseModel, frozen=True, extra="forbid"):
@@ -71,6 +73,11 @@ class Release(Record, frozen=True):
     def model_files(self) -> FileDigests:
         """Those of the needed files that are the model's."""
         return {name: digest for name, digest in self.needed.items() if name.startswith(f"models/{self.model_id}/")}
+
+    @property
+    def table_files(self) -> FileDigests:
+        """Those of the needed files that are the table's."""
+        return {name: digest for name, digest in self.needed.items() if name.startswith(f"{self.table}/")}
 
 
 class ReleaseLog(RecordLog[Release]):

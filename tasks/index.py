@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 
 from pairloom.models.fitness import UnfitModelError
 from pairloom.models.pictures import mapped
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.images.stored_image import thumbnail
+from pairloom.storage.releases import release_log
 from pairloom.storage.schema import vector_schema
 from pairloom.storage.table.vectors import VectorTable, table_name
 from pairloom.tasks.pipeline import Pipeline
@@ -25,7 +27,7 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
     """Bring the table up to the snapshot's items. Raises UnfitModelError where a check of the table fails."""
     corpus, keep = Corpus(pipeline.folder), pipeline.columns.types
     snapshot = corpus.log.read(vectors.snapshot)
-    table = VectorTable.create_or_open(pipeline.folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
+    table = opened(pipeline, vectors)
     held = {row["item_id"]: row for row in table.items().to_pylist()}
     wanted = corpus.table(snapshot, ["item_id", "content_digest", "split"]).to_pylist()
     missing = [row["item_id"] for row in wanted if held.get(row["item_id"]) != row]
@@ -58,6 +60,17 @@ def index(pipeline: Pipeline, vectors: EmbeddingsRef) -> TableRef:
         index=kind,
         ann_recall=check.ann_recall if kind else None,
     )
+
+
+def opened(pipeline: Pipeline, vectors: EmbeddingsRef) -> VectorTable:
+    """The model's table; an empty version of it where that of its newest release is damaged."""
+    folder, keep = pipeline.folder, pipeline.columns.types
+    own = (release for release in release_log(folder).newest_first() if release.model_id == vectors.model_id)
+    if (release := next(own, None)) and (wrong := CheckedFiles(folder).wrong(release.table_files)):
+        # All that stands in it can be made again.
+        logger.warning("the table of release %d is made anew: %s", release.number, "; ".join(wrong[:3]))
+        return VectorTable.create(folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
+    return VectorTable.create_or_open(folder, vectors.model_id, dimension=vectors.dimension, keep=keep)
 
 
 def vector_rows(

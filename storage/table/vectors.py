@@ -62,17 +62,24 @@ class VectorTable:
 
         Metadata columns that `keep` has come to name, or names no more, are added (empty) and dropped in a new version.
         """
+        path = folder / table_name(model_id)
+        if not any((path / "_versions").glob("*.manifest")):
+            return cls.create(folder, model_id, dimension=dimension, keep=keep)
+        table = cls(path)
+        table._evolve(vector_schema(dimension, keep))
+        return table
+
+    @classmethod
+    def create(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
+        """An empty table of `model_id`. Where there is one, this is a new version of it, and the others stay."""
         import lance
 
         path = folder / table_name(model_id)
-        schema = vector_schema(dimension, keep)
-        if not any((path / "_versions").glob("*.manifest")):
-            metadata = table_metadata(folder / "models" / model_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lance.write_dataset(schema.empty_table().replace_schema_metadata(metadata), str(path), mode="create")
-        table = cls(path)
-        table._evolve(schema)
-        return table
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = table_metadata(folder / "models" / model_id)
+        empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
+        lance.write_dataset(empty, str(path), mode="overwrite" if path.exists() else "create")
+        return cls(path)
 
     @property
     def version(self) -> int:

@@ -29,6 +29,7 @@ def embed_missing(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, enc
     """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded."""
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
+    store.drop_damaged(snapshot)
     missing = store.missing(snapshot)
     total, done, embedded = sum(part.rows for part in missing), 0, 0
     known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()

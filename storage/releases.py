@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.modelstore import CARD_FILES
 from pairloom.storage.records import Record, RecordLog
@@ -145,9 +146,14 @@ def stays_back(log: ReleaseLog, current: Release, snapshot_digest: str, config_d
 
 
 def roll_back(folder: Path, number: int) -> Release:
-    """Publish a new record that names the content of release `number` again. Raises ValueError where there is none."""
+    """Publish a new record that names the content of release `number` again.
+
+    Raises ValueError where there is none, DamagedError where its files are not what was released.
+    """
     log = release_log(folder)
     old = log.read(number)
+    if wrong := CheckedFiles(folder).wrong(old.needed):
+        raise DamagedError(f"release {number} is not whole: {'; '.join(wrong[:3])}")
     release = old.model_copy(
         update={
             "number": log.next_number(),

@@ -1,10 +1,12 @@
 """Read through everything that a pipeline keeps, and say what is no longer what was written."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DAMAGED
+from pairloom.storage.releases import release_log
 from pairloom.storage.verification.caches import Cache, caches, tag_faults
 from pairloom.storage.verification.findings import Fault, Finding, Verification
 from pairloom.storage.verification.kept import kept
@@ -22,11 +24,14 @@ def verify(folder: Path, releases: int, progress: Progress | None = None) -> Ver
     Read are all files that their records and those of their snapshots name, the current snapshot's, and what no record
     names: embeddings, pairs, tags and caches. Raises OSError where something can't be read that isn't missing.
     """
+    number = release_log(folder).next_number()
     stored = kept(folder, releases)
     loose = list(caches(folder, stored))
-    sizes = {name: digest.bytes for name, digest in stored.files} | {
-        path.relative_to(folder).as_posix(): path.stat().st_size for each in loose for path in _files(each)
-    }
+    sizes = {name: digest.bytes for name, digest in stored.files}
+    for each in loose:
+        # A night that runs meanwhile may replace them.
+        with contextlib.suppress(FileNotFoundError):
+            sizes |= {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(each)}
     done, total = 0, sum(sizes.values())
     faults, checked = list(stored.faults), CheckedFiles(folder)
     for (name, digest), named in stored.files.items():
@@ -39,10 +44,14 @@ def verify(folder: Path, releases: int, progress: Progress | None = None) -> Ver
     for each in loose:
         if fault := each.fault(folder):
             faults.append(fault)
-        done += sum(sizes[path.relative_to(folder).as_posix()] for path in _files(each) if path.exists())
+        name = each.path.relative_to(folder).as_posix()
+        done += sum(size for path, size in sizes.items() if path == name or path.startswith(f"{name}/"))
         if progress:
-            progress(min(done, total), total)
+            progress(done, total)
     faults += tag_faults(folder, stored)
+    if faults and release_log(folder).next_number() != number:
+        # A night has released meanwhile, and cleaned up what this one took for kept.
+        return verify(folder, releases, progress)
     read = {*sizes, *stored.records}
     return Verification(
         files=len(read),

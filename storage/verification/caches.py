@@ -43,6 +43,8 @@ class Cache:
         try:
             self.check()
         except DamagedError as error:
+            if not self.path.exists():
+                return None  # a night has put another in its place since it was listed
             name = self.path.relative_to(folder).as_posix()
             wrong = str(error).replace(f"{self.path} ", "")
             return Fault(name, self.kind, wrong, self.releases, self.snapshots)
@@ -113,7 +115,9 @@ def _tag_wrong(path: Path, version: int | None, release: Release | None) -> str:
     wanted = version or (release.table_version if release else held)
     if held != wanted:
         return f"holds version {held}, not {wanted}"
-    if not tag.keys() <= _TAG_KEYS or tag.get("branch") is not None or tag.get("metadata"):
+    other = not tag.keys() <= _TAG_KEYS or tag.get("branch") is not None or tag.get("metadata")
+    # None is ever moved.
+    if other or tag.get("createdAt") != tag.get("updatedAt", tag.get("createdAt")):
         return "says what no tag of a release says"
     if release:
         manifests = [file.bytes for name, file in release.files.items() if "/_versions/" in name]

@@ -15,6 +15,7 @@ from pairloom.tasks.publish import publish
 from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.stage import clock
 from pairloom.tasks.train import train
+from pairloom.tasks.verify import verify_when_due
 
 
 def nightly(pipeline: Pipeline) -> Night:
@@ -49,5 +50,6 @@ def nightly(pipeline: Pipeline) -> Night:
             plan = hold_rows(plan, built.unfit)
     if built and built.fit:
         release = publish(pipeline, plan, built.fit)
+    verified = verify_when_due(pipeline)
 
-    return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds)
+    return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds, verified)

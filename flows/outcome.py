@@ -9,7 +9,7 @@ from pairloom.models.evaluation.findings import Finding
 from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict, VerifiedRef
 
 
 class Night(BaseModel, frozen=True):
@@ -51,12 +51,14 @@ class Night(BaseModel, frozen=True):
         release: ReleaseRef | None,
         pairs: PairsRef | None,
         seconds: dict[str, float],
+        verified: VerifiedRef | None = None,
     ) -> Self:
         """A night that came to its end, whatever that was."""
         model_held = verdict is not None and not verdict.passed
         held = plan.rows_held or plan.waits or model_held
         why = [plan.reason] if plan.rows_held or not model_held else []
         reasons = [*(verdict.reasons if verdict and model_held else ()), *why, *snapshot.removals_held]
+        reasons += verified.damaged if verified else ()
         return cls(
             pipeline=pipeline.name,
             outcome="held" if held else "released" if release else "unchanged",

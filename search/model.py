@@ -5,7 +5,8 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
-from pairloom.storage.files import damage
+from pairloom.storage.checked import CheckedFiles
+from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release
 
 if TYPE_CHECKING:
@@ -71,12 +72,8 @@ class OpenModel:
 
     @cached_property
     def _directory(self) -> Path:
-        """The model's folder. Raises ValueError where a file in it is not the one released."""
-        wrong = damage(self.folder, self.record.model_files, contents=True)
-        if wrong:
-            raise ValueError(
-                f"the model of release {self.record.number} is not the one released: {'; '.join(wrong[:3])}"
-            )
+        """The model's folder. Raises DamagedError where a file in it has changed since the release was opened."""
+        refuse_damage(self.folder, self.record, self.record.model_files)
         return self.folder / "models" / self.record.model_id
 
     def _refuse_other_length(self, length: int) -> None:
@@ -85,3 +82,11 @@ class OpenModel:
                 f"model {self.record.model_id} makes vectors of length {length}, "
                 f"the table of release {self.record.number} holds {self.record.dimension}"
             )
+
+
+def refuse_damage(folder: Path, record: Release, files: FileDigests) -> None:
+    """Raises DamagedError where some of a release's files are not what its record says."""
+    model = f"models/{record.model_id}"
+    wrong = CheckedFiles(folder).wrong(files) if (folder / model).is_dir() else [f"{model} is missing"]
+    if wrong:
+        raise DamagedError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")

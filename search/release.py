@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pairloom.search.model import OpenModel
+from pairloom.search.model import OpenModel, refuse_damage
 from pairloom.storage.approvals import waiting
-from pairloom.storage.files import DamagedError, damage
+from pairloom.storage.files import DamagedError
 from pairloom.storage.releases import Release, none_whole, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
@@ -35,15 +35,18 @@ class OpenRelease:
     """What a reader sees: the record, its table version and, once a query needs it, its model."""
 
     def __init__(self, folder: Path, record: Release, model: OpenModel | None = None) -> None:
-        """Open `record` of the pipeline in `folder`, with `model` where that is the record's, so that it isn't loaded
-        again. Raises ValueError where model and table don't belong together.
+        """Open `record` of the pipeline in `folder`, of which every file is what it says.
+
+        `model` is taken where it is the record's, so that it isn't loaded again. Raises DamagedError where a file is
+        not what the record says, ValueError where model and table don't belong together.
         """
         # As late as `storage.table` does it.
         import lance
 
         self.folder = folder
         self.record = record
-        _refuse_mismatch(folder, record)
+        _refuse_mismatch(record)
+        refuse_damage(folder, record, record.needed)
         try:
             self.dataset: Any = lance.dataset(str(folder / record.table), version=record.table_version)
         except (ValueError, OSError) as error:
@@ -143,17 +146,12 @@ def _nothing_served(folder: Path) -> str:
     return f"pipeline {folder.name!r} has no release yet: run `pairloom run -p {folder.name}`"
 
 
-def _refuse_mismatch(folder: Path, record: Release) -> None:
-    model = f"models/{record.model_id}"
+def _refuse_mismatch(record: Release) -> None:
     if record.table != table_name(record.model_id):
         raise ValueError(
             f"release {record.number} binds table {record.table} to model {record.model_id}, "
             "which did not make its vectors"
         )
-    # Sizes only: a query that needs no model shall not wait for its digest.
-    wrong = damage(folder, record.model_files) if (folder / model).is_dir() else [f"{model} is missing"]
-    if wrong:
-        raise ValueError(f"release {record.number} is not whole: {'; '.join(wrong[:3])}")
 
 
 def _refuse_other_table(folder: Path, record: Release, schema: Any) -> None:

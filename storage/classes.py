@@ -9,8 +9,9 @@ Additions don't disturb one another, so a writer that loses the race for a numbe
 import base64
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -121,6 +122,11 @@ class ClassStore:
         columns = [list(vectors), list(vectors.values())]
         write_parquet(pa.table(columns, schema=example_schema(dimension)), self._vectors_path(model_id))
         self._drop_vectors(but=model_id)
+
+    def records(self) -> Iterator[tuple[Path, Callable[[], object]]]:
+        """The file of every addition and removal, with what raises DamagedError where it isn't what was written."""
+        for number in sorted(self._log.numbers()):
+            yield self._log.path(number), partial(self._log.read, number)
 
     def _changes(self) -> list[Change]:
         """All additions and removals, oldest first."""

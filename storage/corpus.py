@@ -40,9 +40,12 @@ class Corpus:
         identity = [items[name].to_pylist() for name in ("item_id", "content_digest", "split")]
         return self._write("corpus", items, digest([base.number, *identity]), apart="split")
 
-    def write_quarantine(self, rejected: pa.Table) -> Part:
-        """Write one part of rejected rows, named by all that it says of them but the times."""
-        return self._write("quarantine", rejected, digest(rejected.drop_columns(["rejected_at"]).to_pydict()))
+    def write_quarantine(self, rejected: pa.Table, besides: Sequence[Part] = ()) -> Part:
+        """Write one part of rejected rows, named by all that it says of them but the times; never one of `besides`."""
+        identity = digest(rejected.drop_columns(["rejected_at"]).to_pydict())
+        while identity in {part.digest for part in besides}:
+            identity = digest([identity, "again"])
+        return self._write("quarantine", rejected, identity)
 
     def commit(self, snapshot: Snapshot, known: FileDigests) -> Snapshot:
         """Publish `snapshot` without the parts that hold no living item; its files are digested here.

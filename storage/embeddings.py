@@ -1,6 +1,8 @@
 """Embeddings: one Parquet file per model and corpus part, both vectors of every item."""
 
+import logging
 from collections.abc import Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +10,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.digest import bytes_digest
 from pairloom.storage.files import DamagedError
-from pairloom.storage.parquet import read_parquet, write_parquet
+from pairloom.storage.parquet import read_parquet, require_whole, write_parquet
 from pairloom.storage.schema import embedding_schema
+
+logger = logging.getLogger(__name__)
 
 
 class EmbeddingStore:
     """The embeddings of one model, below a pipeline's folder."""
 
     def __init__(self, folder: Path, model_id: str) -> None:
+        self._pipeline = folder
         self.folder = folder / "embeddings" / model_id
 
     def missing(self, snapshot: Snapshot) -> list[Part]:
         """The parts of `snapshot` that this model has not embedded yet: what a night costs."""
         return [part for part in snapshot.parts if not self._path(part).exists()]
+
+    def drop_damaged(self, snapshot: Snapshot) -> None:
+        """Delete the files of `snapshot` that are not what was written, so that they are missing."""
+        checked, folder = CheckedFiles(self._pipeline), self.folder.relative_to(self._pipeline).as_posix()
+        for part in snapshot.parts:
+            path = self._path(part)
+            if path.exists() and not checked.whole(f"{folder}/{path.name}"):
+                logger.warning("%d items of %s are embedded anew", part.rows, path.name)
+                path.unlink()
+        checked.save()
 
     def write(self, part: Part, item_ids: Sequence[str], image_ND: np.ndarray, text_ND: np.ndarray) -> None:
         """Write one part's vectors, float32 (N, D), in one step. Raises ValueError where one is not finite."""
@@ -39,16 +55,14 @@ class EmbeddingStore:
         write_parquet(pa.table([pa.array(item_ids, pa.string()), *vectors], schema=schema), self._path(part))
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-        """Vectors of one part, dead items included: item_id, image_vector, text_vector, or `columns` of them.
-
-        Raises DamagedError where the file is damaged; it is removed then, since it can be made again.
-        """
+        """Vectors of one part, dead items included: item_id, image_vector, text_vector, or `columns` of them."""
         path = self._path(part)
         try:
             return pa.Table.from_batches(read_parquet(path, columns))
-        except DamagedError as error:
-            path.unlink(missing_ok=True)
-            raise DamagedError(f"{error}; run again, and it is embedded anew") from error
+        except DamagedError:
+            # A disk may change what it holds without a word: the next night looks again, and embeds it anew.
+            CheckedFiles(self._pipeline).forget(path.relative_to(self._pipeline).as_posix())
+            raise
 
     def image_vectors(self, part: Part) -> dict[str, np.ndarray]:
         """The image vector of each item of one part, float32 (D,); none where the part is not embedded."""
@@ -77,6 +91,15 @@ class EmbeddingStore:
     def forget(self, part: Part) -> None:
         """Delete the vectors of one part: they are missing from then on."""
         self._path(part).unlink(missing_ok=True)
+
+    def require_whole(self, path: Path, rows: int | None) -> None:
+        """Read a file through. Raises DamagedError where it is not what was written, or has more rows than its part."""
+        # Of fewer where items were gone when it was embedded.
+        if require_whole(path) > (rows if rows is not None else inf):
+            raise DamagedError(f"{path} has more rows than its corpus part")
+        for batch in read_parquet(path, ["image_vector", "text_vector"]):
+            if not all(pc.all(pc.is_finite(batch[name].flatten())).as_py() for name in batch.schema.names):
+                raise DamagedError(f"{path} holds vectors that are not finite")
 
     def superseded(
         self, corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,9 @@ from typing import Self
 from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
+
+DAMAGED = "damaged"
+"""Folder below a pipeline's, of what was moved out of the way: `<DAMAGED>/<path>`."""
 
 
 class DamagedError(RuntimeError):
@@ -107,6 +111,20 @@ def put_if_absent(path: Path, content: bytes) -> bool:
     sync(path.parent)
     hit("record.after", path)
     return True
+
+
+def set_aside(folder: Path, name: str) -> Path:
+    """Move the file `name` below `folder` out of the way, over nothing; returns where it is now."""
+    place = folder / DAMAGED / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        if not place.exists():
+            break
+        place = (folder / DAMAGED / name).with_name(f"{Path(name).name}.{number}")
+    (folder / name).replace(place)
+    for changed in (place.parent, (folder / name).parent):
+        sync(changed)
+    return place
 
 
 def make_writable(folder: Path) -> None:

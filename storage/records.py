@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pairloom.storage.files import DamagedError, FileDigests, damage, put_if_absent
+from pairloom.storage.files import DAMAGED, DamagedError, FileDigests, damage, put_if_absent
 
 logger = logging.getLogger(__name__)
 
@@ -61,37 +61,51 @@ class RecordLog(Generic[R]):
         """All records that can be read, newest first, whatever has become of the files they name."""
         for number in sorted(self.numbers(), reverse=True):
             with contextlib.suppress(DamagedError):
-                yield self._written(number)
+                yield self.stored(number)
 
     def read(self, number: int) -> R:
         """One record. Raises ValueError where there is none, DamagedError where it or a file it needs is not whole."""
-        record = self._written(number)
+        record = self.stored(number)
         wrong = damage(self.folder, record.needed)
         if wrong:
             raise DamagedError(f"{self.kind} {number} is not whole: {'; '.join(wrong[:3])}")
         return record
 
-    def _written(self, number: int) -> R:
+    def stored(self, number: int) -> R:
+        """One record, whatever has become of the files it names. Raises what `read` does."""
+        document = self.content(number)
+        try:
+            record = self._understood(document)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
+            raise DamagedError(f"{self.kind} record {self.path(number)} is damaged: {error}") from error
+        if record.number != number:
+            raise DamagedError(f"{self.kind} record {self.path(number)} is damaged: it says it is {record.number}")
+        return record
+
+    def content(self, number: int) -> dict[str, Any]:
+        """What stands in the file of a record. Raises what `read` does, where it isn't what was written."""
         path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
             raise ValueError(f"no {self.kind} {number}: there are {known}")
         try:
-            document = json.loads(path.read_bytes())
+            document: dict[str, Any] = json.loads(path.read_bytes())
             sha256 = document.pop("sha256")
             found = _digest(document)
-            record = self._understood(document)
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
-        if found != sha256 or record.number != number:
-            raise DamagedError(
-                f"{self.kind} record {path} is damaged: its content does not match its digest and number"
-            )
-        return record
+        if found != sha256:
+            raise DamagedError(f"{self.kind} record {path} is damaged: its content does not match its digest")
+        return document
 
     def next_number(self) -> int:
-        """One more than the highest name, valid or not."""
-        return max(self.numbers(), default=0) + 1
+        """One more than the highest name, valid or not, set aside or not: no number stands for two records."""
+        return max([*self.numbers(), *_numbers(self.set_aside)], default=0) + 1
+
+    @property
+    def set_aside(self) -> Path:
+        """The folder of damaged records that were moved out of the way."""
+        return self.folder / DAMAGED / f"{self.kind}s"
 
     def publish(self, record: R) -> None:
         """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
@@ -118,8 +132,11 @@ class RecordLog(Generic[R]):
 
     def numbers(self) -> list[int]:
         """Numbers of all records, valid or not."""
-        folder = self.folder / f"{self.kind}s"
-        return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
+        return _numbers(self.folder / f"{self.kind}s")
+
+
+def _numbers(folder: Path) -> list[int]:
+    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
 
 
 def _digest(document: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.modelstore import CARD_FILES
 from pairloom.storage.records import Record, RecordLog
@@ -19,6 +20,8 @@ class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
 
     releases: int = Field(default=7, ge=1)
     """Releases that can be served again, the current one included; the table versions of older ones are cleaned up."""
+    verify_every_nights: int = Field(default=7, ge=1)
+    """After so many days a night reads everything that is kept, and says what is damaged."""
 
 
 class Training(BaseModel, frozen=True, extra="forbid"):
@@ -71,6 +74,11 @@ class Release(Record, frozen=True):
     def model_files(self) -> FileDigests:
         """Those of the needed files that are the model's."""
         return {name: digest for name, digest in self.needed.items() if name.startswith(f"models/{self.model_id}/")}
+
+    @property
+    def table_files(self) -> FileDigests:
+        """Those of the needed files that are the table's."""
+        return {name: digest for name, digest in self.needed.items() if name.startswith(f"{self.table}/")}
 
 
 class ReleaseLog(RecordLog[Release]):
@@ -138,9 +146,14 @@ def stays_back(log: ReleaseLog, current: Release, snapshot_digest: str, config_d
 
 
 def roll_back(folder: Path, number: int) -> Release:
-    """Publish a new record that names the content of release `number` again. Raises ValueError where there is none."""
+    """Publish a new record that names the content of release `number` again.
+
+    Raises ValueError where there is none, DamagedError where its files are not what was released.
+    """
     log = release_log(folder)
     old = log.read(number)
+    if wrong := CheckedFiles(folder).wrong(old.needed):
+        raise DamagedError(f"release {number} is not whole: {'; '.join(wrong[:3])}")
     release = old.model_copy(
         update={
             "number": log.next_number(),

@@ -93,7 +93,7 @@ class SnapshotLog(RecordLog[Snapshot]):
             if FileDigest.of(path) != FileDigest.model_validate(expected):
                 raise DamagedError(f"{name} has other contents than recorded")
             manifest = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DamagedError(f"{name}: {error.strerror}") from error
+        except FileNotFoundError as error:
+            raise DamagedError(f"{name} is missing") from error
         files = {**manifest["files"], name: expected}
         return super()._understood({**document, **manifest, "files": files})

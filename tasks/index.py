@@ -3,6 +3,7 @@
 import logging
 
 from pairloom.models.fitness import UnfitModelError
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError
 from pairloom.storage.table.candidate import Candidate, indexed_and_checked
@@ -39,6 +40,8 @@ def candidate(pipeline: Pipeline, vectors: EmbeddingsRef) -> tuple[VectorTable, 
     rows = Corpus(pipeline.folder).log.read(vectors.snapshot).rows
     if release := released_before(pipeline, vectors):
         try:
+            if wrong := CheckedFiles(pipeline.folder).wrong(release.table_files):
+                raise DamagedError(f"the table of release {release.number} is damaged: {'; '.join(wrong[:3])}")
             table = continued(pipeline, release, vectors)
             return table, indexed_and_checked(table, pipeline.index, expected_rows=rows)
         except DamagedError as error:

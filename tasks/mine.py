@@ -14,7 +14,8 @@ from pairloom.tasks.stage import stage
 def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     """Write tonight's pairs. Without a champion the negatives are lexical."""
     run = Run(pipeline.folder, plan.run_id)
-    if done := run.read("mine", PairsRef):
+    done, store = run.read("mine", PairsRef), PairStore(pipeline.folder)
+    if done and store.complete(done.pairs_id):
         return done
     # The verbs are imported every night, and what they do with torch and SciPy on the nights that do it.
     from pairloom.tasks.mining.tonight import mined_pairs
@@ -24,7 +25,7 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     mining = pipeline.mining.model_dump(mode="json")
     identity = [snapshot.digest, plan.champion_model, mining, pipeline.training.seed]
     pairs_id = digest([*identity, *filter(None, [given_digest(pipeline.pairs)])])
-    PairStore(pipeline.folder).write(pairs_id, pairs.tables, pairs.audit)
+    store.write(pairs_id, pairs.tables, pairs.audit)
     ref = PairsRef(pairs_id=pairs_id, positives=pairs.count("positive"), negatives=pairs.count("negative"))
     run.write("mine", ref)
     return ref

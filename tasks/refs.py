@@ -218,3 +218,17 @@ class ReleaseRef(Ref):
     def summary(self) -> str:
         """Which release it is, and how much it serves."""
         return f"release {self.number}, {self.rows:,} items"
+
+
+class VerifiedRef(Ref):
+    """All that is kept, read through."""
+
+    files: int
+    bytes: int
+    damaged: tuple[str, ...]
+    """What is no longer what was written, in a sentence; nothing that is served."""
+
+    @property
+    def summary(self) -> str:
+        """Whether it is whole."""
+        return "; ".join(self.damaged) or f"{self.files:,} files are whole"

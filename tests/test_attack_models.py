@@ -67,7 +67,7 @@ def test_night_embeds_with_no_model_that_readers_would_refuse(file: Path, name: 
     with pytest.raises(DamagedError, match=f"is not the one released: models/{record.model_id}/{name} has other"):
         nightly(more_rows(pipeline, file))
     assert release_log(pipeline.folder).numbers() == [1]
-    with pytest.raises(ValueError, match=r"is not the one released: .*other contents"):
+    with pytest.raises(DamagedError, match=r"release 1 is not whole: .*other contents"):
         search(OpenRelease.open(pipeline.folder), Query(text="red"))
 
 

@@ -30,6 +30,7 @@ from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
+from pairloom.storage.files import DamagedError
 from pairloom.storage.images.decoding import open_stored
 
 SMALL = CrossEncoderConfig(width=16, heads=2, anchors=6, negatives=3)
@@ -307,5 +308,5 @@ def test_a_cross_encoder_other_than_the_one_released_is_refused(release: OpenRel
     state = folder / "models" / MODEL_ID / "objectives" / "state.safetensors"
     *content, last = state.read_bytes()
     state.write_bytes(bytes([*content, last ^ 1]))
-    with pytest.raises(ValueError, match=r"not the one released.*state.safetensors"):
+    with pytest.raises(DamagedError, match=r"release 1 is not whole: .*state.safetensors"):
         search(OpenRelease.open(folder), Query(text="red apple"), rerank=10)

@@ -1,5 +1,7 @@
 """Opening a release: the current one, a given one, the refusals; and following releases with an index."""
 
+import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +75,7 @@ def test_release_of_another_dimension_or_version_is_refused(tmp_path: Path) -> N
 def test_release_without_its_model_is_refused(tmp_path: Path) -> None:
     record = publish(tmp_path)
     shutil.rmtree(tmp_path / "models" / MODEL_ID)
-    with pytest.raises(ValueError, match="models/tiny0001 is missing"):
+    with pytest.raises(DamagedError, match="models/tiny0001 is missing"):
         OpenRelease(tmp_path, record)
     with pytest.raises(
         DamagedError, match=r"none of the 1 releases of .* is whole: release 1 is not whole: models/tiny"
@@ -102,19 +104,69 @@ def test_a_release_serves_without_what_is_about_its_model(tmp_path: Path, name: 
     assert search(OpenRelease.open(tmp_path), Query(text="red apple")).hits
 
 
-def test_a_release_whose_table_cannot_be_opened_gives_way_to_the_one_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def flip(path: Path, *, late: bool = False) -> None:
+    """Change one bit of a file in its middle, or at its end."""
+    content = bytearray(path.read_bytes())
+    content[-1 if late else len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["/_versions/", "/data/", "/open_clip_model.safetensors", "/open_clip_config.json"])
+def test_a_release_of_which_a_bit_has_changed_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    publish(tmp_path, names=NAMES[:10])
+    first = publish(tmp_path, names=NAMES[:10])
     second = publish(tmp_path, number=2)
-    (manifest,) = (tmp_path / name for name in second.files if "/_versions/" in name)
-    manifest.write_bytes(bytes(manifest.stat().st_size))
-    assert OpenRelease.open(tmp_path).record.number == 1
-    assert "release 2 names version" in caplog.text
-    with pytest.raises(ValueError, match="which can't be opened"):
+    own = [name for name in second.files if kind in name and name not in first.files]
+    name = next(iter(own), None) or next(name for name in second.files if kind in name)
+    flip(tmp_path / name)
+    if name in first.files:
+        with pytest.raises(DamagedError, match=r"no release of .* can be opened: release 2 is not whole: .* release 1"):
+            OpenRelease.open(tmp_path)
+    else:
+        assert OpenRelease.open(tmp_path).record.number == 1
+    assert f"release 2 is not whole: {name} has other contents than recorded" in caplog.text
+    with pytest.raises(DamagedError, match="release 2 is not whole"):
         OpenRelease.open(tmp_path, 2)
-    (tmp_path / "releases" / "000001.json").unlink()
-    with pytest.raises(DamagedError, match=r"no release of .* can be opened: release 2 names version"):
+
+
+def test_what_a_reader_has_read_through_is_read_again_once_it_is_touched_or_a_week_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = publish(tmp_path)
+    read: list[Path] = []
+    digest_of = FileDigest.of
+
+    def noted(path: Path) -> FileDigest:
+        read.append(path)
+        return digest_of(path)
+
+    monkeypatch.setattr(FileDigest, "of", noted)
+    OpenRelease.open(tmp_path)
+    assert len(read) == len(set(read)) == len(record.needed)
+    read.clear()
+    OpenRelease.open(tmp_path)
+    assert read == []
+    (data,) = (tmp_path / name for name in record.files if "/data/" in name)
+    os.utime(data)
+    OpenRelease.open(tmp_path)
+    assert read == [data]
+    read.clear()
+    checked = tmp_path / "checked.json"
+    long_ago = {name: [*seen[:-1], seen[-1] - 8 * 86_400] for name, seen in json.loads(checked.read_bytes()).items()}
+    checked.write_text(json.dumps(long_ago))
+    OpenRelease.open(tmp_path)
+    assert len(read) == len(record.needed)
+    checked.write_bytes(b"{not JSON")
+    assert OpenRelease.open(tmp_path).record.number == 1
+
+
+def test_a_reader_that_may_not_write_reads_all_the_same(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / "checked.json").mkdir()  # nobody can write that file
+    assert OpenRelease.open(tmp_path).record.number == 1
+    flip(tmp_path / "models" / MODEL_ID / "open_clip_model.safetensors", late=True)
+    with pytest.raises(DamagedError, match="other contents"):
         OpenRelease.open(tmp_path)
 
 
@@ -124,14 +176,11 @@ def test_folder_may_move(tmp_path: Path) -> None:
     assert search(OpenRelease.open(tmp_path / "there"), Query(text="red apple"), k=3).hits
 
 
-def test_model_with_other_weights_of_the_same_size_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_changes_after_its_release_was_opened_embeds_nothing(tmp_path: Path) -> None:
     publish(tmp_path)
-    weights = tmp_path / "models" / MODEL_ID / "open_clip_model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
     release = OpenRelease.open(tmp_path)
-    with pytest.raises(ValueError, match="is not the one released"):
+    flip(tmp_path / "models" / MODEL_ID / "open_clip_model.safetensors", late=True)
+    with pytest.raises(DamagedError, match="release 1 is not whole"):
         search(release, Query(text="red"))
     assert search(release, Query(like="red apple")).hits
 

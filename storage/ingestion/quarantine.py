@@ -1,12 +1,16 @@
 """Tonight's rejections as they are stored, with the night that first saw each."""
 
+import logging
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.files import DamagedError
 from pairloom.storage.schema import QUARANTINE
+
+logger = logging.getLogger(__name__)
 
 REJECTED = pa.schema([field for field in QUARANTINE if field.name != "rejected_at"])
 """What tonight alone says of a rejected row."""
@@ -14,8 +18,13 @@ REJECTED = pa.schema([field for field in QUARANTINE if field.name != "rejected_a
 
 def write_rejections(corpus: Corpus, base: Snapshot, rejections: pa.Table) -> tuple[Part, ...]:
     """The parts of `rejections`, in the columns of REJECTED; those of `base` where they say the same."""
-    before = pa.Table.from_batches(corpus.rejected(base), QUARANTINE)
-    if rejections.equals(before.select(REJECTED.names)):
+    besides: tuple[Part, ...] = ()
+    try:
+        before = pa.Table.from_batches(corpus.rejected(base), QUARANTINE)
+    except DamagedError as error:
+        logger.warning("rejected rows are as if seen for the first time: %s", error)
+        before, besides = QUARANTINE.empty_table(), base.quarantine
+    if not besides and rejections.equals(before.select(REJECTED.names)):
         return base.quarantine
     if not rejections.num_rows:
         return ()
@@ -24,7 +33,7 @@ def write_rejections(corpus: Corpus, base: Snapshot, rejections: pa.Table) -> tu
         since = before["rejected_at"].take(pc.index_in(_named(rejections), value_set=_named(before)))
     now = pa.scalar(datetime.now(UTC), QUARANTINE.field("rejected_at").type)
     columns = [*rejections.columns, pc.fill_null(since, now)]
-    return (corpus.write_quarantine(pa.Table.from_arrays(columns, schema=QUARANTINE)),)
+    return (corpus.write_quarantine(pa.Table.from_arrays(columns, schema=QUARANTINE), besides),)
 
 
 def _named(rows: pa.Table) -> pa.Array:

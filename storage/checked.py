@@ -1,0 +1,125 @@
+"""Which files were read through and found to be what records say: saves reading them again, and can be deleted.
+
+    checked.json    by file: its digest, what the file system said of it then, and when that was
+
+Nothing but a change of the file itself, or a week, makes it be read again. What changes under a file without its file
+system knowing, as on a failing disk, is therefore found within a week.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pairloom.storage.files import DamagedError, FileDigest, damage, written_aside
+from pairloom.storage.parquet import require_whole
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 7 * 86_400
+"""As long as a file that was read through is taken for whole while it isn't touched."""
+_SEALED = FileDigest(sha256="its own", bytes=0)
+"""Stands for the digest that a Parquet file carries."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    sha256: str
+    """As the record has it."""
+    file: tuple[int, ...]
+    """Inode, size, and when content and status changed last, in nanoseconds."""
+    at: float
+
+
+class CheckedFiles:
+    """What was read through of the pipeline in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "checked.json"
+        self._seen = _read(self._path)
+        self._news = False
+
+    def read_through(self, name: str, expected: FileDigest) -> str:
+        """What is wrong with one file, read now; empty where it is whole."""
+        self._news |= self._seen.pop(name, None) is not None
+        before = _stat(self.folder / name)
+        wrong = damage(self.folder, {name: expected}, contents=True)
+        if wrong:
+            return wrong[0].removeprefix(f"{name} ")
+        self._seen[name] = _Seen(expected.sha256, before, time.time())
+        self._news = True
+        return ""
+
+    def wrong(self, files: Mapping[str, FileDigest]) -> list[str]:
+        """What is wrong with some files, of which those are read that aren't known to be whole."""
+        found = damage(self.folder, files)
+        if found:
+            return found
+        for name, expected in files.items():
+            if not self._whole(name, expected) and (wrong := self.read_through(name, expected)):
+                found.append(f"{name} {wrong}")
+        self.save()
+        return found
+
+    def whole(self, name: str) -> bool:
+        """Whether a Parquet file that no record names is what was written; it is read unless that is known."""
+        if not self._whole(name, _SEALED):
+            self._news |= self._seen.pop(name, None) is not None
+            before = _stat(self.folder / name)
+            try:
+                require_whole(self.folder / name)
+            except DamagedError as error:
+                logger.warning("%s", error)
+                return False
+            self._seen[name] = _Seen(_SEALED.sha256, before, time.time())
+            self._news = True
+        return True
+
+    def forget(self, name: str) -> None:
+        """Have a file read again when it is asked for."""
+        self._news |= self._seen.pop(name, None) is not None
+        self.save()
+
+    def save(self) -> None:
+        """Remember it, where that can be written: others may read what they can't write."""
+        if not self._news:
+            return
+        document = {name: [each.sha256, *each.file, each.at] for name, each in self._seen.items() if _fresh(each)}
+        try:
+            with written_aside(self._path) as aside:
+                aside.write_text(json.dumps(document), encoding="utf-8")
+        except OSError as error:
+            logger.debug("what was read through is not remembered: %s", error)
+        self._news = False
+
+    def _whole(self, name: str, expected: FileDigest) -> bool:
+        seen = self._seen.get(name)
+        return (
+            seen is not None
+            and _fresh(seen)
+            and seen.sha256 == expected.sha256
+            and seen.file == _stat(self.folder / name)
+        )
+
+
+def _fresh(seen: _Seen) -> bool:
+    return 0 <= time.time() - seen.at < SECONDS
+
+
+def _stat(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _read(path: Path) -> dict[str, _Seen]:
+    try:
+        document = json.loads(path.read_bytes())
+        return {name: _Seen(each[0], tuple(each[1:-1]), float(each[-1])) for name, each in document.items()}
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError):
+        return {}

@@ -1,0 +1,1 @@
+"""What `verify` reads, what it found, and what can be done about it."""

@@ -6,6 +6,7 @@ from typing import Any
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.quarantine import RejectedRows
 from pairloom.storage.releases import release_log
+from pairloom.storage.secrets import redacted
 
 
 def pipeline_status(folder: Path) -> dict[str, Any]:
@@ -29,6 +30,14 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
         "up_to_date": release is not None and release.snapshot_digest == snapshot.digest,
         "metrics": {name: value for name, value in release.metrics.items() if "/" not in name} if release else {},
     }
+
+
+def status_or_error(folder: Path) -> dict[str, Any]:
+    """The same; of a pipeline whose state can't be told, only where it is and what is wrong, as `error`."""
+    try:
+        return pipeline_status(folder)
+    except (ValueError, RuntimeError, OSError) as error:
+        return {"pipeline": folder.name, "folder": str(folder), "error": redacted(str(error))}
 
 
 def release_rows(folder: Path) -> list[dict[str, Any]]:

@@ -88,8 +88,8 @@ def load_pipeline(
     return _checked(block, f"{file}: pipeline {name!r}: ")
 
 
-def pipeline_block(file: Path, name: str) -> dict[str, Any]:
-    """What a file says of the pipeline `name`, unchecked and with its paths as they are written."""
+def pipeline_block(file: Path, name: str | None) -> dict[str, Any]:
+    """What a file says of the pipeline `name`, or its only one, unchecked and with its paths as they are written."""
     return _chosen(file, name, None)[1]
 
 

@@ -4,11 +4,13 @@ from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from pairloom.flows import stages
 from pairloom.flows.nightly import nightly as run_night
 from pairloom.flows.outcome import Night
+from pairloom.flows.placement import UNFIT
+from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.escaping import plain
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, ReleaseRef, SnapshotRef, Verdict
@@ -53,13 +55,21 @@ def evaluate(pipeline: Pipeline) -> Verdict:
 @flow(name="embed", flow_run_name="embed-{pipeline.name}")
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
     """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
-    return stages.embed(pipeline)
+    try:
+        return stages.embed(pipeline)
+    except UnfitModelError as error:
+        return cast(EmbeddingsRef, unfit_state(error))
 
 
 @flow(name="publish", flow_run_name="publish-{pipeline.name}")
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     return stages.publish(pipeline)
+
+
+def unfit_state(error: UnfitModelError) -> State[UnfitModelError]:
+    """The Prefect state that a stage of an unfit model ends in: failed, and told to the night that waits for it."""
+    return Failed(name=UNFIT, message=plain(str(error)), data=error)
 
 
 def end_state(night: Night) -> State[Night]:

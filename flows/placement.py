@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pairloom.models.fitness import UnfitModelError
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import flow_run_context, timed
 
@@ -14,11 +15,15 @@ logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+UNFIT = "Unfit"
+"""Name of the state that a flow run of an unfit model ends in: its exception doesn't come back from another machine."""
+
 
 def placed(stage: F, pipeline: Pipeline) -> F:
     """`stage` itself, or a call that has its deployment run it on another work pool first.
 
-    Stages remember under the root what they did, so the call that follows here only picks up the ref.
+    Stages remember under the root what they did, so the call that follows here only picks up the ref. Raises
+    UnfitModelError where the run ended by that, RuntimeError where it failed otherwise.
     """
     name = stage.__name__
     pool = other_pool(name, pipeline)
@@ -32,6 +37,8 @@ def placed(stage: F, pipeline: Pipeline) -> F:
         with timed(name):
             # Prefect types the call for async callers too; in this sync one it is a flow run.
             run = cast("FlowRun", run_deployment(f"{name}/{pipeline.name}", parameters=pipeline.parameters))
+        if run.state and run.state.name == UNFIT:
+            raise UnfitModelError(run.state.message or f"{name} on work pool {pool!r}: an unfit model")
         if run.state is None or not run.state.is_completed():
             raise RuntimeError(f"{name} on work pool {pool!r} ended {run.state}: see flow run {run.name}")
         return stage(*args)

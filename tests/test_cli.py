@@ -87,6 +87,27 @@ def test_where_no_release_is_whole_everything_fails_and_names_the_files(
     assert len(list(root.glob("shapes/releases/*"))) == 1
 
 
+def test_the_state_of_one_pipeline_stands_whatever_is_wrong_with_another(
+    released: tuple[str, ...], tmp_path: Path
+) -> None:
+    stored = Path(released[1]).parent / "stored" / "shapes"
+    for name in ("first", "last"):
+        shutil.copytree(stored, tmp_path / name)
+    (tmp_path / "first" / "releases" / "000001.json").write_bytes(b"{")
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(json.dumps({"root": ".", "pipelines": {"first": {}, "last": {}, "never": {}}}))
+    told = invoke("status", "--json", "--file", str(file))
+    assert told.exit_code == 1
+    first, last, never = json.loads(told.stdout)
+    assert list(first) == ["pipeline", "folder", "error"]
+    assert "000001.json is damaged" in first["error"]
+    assert (last["release"], last["served"], never["release"]) == (1, 60, None)
+    shown = invoke("status", "--file", str(file))
+    assert shown.exit_code == 1
+    assert shown.stdout.index("000001.json is damaged") < shown.stdout.index("served       60")
+    assert error(1, "status", "--file", str(file)).startswith("error: first: none of the 1 releases of")
+
+
 def test_reranking_without_a_cross_encoder_or_candidates_without_reranking_are_refused(
     released: tuple[str, ...],
 ) -> None:

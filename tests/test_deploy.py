@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import psutil
 import pytest
 from child_processes import running, wait_until
@@ -23,17 +25,28 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.states import Failed
+from released_pipeline import save_model
+from safetensors.numpy import load_file, save_file
 
+from pairloom.flows import stages
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
-from pairloom.flows.deployed import nightly
+from pairloom.flows.deployed import embed, nightly
 from pairloom.flows.outcome import Night
+from pairloom.flows.placement import placed
 from pairloom.flows.plan import plan_deployments
 from pairloom.flows.show.report import markdown
+from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.escaping import markdown_text
+from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.storage.releases import release_log
+from pairloom.storage.runs import Run
+from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
+from pairloom.tasks.embed import embed as embed_items
 from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import Verdict
 
 SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
@@ -226,6 +239,31 @@ def test_training_placed_on_another_pool_is_a_run_of_its_own(worked: Worked) -> 
     assert release is not None
     model = worked.pipeline.folder / "models" / release.model_id / "pairloom.json"
     assert json.loads(model.read_bytes())["training"]["max_steps"] == 5, "the form's edit reached the other pool"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_on_another_pool_whose_model_is_unfit_tells_the_night_so(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.ingest(pipeline)
+    plan = decide(pipeline, snapshot_ref(pipeline))
+    save_model(tmp_path / "built")
+    weights = tmp_path / "built" / "open_clip_model.safetensors"
+    save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
+    model_id = ModelStore(pipeline.folder).adopt(tmp_path / "built")
+    passed = Verdict(passed=True, model_id=model_id, metrics={}, champion_metrics={}, reasons=(), comparisons=())
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), passed)
+
+    state = embed(pipeline, return_state=True)
+    assert (state.is_failed(), state.name) == (True, "Unfit")
+    ended = [FlowRun(flow_id=uuid4(), name="embed-shapes", state=each) for each in (state, Failed(message="no disk"))]
+    monkeypatch.setattr("prefect.deployments.run_deployment", lambda *_, **__: ended.pop(0))
+    monkeypatch.setattr("pairloom.flows.placement.other_pool", lambda *_: "gpu")
+    elsewhere = placed(embed_items, pipeline)
+    with pytest.raises(UnfitModelError, match="image embeddings are not finite"):
+        elsewhere(pipeline, plan.snapshot, model_id)
+    with pytest.raises(RuntimeError, match=r"embed on work pool 'gpu' ended Failed\('no disk'\): see flow run embed"):
+        elsewhere(pipeline, plan.snapshot, model_id)
 
 
 def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:

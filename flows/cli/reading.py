@@ -183,15 +183,18 @@ def classify(
 
 @app.command()
 def status(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, json_: Json = False) -> None:
-    """Show what is stored and what is served, of one pipeline or of all."""
+    """Show what is stored and what is served, of one pipeline or of all; exit status 1 where one can't be told."""
     from pairloom.flows.config import pipeline_names
     from pairloom.flows.show.console import show_status
-    from pairloom.flows.show.history import pipeline_status
+    from pairloom.flows.show.history import status_or_error
 
     with errors_in_one_line():
         names = [name] if name else pipeline_names(file)
-        states = [pipeline_status(chosen_folder(each, file, root)) for each in names]
+        states = [status_or_error(chosen_folder(each, file, root)) for each in names]
     answer(json_, states, lambda: show_status(states))
+    with errors_in_one_line():
+        if wrong := [f"{state['pipeline']}: {state['error']}" for state in states if "error" in state]:
+            raise RuntimeError("\n".join(wrong))
 
 
 @app.command()

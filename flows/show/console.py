@@ -136,7 +136,7 @@ def show_status(states: Sequence[Mapping[str, Any]]) -> None:
         for name, value in state.items():
             if name not in ("pipeline", "folder", "metrics"):
                 out.print(Line(f"  {name:<12} {_short(value)}"))
-        show_metrics(state["metrics"], {})
+        show_metrics(state.get("metrics", {}), {})
 
 
 def show_release(release: "Release") -> None:

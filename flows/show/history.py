@@ -7,6 +7,7 @@ from pairloom.storage.approvals import waiting
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.quarantine import RejectedRows
 from pairloom.storage.releases import release_log
+from pairloom.storage.secrets import redacted
 
 WAITING = {"model_id", "since", "until", "figures"}
 """What is shown of a challenger that waits for approval."""
@@ -35,6 +36,14 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
         "waiting": challenger.model_dump(mode="json", include=WAITING) if challenger else None,
         "metrics": {name: value for name, value in release.metrics.items() if "/" not in name} if release else {},
     }
+
+
+def status_or_error(folder: Path) -> dict[str, Any]:
+    """The same; of a pipeline whose state can't be told, only where it is and what is wrong, as `error`."""
+    try:
+        return pipeline_status(folder)
+    except (ValueError, RuntimeError, OSError) as error:
+        return {"pipeline": folder.name, "folder": str(folder), "error": redacted(str(error))}
 
 
 def release_rows(folder: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@
 
 Three nights over sixteen pictures are played (`benchmarks/nights.py`): a first one, one with rows that are new,
 changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
-as a failing disk would, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again and
-again until the night has ended, and then the next night begins; the three nights are played over and over.
+as a full disk does, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again
+and again until the night has ended, and then the next night begins; the three nights are played over and over.
 
 After each fault what readers get must be the release before or the one after, whole. Once the night was run again, all
 that is stored and served must be that of an undisturbed run: items, rejections, rows and vectors served (within 1e-6),
@@ -36,6 +36,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from benchmarks.nights import Content, Nights, Point, content, failing, listening, served_content
+from pairloom.storage.files import DiskFullError
 from pairloom.storage.releases import release_log
 from pairloom.tasks.stage import standing
 
@@ -50,8 +51,8 @@ class UnlikeError(AssertionError):
 
 
 def fail() -> NoReturn:
-    """What a failing disk does."""
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
+    """What a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def die() -> NoReturn:
@@ -123,8 +124,11 @@ def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
     try:
         with listening(failing(at, fail)):
             undisturbed.nights.run()
-    except (OSError, RuntimeError, ValueError):
-        pass
+    except DiskFullError as error:
+        if str(undisturbed.nights.stored.parent) not in str(error):
+            raise UnlikeError(f"what is full is not named: {error}") from error
+    else:
+        raise UnlikeError("a night with a full disk ended as if nothing had been")
     undisturbed.check_served(number)
     undisturbed.check_rerun(number)
 

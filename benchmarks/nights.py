@@ -182,7 +182,7 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """All that is stored in a pipeline's folder, as readers read it. Raises what they do; AssertionError for doubles."""
+    """All that a pipeline has stored, read as readers do. Raises what they do; AssertionError where an item doubles."""
     corpus = Corpus(folder)
     snapshot = corpus.current()
     names = [name for name in corpus.columns(snapshot) if name != "ingested_at"] if snapshot.parts else []

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: digests, fsync, write-aside-and-rename, put-if-absent."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,9 +14,15 @@ from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class DamagedError(RuntimeError):
     """Something stored is missing or no longer what was written."""
+
+
+class DiskFullError(RuntimeError):
+    """There is no room left on the disk."""
 
 
 class FileDigest(BaseModel, frozen=True, extra="forbid"):
@@ -107,6 +114,24 @@ def put_if_absent(path: Path, content: bytes) -> bool:
     sync(path.parent)
     hit("record.after", path)
     return True
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path, work: str) -> Iterator[None]:
+    """Raise DiskFullError, naming the folder and the work, instead of what a library says of a full disk inside."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # Lance has no numbers, but the system's words.
+        if number not in FULL and not any(os.strerror(each) in str(error) for each in FULL):
+            raise
+        # What is full may be the folder for temporary files.
+        named = isinstance(error, OSError) and error.filename
+        place = Path(os.fsdecode(named)).parent if named else folder
+        raise DiskFullError(
+            f"no room left on the disk of {place}, in {work}: make some, then run again, which goes on from here"
+        ) from error
 
 
 def make_writable(folder: Path) -> None:

@@ -26,3 +26,13 @@ def test_a_night_that_fails_at_any_kind_of_step_serves_one_release_whole_and_end
         "write", "rename", "record", "checkpoint", "adopt", "upsert", "delete", "index", "tag", "untag", "clean-up",
         "sweep",
     }  # fmt: skip
+
+
+def test_a_killed_retraining_goes_on_though_items_have_gone_that_its_model_never_embedded(
+    undisturbed: Undisturbed,
+) -> None:
+    embedded = [
+        at for at, (step, name) in enumerate(undisturbed.points[3]) if step == "write.before" and "embeddings/" in name
+    ]
+    # Its last part but one is written; the item that the second night changed is in none of them.
+    raise_at(undisturbed, 3, embedded[-1])

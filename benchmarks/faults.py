@@ -96,11 +96,15 @@ class Undisturbed:
         if all(now.differences(content_served_of(each)) for each in ends):
             raise UnlikeError(f"readers get neither the release before night {number} nor the one after it")
 
+    def check_content(self, number: int, what: str) -> None:
+        """Raises UnlikeError where anything is not as the undisturbed night left it."""
+        if wrong := self.after[number].differences(content(self.nights.stored)):
+            raise UnlikeError(f"{what} of night {number} left other {', '.join(wrong)}")
+
     def check_rerun(self, number: int) -> None:
         """Runs the night again; raises UnlikeError where it doesn't end as the undisturbed one did."""
         self.nights.run()
-        if wrong := self.after[number].differences(content(self.nights.stored)):
-            raise UnlikeError(f"the rerun of night {number} left other {', '.join(wrong)}")
+        self.check_content(number, "the rerun")
         again = self.nights.run()
         if again.outcome != "unchanged":
             raise UnlikeError(f"a further run of night {number} ended {again.outcome}: {again.reason}")
@@ -128,7 +132,8 @@ def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
         if str(undisturbed.nights.stored.parent) not in str(error):
             raise UnlikeError(f"what is full is not named: {error}") from error
     else:
-        raise UnlikeError("a night with a full disk ended as if nothing had been")
+        # What follows the release, like clean-up, may fail without a word.
+        undisturbed.check_content(number, "a night that ended though the disk was full")
     undisturbed.check_served(number)
     undisturbed.check_rerun(number)
 

@@ -31,7 +31,6 @@ from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 
 TOLERANCE = 1e-6
@@ -198,9 +197,9 @@ def content(folder: Path) -> Content:
     )
 
 
-def served_content(folder: Path) -> Any:
-    """What readers get: `served`, `vectors_ND` and `release` of Content."""
-    release = OpenRelease.open(folder)
+def served_content(folder: Path, number: int | None = None) -> Any:
+    """What readers of a release, or of the current one, get: `served`, `vectors_ND` and `release` of Content."""
+    release = OpenRelease.open(folder, number)
     rows = by_id(release.dataset.to_table().to_pylist())
     vectors = [[row.pop(name) for row in rows.values()] for name in ("image_vector", "text_vector")]
     record = release.record
@@ -265,9 +264,3 @@ def failing(at: int, fault: Callable[[], None]) -> Callable[[str, Path], None]:
             fault()
 
     return listen
-
-
-def current_number(folder: Path) -> int | None:
-    """The number of the release that is served."""
-    release = release_log(folder).current()
-    return release.number if release else None

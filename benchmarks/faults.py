@@ -5,8 +5,8 @@
 
 Three nights over sixteen pictures are played (`benchmarks/nights.py`): a first one, one with rows that are new,
 changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
-as a failing disk would, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again and
-again until the night has ended, and then the next night begins; the three nights are played over and over.
+as a full disk does, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again
+and again until the night has ended, and then the next night begins; the three nights are played over and over.
 
 After each fault what readers get must be the release before or the one after, whole. Once the night was run again, all
 that is stored and served must be that of an undisturbed run: items, rejections, rows and vectors served (within 1e-6),
@@ -36,6 +36,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from benchmarks.nights import Content, Nights, Point, content, failing, listening, served_content
+from pairloom.storage.files import DiskFullError
 from pairloom.storage.releases import release_log
 from pairloom.tasks.stage import standing
 
@@ -50,8 +51,8 @@ class UnlikeError(AssertionError):
 
 
 def fail() -> NoReturn:
-    """What a failing disk does."""
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
+    """What a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def die() -> NoReturn:
@@ -95,11 +96,15 @@ class Undisturbed:
         if all(now.differences(content_served_of(each)) for each in ends):
             raise UnlikeError(f"readers get neither the release before night {number} nor the one after it")
 
+    def check_content(self, number: int, what: str) -> None:
+        """Raises UnlikeError where anything is not as the undisturbed night left it."""
+        if wrong := self.after[number].differences(content(self.nights.stored)):
+            raise UnlikeError(f"{what} of night {number} left other {', '.join(wrong)}")
+
     def check_rerun(self, number: int) -> None:
         """Runs the night again; raises UnlikeError where it doesn't end as the undisturbed one did."""
         self.nights.run()
-        if wrong := self.after[number].differences(content(self.nights.stored)):
-            raise UnlikeError(f"the rerun of night {number} left other {', '.join(wrong)}")
+        self.check_content(number, "the rerun")
         again = self.nights.run()
         if again.outcome != "unchanged":
             raise UnlikeError(f"a further run of night {number} ended {again.outcome}: {again.reason}")
@@ -123,8 +128,12 @@ def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
     try:
         with listening(failing(at, fail)):
             undisturbed.nights.run()
-    except (OSError, RuntimeError, ValueError):
-        pass
+    except DiskFullError as error:
+        if str(undisturbed.nights.stored.parent) not in str(error):
+            raise UnlikeError(f"what is full is not named: {error}") from error
+    else:
+        # What follows the release, like clean-up, may fail without a word.
+        undisturbed.check_content(number, "a night that ended though the disk was full")
     undisturbed.check_served(number)
     undisturbed.check_rerun(number)
 

@@ -31,7 +31,6 @@ from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 
 TOLERANCE = 1e-6
@@ -182,7 +181,7 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """All that is stored in a pipeline's folder, as readers read it. Raises what they do; AssertionError for doubles."""
+    """All that a pipeline has stored, read as readers do. Raises what they do; AssertionError where an item doubles."""
     corpus = Corpus(folder)
     snapshot = corpus.current()
     names = [name for name in corpus.columns(snapshot) if name != "ingested_at"] if snapshot.parts else []
@@ -198,9 +197,9 @@ def content(folder: Path) -> Content:
     )
 
 
-def served_content(folder: Path) -> Any:
-    """What readers get: `served`, `vectors_ND` and `release` of Content."""
-    release = OpenRelease.open(folder)
+def served_content(folder: Path, number: int | None = None) -> Any:
+    """What readers of a release, or of the current one, get: `served`, `vectors_ND` and `release` of Content."""
+    release = OpenRelease.open(folder, number)
     rows = by_id(release.dataset.to_table().to_pylist())
     vectors = [[row.pop(name) for row in rows.values()] for name in ("image_vector", "text_vector")]
     record = release.record
@@ -265,9 +264,3 @@ def failing(at: int, fault: Callable[[], None]) -> Callable[[str, Path], None]:
             fault()
 
     return listen
-
-
-def current_number(folder: Path) -> int | None:
-    """The number of the release that is served."""
-    release = release_log(folder).current()
-    return release.number if release else None

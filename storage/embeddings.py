@@ -124,9 +124,10 @@ class EmbeddingStore:
             names += [] if "stored_digest" in corpus.columns(before) else ["image"]
             for batch in corpus.read(before, part, names):
                 for row in batch.to_pylist():
-                    if part.digest not in here or row["item_id"] in dead:
+                    # An item that was gone when this model embedded the part has no vectors in it.
+                    place = position.get(row["item_id"])
+                    if place is not None and (part.digest not in here or row["item_id"] in dead):
                         row["stored_digest"] = row["stored_digest"] or bytes_digest(row["image"]["bytes"])
-                        place = position[row["item_id"]]
                         yield row, image_ND[place], text_ND[place]
 
     def matrices(self, snapshot: Snapshot, item_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: digests, fsync, write-aside-and-rename, put-if-absent."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -16,10 +17,15 @@ from pairloom.storage.failpoints import hit
 
 DAMAGED = "damaged"
 """Folder below a pipeline's, of what was moved out of the way: `<DAMAGED>/<path>`."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DamagedError(RuntimeError):
     """Something stored is missing or no longer what was written."""
+
+
+class DiskFullError(RuntimeError):
+    """There is no room left on the disk."""
 
 
 class FileDigest(BaseModel, frozen=True, extra="forbid"):
@@ -125,6 +131,24 @@ def set_aside(folder: Path, name: str) -> Path:
     for changed in (place.parent, (folder / name).parent):
         sync(changed)
     return place
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path, work: str) -> Iterator[None]:
+    """Raise DiskFullError, naming the folder and the work, instead of what a library says of a full disk inside."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # Lance has no numbers, but the system's words.
+        if number not in FULL and not any(os.strerror(each) in str(error) for each in FULL):
+            raise
+        # What is full may be the folder for temporary files.
+        named = isinstance(error, OSError) and error.filename
+        place = Path(os.fsdecode(named)).parent if named else folder
+        raise DiskFullError(
+            f"no room left on the disk of {place}, in {work}: make some, then run again, which goes on from here"
+        ) from error
 
 
 def make_writable(folder: Path) -> None:

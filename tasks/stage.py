@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from uuid import UUID
+
+from pairloom.storage.files import full_disk_named
 
 if TYPE_CHECKING:
     from prefect.context import FlowRunContext
@@ -113,7 +116,7 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
             if listener := _listener.get():
                 listener(name, 0, None, "")
             started = time.monotonic()
-            with timed(name):
+            with timed(name), full_disk_named(getattr(args[0], "folder", Path()), name):
                 if flow_run_context() is None:
                     result = function(*args, **kwargs)
                 else:

@@ -1,15 +1,18 @@
 """What a stage says of itself, in the log and to a listener."""
 
 import contextvars
+import errno
 import logging
 import re
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pairloom.flows.show import progress
+from pairloom.storage.files import DiskFullError
 from pairloom.tasks.refs import EmbeddingsRef, Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import listen, report_progress, stage
 
@@ -81,3 +84,35 @@ def test_refs_say_in_words_what_was_done() -> None:
     verdict = Verdict(passed=False, model_id="m", metrics={}, champion_metrics={}, reasons=("a", "b"), comparisons=())
     assert verdict.summary == "held, a; b"
     assert verdict.model_copy(update={"passed": True}).summary == "passed"
+
+
+class Collection:
+    folder = Path("/collections/shop")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "Error writing bytes to file"),
+        OSError("LanceError(IO): failed to write: No space left on device (os error 28)"),
+        RuntimeError("write failed: Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_told_with_its_folder_and_stage(error: Exception) -> None:
+    @stage()
+    def index(_: Collection) -> EmbeddingsRef:
+        raise error
+
+    with pytest.raises(DiskFullError, match=r"^no room left on the disk of /collections/shop, in index: make some"):
+        index(Collection())
+
+
+def test_the_folder_that_is_full_may_be_another_one_and_other_errors_stay() -> None:
+    @stage()
+    def mine(_: Collection, error: Exception) -> EmbeddingsRef:
+        raise error
+
+    with pytest.raises(DiskFullError, match="of /tmp, in mine"):
+        mine(Collection(), OSError(errno.ENOSPC, "No space left on device", "/tmp/scratch"))
+    with pytest.raises(PermissionError):
+        mine(Collection(), PermissionError(errno.EACCES, "Permission denied", "/tmp/scratch"))

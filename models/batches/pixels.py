@@ -47,14 +47,16 @@ def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[
     """Writes `count` images as uint8 (N, H, W, 3), through the geometry of the evaluation preprocessing."""
     geometry = Geometry.of(preprocess_cfg)
     shape = (count, geometry.height, geometry.width, 3)
-    pixels_NHWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     written = 0
-    for pixels_HWC in mapped(geometry, images):
-        pixels_NHWC[written] = pixels_HWC
-        written += 1
+    # Not through a memory map: where the disk is full, that kills the process instead of raising OSError.
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for pixels_HWC in mapped(geometry, images):
+            file.write(np.ascontiguousarray(pixels_HWC).data)
+            written += 1
     if written != count:
         raise ValueError(f"{path}: {count} images were announced, {written} came")
-    pixels_NHWC.flush()
 
 
 def open_pixels(path: Path) -> Pixels:

@@ -4,6 +4,7 @@ from pairloom.flows.build import build
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
 from pairloom.models.fitness import UnfitModelError
+from pairloom.tasks.collect import collect
 from pairloom.tasks.decide import decide
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate, hold
@@ -44,4 +45,6 @@ def nightly(pipeline: Pipeline) -> Night:
     if table:
         release = publish(pipeline, plan, table, verdict)
 
-    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds)
+    garbage = collect(pipeline, plan)
+
+    return Night.ended(pipeline, snapshot, plan, verdict, release, pairs, seconds, garbage)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.refs import CollectedRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
 
 
 class Night(BaseModel, frozen=True):
@@ -31,6 +31,8 @@ class Night(BaseModel, frozen=True):
     """The model trained tonight, released or not; for the report."""
     rejected: tuple[ReasonCount, ...] = Field(default=(), exclude=True)
     """Tonight's rows that are no items, by reason; for people."""
+    collected: CollectedRef | None = Field(default=None, exclude=True)
+    """What was deleted in the end; for people."""
     seconds: dict[str, float]
 
     @classmethod
@@ -43,6 +45,7 @@ class Night(BaseModel, frozen=True):
         release: ReleaseRef | None,
         pairs: PairsRef | None,
         seconds: dict[str, float],
+        collected: CollectedRef | None = None,
     ) -> Self:
         """A night that came to its end, whatever that was."""
         held = plan.rows_held or (verdict is not None and not verdict.passed)
@@ -60,6 +63,7 @@ class Night(BaseModel, frozen=True):
             pairs_id=pairs.pairs_id if pairs else None,
             trained=verdict.model_id if verdict else None,
             rejected=snapshot.rejected,
+            collected=collected,
             seconds=seconds,
         )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ class ModelStore:
 
     def ids(self) -> list[str]:
         """The model_ids of all models."""
-        return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+        return sorted(path.name for path in self.folder.glob("[!.]*") if path.is_dir())
 
     def adopt(self, built: Path, curve: Iterable[Mapping[str, float]] = ()) -> str:
         """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id.
@@ -53,6 +54,8 @@ class ModelStore:
         (built / CURVE).write_text("".join(lines), encoding="utf-8")
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / model_id).exists():
+            # Young again: no garbage, though no release may name it any more.
+            os.utime(self.folder / model_id)
             shutil.rmtree(built)
             return model_id
         for path in (*built.rglob("*"), built):
@@ -67,6 +70,10 @@ class ModelStore:
         for name, text in (("pairloom.json", json.dumps(lineage, indent=1, sort_keys=True)), ("README.md", card)):
             with written_aside(folder / name) as aside:
                 aside.write_text(text, encoding="utf-8")
+
+    def described(self, model_id: str) -> bool:
+        """Whether it is written down where a model comes from."""
+        return (self.folder / model_id / "pairloom.json").is_file()
 
     def curve(self, model_id: str) -> list[dict[str, float]]:
         """The log of a model's training."""

@@ -1,9 +1,7 @@
 """Publish: everything on disk and held, then one small record that readers see."""
 
-import logging
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import digest_files
@@ -15,8 +13,6 @@ from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
-
-logger = logging.getLogger(__name__)
 
 
 @stage()
@@ -56,7 +52,6 @@ def publish(pipeline: Pipeline, plan: Plan, table: TableRef, verdict: Verdict | 
     )
     vectors.tag(release.number, release.table_version)
     log.publish(release)
-    let_go(pipeline.folder, release.number - pipeline.retention.releases)
     Run(folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
 
@@ -84,16 +79,3 @@ def last_training(plan: Plan, snapshot: Snapshot, champion: Release | None, verd
         trained_at=datetime.now(UTC),
         verdict="released" if verdict.passed else "held",
     )
-
-
-def let_go(folder: Path, last: int) -> None:
-    """Let clean-up take what only releases up to `last` hold, whatever has become of their records."""
-    for path in sorted((folder / "vectors").glob("*.lance")):
-        try:
-            table = VectorTable(path)
-        except ValueError as error:
-            # The release stands: one damaged table of an older model is no reason to fail.
-            logger.warning("%s is not cleaned up: %s", path.name, error)
-            continue
-        if table.untag(last):
-            table.clean_up()

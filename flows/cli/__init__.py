@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pairloom.flows.cli import classes, quarantine, reading, running
+from pairloom.flows.cli import classes, garbage, quarantine, reading, running
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(running.app)
 app.add_typer(reading.app)
 app.add_typer(quarantine.app)
+app.add_typer(garbage.app)
 app.add_typer(classes.classes, name="classes")
 
 

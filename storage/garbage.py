@@ -65,16 +65,14 @@ def find_garbage(folder: Path, retention: RetentionConfig, current: Collection[s
     snapshots = kept_snapshots(folder, releases.releases, grace)
     work = kept_work(folder, current, releases, grace)
     search, kept = _Search(folder, grace), [*releases.unknown, *snapshots.unknown, *work.unknown]
-    found = [
-        *search.records(RELEASES, release_log(folder), lambda number: number >= releases.first),
-        # Before what may be renamed to the name of one of them.
-        *search.temporaries(),
-        *search.runs(work.runs),
-    ]
+    found = [*search.records(RELEASES, release_log(folder), lambda number: number >= releases.first)]
     if not releases.unknown:
         found += search.records(SNAPSHOTS, SnapshotLog(folder), lambda number: number in snapshots.records)
-        if not snapshots.unknown:
-            found += search.corpus(snapshots.files)
+    # Before what may be renamed to the name of one of them.
+    found += search.temporaries()
+    found += search.runs(work.runs)
+    if not (releases.unknown or snapshots.unknown):
+        found += search.corpus(snapshots.files)
     if not (releases.unknown or work.unknown):
         models = {release.model_id for release in releases.releases} | work.models | search.young_models()
         found += search.made_by_others(models)

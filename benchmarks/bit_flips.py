@@ -355,9 +355,9 @@ def report(tallies: dict[str, Tally], ends: dict[str, Counter[str]]) -> None:
     sums += [sum(each.answers[how] for each in tallies.values()) for how in hows]
     say(f"| **all** | {' | '.join(str(each) for each in sums)} |\n\n")
     say("| file | nights | how they ended |\n| --- | --- | --- |\n")
-    for kind, counts in ends.items():
-        how = ", ".join(f"{count} {end}" for end, count in counts.most_common())
-        say(f"| {kind} | {counts.total()} | {how} |\n")
+    for kind, ended in ends.items():
+        how = ", ".join(f"{count} {end}" for end, count in ended.most_common())
+        say(f"| {kind} | {ended.total()} | {how} |\n")
 
 
 def main() -> int:

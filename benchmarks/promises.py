@@ -37,10 +37,10 @@ from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError, DiskFullError
+from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.records import StaleWriterError
-from pairloom.storage.releases import release_log, roll_back
+from pairloom.storage.releases import RetentionConfig, release_log, roll_back
 from pairloom.tasks.ingest import ingest
-from pairloom.tasks.publish import let_go
 
 BASE = len(NAMES)
 MORE = st.integers(0, 5)
@@ -165,7 +165,7 @@ class Promises(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """Clean-up that nobody asked for."""
-        let_go(self.nights.stored, self.newest - self.retention)
+        collect_garbage(self.nights.stored, RetentionConfig(releases=self.retention, grace_hours=0), ())
 
     @rule()
     def read(self) -> None:

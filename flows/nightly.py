@@ -5,6 +5,7 @@ from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
 from pairloom.tasks.admit import admit
 from pairloom.tasks.approval import wait
+from pairloom.tasks.collect import collect
 from pairloom.tasks.decide import decide, hold_rows
 from pairloom.tasks.embed import embed
 from pairloom.tasks.evaluate import evaluate, hold
@@ -52,4 +53,6 @@ def nightly(pipeline: Pipeline) -> Night:
         release = publish(pipeline, plan, built.fit)
     verified = verify_when_due(pipeline)
 
-    return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds, verified)
+    garbage = collect(pipeline, plan)
+
+    return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds, verified, garbage)

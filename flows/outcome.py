@@ -9,7 +9,7 @@ from pairloom.models.evaluation.findings import Finding
 from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict, VerifiedRef
+from pairloom.tasks.refs import CollectedRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict, VerifiedRef
 
 
 class Night(BaseModel, frozen=True):
@@ -38,6 +38,8 @@ class Night(BaseModel, frozen=True):
     """Tonight's rows that are no items, by reason; for people."""
     golden: tuple[GoldenAnswer, ...] = Field(default=(), exclude=True)
     """What golden queries found in the last candidate; for people."""
+    collected: CollectedRef | None = Field(default=None, exclude=True)
+    """What was deleted in the end; for people."""
     seconds: dict[str, float]
 
     @classmethod
@@ -52,6 +54,7 @@ class Night(BaseModel, frozen=True):
         pairs: PairsRef | None,
         seconds: dict[str, float],
         verified: VerifiedRef | None = None,
+        collected: CollectedRef | None = None,
     ) -> Self:
         """A night that came to its end, whatever that was."""
         model_held = verdict is not None and not verdict.passed
@@ -74,6 +77,7 @@ class Night(BaseModel, frozen=True):
             trained=verdict.model_id if verdict else None,
             rejected=snapshot.rejected,
             golden=built.golden if built else (),
+            collected=collected,
             seconds=seconds,
         )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pairloom.models.reranker import Reranker
     from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
+    from pairloom.storage.export import CorpusFile
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,13 @@ class OpenRelease:
         if len(texts) <= FEW_TEXTS and self._query_tower is not None:
             return self._query_tower.embed_texts(texts)
         return self.encoder.embed_texts(texts)
+
+    @property
+    def corpus_files(self) -> "list[CorpusFile]":
+        """The Parquet files of the items that this release serves, each with the ids of its rows that are none."""
+        from pairloom.storage.export import released_files
+
+        return released_files(self.folder, self.record)
 
     @cached_property
     def encoder(self) -> "Encoder":

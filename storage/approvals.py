@@ -94,7 +94,7 @@ def waiting(folder: Path) -> Approval | None:
 
 
 def waiting_models(folder: Path) -> set[str]:
-    """The model_ids that wait: clean-up may take neither these models nor what they embedded, though no release names them."""
+    """The model_ids that wait: clean-up takes neither these models nor what they embedded."""
     found = waiting(folder)
     return {found.model_id} if found else set()
 

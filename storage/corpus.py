@@ -134,7 +134,10 @@ class Corpus:
     def _write(self, kind: str, table: pa.Table, identity: str, *, apart: str | None = None) -> Part:
         part = Part(digest=identity, rows=table.num_rows)
         path = _path(self.folder, kind, part)
-        if not path.exists():
+        if path.exists():
+            # What a killed run has left: young again, and no garbage.
+            path.touch()
+        else:
             write_parquet(table, path, apart=apart)
         return part
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
@@ -48,7 +49,7 @@ class ModelStore:
 
     def ids(self) -> list[str]:
         """The model_ids of all models."""
-        return sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+        return sorted(path.name for path in self.folder.glob("[!.]*") if path.is_dir())
 
     def adopt(self, built: Path, curve: Iterable[Mapping[str, float]] = ()) -> str:
         """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id.
@@ -60,6 +61,8 @@ class ModelStore:
         (built / CURVE).write_text("".join(lines), encoding="utf-8")
         make_folder(self.folder)
         if self.holds(model_id):
+            # Young again: no garbage, though no release may name it any more.
+            os.utime(self.folder / model_id)
             shutil.rmtree(built)
             return model_id
         if (damaged := self.folder / model_id).exists():
@@ -86,6 +89,10 @@ class ModelStore:
         """Length D of a model's embeddings, by its configuration."""
         config = json.loads((self.path(model_id) / "open_clip_config.json").read_bytes())
         return int(config["model_cfg"]["embed_dim"])
+
+    def described(self, model_id: str) -> bool:
+        """Whether it is written down where a model comes from."""
+        return (self.folder / model_id / "pairloom.json").is_file()
 
     def curve(self, model_id: str) -> list[dict[str, float]]:
         """The log of a model's training."""

@@ -1,7 +1,8 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,11 @@ class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """What is kept."""
 
     releases: int = Field(default=7, ge=1)
-    """Releases that can be served again, the current one included; the table versions of older ones are cleaned up."""
+    """Releases that can be served again, the current one included, and those that a rollback among them names; what no
+    kept release needs is collected."""
+    grace_hours: float = Field(default=24, ge=0)
+    """Nothing younger is collected, and no release that was the current one until then: readers finish, and nights that
+    run meanwhile."""
     verify_every_nights: int = Field(default=7, ge=1)
     """After so many days a night reads everything that is kept, and says what is damaged."""
 
@@ -118,6 +123,19 @@ def release_log(folder: Path) -> ReleaseLog:
     return ReleaseLog(folder)
 
 
+def kept_releases(log: ReleaseLog, count: int) -> list[Release]:
+    """The newest `count` releases that are whole, and those that a rollback among them names; newest first."""
+    newest = [*islice(log.newest_first(), count)]
+    return newest + named_by_rollbacks(log, newest)
+
+
+def named_by_rollbacks(log: ReleaseLog, releases: Collection[Release]) -> list[Release]:
+    """Those that are not among some releases and that a rollback among them names, as far as they can be read."""
+    numbers = {release.number for release in releases}
+    targets = {release.rolled_back_to for release in releases} - numbers
+    return [release for release in log.written() if release.number in targets]
+
+
 def taken_back(releases: Iterable[Release]) -> set[int]:
     """Numbers of those of some releases that a rollback went back behind, and that none has named again since."""
     numbers: set[int] = set()
@@ -163,5 +181,7 @@ def roll_back(folder: Path, number: int) -> Release:
         }
     )
     VectorTable(folder / release.table).tag(release.number, release.table_version)
+    # Garbage collection takes a release's record away first and then looks for tags: one of the two sees the other.
+    log.read(number)
     log.publish(release)
     return release

@@ -17,6 +17,12 @@ class Run:
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder = folder / "runs" / run_id
+        self.pixels = self.folder / "pixels.npy"
+        """All training images, as the network takes them."""
+        self.training = self.folder / "training"
+        """Checkpoints and log."""
+        self.built = self.folder / "model"
+        """The trained model, until it is in the store."""
 
     def read(self, stage: str, kind: type[R]) -> R | None:
         """What `stage` left, or None where it has not finished."""
@@ -27,6 +33,12 @@ class Run:
         """Leave what `stage` made, in one step."""
         with written_aside(self.folder / f"{stage}.json") as aside:
             aside.write_text(ref.model_dump_json(indent=1), encoding="utf-8")
+
+    def scratch(self) -> list[Path]:
+        """What only its training read, once that has left word of its model: nobody reads it any more."""
+        if not (self.folder / "train.json").is_file():
+            return []
+        return [path for path in (self.pixels, self.training, self.built) if path.exists()]
 
     def sweep(self) -> None:
         """Delete this work in progress."""

@@ -72,7 +72,9 @@ class SnapshotLog(RecordLog[Snapshot]):
         content = manifest.model_dump_json(indent=1)
         name = f"{_MANIFESTS}snapshot-{digest(content)}.json"
         path = self.folder / name
-        if not path.exists():
+        if path.exists():
+            path.touch()
+        else:
             with written_aside(path) as aside:
                 aside.write_text(content, encoding="utf-8")
         return snapshot.model_copy(update={"files": {**snapshot.files, name: FileDigest.of(path)}})

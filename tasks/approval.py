@@ -6,8 +6,8 @@ from pairloom.storage.approvals import Approval, approval_log, ended, last_appro
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore
-from pairloom.storage.releases import Training, release_log, stays_back
-from pairloom.tasks.decide import retained, snapshot_ref, stayed_back, training_digest
+from pairloom.storage.releases import Training, kept_releases, release_log, stays_back
+from pairloom.tasks.decide import snapshot_ref, stayed_back, training_digest
 from pairloom.tasks.evaluation.retained import best_retained, headline_metrics
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, Plan, Verdict
@@ -74,7 +74,7 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
     release = log.current()
     if release and (back := stays_back(log, release, snapshot.digest, training_digest(pipeline))):
         raise ValueError(f"{stayed_back(back, release)}; until then model {approval.model_id} can't be released either")
-    best = best_retained(retained(log, release.number, pipeline)) if release else None
+    best = best_retained(kept_releases(log, pipeline.retention.releases)) if release else None
     return Plan(
         action="retrain",
         reason=f"{approval.trained_because}; approved by {by}{f': {note}' if note else ''}",

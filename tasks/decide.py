@@ -1,14 +1,13 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Literal
 
 from pairloom.storage.approvals import Approval, ended, last_approval
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
-from pairloom.storage.releases import Release, ReleaseLog, Training, release_log, stays_back
+from pairloom.storage.releases import Release, Training, kept_releases, release_log, stays_back
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.evaluation.retained import best_retained
@@ -30,8 +29,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     log = release_log(pipeline.folder)
     release = log.current()
     shaped = training_digest(pipeline)
-    run_id = digest([snapshot.digest, release.number if release else None, shaped])
-    verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
+    run = run_id(snapshot.digest, release, shaped)
+    verdict = Run(pipeline.folder, run).read(verdict_name(pipeline), Verdict)
     asked = last_approval(pipeline.folder)
     over = ended(pipeline.folder, asked) if asked else ""
     again = asked is not None and same_challenger(asked, snapshot, release, shaped)
@@ -53,11 +52,11 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         require_released_model(pipeline, release)
     if action != "nothing":
         require_answerable(pipeline, snapshot.number)
-    best = best_retained(retained(log, release.number, pipeline)) if reason and release else None
+    best = best_retained(kept_releases(log, pipeline.retention.releases)) if reason and release else None
     return Plan(
         action=action,
         reason=reason or why,
-        run_id=run_id,
+        run_id=run,
         training_digest=shaped,
         snapshot=snapshot.number,
         champion=release.number if release else None,
@@ -108,10 +107,9 @@ def stayed_back(number: int, release: Release) -> str:
     )
 
 
-def retained(log: ReleaseLog, newest: int, pipeline: Pipeline) -> list[Release]:
-    """The releases that can be served again, newest first."""
-    oldest = newest - pipeline.retention.releases
-    return [*takewhile(lambda release: release.number > oldest, log.newest_first())]
+def run_id(snapshot_digest: str, release: Release | None, shaped: str) -> str:
+    """Names the work on a challenger: a night over the same corpus, release and configuration goes on with it."""
+    return digest([snapshot_digest, release.number if release else None, shaped])
 
 
 def retrain_reason(pipeline: Pipeline, snapshot: SnapshotRef, last: Training | None, now: datetime, shaped: str) -> str:

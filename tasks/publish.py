@@ -1,11 +1,9 @@
 """Publish: everything on disk and held, and then, in a step of its own, one small record that readers see."""
 
-import logging
 import shutil
 from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
@@ -18,8 +16,6 @@ from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Candidate, Plan, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
-
-logger = logging.getLogger(__name__)
 
 
 @stage()
@@ -69,7 +65,6 @@ def publish(pipeline: Pipeline, plan: Plan, candidate: Candidate) -> ReleaseRef:
     """Make a candidate the release that is served. Raises StaleWriterError where another run was faster."""
     release = candidate.release
     release_log(pipeline.folder).publish(release)
-    let_go(pipeline.folder, release.number - pipeline.retention.releases)
     Run(pipeline.folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
 
@@ -117,16 +112,3 @@ def last_training(plan: Plan, snapshot: Snapshot, champion: Release | None, verd
         trained_at=datetime.now(UTC),
         verdict="released" if verdict.passed else "held",
     )
-
-
-def let_go(folder: Path, last: int) -> None:
-    """Let clean-up take what only releases up to `last` hold, whatever has become of their records."""
-    for path in sorted((folder / "vectors").glob("*.lance")):
-        try:
-            table = VectorTable(path)
-        except ValueError as error:
-            # The release stands: one damaged table of an older model is no reason to fail.
-            logger.warning("%s is not cleaned up: %s", path.name, error)
-            continue
-        if table.untag(last):
-            table.clean_up()

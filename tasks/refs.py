@@ -232,3 +232,18 @@ class VerifiedRef(Ref):
     def summary(self) -> str:
         """Whether it is whole."""
         return "; ".join(self.damaged) or f"{self.files:,} files are whole"
+
+
+class CollectedRef(Ref):
+    """What the end of a night deleted."""
+
+    files: int
+    bytes: int
+    kept: tuple[str, ...]
+    """Sentences: what could not be read, so that all that it may have named stays."""
+
+    @property
+    def summary(self) -> str:
+        """How much went."""
+        went = f"{self.files:,} files, {self.bytes / 2**20:,.1f} MiB deleted" if self.files else "nothing to delete"
+        return f"{went}; what a damaged record may have named is kept" if self.kept else went

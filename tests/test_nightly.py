@@ -506,13 +506,13 @@ def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> No
 
 
 def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path) -> None:
-    overrides = ("retrain.min_new_fraction=0.9", "retention.releases=2")
+    overrides = ("retrain.min_new_fraction=0.9", "retention.releases=2", "retention.grace_hours=0")
     for first in (0, 3, 6):
         night(file, *overrides)
         add_rows(file, 3, first=first)
     pipeline = load_pipeline(file)
     assert [release.number for release in release_log(pipeline.folder).newest_first()] == [3, 2]
-    with pytest.raises(RuntimeError, match="release 1 is not whole"):
+    with pytest.raises(ValueError, match="no release 1: there are 2, 3"):
         roll_back(pipeline.folder, 1)
     assert roll_back(pipeline.folder, 2).number == 4
 
@@ -534,10 +534,12 @@ def test_no_tag_outlives_retention_whatever_became_of_its_record(file: Path) -> 
     (pipeline.folder / "releases" / "000002.json").write_bytes(b"")
     assert tags(pipeline) == [1, 2, 3, 4, 5]
     add_rows(file, 3, first=3)
-    assert night(file, few, "retention.releases=2").release == 6
-    assert tags(pipeline) == [5, 6]
+    two = ("retention.releases=2", "retention.grace_hours=0")
+    assert night(file, few, *two).release == 6
+    assert tags(pipeline) == [1, 5, 6], "what release 5 went back to can be served as well"
     add_rows(file, 3, first=6)
-    assert night(file, few, "training.seed=1", "gate.max_regression=1", "retention.releases=1").release == 7
+    one = ("retention.releases=1", "retention.grace_hours=0")
+    assert night(file, few, "training.seed=1", "gate.max_regression=1", *one).release == 7
     assert tags(pipeline) == [7]
 
 

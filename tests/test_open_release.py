@@ -16,9 +16,9 @@ from pairloom.search.index import Index
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.files import DamagedError, FileDigest
-from pairloom.storage.releases import Release, ReleaseLog, release_log, roll_back
+from pairloom.storage.garbage import collect_garbage
+from pairloom.storage.releases import Release, ReleaseLog, RetentionConfig, release_log, roll_back
 from pairloom.storage.table.vectors import VectorTable
-from pairloom.tasks.publish import let_go
 
 
 def test_pipeline_without_release_says_what_to_run(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_release_whose_files_are_cleaned_up_says_to_refresh(tmp_path: Path) ->
     table.delete(NAMES[:10])
     table.upsert(item_rows(index.encoder, NAMES[10:20]))
     publish(tmp_path, names=NAMES[10:20], number=2)
-    let_go(tmp_path, 1)
+    collect_garbage(tmp_path, RetentionConfig(releases=1, grace_hours=0), ())
     for ask in (lambda: index.search("red"), lambda: index.sql("SELECT * FROM items")):
         with pytest.raises(DamagedError, match=r"release 1 is no longer whole: .* is missing.*refresh\(\) goes to"):
             ask()

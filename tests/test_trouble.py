@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from pairloom.flows.cli import app
@@ -15,9 +14,7 @@ BLOCKS = [block.splitlines() for block in re.findall(r"```\n(.*?)```", PAGE.read
 COMMANDS = sorted({line.partition("#")[0].strip() for block in BLOCKS for line in block})
 
 
-def test_every_command_of_the_page_runs(
-    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_command_of_the_page_runs(tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]) -> None:
     file = write_pipelines(tmp_path, shapes)
     for _ in range(2):
         run("run", "--file", str(file), "--set", f"training.seed={_}", "--set", "gate.max_regression=1")

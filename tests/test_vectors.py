@@ -21,6 +21,7 @@ from pairloom.storage.records import StaleWriterError
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.manifests import manifest_path
 from pairloom.storage.table.vectors import VectorTable
+from pairloom.storage.table.versions import held_versions, release_of, stored_versions
 
 HOSTILE = ["'; DROP TABLE items; --", "a' OR '1'='1", 'quo"te', "back`tick", "ünïcödé 🍎", "%", "_", "\\"]
 EXACT = IndexConfig(kind="none")
@@ -154,7 +155,7 @@ def test_a_table_begun_anew_leaves_released_versions_as_they_were(tmp_path: Path
     latest = lance.dataset(str(table.path))
     assert latest.to_table(columns=["price"])["price"].to_pylist() == [1.5] * 10
     assert set(latest.schema.metadata) == {b"embedding_functions"}
-    begun.clean_up()
+    begun.clean_up(range(1, begun.version))
     old = lance.dataset(str(table.path), version=released)
     assert set(old.to_table()["subgroup"].to_pylist()) == {"A", "B"}
     assert old.count_rows() == 1500
@@ -191,12 +192,12 @@ def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
     table.upsert(vector_rows(["b"]))
     dropped = table.version
     table.delete(["a"])
-    table.clean_up()
+    table.clean_up(range(1, table.version))
     assert lance.dataset(str(table.path), version=kept).count_rows() == 1
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=dropped)
-    assert (table.untag(1), table.untag(1)) == (1, 0)
-    table.clean_up()
+    assert [table.untag([f"release-000001-v{kept}"]) for _ in range(2)] == [1, 0]
+    table.clean_up(range(1, table.version))
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=kept)
     assert ids_of(table) == ["b"]
@@ -208,17 +209,19 @@ def test_two_runs_that_want_to_be_one_release_hold_a_version_each(table: VectorT
     table.tag(7, lost := table.version)
     table.tag(7, lost)
     table.upsert(vector_rows(["b"]))
-    table.clean_up()
+    table.clean_up(range(1, table.version))
     assert [lance.dataset(str(table.path), version=version).count_rows() for version in (won, lost)] == [0, 1]
 
 
-def test_all_tags_up_to_a_release_are_let_go_those_of_older_versions_too(table: VectorTable) -> None:
+def test_the_tags_named_are_let_go_those_of_older_versions_of_pairloom_too(table: VectorTable) -> None:
     for release in (1, 2, 3, 12):
         table.tag(release, table.version)
     tags = lance.dataset(str(table.path)).tags
     tags.create("release-000002", table.version)
     tags.create("mine", table.version)
-    assert table.untag(3) == 4
+    assert held_versions(table.path) == dict.fromkeys(tags.list(), table.version)
+    ours = [tag for tag in tags.list() if (release_of(tag) or 12) <= 3]
+    assert table.untag([*ours, "release-000077-v1"]) == 4
     assert sorted(tags.list()) == ["mine", f"release-000012-v{table.version}"]
 
 
@@ -235,12 +238,12 @@ def test_a_damaged_tag_is_made_anew_from_its_name(
     file = table.path / "_refs" / "tags" / "release-000003-v1.json"
     assert old in file.read_bytes()
     file.write_bytes(file.read_bytes().replace(old, new))
-    assert table.untag(2) == 0
+    assert table.untag([]) == 0
     assert "release-000003-v1 of model-a.lance is damaged" in caplog.text
-    table.clean_up()
+    table.clean_up(range(1, table.version))
     assert [lance.dataset(str(table.path), version=version).count_rows() for version in (1, 2)] == [0, 1]
     table.tag(5, table.version)
-    assert table.untag(4) == 2
+    assert table.untag(["release-000003-v1", "release-000004-v2"]) == 2
 
 
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:
@@ -357,7 +360,7 @@ def test_the_number_of_a_version_that_was_lost_is_not_given_to_other_rows(tmp_pa
     assert ids_of(table) == ["a"]
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=3)
-    table.clean_up()
+    table.clean_up(range(1, table.version))
     assert ids_of(VectorTable(table.path)) == ["a"]
 
 
@@ -439,3 +442,20 @@ def test_damaged_latest_version_is_named(table: VectorTable) -> None:
     with pytest.raises(ValueError, match=r"the latest version of .*model-a\.lance can't be opened"):
         VectorTable(table.path)
     assert ids_of(VectorTable(table.path, version=2)) == ["a"]
+
+
+def test_what_killed_writers_leave_and_what_old_versions_alone_need_is_known(table: VectorTable) -> None:
+    table.upsert(vector_rows(["a"]))
+    table.delete(["a"])
+    table.upsert(vector_rows(["b"]))
+    assert sorted(stored_versions(table.path)) == list(range(1, table.version + 1))
+    assert table.orphans() == []
+    (orphan := table.path / "data" / "never-committed.lance").write_bytes(b"x")
+    assert table.orphans() == [orphan]
+    before = {path for path in table.path.rglob("*") if path.is_file()}
+    old = range(1, table.version)
+    gone = table.files_of_none_but(old)
+    table.clean_up(old)
+    assert before - {path for path in table.path.rglob("*") if path.is_file()} == set(gone)
+    assert [*stored_versions(table.path)] == [table.version]
+    assert ids_of(table) == ["b"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pairloom.flows.cli import approval, classes, comparing, quarantine, reading, running, upkeep
+from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, upkeep
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
 
@@ -24,6 +24,7 @@ app.add_typer(approval.app)
 app.add_typer(comparing.app)
 app.add_typer(quarantine.app)
 app.add_typer(upkeep.app)
+app.add_typer(garbage.app)
 app.add_typer(classes.classes, name="classes")
 
 

@@ -211,15 +211,25 @@ def releases(name: Name = None, file: File = DEFAULT_FILE, root: Root = None, js
 @app.command()
 def show(
     number: Annotated[int, typer.Argument(help="The release's number.")],
+    files: Annotated[
+        bool, typer.Option("--files", help="List the files of its items, with the rows that are none any more.")
+    ] = False,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
     json_: Json = False,
 ) -> None:
     """Show one release: what it binds, how good it is, why it was made."""
-    from pairloom.flows.show.console import show_release
+    from pairloom.flows.show.console import show_release, show_rows
+    from pairloom.storage.export import released_files
     from pairloom.storage.releases import release_log
 
     with errors_in_one_line():
-        release = release_log(chosen_folder(name, file, root)).read(number)
-    answer(json_, release.model_dump(mode="json"), lambda: show_release(release))
+        folder = chosen_folder(name, file, root)
+        release = release_log(folder).read(number)
+        parts = released_files(folder, release) if files else []
+    rows = [{"file": str(each.path), "rows": each.rows, "items": each.living, "gone": len(each.gone)} for each in parts]
+    if files:
+        answer(json_, [each.model_dump(mode="json") for each in parts], lambda: show_rows(rows))
+    else:
+        answer(json_, release.model_dump(mode="json"), lambda: show_release(release))

@@ -100,6 +100,8 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
     slices = slices_grid(night.metrics, limit=SLICES)
     lines += table(slices.columns[0], slices.columns[1:], slices.rows)
     lines += learning
+    if night.collected:
+        lines += ["## Garbage", "", markdown_text(night.collected.summary), ""]
     lines += table("seconds", *_across({name: f"{value:,.1f}" for name, value in night.seconds.items()}))
     return "\n".join(lines)
 

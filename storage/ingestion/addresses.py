@@ -172,7 +172,10 @@ class Addresses:
                 yield ([place], None), origin
         if not addresses:
             return
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pairloom-fetched-")))
+        # Beside what is known of them, where garbage collection finds what a killed run leaves.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        held = tempfile.TemporaryDirectory(prefix=".fetched.", dir=self._path.parent)
+        folder = Path(stack.enter_context(held))
         for url, answer in self._fetched(addresses.values(), conditional=False):
             assert not isinstance(answer, Unchanged), "nothing was said to be known"
             found = self._take(addresses[url], answer)

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside, written_versions
+from pairloom.storage.table.versions import TAG
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
-TAG = re.compile(r"release-(\d+)(?:-v(\d+))?")
-"""Older tags name no version."""
+WRITTEN = ("data", "_deletions", "_indices", "_transactions")
+"""Folders of a table that writers put files into before a version names them."""
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
@@ -214,6 +214,18 @@ class VectorTable:
             if row["version"] == self.version and row["type"] != "transaction file":
                 yield self.path / row["path"]
 
+    def files_of_none_but(self, versions: Collection[int]) -> list[Path]:
+        """Every file that some of these versions need and no other one does: what `clean_up` deletes of them."""
+        rows = self._tracked()
+        kept = {row["path"] for row in rows if row["version"] not in versions}
+        return [self.path / name for name in sorted({row["path"] for row in rows} - kept)]
+
+    def orphans(self) -> list[Path]:
+        """Files that no version needs: of a writer that was killed before it committed them, or has not yet."""
+        there = [path for kind in WRITTEN for path in sorted((self.path / kind).rglob("*")) if path.is_file()]
+        needed = {row["path"] for row in self._tracked()}
+        return [path for path in there if path.relative_to(self.path).as_posix() not in needed]
+
     def sync(self, known: Mapping[str, object]) -> None:
         """Force this version's files to the disk, but for those `known` by path below the pipeline's folder.
 
@@ -237,22 +249,28 @@ class VectorTable:
             self._dataset.tags.create(name, version)
             hit("tag.after", self.path)
 
-    def untag(self, last: int) -> int:
-        """Let go of all versions held for releases up to `last`; returns how many tags that were."""
-        found = {name: TAG.fullmatch(name) for name in self._tags()}
-        names = [name for name, release in found.items() if release and int(release[1]) <= last]
-        for name in names:
+    def untag(self, names: Collection[str]) -> int:
+        """Let go of the versions that these tags hold; returns how many of them there were."""
+        found = [name for name in self._tags() if name in names]
+        for name in found:
             hit("untag.before", self.path)
             self._dataset.tags.delete(name)
             hit("untag.after", self.path)
-        return len(names)
+        return len(found)
 
-    def clean_up(self) -> None:
-        """Delete the files that neither a tag nor the latest version needs."""
+    def clean_up(self, versions: Sequence[int]) -> None:
+        """Delete these versions and the files that they alone need; not the latest, nor those that a tag holds."""
         self._dataset.checkout_latest()
-        hit("clean-up.before", self.path)
-        self._dataset.cleanup_old_versions(retain_versions=1, error_if_tagged_old_versions=False)
-        hit("clean-up.after", self.path)
+        if versions:
+            hit("clean-up.before", self.path)
+            self._dataset.cleanup_old_versions(versions=list(versions), error_if_tagged_old_versions=False)
+            hit("clean-up.after", self.path)
+
+    def _tracked(self) -> list[dict[str, Any]]:
+        """Each file of each version."""
+        self._dataset.checkout_latest()
+        rows: list[dict[str, Any]] = self._dataset.tracked_files().read_all().select(["version", "path"]).to_pylist()
+        return rows
 
     def _tags(self) -> list[str]:
         """Names of all tags, those of releases made anew from their names where they don't hold the version named.

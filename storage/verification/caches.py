@@ -13,7 +13,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.parquet import require_whole
 from pairloom.storage.releases import Release
-from pairloom.storage.table.vectors import TAG
+from pairloom.storage.table.versions import TAG
 from pairloom.storage.verification.findings import Fault, Kind
 from pairloom.storage.verification.kept import Kept
 

@@ -7,11 +7,10 @@ from pairloom.models.evaluation.row_shares import shrunk
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import release_log
+from pairloom.storage.releases import kept_releases, release_log
 from pairloom.tasks.admission.champion import Champion
 from pairloom.tasks.admission.evidence import gathered
 from pairloom.tasks.admission.sharing import judged_columns, judged_shares
-from pairloom.tasks.decide import retained
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Admission, Plan
 
@@ -44,5 +43,5 @@ def _found(pipeline: Pipeline, plan: Plan) -> Iterator[Finding]:
     resized = {"changed pictures"} if release.max_side != pipeline.ingest.max_side else set()
     yield from (each for each in judged_shares(evidence, config.rows) if each.measure not in resized)
     yield from judged_columns(corpus, released, evidence, config.rows)
-    yield shrunk(tonight.rows, [each.rows for each in retained(log, plan.champion, pipeline)], config.rows)
+    yield shrunk(tonight.rows, [each.rows for each in kept_releases(log, pipeline.retention.releases)], config.rows)
     yield from Champion(EmbeddingStore(pipeline.folder, release.model_id), evidence, config).judged()

@@ -33,7 +33,7 @@ def train_challenger(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     """Train in as many processes as `training.processes` asks for, and leave word of the model in the run's folder."""
     processes = processes_wanted(pipeline.training)
     if processes > 1:
-        log = Run(pipeline.folder, plan.run_id).folder / "training"
+        log = Run(pipeline.folder, plan.run_id).training
         launch(train_together, (pipeline, plan, pairs), processes, watch=lambda: show_log(log))
     else:
         train_together(pipeline, plan, pairs)
@@ -53,10 +53,9 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     second_N = second_tower_items(corpus, snapshot, items.item_ids, start.second)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
-    pixels = run.folder / "pixels.npy"
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
-        if ranks.leads and not pixels.exists():
-            with written_aside(pixels) as aside:
+        if ranks.leads and not run.pixels.exists():
+            with written_aside(run.pixels) as aside:
                 images = chain.from_iterable(split_images(corpus, snapshot, "train"))
                 write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
@@ -66,10 +65,10 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
             result = train_encoder(
                 start,
                 TrainingItems(
-                    tuple(items.item_ids), open_pixels(pixels), relations, negatives_NK, pairs_by_relation, second_N
+                    tuple(items.item_ids), open_pixels(run.pixels), relations, negatives_NK, pairs_by_relation, second_N
                 ),
                 Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
-                workdir=run.folder / "training",
+                workdir=run.training,
                 ranks=ranks,
                 progress=show,
             )
@@ -86,10 +85,9 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
 
 def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
     """Put the trained model into the store, and leave word of it."""
-    built = run.folder / "model"
-    result.encoder.save(built)
-    result.objectives.save_kept(built)
-    model_id = models.adopt(built, read_log(run.folder / "training"))
+    result.encoder.save(run.built)
+    result.objectives.save_kept(run.built)
+    model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
         model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss
     )

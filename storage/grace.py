@@ -1,0 +1,56 @@
+"""How old and how large what is stored is: nothing is collected that may still be written or read."""
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pairloom.storage.records import RecordLog
+
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A file, or a folder with all that is in it."""
+
+    files: int
+    bytes: int
+    changed: float
+    """When anything in it last did, in seconds since the epoch."""
+
+
+class Grace:
+    """What is younger than some hours, by the clock of now."""
+
+    def __init__(self, hours: float) -> None:
+        self._since = time.time() - hours * _HOUR
+
+    def covers(self, changed: float) -> bool:
+        """Whether what changed then is too young. What the clock says is yet to come is young as well."""
+        return changed > self._since
+
+    def recent(self, log: RecordLog[Any]) -> set[int]:
+        """Numbers of the records that were the newest ones until lately: of those whose next one is young."""
+        return {number for number, later in pairwise(sorted(log.numbers())) if self.covers(_changed(log.path(later)))}
+
+
+def weigh(path: Path) -> Weight:
+    """What there is at `path`. What goes away meanwhile weighs nothing."""
+    inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    files, size, changed = 0, 0, _changed(path)
+    for each in inside:
+        with contextlib.suppress(FileNotFoundError):
+            found = each.lstat()
+            files, size, changed = files + 1, size + found.st_size, max(changed, found.st_mtime)
+    return Weight(files, size, changed)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -7,6 +7,7 @@ its text has with other images, and its image with other texts.
 
 # N = rows, H = held-out items, D = embedding, R = resamples, T = texts
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,11 +78,15 @@ def own_contrasts(held: Vectors) -> Values:
     return contrasts(held, held) * (len(held) / max(1, len(held) - 1))
 
 
-def agreement(rows: Contrasts, held: Contrasts, *, confidence: float, seed: int) -> Estimate:
-    """The rows' mean as a share of that of held-out items, with its bootstrap interval over the texts of both."""
-    random = np.random.default_rng(seed)
-    ratio_R = _means(rows, random) / _means(held, random)
-    return Estimate(float(rows.value_N.mean() / held.value_N.mean()), *_ends(ratio_R, confidence))
+def agreement(kinds: Sequence[tuple[Contrasts, Contrasts]], *, confidence: float, seed: int) -> Estimate:
+    """The mean of rows as a share of what is expected of them, with its bootstrap interval over the texts of both.
+
+    Of each kind of rows with the held-out items of that kind, whose mean is what is expected.
+    """
+    random, count_K = np.random.default_rng(seed), np.array([len(rows.value_N) for rows, _ in kinds], float)
+    drawn_KR, expected_KR = (np.array([_means(each[side], random) for each in kinds]) for side in (0, 1))
+    value, expected = (count_K @ [each[side].value_N.mean() for each in kinds] for side in (0, 1))
+    return Estimate(float(value / expected), *_ends((count_K @ drawn_KR) / (count_K @ expected_KR), confidence))
 
 
 def mean_estimate(rows: Contrasts, *, confidence: float, seed: int) -> Estimate:

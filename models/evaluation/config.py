@@ -84,7 +84,7 @@ class RowsGateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Largest share of the released items whose captions, or pictures, may change in one night; also of those that may
     be gone since the median of the retained releases, and how far the new and changed rows may be from the released
     items in how many have the captions or pictures of others, or no value in a column."""
-    min_agreement: float = Field(default=0.4, ge=0, le=1)
+    min_agreement: float = Field(default=0.5, ge=0, le=1)
     """How far the texts of new or changed rows must be about their images, by the champion: 0 is what mismatched pairs
     have, 1 what items have that it was not trained on."""
     min_share: float = Field(default=0.005, ge=0, le=1)

@@ -2,6 +2,9 @@
 
 # N = rows, H = held-out items, D = embedding, G = rows of one group, Q = queries, V = values
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from pairloom.models.arrays import Embeddings, Indices, Mask, Values
@@ -29,22 +32,28 @@ def telling(held: Contrasts, config: GateConfig) -> Finding:
 
 
 def agreeing(
-    what: str, rows: Contrasts, held: Contrasts | None, released: int, config: GateConfig, *, chance: bool = False
+    what: str, kinds: Sequence[tuple[Contrasts, Contrasts]], released: int, config: GateConfig, *, chance: bool = False
 ) -> Finding:
-    """Whether texts and images of some rows agree, beside those of `held`: unsure without.
+    """Whether texts and images of some rows agree: of each kind of them, beside held-out items of that kind.
 
     With `chance` they are held only where they agree no better than mismatched pairs.
     """
-    count, texts = len(rows.value_N), rows.texts
+    kinds = [each for each in kinds if len(each[0].value_N)]
+    count, texts = sum(len(rows.value_N) for rows, _ in kinds), sum(rows.texts for rows, _ in kinds)
     measure, shown = f"agreement of {what}", f"{count:,} rows of {texts:,} texts"
     if not matters(count, released, config.rows) or texts < FEWEST:
         return found(measure, "", f"{shown}: too few to tell or to matter" if count else "no rows")
-    if held is None:
-        said = f"the release has no held-out items of texts unknown to the champion, beside which to judge {shown}"
-        return Finding(measure, "", shown, "unsure", f"{said} ({what})")
-    own = agreement(rows, held, confidence=config.confidence, seed=config.seed)
+    own = agreement(kinds, confidence=config.confidence, seed=config.seed)
     low = own.high < config.rows.min_agreement and (own.low <= 0 or not chance)
     return found(measure, "1", f"{own} of {shown}", _disagreement(what, own, shown, config) if low else "")
+
+
+def beyond(what: str, rows: int, released: int, config: GateConfig) -> Finding:
+    """Rows that can't be judged: their texts are none of the release's, and it has no held-out items like that."""
+    said = f"{rows:,} {what} have texts unknown to the champion, and the release has no held-out items like that"
+    if not matters(rows, released, config.rows):
+        return found(f"agreement of {what} with unknown texts", "", f"{rows:,} rows: too few to matter")
+    return Finding(f"agreement of {what} with unknown texts", "", f"{rows:,} rows", "unsure", f"{said} to judge by")
 
 
 def _disagreement(what: str, own: Estimate, shown: str, config: GateConfig) -> str:
@@ -52,6 +61,11 @@ def _disagreement(what: str, own: Estimate, shown: str, config: GateConfig) -> s
         f"texts and images of {what} agree by {own} in {shown}, where mismatched pairs have 0 and held-out items of "
         f"the release 1: below gate.rows.min_agreement ({config.rows.min_agreement:.2f})"
     )
+
+
+def at_most(hits: int, tries: int, share: float) -> float:
+    """The chance of no more than so many hits, where each try hits with the chance `share`."""
+    return sum(math.comb(tries, each) * share**each * (1 - share) ** (tries - each) for each in range(hits + 1))
 
 
 def implausible(count_V: Indices, rows: int, commonest: int, released: int, config: GateConfig) -> Mask:
@@ -95,19 +109,19 @@ def poured(what: str, count: int, rows: int, commonest: int, released: int) -> s
 def kept(measure: str, before_Q: Values, after_Q: Values, changed_Q: Mask, config: GateConfig) -> Finding:
     """Whether the champion still finds the release's validation items, as they are tonight, among themselves.
 
-    Held where recall fell by more than `max_regression`, not by chance, and the changed ones among them lost more of it
-    than `min_agreement` leaves: other captions of the same pictures may be harder to find than those it learned.
+    Held where recall fell by more than `max_regression`, not by chance, and of the changed ones that were found fewer
+    are found again than `min_agreement` of them: true captions may be harder to find than those that it learned.
     """
     shown = f"{before_Q.mean():.3f} of {len(before_Q):,} items"
     tonight = f"{after_Q.mean():.3f}, {int(changed_Q.sum()):,} of them changed"
     against = ""
-    if changed_Q.sum() >= FEWEST and (before_Q - after_Q).mean() > config.max_regression:
-        left_Q = (after_Q - config.rows.min_agreement * before_Q)[changed_Q]
-        ends = [
-            mean_estimate(Contrasts(each, np.arange(len(each))), confidence=config.confidence, seed=config.seed).high
-            for each in (after_Q - before_Q, left_Q)
-        ]
-        if max(ends) < 0:
+    if (before_Q - after_Q).mean() > config.max_regression:
+        fall = mean_estimate(
+            Contrasts(after_Q - before_Q, np.arange(len(before_Q))), confidence=config.confidence, seed=config.seed
+        )
+        found_Q = changed_Q & (before_Q > 0)
+        left = at_most(int(np.ceil(after_Q[found_Q].sum())), int(found_Q.sum()), config.rows.min_agreement)
+        if fall.high < 0 and left < (1 - config.confidence) / 2:
             against = (
                 f"the champion's {measure} fell from {before_Q.mean():.4f} to {after_Q.mean():.4f} on the release's "
                 f"validation items as they are tonight, by more than max_regression ({config.max_regression:.4f})"

@@ -14,7 +14,7 @@ from pairloom.models.evaluation.agreement import Contrasts, Vectors, contrasts, 
 from pairloom.models.evaluation.config import DIRECTIONS, GateConfig
 from pairloom.models.evaluation.findings import FEWEST, Finding, found, matters
 from pairloom.models.evaluation.ranking import answered, on_grid
-from pairloom.models.evaluation.row_agreement import agreeing, implausible, kept, poured, related, telling
+from pairloom.models.evaluation.row_agreement import agreeing, beyond, implausible, kept, poured, related, telling
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.tasks.admission.evidence import Evidence, Side
 
@@ -56,16 +56,18 @@ class Champion:
         kinds = {"new items": evidence.new_M}
         kinds |= {f"changed {side.what}": side.changed_M for side in evidence.sides}
         known_M = np.isin(evidence.captions.value_M, evidence.captions.value_N)
+        known, unknown = self._beside(~self._unknown_H) or self._own, self._beside(self._unknown_H)
         for what, kind_M in kinds.items():
-            told = self._contrasts(self._told(np.flatnonzero(kind_M & known_M)))
-            yield agreeing(what, told, self._beside(~self._unknown_H) or self._own, count, config)
-            if (kind_M & ~known_M).any():
-                unknown, beside = self._contrasts(np.flatnonzero(kind_M & ~known_M)), self._beside(self._unknown_H)
-                named = f"{what} of unknown captions"
-                if beside is None and what != "new items":
-                    yield agreeing(named, unknown, self._own, count, config, chance=True)
-                else:
-                    yield agreeing(named, unknown, beside, count, config)
+            told = (self._contrasts(self._told(np.flatnonzero(kind_M & known_M))), known)
+            rows = np.flatnonzero(kind_M & ~known_M)
+            anew = self._contrasts(rows)
+            yield agreeing(what, [told, (anew, unknown)] if unknown else [told], count, config)
+            if unknown or not len(rows):
+                continue
+            if what == "new items":
+                yield beyond(what, len(rows), count, config)
+            else:
+                yield agreeing(f"{what} with unknown texts", [(anew, self._own)], count, config, chance=True)
 
     def _told(self, rows: Indices) -> Indices:
         """Those of some fresh rows whose text the champion finds in the released items that have it."""

@@ -10,14 +10,14 @@ from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import propose
-from pairloom.tasks.refs import Candidate, Plan, Verdict
+from pairloom.tasks.refs import Plan, Proposal, Verdict
 
 
 @dataclass(frozen=True)
 class Built:
     """What may be published, or why it must not."""
 
-    fit: Candidate | None
+    fit: Proposal | None
     unfit: str = ""
     """Why it is held; empty where it may be published."""
     golden: tuple[GoldenAnswer, ...] = ()
@@ -26,12 +26,12 @@ class Built:
 def build(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, model_id: str) -> Built:
     """The snapshot as one model serves it; unfit where vectors are no numbers, a check fails or golden queries miss.
 
-    Raises DamagedError, with what can be done, where the candidate can't be served.
+    Raises DamagedError, with what can be done, where what is proposed can't be served.
     """
     try:
         table = index(pipeline, placed(embed, pipeline)(pipeline, plan.snapshot, model_id))
     except UnfitModelError as error:
         return Built(fit=None, unfit=str(error))
-    candidate = propose(pipeline, plan, verdict, table)
-    rehearsal = rehearse(pipeline, candidate)
-    return Built(None if rehearsal.missed else candidate, rehearsal.missed, rehearsal.golden)
+    proposal = propose(pipeline, plan, verdict, table)
+    rehearsal = rehearse(pipeline, proposal)
+    return Built(None if rehearsal.missed else proposal, rehearsal.missed, rehearsal.golden)

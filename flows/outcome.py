@@ -37,7 +37,7 @@ class Night(BaseModel, frozen=True):
     rejected: tuple[ReasonCount, ...] = Field(default=(), exclude=True)
     """Tonight's rows that are no items, by reason; for people."""
     golden: tuple[GoldenAnswer, ...] = Field(default=(), exclude=True)
-    """What golden queries found in the last candidate; for people."""
+    """What golden queries found tonight, by the last model that was asked; for people."""
     collected: CollectedRef | None = Field(default=None, exclude=True)
     """What was deleted in the end; for people."""
     seconds: dict[str, float]

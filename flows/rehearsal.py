@@ -1,4 +1,4 @@
-"""A candidate opened and searched by a fresh process, before it is published."""
+"""A proposal opened and searched by a fresh process, before it is published."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.secrets import redacted
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import forget, give_up
-from pairloom.tasks.refs import Candidate
+from pairloom.tasks.refs import Proposal
 from pairloom.tasks.stage import stage
 
 logger = logging.getLogger(__name__)
@@ -28,26 +28,26 @@ LAST_WORDS = 500
 
 
 @stage()
-def rehearse(pipeline: Pipeline, candidate: Candidate) -> Rehearsal:
-    """Open and search a candidate as its readers will, in a process that shares nothing with this one.
+def rehearse(pipeline: Pipeline, proposal: Proposal) -> Rehearsal:
+    """Open and search a proposal as its readers will, in a process that shares nothing with this one.
 
     Raises DamagedError, naming what is wrong, where that can't be done; the next night then makes it anew. Raises
     RuntimeError where the process fails.
     """
-    release = candidate.release
-    script = Script(folder=pipeline.folder, release=release, before=candidate.before, golden=pipeline.evaluation.golden)
+    release = proposal.release
+    script = Script(folder=pipeline.folder, release=release, before=proposal.before, golden=pipeline.evaluation.golden)
     try:
         found = in_fresh_process(script)
         for warning in found.warnings:
             logger.warning("%s", warning)
-        forget(pipeline, candidate, found.unlike)
+        forget(pipeline, proposal, found.unlike)
         if found.faults:
             raise DamagedError(
                 f"release {release.number} is not published, since a fresh process can't serve it as it is: "
-                f"{'; '.join(found.faults[:3])}"
+                f"{'; '.join(found.faults[:3])}. {found.remedy}"
             )
     except RuntimeError:
-        give_up(pipeline, candidate)
+        give_up(pipeline, proposal)
         raise
     return found
 

@@ -30,8 +30,11 @@ from pairloom.storage.releases import Release
 
 READ_AGAIN = 2**27
 """Bytes of files of earlier releases that are read through, others every night: beyond that, their sizes must do."""
-MADE_ANEW = "what tonight made is made anew when you run again"
-PUT_BACK = "put back the file, or `pairloom rollback` to a release of another model: this one's can't be gone on from"
+MADE_ANEW = "What tonight made is made anew when you run again."
+PUT_BACK = (
+    "`pairloom verify --repair` makes a table again; a file of the model has to be put back, or `pairloom rollback` to "
+    "a release of another model."
+)
 
 
 class Script(BaseModel, frozen=True, extra="forbid"):
@@ -84,6 +87,8 @@ class Rehearsal(BaseModel, frozen=True, extra="forbid"):
 
     faults: tuple[str, ...] = ()
     """Why the release can't be published; empty where it can."""
+    remedy: str = MADE_ANEW
+    """What helps against them."""
     warnings: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     """Digests of corpus parts whose stored embeddings are damaged, or not what the model gives."""
@@ -106,9 +111,9 @@ class Rehearsal(BaseModel, frozen=True, extra="forbid"):
 def rehearse(script: Script) -> Rehearsal:
     """Open and search `script.release`: its files, its rows, some of its own items, the golden queries."""
     folder, record, served = script.folder, script.release, script.before
-    files, wrong = wrong_files(folder, record, served.files if served else {})
-    if wrong:
-        return Rehearsal(faults=tuple(wrong))
+    files, wrong, damaged = wrong_files(folder, record, served.files if served else {})
+    if wrong or damaged:
+        return Rehearsal(faults=(*wrong, *damaged), remedy=PUT_BACK if damaged else MADE_ANEW)
     about = {name: each for name, each in record.files.items() if name not in record.needed}
     findings = Findings(warnings=[f"{each}; readers don't need it" for each in damage(folder, about, contents=True)])
     golden = list[GoldenAnswer]()
@@ -128,7 +133,7 @@ def rehearse(script: Script) -> Rehearsal:
     except (ValueError, RuntimeError, OSError) as error:
         findings.faults.append(str(error))
     return Rehearsal(
-        faults=tuple(f"{each}; {MADE_ANEW}" for each in findings.faults),
+        faults=tuple(findings.faults),
         warnings=tuple(findings.warnings),
         unlike=tuple(dict.fromkeys(findings.unlike)),
         golden=tuple(golden),
@@ -136,27 +141,25 @@ def rehearse(script: Script) -> Rehearsal:
     )
 
 
-def wrong_files(folder: Path, record: Release, served: FileDigests) -> tuple[int, list[str]]:
-    """How many of the needed files were read through, and what is wrong with any.
+def wrong_files(folder: Path, record: Release, served: FileDigests) -> tuple[int, list[str], list[str]]:
+    """How many of the needed files were read through; what is wrong with those that are new, and with the others.
 
     Those of the model and those that are new are read through. Of those that a served release names as well, which may
     be the whole collection, as many as `READ_AGAIN` allows are, in another order at each release.
     """
     fresh = {name: each for name, each in record.needed.items() if served.get(name) != each}
-    model = {name: each for name, each in record.model_files.items() if name not in fresh}
-    rest = {name: each for name, each in record.needed.items() if name not in fresh and name not in model}
-    again, left = dict[str, None](), READ_AGAIN
+    others = {name: each for name, each in record.needed.items() if name not in fresh}
+    again, left = {name: each for name, each in others.items() if name in record.model_files}, READ_AGAIN
+    rest = [name for name in others if name not in again]
     for place in np.random.default_rng(record.number).permutation(len(rest)):
-        name = list(rest)[place]
-        left -= rest[name].bytes
+        left -= others[rest[place]].bytes
         if left >= 0:
-            again[name] = None
-    old = model | {name: rest[name] for name in again}
-    wrong = [f"{each}; {MADE_ANEW}" for each in damage(folder, fresh, contents=True)]
-    wrong += [f"{each}; {PUT_BACK}" for each in damage(folder, rest | old) or damage(folder, old, contents=True)]
-    if not wrong and recorded_digest(record.files, record.model_id) != record.model_id:
-        wrong = [f"the digest of the files in models/{record.model_id} isn't its name; {MADE_ANEW}"]
-    return len(fresh) + len(old), wrong
+            again[rest[place]] = others[rest[place]]
+    wrong = damage(folder, fresh, contents=True)
+    damaged = damage(folder, others) or damage(folder, again, contents=True)
+    if not (wrong or damaged) and recorded_digest(record.files, record.model_id) != record.model_id:
+        wrong = [f"the digest of the files in models/{record.model_id} isn't its name"]
+    return len(fresh) + len(again), wrong, damaged
 
 
 def answer(release: OpenRelease, query: GoldenQuery) -> GoldenAnswer:

@@ -14,12 +14,12 @@ from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Candidate, Plan, ReleaseRef, TableRef, Verdict
+from pairloom.tasks.refs import Plan, Proposal, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
 
 
 @stage()
-def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef) -> Candidate:
+def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef) -> Proposal:
     """The release that a checked table makes, with all it names on the disk and held; no reader sees it yet.
 
     Raises StaleWriterError where another run released in the meantime.
@@ -57,29 +57,29 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         reason=plan.reason,
     )
     vectors.tag(release.number, release.table_version)
-    return Candidate(release=release, before=champion)
+    return Proposal(release=release, before=champion)
 
 
 @stage()
-def publish(pipeline: Pipeline, plan: Plan, candidate: Candidate) -> ReleaseRef:
-    """Make a candidate the release that is served. Raises StaleWriterError where another run was faster."""
-    release = candidate.release
+def publish(pipeline: Pipeline, plan: Plan, proposal: Proposal) -> ReleaseRef:
+    """Make a proposal the release that is served. Raises StaleWriterError where another run was faster."""
+    release = proposal.release
     release_log(pipeline.folder).publish(release)
     Run(pipeline.folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
 
 
-def give_up(pipeline: Pipeline, candidate: Candidate) -> None:
-    """Have the next night make the table of a candidate that can't be served anew, unless a release names it."""
+def give_up(pipeline: Pipeline, proposal: Proposal) -> None:
+    """Have the next night make the table of a proposal that can't be served anew, unless a release names it."""
     names = {release.table for release in release_log(pipeline.folder).written()}
-    if candidate.release.table not in names:
-        shutil.rmtree(pipeline.folder / candidate.release.table, ignore_errors=True)
+    if proposal.release.table not in names:
+        shutil.rmtree(pipeline.folder / proposal.release.table, ignore_errors=True)
 
 
-def forget(pipeline: Pipeline, candidate: Candidate, parts: Collection[str]) -> None:
-    """Have the next night embed some parts of a candidate's snapshot, given by their digests, again."""
-    store = EmbeddingStore(pipeline.folder, candidate.release.model_id)
-    for part in Corpus(pipeline.folder).log.read(candidate.release.snapshot).parts if parts else ():
+def forget(pipeline: Pipeline, proposal: Proposal, parts: Collection[str]) -> None:
+    """Have the next night embed some parts of a proposal's snapshot, given by their digests, again."""
+    store = EmbeddingStore(pipeline.folder, proposal.release.model_id)
+    for part in Corpus(pipeline.folder).log.read(proposal.release.snapshot).parts if parts else ():
         if part.digest in parts:
             store.forget(part)
 

@@ -194,7 +194,7 @@ class TableRef(Ref):
         return f"{self.rows:,} rows, {self.index or 'no index'}"
 
 
-class Candidate(Ref):
+class Proposal(Ref):
     """A release as it will be published: all that it names is digested, on the disk and held."""
 
     release: Release

@@ -1,4 +1,4 @@
-"""A fresh process opens and searches a candidate before it is published: real releases, damaged in between."""
+"""A fresh process opens and searches a proposal before it is published: real releases, damaged in between."""
 
 import os
 import shutil
@@ -24,6 +24,7 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.rehearsal import in_fresh_process, rehearse
 from pairloom.flows.show.report import markdown
 from pairloom.models.evaluation.config import GoldenQuery
+from pairloom.search import rehearsal as own
 from pairloom.search.query import Query, search
 from pairloom.search.rehearsal import Script
 from pairloom.search.release import OpenRelease
@@ -39,7 +40,7 @@ from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import propose
-from pairloom.tasks.refs import Candidate, TableRef, Verdict
+from pairloom.tasks.refs import Proposal, TableRef, Verdict
 
 WritePipelines = Callable[..., Path]
 FEW = "retrain.min_new_fraction=0.9"
@@ -81,7 +82,7 @@ def table_of(pipeline: Pipeline) -> TableRef:
     return index(pipeline, embed(pipeline, plan.snapshot, str(model_id)))
 
 
-def candidate_of(pipeline: Pipeline, table: TableRef | None = None) -> Candidate:
+def proposal_of(pipeline: Pipeline, table: TableRef | None = None) -> Proposal:
     plan = decide(pipeline, snapshot_ref(pipeline))
     verdict = Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
     return propose(pipeline, plan, verdict, table or table_of(pipeline))
@@ -94,8 +95,8 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def named(candidate: Candidate, part: str) -> str:
-    return next(name for name in candidate.release.files if part in name)
+def named(proposal: Proposal, part: str) -> str:
+    return next(name for name in proposal.release.files if part in name)
 
 
 def script(pipeline: Pipeline, *golden: GoldenQuery) -> Script:
@@ -111,16 +112,16 @@ def test_a_file_damaged_before_it_is_published_fails_the_night_and_is_made_anew_
 ) -> None:
     file = copied(embedded, tmp_path / "copy")
     pipeline = load_pipeline(file)
-    candidate = candidate_of(pipeline)
-    name = named(candidate, part)
+    proposal = proposal_of(pipeline)
+    name = named(proposal, part)
     flip(pipeline.folder / name)
     with pytest.raises(DamagedError) as error:
-        rehearse(pipeline, candidate)
+        rehearse(pipeline, proposal)
     assert f"{name} has other contents than recorded" in str(error.value)
-    assert "made anew when you run again" in str(error.value)
+    assert str(error.value).endswith(own.MADE_ANEW)
     assert release_log(pipeline.folder).numbers() == []
     again = night(file)
-    assert (again.outcome, again.release, again.model_id) == ("released", 1, candidate.release.model_id)
+    assert (again.outcome, again.release, again.model_id) == ("released", 1, proposal.release.model_id)
     assert len(search(OpenRelease.open(pipeline.folder), Query(text="a red circle")).hits) == 10
 
 
@@ -130,7 +131,7 @@ def test_weights_damaged_before_they_are_recorded_are_found_by_their_name(embedd
     table = table_of(pipeline)
     flip(pipeline.folder / "models" / table.model_id / "open_clip_model.safetensors")
     with pytest.raises(DamagedError, match=f"digest of the files in models/{table.model_id} isn't its name"):
-        rehearse(pipeline, candidate_of(pipeline, table))
+        rehearse(pipeline, proposal_of(pipeline, table))
     assert night(file).outcome == "released"
 
 
@@ -138,10 +139,10 @@ def test_a_damaged_card_is_told_and_stops_nothing(
     embedded: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pipeline = load_pipeline(copied(embedded, tmp_path / "copy"))
-    candidate = candidate_of(pipeline)
-    name = named(candidate, "README.md")
+    proposal = proposal_of(pipeline)
+    name = named(proposal, "README.md")
     flip(pipeline.folder / name)
-    assert rehearse(pipeline, candidate).faults == ()
+    assert rehearse(pipeline, proposal).faults == ()
     assert f"{name} has other contents than recorded" in caplog.text
 
 
@@ -161,7 +162,7 @@ def test_a_table_whose_vectors_are_other_items_is_not_published(embedded: Path, 
     pipeline = load_pipeline(file)
     table = permuted(pipeline, table_of(pipeline))
     with pytest.raises(DamagedError, match=r"holds other vectors than were embedded for 24 of 24 items: '"):
-        rehearse(pipeline, candidate_of(pipeline, table))
+        rehearse(pipeline, proposal_of(pipeline, table))
     assert night(file).outcome == "released"
 
 
@@ -179,7 +180,7 @@ def test_embeddings_that_the_model_does_not_give_are_not_published_and_made_agai
     with pytest.raises(
         DamagedError, match=r"embeds the texts of 8 of 8 items otherwise than is stored.*the images of 8"
     ):
-        rehearse(pipeline, candidate_of(pipeline))
+        rehearse(pipeline, proposal_of(pipeline))
     assert store.missing(snapshot) == list(snapshot.parts)
     assert night(file).outcome == "released"
 
@@ -189,13 +190,13 @@ def test_a_damaged_embeddings_file_is_told_and_made_again_and_the_release_stands
 ) -> None:
     file = copied(released, tmp_path / "copy")
     pipeline = load_pipeline(file)
-    candidate = candidate_of(pipeline)
-    (part,) = (pipeline.folder / "embeddings" / candidate.release.model_id).iterdir()
+    proposal = proposal_of(pipeline)
+    (part,) = (pipeline.folder / "embeddings" / proposal.release.model_id).iterdir()
     part.write_bytes(b"none")
-    assert rehearse(pipeline, candidate).faults == ()
+    assert rehearse(pipeline, proposal).faults == ()
     assert "can't be read" in caplog.text
     assert not part.exists()
-    assert (pipeline.folder / candidate.release.table).is_dir()
+    assert (pipeline.folder / proposal.release.table).is_dir()
 
 
 def test_a_table_of_other_rows_than_the_snapshot_is_not_published(embedded: Path, tmp_path: Path) -> None:
@@ -207,24 +208,24 @@ def test_a_table_of_other_rows_than_the_snapshot_is_not_published(embedded: Path
     with pytest.raises(
         DamagedError, match=r"holds 48 rows, the release says 60, and snapshot 1 has 60.*lacks \d+ of 24"
     ):
-        rehearse(pipeline, candidate_of(pipeline, changed))
+        rehearse(pipeline, proposal_of(pipeline, changed))
 
 
 def test_files_of_earlier_releases_are_read_as_far_as_the_limit_allows(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pairloom.search import rehearsal as own
-
     pipeline = load_pipeline(copied(released, tmp_path / "copy"))
     asked = script(pipeline)
     name = next(each for each in asked.release.files if "/data/" in each)
     flip(pipeline.folder / name)
-    wrong = own.wrong_files(pipeline.folder, asked.release, asked.release.files)[1]
-    assert wrong == [f"{name} has other contents than recorded; {own.PUT_BACK}"]
+    with pytest.raises(DamagedError) as error:
+        rehearse(pipeline, Proposal(release=asked.release, before=asked.before))
+    assert f"{name} has other contents than recorded. {own.PUT_BACK}" in str(error.value)
+    assert (pipeline.folder / asked.release.table).is_dir()
     monkeypatch.setattr(own, "READ_AGAIN", 0)
-    assert own.wrong_files(pipeline.folder, asked.release, asked.release.files)[1] == []
+    assert own.wrong_files(pipeline.folder, asked.release, asked.release.files)[1:] == ([], [])
     (pipeline.folder / name).write_bytes(b"")
-    assert "has 0 bytes" in own.wrong_files(pipeline.folder, asked.release, asked.release.files)[1][0]
+    assert "has 0 bytes" in own.wrong_files(pipeline.folder, asked.release, asked.release.files)[2][0]
 
 
 def test_the_digest_of_a_model_follows_from_its_files_digests(released: Path) -> None:

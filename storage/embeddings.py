@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.digest import bytes_digest
-from pairloom.storage.files import DamagedError
 from pairloom.storage.parquet import read_parquet, write_parquet
 from pairloom.storage.schema import embedding_schema
 
@@ -38,16 +37,8 @@ class EmbeddingStore:
         write_parquet(pa.table([pa.array(item_ids, pa.string()), *vectors], schema=schema), self._path(part))
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-        """Vectors of one part, dead items included: item_id, image_vector, text_vector, or `columns` of them.
-
-        Raises DamagedError where the file is damaged; it is removed then, since it can be made again.
-        """
-        path = self._path(part)
-        try:
-            return pa.Table.from_batches(read_parquet(path, columns))
-        except DamagedError as error:
-            path.unlink(missing_ok=True)
-            raise DamagedError(f"{error}; run again, and it is embedded anew") from error
+        """Vectors of one part, dead items included: item_id, image_vector, text_vector, or `columns` of them."""
+        return pa.Table.from_batches(read_parquet(self._path(part), columns))
 
     def image_vectors(self, part: Part) -> dict[str, np.ndarray]:
         """The image vector of each item of one part, float32 (D,); none where the part is not embedded."""

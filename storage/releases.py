@@ -149,6 +149,6 @@ def roll_back(folder: Path, number: int) -> Release:
             "rolled_back_to": number,
         }
     )
-    VectorTable(folder / release.table).tag(release.number, release.table_version)
+    VectorTable(folder / release.table, release.table_version).tag(release.number, release.table_version)
     log.publish(release)
     return release

@@ -4,11 +4,11 @@
     python -m benchmarks.nights memory --rows 100000
 
 A source of Parquet files with drawn pictures of 32 x 32 pixels inside, each another one, with texts and prices of their
-own. `cost`: a first night over so many rows, whose training is two steps, then one over as many again and 1 % more:
-CPU seconds, user and system, of each stage with its child processes. The first night's training isn't counted, nor is
-start-up: libraries are imported before. `memory`: both nights with so many rows and with four times as many; the peak
-of what the night's processes hold together in memory (resident set, looked at ten times a second). Each night is a
-process of its own with one thread.
+own. `cost`: a first night over so many rows, whose training is two steps, then one with 1 % more: CPU seconds, user and
+system, of each stage with its child processes. The first night's training isn't counted, nor is start-up: libraries are
+imported before. `memory`: a night with 1 % more than so many rows, and than four times as many, after a release whose
+model is a network without training; the peak of what the night's processes hold together in memory (resident set,
+looked at ten times a second). Each night is a process of its own with one thread.
 """
 
 import argparse
@@ -42,31 +42,33 @@ def main() -> None:
     parser.add_argument("what", choices=["cost", "memory"])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, default=None, help="where the collection is made, and kept")
-    parser.add_argument("--night", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=["night", "release"], help=argparse.SUPPRESS)
+    parser.add_argument("--night", dest="run", action="store_const", const="night", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.night:
-        sys.stdout.write(json.dumps(stages(asked.folder / "pipelines.yaml")))
+    if asked.run:
+        file = asked.folder / "pipelines.yaml"
+        sys.stdout.write(json.dumps(stages(file) if asked.run == "night" else release_untrained(file)))
         return
     with tempfile.TemporaryDirectory() as made:
         folder = asked.folder or Path(made)
         if asked.what == "cost":
-            lines = cost_lines(*both_nights(folder / str(asked.rows), asked.rows))
+            lines = cost_lines(*both_nights(folder / "cost", asked.rows, "night"))
         else:
-            few, many = (both_nights(folder / str(rows), rows) for rows in (asked.rows, 4 * asked.rows))
-            lines = memory_lines(asked.rows, few, many)
+            peaks = [both_nights(folder / str(rows), rows, "release") for rows in (asked.rows, 4 * asked.rows)]
+            lines = memory_lines(asked.rows, *(second for _, second in peaks))
         sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
-def both_nights(folder: Path, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the first night over `rows` takes, and one with 1 % more."""
+def both_nights(folder: Path, rows: int, first: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a first night (or only a release) over `rows` takes, and a night with 1 % more."""
     source = folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     for start in range(0, rows, FILE_ROWS):
         write_rows(source / f"rows-{start:08d}.parquet", start, min(start + FILE_ROWS, rows))
     write_pipelines(folder)
-    first = night(folder)
+    before = measured(folder, first)
     write_rows(source / f"rows-{rows:08d}.parquet", rows, rows + rows // 100)
-    return first, night(folder)
+    return before, measured(folder, "night")
 
 
 def write_rows(path: Path, start: int, end: int) -> None:
@@ -109,10 +111,10 @@ def write_pipelines(folder: Path) -> None:
     (folder / "pipelines.yaml").write_text(content, encoding="utf-8")
 
 
-def night(folder: Path) -> dict[str, Any]:
+def measured(folder: Path, what: str) -> dict[str, Any]:
     """CPU seconds by stage of one night, in a process of its own, and its peak memory in MiB."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANCE_CPU_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.nights", "cost", "--night", "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.nights", "cost", "--run", what, "--folder", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         peak = Peak(process.pid)
         assert process.stdout is not None
@@ -177,6 +179,28 @@ def stages(file: Path) -> dict[str, Any]:
     return {"stages": cost, "cpu": cpu_seconds() - start, "wall": time.monotonic() - started, "rows": ended.rows}
 
 
+def release_untrained(file: Path) -> dict[str, Any]:
+    """Release the rows with a network that has learned nothing."""
+    from pairloom.flows import stages
+    from pairloom.flows.config import load_pipeline
+    from pairloom.models.towers.creation import create
+    from pairloom.storage.modelstore import ModelStore
+    from pairloom.storage.runs import Run
+    from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
+    from pairloom.tasks.refs import Verdict
+
+    pipeline = load_pipeline(file)
+    stages.ingest(pipeline)
+    plan = decide(pipeline, snapshot_ref(pipeline))
+    built = pipeline.folder / "built"
+    create(pipeline.model, [f"{colour} drawing of {words(0)}" for colour in COLOURS], seed=0).save(built)
+    model_id = ModelStore(pipeline.folder).adopt(built)
+    (pipeline.folder / "models" / model_id / "README.md").write_text("untrained\n", encoding="utf-8")
+    passed = Verdict(passed=True, model_id=model_id, metrics={}, champion_metrics={}, reasons=(), comparisons=())
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), passed)
+    return {"release": stages.publish(pipeline).number}
+
+
 def cpu_seconds() -> float:
     """User and system time of this process and of its children that have ended."""
     spent = os.times()
@@ -195,11 +219,14 @@ def cost_lines(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
     yield f"\nwanted: {MAX_SHARE:.0%}; load {first['load']:.1f} and {second['load']:.1f}"
 
 
-def memory_lines(rows: int, few: tuple[dict[str, Any], ...], many: tuple[dict[str, Any], ...]) -> Iterator[str]:
-    yield f"| peak MiB | {rows:,} rows | {4 * rows:,} rows | growth |\n| --- | --- | --- | --- |"
-    for name, less, more in zip(("first night", "with 1 % new"), few, many, strict=True):
-        yield f"| {name} | {less['peak']:,.0f} | {more['peak']:,.0f} | {more['peak'] / less['peak']:.2f} x |"
-    yield f"\nwanted with a standing model: {MAX_GROWTH} x; load {many[-1]['load']:.1f}"
+def memory_lines(rows: int, few: dict[str, Any], many: dict[str, Any]) -> Iterator[str]:
+    yield f"| | {rows:,} rows | {4 * rows:,} rows | growth | wanted |\n| --- | --- | --- | --- | --- |"
+    for name, unit in (("peak", "MiB"), ("cpu", "CPU s")):
+        wanted = f"{MAX_GROWTH} x" if name == "peak" else ""
+        yield f"| {unit} | {few[name]:,.1f} | {many[name]:,.1f} | {many[name] / few[name]:.2f} x | {wanted} |"
+    for name, cost in few["stages"].items():
+        yield f"| {name}, CPU s | {cost:.2f} | {many['stages'][name]:.2f} | | |"
+    yield f"\nload {few['load']:.1f} and {many['load']:.1f}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.faults points
     python -m benchmarks.faults kills --kills 500
 
-Three nights over sixteen pictures are played (`benchmarks/nights.py`): a first one, one with rows that are new,
+Three nights over sixteen pictures are played (`benchmarks/tiny_nights.py`): a first one, one with rows that are new,
 changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
 as a full disk does, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again
 and again until the night has ended, and then the next night begins; the three nights are played over and over.
@@ -35,7 +35,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from benchmarks.nights import Content, Nights, Point, content, failing, listening, served_content
+from benchmarks.tiny_nights import Content, Nights, Point, content, failing, listening, served_content
 from pairloom.storage.files import DiskFullError
 from pairloom.storage.releases import release_log
 from pairloom.tasks.stage import standing

@@ -1,266 +1,233 @@
-"""Three tiny nights of some tenths of a second each, what they leave, and faults that strike them where one wants.
+"""What a night over one per cent of new rows costs beside the first one, where the model stands; and its peak memory.
 
-The first night trains; the second one brings rows that are new, changed, gone and broken; the third one trains again.
-Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
+    python -m benchmarks.nights cost --rows 100000
+    python -m benchmarks.nights memory --rows 100000
+
+A source of Parquet files with drawn pictures of 32 x 32 pixels inside, each another one, with texts and prices of their
+own. `cost`: a first night over so many rows, whose training is two steps, then one with 1 % more: CPU seconds, user and
+system, of each stage with its child processes. The first night's training isn't counted, nor is start-up: libraries are
+imported before. `memory`: a night with 1 % more than so many rows, and than four times as many, after a release whose
+model is a network without training; the peak of what the night's processes hold together in memory (resident set,
+looked at ten times a second). Each night is a process of its own with one thread.
 """
 
-# N = items, D = embedding
-
+import argparse
 import contextlib
+import importlib
+import io
 import json
-import shutil
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import torch
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 from PIL import Image
 
-from pairloom.flows.nightly import nightly
-from pairloom.flows.outcome import Night
-from pairloom.search.release import OpenRelease
-from pairloom.storage.corpus import Corpus
-from pairloom.storage.failpoints import EVENT
-from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.location import Origin
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
-from pairloom.storage.ingest import Ingest
-from pairloom.storage.pairs import PairStore
-from pairloom.tasks.pipeline import Pipeline
-
-TOLERANCE = 1e-6
-"""Of vectors: the order of batches may change the last bit."""
-TOWERS = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        "text_cfg": {
-            "context_length": 8,
-            "vocab_size": 300,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-            "pool_type": "eos",
-            "hf_tokenizer_name": "fitted",
-        },
-    },
-    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "longest", "fill_color": 255},
-}
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
-SHAPES = {"square": np.s_[2:10, 6:14], "bar": np.s_[4:7, :], "corner": np.s_[:6, :8], "frame": np.s_[:2, :]}
-NAMES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-
-Row = dict[str, Any]
+SIDE, FILE_ROWS, MAX_SHARE, MAX_GROWTH = 32, 10_000, 0.05, 1.15
+LIBRARIES = ("lance", "pandas", "scipy.stats", "pairloom.models.encoder", "pairloom.tasks.evaluation.contest")
+COLOURS = ("red", "green", "blue", "grey", "pink", "brown", "white", "black")
 
 
-class Nights:
-    """A collection in a folder that changes from night to night, and the pipeline over it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rows: dict[str, Row] = {}
-        self.changes: dict[str, Any] = {}
-        """Blocks of the pipeline's configuration that tonight's differs in."""
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        (folder / "towers.json").write_text(json.dumps(TOWERS), encoding="utf-8")
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """Tonight's."""
-        blocks: dict[str, Any] = {
-            "sources": [{"kind": "jsonl", "path": str(self.folder / "captions.jsonl")}],
-            "columns": {"id": "id", "texts": ["texts"], "keep": {"price": "int64"}},
-            "ingest": {"max_side": 20, "min_side": 4, "part_rows": 6, "max_removed": 1.0, "val_fraction": 0.3},
-            "model": {"architecture": str(self.folder / "towers.json")},
-            "training": {
-                "max_minutes": None, "max_steps": 3, "batch_size": 8, "threads": 1, "checkpoint_seconds": 1e-9
-            },
-            "retrain": {"min_new_fraction": 1.0, "every_nights": 10_000},
-            "evaluation": {"k": [1, 5]},
-            # These models learn nothing, and another night's may know less.
-            "gate": {"first": "none", "max_regression": 1.0},
-            "retention": {"releases": 2},
-        }  # fmt: skip
-        return Pipeline(name="tiny", root=self.folder / "stored", **(blocks | self.changes))
-
-    @property
-    def stored(self) -> Path:
-        """The pipeline's folder."""
-        return self.folder / "stored" / "tiny"
-
-    def put(self, item: str, *, name: str, shade: int = 0, price: int | None = 1) -> None:
-        """Have a row with this id; its picture is what its name says, in one of some shades."""
-        picture = f"pictures/{name.replace(' ', '-')}-{shade}.png"
-        if not (self.folder / picture).exists():
-            colour, shape = name.split()
-            canvas = np.full((12, 20, 3), 255 - 5 * shade, dtype=np.uint8)
-            canvas[SHAPES[shape]] = COLOURS[colour]
-            Image.fromarray(canvas).save(self.folder / picture)
-        texts = [name, f"a {name} of shade {shade}"]
-        self.rows[item] = {"id": item, "image": picture, "texts": texts, "price": price}
-
-    def write(self) -> None:
-        """Write the source of tonight."""
-        lines = "".join(json.dumps(row) + "\n" for row in self.rows.values())
-        (self.folder / "captions.jsonl").write_text(lines, encoding="utf-8")
-
-    def prepare(self, number: int) -> None:
-        """Make the sources and the configuration of one of the three nights what they are there."""
-        self.rows, self.changes = {}, {}
-        for place, name in enumerate(NAMES):
-            self.put(str(place), name=name)
-        if number >= 2:
-            for place, name in enumerate(NAMES[:4]):
-                self.put(f"new {place}", name=name, shade=1)
-            self.put("1", name="red bar", shade=2)
-            self.put("2", name="red corner", price=7)
-            del self.rows["4"], self.rows["5"]
-            broken = self.folder / "pictures" / "broken.png"
-            # Its time tells a file from another one.
-            if not broken.exists():
-                broken.write_bytes(b"no picture")
-            self.rows["broken"] = {"id": "broken", "image": "pictures/broken.png", "texts": ["broken"], "price": 1}
-        if number >= 3:
-            self.changes = {"mining": {"num_negatives": 2}}
-            self.put("new 9", name="blue bar", shade=3)
-        self.write()
-
-    def run(self) -> Night:
-        """Tonight's night, in this process."""
-        torch.set_num_threads(1)
-        with patch("pairloom.tasks.ingest.Ingest", partial(Ingest, decoder=decoded_here)):
-            return nightly(self.pipeline)
-
-    def keep(self, name: str) -> None:
-        """Remember the stored state under a name."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        if self.stored.exists():
-            shutil.copytree(self.stored, self.folder / name)
-
-    def restore(self, name: str) -> None:
-        """Go back to a stored state."""
-        shutil.rmtree(self.stored, ignore_errors=True)
-        if (self.folder / name).exists():
-            shutil.copytree(self.folder / name, self.stored)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["cost", "memory"])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, default=None, help="where the collection is made, and kept")
+    parser.add_argument("--run", choices=["night", "release"], help=argparse.SUPPRESS)
+    parser.add_argument("--night", dest="run", action="store_const", const="night", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.run:
+        file = asked.folder / "pipelines.yaml"
+        sys.stdout.write(json.dumps(stages(file) if asked.run == "night" else release_untrained(file)))
+        return
+    with tempfile.TemporaryDirectory() as made:
+        folder = asked.folder or Path(made)
+        if asked.what == "cost":
+            lines = cost_lines(*both_nights(folder / "cost", asked.rows, "night"))
+        else:
+            peaks = [both_nights(folder / str(rows), rows, "release") for rows in (asked.rows, 4 * asked.rows)]
+            lines = memory_lines(asked.rows, *(second for _, second in peaks))
+        sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
-def decoded_here(
-    items: Iterable[tuple[Any, Origin]], config: IngestConfig
-) -> Iterator[tuple[Any, DecodedImage | RejectedImage]]:
-    """As `storage.images.decoding.decode`, for which it stands."""
-    for key, path in items:
-        assert isinstance(path, Path), "these sources name files"
-        yield key, decode_file(path, config.limits)
+def both_nights(folder: Path, rows: int, first: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a first night (or only a release) over `rows` takes, and a night with 1 % more."""
+    source = folder / "source"
+    source.mkdir(parents=True, exist_ok=True)
+    for start in range(0, rows, FILE_ROWS):
+        write_rows(source / f"rows-{start:08d}.parquet", start, min(start + FILE_ROWS, rows))
+    write_pipelines(folder)
+    before = measured(folder, first)
+    write_rows(source / f"rows-{rows:08d}.parquet", rows, rows + rows // 100)
+    return before, measured(folder, "night")
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a pipeline has stored and serves, whatever the names, numbers and places of it."""
-
-    items: dict[str, Row]
-    quarantine: list[Row]
-    served: dict[str, Row]
-    vectors_ND: np.ndarray
-    """Of images, then of texts, in the order of `served`."""
-    release: Row
-    pairs: list[list[Row]]
-
-    def differences(self, other: "Content") -> list[str]:
-        """The names of what is otherwise there."""
-        plain = ("items", "quarantine", "served", "release", "pairs")
-        found = [name for name in plain if getattr(self, name) != getattr(other, name)]
-        near = self.vectors_ND.shape == other.vectors_ND.shape and np.allclose(
-            self.vectors_ND, other.vectors_ND, rtol=0, atol=TOLERANCE
-        )
-        return found if near else [*found, "vectors"]
+def write_rows(path: Path, start: int, end: int) -> None:
+    """Rows of a source, from the number `start` up to `end`."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("id", "image", "text", "price")}
+    for number in range(start, end):
+        colour = COLOURS[number % len(COLOURS)]
+        columns["id"].append(f"item {number}")
+        columns["image"].append(picture(number))
+        columns["text"].append(f"{colour} drawing of {words(number)}")
+        columns["price"].append(number % 997 / 10)
+    pq.write_table(pa.table(columns), path)
 
 
-def content(folder: Path) -> Content:
-    """All that a pipeline has stored, read as readers do. Raises what they do; AssertionError where an item doubles."""
-    corpus = Corpus(folder)
-    snapshot = corpus.current()
-    names = [name for name in corpus.columns(snapshot) if name != "ingested_at"] if snapshot.parts else []
-    served = served_content(folder)
-    rejected = [row for batch in corpus.rejected(snapshot) for row in batch.to_pylist()]
-    pairs = PairStore(folder)
-    mined = sorted(path.name for path in pairs.folder.glob("*") if pairs.complete(path.name))
-    return Content(
-        items=by_id(corpus.table(snapshot, names).to_pylist()) if names else {},
-        quarantine=sorted(({**row, "rejected_at": None} for row in rejected), key=str),
-        **served,
-        pairs=[pairs.read(name).to_pylist() for name in mined],
-    )
+def words(number: int) -> str:
+    """Three words of a small vocabulary, for a number; few numbers share them."""
+    return " ".join(f"thing{number // 200**place % 200}" for place in range(3))
 
 
-def served_content(folder: Path, number: int | None = None) -> Any:
-    """What readers of a release, or of the current one, get: `served`, `vectors_ND` and `release` of Content."""
-    release = OpenRelease.open(folder, number)
-    rows = by_id(release.dataset.to_table().to_pylist())
-    vectors = [[row.pop(name) for row in rows.values()] for name in ("image_vector", "text_vector")]
-    record = release.record
-    assert len(rows) == record.rows
-    return {
-        "served": rows,
-        "vectors_ND": np.array(vectors, np.float32),
-        "release": {
-            "model_id": record.model_id,
-            "metrics": record.metrics,
-            "intervals": record.intervals,
-            "rows": record.rows,
-            "reason": record.reason,
-            "number": record.number,
-            "training": (record.training.config_digest, record.training.items, record.training.verdict),
-        },
+def picture(number: int) -> bytes:
+    """A small PNG that differs from all others."""
+    random = np.random.default_rng(number)
+    pixels = np.repeat(np.repeat(random.integers(0, 255, (4, 4, 3), np.uint8), 8, axis=0), 8, axis=1)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_pipelines(folder: Path) -> None:
+    pipeline = {
+        "sources": [{"kind": "parquet", "path": "source/*.parquet"}],
+        "columns": {"id": "id", "image": "image", "texts": ["text"], "keep": {"price": "float64"}},
+        "ingest": {"max_side": SIDE, "workers": 1, "val_fraction": 0.02},
+        "model": {"architecture": "tiny-32"},
+        "training": {"max_minutes": None, "max_steps": 2, "batch_size": 64, "threads": 1},
+        "gate": {"first": "none"},
+        "retrain": {"min_new_fraction": 1, "every_nights": 1000},
     }
+    content = yaml.safe_dump({"root": "stored", "pipelines": {"nights": pipeline}})
+    (folder / "pipelines.yaml").write_text(content, encoding="utf-8")
 
 
-def by_id(rows: list[Row]) -> dict[str, Row]:
-    """Rows by `item_id`, in its order; AssertionError where one comes twice."""
-    found = {row["item_id"]: row for row in sorted(rows, key=lambda row: str(row["item_id"]))}
-    assert len(found) == len(rows), "an item comes twice"
-    return found
+def measured(folder: Path, what: str) -> dict[str, Any]:
+    """CPU seconds by stage of one night, in a process of its own, and its peak memory in MiB."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANCE_CPU_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.nights", "cost", "--run", what, "--folder", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        peak = Peak(process.pid)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        peak.end()
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return {**json.loads(said.splitlines()[-1]), "peak": peak.mebibytes, "load": os.getloadavg()[0]}
 
 
-Point = tuple[str, str]
-"""What a failpoint is about to do or has done, and to which file: its path below the pipeline's folder."""
+class Peak:
+    """The most memory that a process and its descendants held together."""
 
-_listener: Callable[[str, Path], None] | None = None
+    def __init__(self, process: int) -> None:
+        self.mebibytes = 0.0
+        self._process, self._ended = process, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
 
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
-def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == EVENT and _listener is not None:
-        _listener(*arguments)
-
-
-@contextlib.contextmanager
-def listening(listener: Callable[[str, Path], None]) -> Iterator[None]:
-    """Have `listener` hear of all failpoints that are reached inside; what it raises is raised there."""
-    global _listener
-    _hear_once()
-    _listener = listener
-    try:
-        yield
-    finally:
-        _listener = None
-
-
-def _hear_once(added: list[bool] = []) -> None:  # noqa: B006  # audit hooks stay for the life of a process
-    if not added:
-        sys.addaudithook(_heard)
-        added.append(True)
+    def _watch(self) -> None:
+        while not self._ended.wait(0.1):
+            parents, pages = {}, {}
+            for path in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                    pages[int(path.name)] = int((path / "statm").read_text().split()[1])
+            own = {self._process}
+            while more := {each for each, parent in parents.items() if parent in own} - own:
+                own |= more
+            held = sum(pages.get(each, 0) for each in own) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            self.mebibytes = max(self.mebibytes, held)
 
 
-def failing(at: int, fault: Callable[[], None]) -> Callable[[str, Path], None]:
-    """A listener that lets `fault` happen at the `at`th failpoint, counted from 0."""
-    left = iter(range(at, -1, -1))
+def stages(file: Path) -> dict[str, Any]:
+    """Run one night; what it cost by stage, without what is imported before."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    import torch
 
-    def listen(_point: str, _path: Path) -> None:
-        if next(left, None) == 0:
-            fault()
+    from pairloom.flows.config import load_pipeline
+    from pairloom.flows.nightly import nightly
+    from pairloom.tasks.stage import listen
 
-    return listen
+    torch.set_num_threads(1)
+    cost: dict[str, float] = {}
+    began: dict[str, float] = {}
+
+    def hear(stage: str, done: float, total: float | None, note: str) -> None:
+        if (done, total, note) == (0, None, ""):
+            began[stage] = cpu_seconds()
+        elif note.startswith("done ·"):
+            cost[stage] = cost.get(stage, 0) + cpu_seconds() - began[stage]
+
+    listen(hear)
+    start, started = cpu_seconds(), time.monotonic()
+    ended = nightly(load_pipeline(file))
+    assert ended.outcome == "released", ended.reason
+    return {"stages": cost, "cpu": cpu_seconds() - start, "wall": time.monotonic() - started, "rows": ended.rows}
+
+
+def release_untrained(file: Path) -> dict[str, Any]:
+    """Release the rows with a network that has learned nothing."""
+    from pairloom.flows import stages
+    from pairloom.flows.config import load_pipeline
+    from pairloom.models.towers.creation import create
+    from pairloom.storage.modelstore import ModelStore
+    from pairloom.storage.runs import Run
+    from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
+    from pairloom.tasks.refs import Verdict
+
+    pipeline = load_pipeline(file)
+    stages.ingest(pipeline)
+    plan = decide(pipeline, snapshot_ref(pipeline))
+    built = pipeline.folder / "built"
+    create(pipeline.model, [f"{colour} drawing of {words(0)}" for colour in COLOURS], seed=0).save(built)
+    model_id = ModelStore(pipeline.folder).adopt(built)
+    (pipeline.folder / "models" / model_id / "README.md").write_text("untrained\n", encoding="utf-8")
+    passed = Verdict(passed=True, model_id=model_id, metrics={}, champion_metrics={}, reasons=(), comparisons=())
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), passed)
+    return {"release": stages.publish(pipeline).number}
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of its children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def cost_lines(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
+    yield "| stage | first night, CPU s | with 1 % new | share |\n| --- | --- | --- | --- |"
+    for name, cost in first["stages"].items():
+        if name != "train":
+            again = second["stages"].get(name, 0.0)
+            yield f"| {name} | {cost:.2f} | {again:.2f} | {again / cost if cost else 0:.1%} |"
+    whole = first["cpu"] - first["stages"]["train"]
+    share = second["cpu"] / whole
+    yield f"| all but training | {whole:.2f} | {second['cpu']:.2f} | {share:.1%} |"
+    yield f"\nwanted: {MAX_SHARE:.0%}; load {first['load']:.1f} and {second['load']:.1f}"
+
+
+def memory_lines(rows: int, few: dict[str, Any], many: dict[str, Any]) -> Iterator[str]:
+    yield f"| | {rows:,} rows | {4 * rows:,} rows | growth | wanted |\n| --- | --- | --- | --- | --- |"
+    for name, unit in (("peak", "MiB"), ("cpu", "CPU s")):
+        wanted = f"{MAX_GROWTH} x" if name == "peak" else ""
+        yield f"| {unit} | {few[name]:,.1f} | {many[name]:,.1f} | {many[name] / few[name]:.2f} x | {wanted} |"
+    for name, cost in few["stages"].items():
+        yield f"| {name}, CPU s | {cost:.2f} | {many['stages'][name]:.2f} | | |"
+    yield f"\nload {few['load']:.1f} and {many['load']:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.promises --histories 200
 
-Hypothesis plays histories over the tiny nights of `benchmarks/nights.py`, beginning after a first release: rows come,
+Hypothesis plays histories over the tiny nights of `benchmarks/tiny_nights.py`, beginning after a first release: rows come,
 change and go; the training configuration changes; nights run, stop after their ingest, are killed or fail at a drawn
 failpoint and perhaps run again; a person rolls back, between nights and amid one; another night runs amid one; clean-up
 runs. After every step:
@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from benchmarks.nights import NAMES, Content, Nights, failing, listening, served_content
+from benchmarks.tiny_nights import NAMES, Content, Nights, failing, listening, served_content
 from pairloom.models.encoder import mean_text_embeddings
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease

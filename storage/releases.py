@@ -180,7 +180,7 @@ def roll_back(folder: Path, number: int) -> Release:
             "rolled_back_to": number,
         }
     )
-    VectorTable(folder / release.table).tag(release.number, release.table_version)
+    VectorTable(folder / release.table, release.table_version).tag(release.number, release.table_version)
     # Garbage collection takes a release's record away first and then looks for tags: one of the two sees the other.
     log.read(number)
     log.publish(release)

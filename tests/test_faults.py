@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.faults import Undisturbed, raise_at
-from benchmarks.nights import Nights
+from benchmarks.tiny_nights import Nights
 
 
 @pytest.fixture(scope="module")

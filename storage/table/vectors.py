@@ -20,6 +20,7 @@ from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside, written_versions
+from pairloom.storage.table.rows import bits, chunks
 from pairloom.storage.table.versions import TAG
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class VectorTable:
         self._require_alone()
         inserted = updated = 0
         seen: set[str] = set()
-        for chunk in _chunks(rows, self._dataset.schema):
+        for chunk in chunks(rows, self._dataset.schema, ROWS_PER_COMMIT):
             ids = chunk["item_id"].to_pylist()
             for item_id in ids:
                 if item_id in seen:
@@ -309,7 +310,7 @@ class VectorTable:
         some = [self._dataset.get_fragment(each) for each in sorted(fragments)]
         found = self._dataset.scanner(columns=names, fragments=some).to_table()
         found = found.take(pc.index_in(rows["item_id"].combine_chunks(), found["item_id"].combine_chunks()))
-        if any(_bits(found[name]) != _bits(rows[name]) for name in names):
+        if any(bits(found[name]) != bits(rows[name]) for name in names):
             raise DamagedError(f"{self.path}: what was written is read back otherwise")
 
     def _require_whole(self, *kinds: str) -> None:
@@ -325,6 +326,9 @@ class VectorTable:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
         if self._dataset.latest_version != self.version:
             raise StaleWriterError(f"{self.path} is written to by another run or program as well: run again")
+
+    def _refresh(self) -> None:
+        self._dataset.checkout_latest()
 
 
 def table_name(model_id: str) -> str:
@@ -354,34 +358,3 @@ def names_model(metadata: Mapping[bytes, bytes] | None, model_id: str) -> bool:
     """Whether a table's metadata names this model. The folder may have moved since; the model's name in it has not."""
     named = [(metadata or {}).get(key.encode(), b"").decode() for key in (LANCEDB_METADATA, OWN_METADATA)]
     return any(f'/{model_id}"' in each for each in named)
-
-
-def _chunks(rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
-    """`rows` in tables of at most `ROWS_PER_COMMIT`, their columns in the order and types of `schema`."""
-    reader = rows.to_reader(max_chunksize=ROWS_PER_COMMIT) if isinstance(rows, pa.Table) else rows
-    if set(reader.schema.names) != set(schema.names):
-        raise ValueError(f"rows have columns {sorted(reader.schema.names)}, the table has {sorted(schema.names)}")
-    held: list[pa.RecordBatch] = []
-    for batch in reader:
-        if held and sum(len(each) for each in held) + len(batch) > ROWS_PER_COMMIT:
-            yield _fitted(held, schema)
-            held = []
-        held.append(batch)
-    if sum(len(each) for each in held):
-        yield _fitted(held, schema)
-
-
-def _bits(column: pa.ChunkedArray) -> bytes:
-    """What a column holds; NaNs of the same bits are equal."""
-    values = column.combine_chunks()
-    if pa.types.is_string(values.type):
-        return "\0".join(values.to_pylist()).encode()
-    lengths = b"" if pa.types.is_fixed_size_list(values.type) else values.value_lengths().to_numpy().tobytes()
-    return lengths + bytes(values.flatten().to_numpy(zero_copy_only=False).tobytes())
-
-
-def _fitted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    try:
-        return pa.Table.from_batches(batches).select(schema.names).cast(schema)
-    except pa.ArrowException as error:
-        raise ValueError(f"rows don't fit the vector table: {error}") from error

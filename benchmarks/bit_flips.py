@@ -37,7 +37,8 @@ from pairloom.flows.nightly import nightly
 from pairloom.search.query import Query
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql import json_rows, run_sql
-from pairloom.storage.files import DamagedError
+from pairloom.storage.checked import CheckedFiles
+from pairloom.storage.files import DamagedError, FileDigest
 from pairloom.storage.verify import Verification, verify
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
@@ -341,6 +342,26 @@ def run_nights(file: Path, chosen: Sequence[Flip], scratch: Path) -> dict[str, C
     return ends
 
 
+def read_through(rows: int, folder: Path) -> str:
+    """What a reader pays for the contents of a table of `rows` items, the first time and when it is known."""
+    dimension, thumbnail = 64, 2_500
+    size, name = rows * (2 * 4 * dimension + thumbnail), "data"
+    with (folder / name).open("wb") as stream:
+        for start in range(0, size, 1 << 24):
+            stream.write(os.urandom(min(1 << 24, size - start)))
+    files = {name: FileDigest.of(folder / name)}
+    seconds = []
+    for _ in range(2):
+        began, cpu = time.perf_counter(), time.process_time()
+        assert CheckedFiles(folder).wrong(files) == []
+        seconds.append((time.perf_counter() - began, time.process_time() - cpu))
+    (wall, cpu), (again, cpu_again) = seconds
+    return (
+        f"{rows:,} rows, {size / 1e9:.2f} GB: {wall:.2f} s, of them CPU {cpu:.2f}; known to be whole: "
+        f"{again * 1e3:.1f} ms, CPU {cpu_again * 1e3:.1f}\n"
+    )
+
+
 def report(tallies: dict[str, Tally], ends: dict[str, Counter[str]]) -> None:
     """Both parts as tables."""
     hows = ("right", "from the release before", "refused", "wrong")
@@ -366,7 +387,13 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=1_000)
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--read-through", type=int, nargs="*", metavar="ROWS", help="Only time readers of such tables.")
     options = parser.parse_args()
+    for rows in options.read_through or ():
+        with tempfile.TemporaryDirectory() as name:
+            sys.stdout.write(read_through(rows, Path(name)))
+    if options.read_through:
+        return 0
     logging.getLogger("pairloom").propagate = False  # every flip is warned of
     cpu, load = time.process_time(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Stored:
 
     file: Path
     pipeline: Pipeline
+    answers: dict[int, Any]
+    """By release."""
 
     @property
     def folder(self) -> Path:
@@ -47,7 +49,7 @@ class Stored:
 
     def copy(self, root: Path) -> "Stored":
         shutil.copytree(self.pipeline.root, root)
-        return Stored(self.file, self.pipeline.model_copy(update={"root": root}))
+        return replace(self, pipeline=self.pipeline.model_copy(update={"root": root}))
 
     def flip(self, path: Path, *, place: int | None = None) -> Flip:
         """Flip one bit, in the middle by default."""
@@ -85,7 +87,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelin
         pipeline = load_pipeline(file, overrides=[f"training.max_steps={steps}"])
         assert nightly(pipeline).outcome == "released"
     captions.write_text("".join([*rows[4:], unreadable]))
-    return Stored(file, pipeline)
+    said = {number: answers(OpenRelease.open(pipeline.folder, number)) for number in (1, 2, 3)}
+    return Stored(file, pipeline, said)
 
 
 def answers(release: OpenRelease) -> Any:
@@ -108,7 +111,6 @@ def test_a_flipped_bit_is_found_or_needed_by_nothing_and_never_answered_wrong(
     stored: Stored, tmp_path: Path, kind: str
 ) -> None:
     copy = stored.copy(tmp_path / "root")
-    expected = {number: answers(OpenRelease.open(copy.folder, number)) for number in (1, 2, 3)}
     rng = random.Random(kind)
     path = rng.choice(copy.files(kind))
     flip = copy.flip(path, place=rng.randrange(path.stat().st_size))
@@ -117,7 +119,7 @@ def test_a_flipped_bit_is_found_or_needed_by_nothing_and_never_answered_wrong(
     assert found_by(found, flip) == needed
     assert len(found.findings) == needed
     release = OpenRelease.open(copy.folder)
-    assert answers(release) == expected[release.record.number]
+    assert answers(release) == stored.answers[release.record.number]
     assert found.serves == release.record.number
 
 
@@ -138,7 +140,7 @@ def test_caches_tags_and_copies_are_mended(stored: Stored, tmp_path: Path) -> No
     assert (status, state["serves"]) == (1, 1)
     status, state = copy.command("--repair")
     assert (status, state["whole"], set(state["repaired"])) == (0, True, before)
-    assert answers(OpenRelease.open(copy.folder)) == answers(OpenRelease.open(stored.folder))
+    assert answers(OpenRelease.open(copy.folder)) == stored.answers[3]
     night = nightly(copy.pipeline)
     assert (night.outcome, night.rows["served"]) == ("released", 56)
     assert copy.command()[0] == 0
@@ -180,7 +182,6 @@ def test_a_table_that_no_release_is_without_damage_of_is_built_anew_and_released
     stored: Stored, tmp_path: Path
 ) -> None:
     copy = stored.copy(tmp_path / "root")
-    expected = answers(OpenRelease.open(copy.folder))
     third = release_log(copy.folder).read(3)
     for path in copy.files("table data"):
         copy.flip(path)
@@ -188,7 +189,7 @@ def test_a_table_that_no_release_is_without_damage_of_is_built_anew_and_released
         OpenRelease.open(copy.folder)
     status, state = copy.command("--repair")
     assert (state["serves"], state["newest"]) == (4, 4)
-    assert answers(OpenRelease.open(copy.folder)) == expected
+    assert answers(OpenRelease.open(copy.folder)) == stored.answers[3]
     fourth = release_log(copy.folder).read(4)
     assert (fourth.model_id, fourth.snapshot_digest) == (third.model_id, third.snapshot_digest)
     # Those before can't be made again: nobody can go back to them.

@@ -362,23 +362,27 @@ def read_through(rows: int, folder: Path) -> str:
     )
 
 
-def report(tallies: dict[str, Tally], ends: dict[str, Counter[str]]) -> None:
-    """Both parts as tables."""
+def report_flips(tallies: dict[str, Tally]) -> None:
+    """Part one as a table."""
     hows = ("right", "from the release before", "refused", "wrong")
     say = sys.stdout.write
     say(f"| file | flips | found by verify | needed by nothing | {' | '.join(f'reader: {how}' for how in hows)} |\n")
     say(f"| --- {'| --- ' * (3 + len(hows))}|\n")
-    for kind, tally in tallies.items():
-        counts = [tally.flips, tally.found, tally.unneeded, *(tally.answers[how] for how in hows)]
+    rows = {
+        kind: [tally.flips, tally.found, tally.unneeded, *(tally.answers[how] for how in hows)]
+        for kind, tally in tallies.items()
+    }
+    for kind, counts in [*rows.items(), ("**all**", [sum(column) for column in zip(*rows.values(), strict=True)])]:
         say(f"| {kind} | {' | '.join(str(count) for count in counts)} |\n")
-    sums = [sum(each.flips for each in tallies.values()), sum(each.found for each in tallies.values())]
-    sums += [sum(each.unneeded for each in tallies.values())]
-    sums += [sum(each.answers[how] for each in tallies.values()) for how in hows]
-    say(f"| **all** | {' | '.join(str(each) for each in sums)} |\n\n")
-    say("| file | nights | how they ended |\n| --- | --- | --- |\n")
+    sys.stdout.flush()
+
+
+def report_nights(ends: dict[str, Counter[str]]) -> None:
+    """Part two as a table."""
+    sys.stdout.write("\n| file | nights | how they ended |\n| --- | --- | --- |\n")
     for kind, nights in ends.items():
         how = ", ".join(f"{count} {end}" for end, count in nights.most_common())
-        say(f"| {kind} | {nights.total()} | {how} |\n")
+        sys.stdout.write(f"| {kind} | {nights.total()} | {how} |\n")
 
 
 def main() -> int:
@@ -400,9 +404,10 @@ def main() -> int:
         file = build(Path(name, "collection"))
         folder = load_pipeline(file).folder
         tallies = flip_all(folder, flips(folder, options.flips, options.seed))
+        report_flips(tallies)
         (folder / "checked.json").unlink(missing_ok=True)
         ends = run_nights(file, flips(folder, options.nights, options.seed + 1), Path(name))
-    report(tallies, ends)
+    report_nights(ends)
     lost = [each for tally in tallies.values() for each in tally.lost]
     bad = [end for nights in ends.values() for end in nights if end.startswith(("RELEASED", "CARRIED"))]
     sys.stdout.write(f"\n{time.process_time() - cpu:.0f} s of CPU; load at the start {load:.1f}\n")

@@ -81,6 +81,18 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_need(
     assert imported & set(forbidden) == set()
 
 
+def test_a_night_without_news_that_reads_everything_imports_nothing_heavy(
+    released: tuple[str, ...], tmp_path: Path
+) -> None:
+    due = load_pipeline(Path(released[1])).folder / "verified.json"
+    due.write_text(json.dumps({"on": "2020-01-01"}))
+    done, imported = run(tmp_path, "run", *released)
+    assert done.returncode == 0, done.stderr
+    assert "verify: done · " in done.stderr
+    assert json.loads(due.read_bytes())["on"] != "2020-01-01"
+    assert imported & set(HEAVY) == set()
+
+
 def test_few_texts_and_many_are_embedded_alike_and_only_many_load_the_whole_model(released: tuple[str, ...]) -> None:
     release = OpenRelease.open(load_pipeline(Path(released[1])).folder)
     texts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]

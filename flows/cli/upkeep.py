@@ -53,8 +53,11 @@ def _mended(pipeline: "Pipeline") -> dict[str, Any]:
     from pairloom.storage.repair import repair
     from pairloom.tasks.verify import rebuild, verified
 
-    found = verified(pipeline)
-    done = [each.path for each in repair(pipeline.folder, found.findings)]
+    found, done = verified(pipeline), []
+    # What was mended may be what something else is made of.
+    while mended := repair(pipeline.folder, [each for each in found.findings if each.path not in done]):
+        done += [each.path for each in mended]
+        found = verified(pipeline)
     if release := rebuild(pipeline, found):
         done.append(f"releases/{release.number:06d}.json")
     return _state(pipeline) | {"repaired": done}

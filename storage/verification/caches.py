@@ -46,7 +46,7 @@ class Cache:
             if not self.path.exists():
                 return None  # a night has put another in its place since it was listed
             name = self.path.relative_to(folder).as_posix()
-            wrong = str(error).replace(f"{self.path} ", "")
+            wrong = str(error).replace(f"{self.path}/", "").replace(f"{self.path} ", "")
             return Fault(name, self.kind, wrong, self.releases, self.snapshots)
         return None
 

@@ -304,23 +304,26 @@ def test_names_that_are_not_utf8_never_break_a_json_answer(capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == ["\ud83d"]
 
 
+NOBODYS = "0123456789abcdef"
+
+
 @pytest.fixture
 def littered(released: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
     """Options that name a copy of the released pipeline, with a model that nothing names."""
     shutil.copytree(Path(released[1]).parent / "stored", tmp_path / "stored")
-    (tmp_path / "stored" / "shapes" / "models" / "nobodys").mkdir()
-    (tmp_path / "stored" / "shapes" / "models" / "nobodys" / "weights").write_bytes(bytes(2**20))
+    (tmp_path / "stored" / "shapes" / "models" / NOBODYS).mkdir()
+    (tmp_path / "stored" / "shapes" / "models" / NOBODYS / "weights").write_bytes(bytes(2**20))
     return (*released, "--root", str(tmp_path / "stored"))
 
 
 def test_what_would_be_collected_is_what_goes(littered: tuple[str, ...], tmp_path: Path) -> None:
-    model = tmp_path / "stored" / "shapes" / "models" / "nobodys"
+    model = tmp_path / "stored" / "shapes" / "models" / NOBODYS
     at_once = ("--set", "retention.grace_hours=0")
     assert document("collect-garbage", *littered)["garbage"] == [], "it is young"
     would = document("collect-garbage", "--dry-run", *littered, *at_once)
     assert list(would) == ["pipeline", "dry_run", "garbage", "kept"]
     named = {each["path"]: (each["kind"], each["files"], each["bytes"]) for each in would["garbage"]}
-    assert named["models/nobodys"] == ("models", 1, 2**20)
+    assert named[f"models/{NOBODYS}"] == ("models", 1, 2**20)
     shown = invoke("collect-garbage", "--dry-run", *littered, *at_once).stdout
     assert "models" in shown
     assert "no kept release or run names its model" in shown
@@ -355,7 +358,7 @@ def test_the_files_of_a_release_read_by_anybody_hold_its_items(fresh: tuple[str,
     assert document("run", *fresh)["rows"]["served"] == 59
     files = document("show", "1", "--files", *fresh)
     assert [(each["rows"], len(each["gone"])) for each in files] == [(60, 2), (1, 0)]
-    found = {}
+    found: dict[str, list[str]] = {}
     for each in files:
         table = pq.read_table(each["path"], columns=["item_id", "texts"])
         found |= {row["item_id"]: row["texts"] for row in table.to_pylist() if row["item_id"] not in each["gone"]}

@@ -339,6 +339,7 @@ def test_what_killed_runs_leave_aside_goes_and_what_others_keep_there_stays(nigh
     left = ["corpus/.part-1.parquet.a1b2c3d4", ".probe.abcd_123", f"models/{model}/.README.md.00000000"]
     left += ["classes/examples/.000001.json.zzzzzzzz", "known/.fetched.12345678/picture"]
     theirs = [".DS_Store", "corpus/.gitkeep", "corpus/theirs.parquet", "notes.txt", "own/file"]
+    theirs += ["vectors/theirs.lance/data/x.lance", "models/theirs/open_clip_config.json", "pairs/theirs/part.parquet"]
     for name in [*left, *theirs]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")

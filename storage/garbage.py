@@ -30,6 +30,8 @@ TAGS, VERSIONS = "tags", "table versions"
 GONE = ".gone"
 TEMPORARY = re.compile(r"\..+\.(?:[a-z0-9_]{8}|gone)")
 """Names of what is written aside, and of what is on its way out."""
+OURS = re.compile(r"[0-9a-f]{16}(?:\.lance|\.parquet)?")
+"""Names by digest. What is called otherwise, like a table that somebody has added to the models', is not ours."""
 
 Progress = Callable[[int, int], None]
 
@@ -127,7 +129,7 @@ class _Search:
 
     def runs(self, kept: Collection[str]) -> Iterator[Garbage]:
         """Runs that no night goes on with, and of the others what only their training read."""
-        runs = folders(self._folder / "runs")
+        runs = self._ours("runs")
         yield from self._old((path for path in runs if path.name not in kept), "runs", "no night goes on with it")
         for path in runs:
             if path.name in kept:
@@ -156,21 +158,17 @@ class _Search:
 
     def young_models(self) -> set[str]:
         """Models that a night may be about to name."""
-        return {path.name for path in folders(self._folder / "models") if self._grace.covers(weigh(path).changed)}
+        return {path.name for path in self._ours("models") if self._grace.covers(weigh(path).changed)}
 
     def made_by_others(self, models: Collection[str]) -> Iterator[Garbage]:
         """Models that are not among those kept, and what they have made but for embeddings."""
-        for kind in ("models", "vectors", "neighbours"):
-            paths = (path for path in folders(self._folder / kind) if path.name.removesuffix(".lance") not in models)
+        for kind in ("models", "vectors", "neighbours", "classes/vectors"):
+            paths = (path for path in self._ours(kind) if path.stem not in models)
             yield from self._old(paths, kind, "no kept release or run names its model")
-        paths = (
-            path for path in sorted((self._folder / "classes" / "vectors").glob("[!.]*")) if path.stem not in models
-        )
-        yield from self._old(paths, "class vectors", "no kept release or run names its model")
 
     def embeddings(self, models: Collection[str], parts: Collection[str]) -> Iterator[Garbage]:
         """Those by other models, and those of parts that no kept release and not the newest state has."""
-        for folder in folders(self._folder / "embeddings"):
+        for folder in self._ours("embeddings"):
             if folder.name not in models:
                 yield from self._old([folder], "embeddings", "no kept release or run names its model")
                 continue
@@ -181,7 +179,7 @@ class _Search:
     def mined(self, kept: Collection[str]) -> Iterator[Garbage]:
         """Pairs and distances but for those of runs and the newest ones, which people look at and nights go on from."""
         for kind in ("pairs", "distances"):
-            found = folders(self._folder / kind)
+            found = self._ours(kind)
             newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
             paths = (path for path in found if path.name not in kept and path != newest)
             yield from self._old(paths, kind, "newer ones are there, and no run goes on with it")
@@ -210,6 +208,9 @@ class _Search:
                 bytes=sum(each.bytes for each in weights),
                 versions=tuple(sorted(free)),
             )
+
+    def _ours(self, kind: str) -> list[Path]:
+        return [path for path in sorted((self._folder / kind).glob("*")) if OURS.fullmatch(path.name)]
 
     def _old(self, paths: Iterable[Path], kind: str, why: str) -> Iterator[Garbage]:
         for path in paths:

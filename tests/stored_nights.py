@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from vector_rows import D, unit_vectors
 
 from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.digest import digest
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import digest_files
 from pairloom.storage.modelstore import ModelStore
@@ -115,7 +116,7 @@ class StoredNights:
         run = Run(self.folder, run_name(snapshot, champion))
         if done := run.read("train", Ref):
             return str(done.model_id)
-        pairs_id = f"pairs{self._next()}"
+        pairs_id = digest(["pairs", self._next()])
         PairStore(self.folder).write(pairs_id, [PAIRS.empty_table()], {})
         run.write("mine", Ref(pairs_id=pairs_id))
         run.training.mkdir()
@@ -199,7 +200,7 @@ class StoredNights:
 
 def run_name(snapshot: Snapshot, champion: Release | None) -> str:
     """As the night's decision names a run: by corpus and release."""
-    return f"run-{snapshot.digest}-{champion.number if champion else 0}"
+    return digest([snapshot.digest, champion.number if champion else None])
 
 
 def held_parts(snapshot: Snapshot) -> Iterator[str]:

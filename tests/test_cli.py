@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import pairloom
 from pairloom.flows.cli import app
 from pairloom.flows.cli.answers import errors_in_one_line, print_json
 
@@ -321,3 +323,71 @@ def test_names_that_are_not_utf8_never_break_a_json_answer(capsys: pytest.Captur
     assert said.err == "error: no file caf\\udce9.png\n"
     print_json(["\ud83d"])
     assert json.loads(capsys.readouterr().out) == ["\ud83d"]
+
+
+NOBODYS = "0123456789abcdef"
+
+
+@pytest.fixture
+def littered(released: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
+    """Options that name a copy of the released pipeline, with a model that nothing names."""
+    shutil.copytree(Path(released[1]).parent / "stored", tmp_path / "stored")
+    (tmp_path / "stored" / "shapes" / "models" / NOBODYS).mkdir()
+    (tmp_path / "stored" / "shapes" / "models" / NOBODYS / "weights").write_bytes(bytes(2**20))
+    return (*released, "--root", str(tmp_path / "stored"))
+
+
+def test_what_would_be_collected_is_what_goes(littered: tuple[str, ...], tmp_path: Path) -> None:
+    model = tmp_path / "stored" / "shapes" / "models" / NOBODYS
+    at_once = ("--set", "retention.grace_hours=0")
+    assert document("collect-garbage", *littered)["garbage"] == [], "it is young"
+    would = document("collect-garbage", "--dry-run", *littered, *at_once)
+    assert list(would) == ["pipeline", "dry_run", "garbage", "kept"]
+    named = {each["path"]: (each["kind"], each["files"], each["bytes"]) for each in would["garbage"]}
+    assert named[f"models/{NOBODYS}"] == ("models", 1, 2**20)
+    shown = invoke("collect-garbage", "--dry-run", *littered, *at_once).stdout
+    assert "models" in shown
+    assert "no kept release or run names its model" in shown
+    assert "would go" in shown
+    assert model.exists()
+    gone = document("collect-garbage", *littered, *at_once)
+    assert gone == {**would, "dry_run": False}
+    assert not model.exists()
+    assert invoke("collect-garbage", *littered, *at_once).stdout == "nothing to delete\n"
+    assert len(document("search", "a red circle", *littered)["hits"]) == 10
+
+
+def test_a_night_whose_collection_fails_has_ended_all_the_same(
+    littered: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("pairloom.tasks.collect.collect_garbage", full)
+    night = invoke("run", *littered, "--set", "retention.grace_hours=0")
+    assert night.exit_code == 0
+    assert "no garbage is collected tonight: the disk is gone" in night.stderr
+    assert "error: the disk is gone" in error(1, "collect-garbage", *littered)
+
+
+def test_the_files_of_a_release_read_by_anybody_hold_its_items(fresh: tuple[str, ...], tmp_path: Path) -> None:
+    document("ingest", *fresh)
+    captions = tmp_path / "shapes" / "captions.jsonl"
+    lines = captions.read_text("utf-8").splitlines()
+    changed = {**json.loads(lines[0]), "text": "another text"}
+    captions.write_text("\n".join([json.dumps(changed), *lines[1:59]]), encoding="utf-8")
+    assert document("run", *fresh)["rows"]["served"] == 59
+    files = document("show", "1", "--files", *fresh)
+    assert [(each["rows"], len(each["gone"])) for each in files] == [(60, 2), (1, 0)]
+    found: dict[str, list[str]] = {}
+    for each in files:
+        table = pq.read_table(each["path"], columns=["item_id", "texts"])
+        found |= {row["item_id"]: row["texts"] for row in table.to_pylist() if row["item_id"] not in each["gone"]}
+    assert len(found) == 59
+    assert found[changed["id"]] == ["another text"]
+    opened = pairloom.open(tmp_path / "stored").corpus_files
+    assert [each.model_dump(mode="json") for each in opened] == files
+    assert [each.living for each in opened] == [58, 1]
+    shown = invoke("show", "1", "--files", *fresh).stdout
+    assert "gone" in shown
+    assert Path(files[0]["path"]).name in shown

@@ -358,6 +358,7 @@ def test_what_killed_runs_leave_aside_goes_and_what_others_keep_there_stays(nigh
     left = ["corpus/.part-1.parquet.a1b2c3d4", ".probe.abcd_123", f"models/{model}/.README.md.00000000"]
     left += ["classes/examples/.000001.json.zzzzzzzz", "known/.fetched.12345678/picture"]
     theirs = [".DS_Store", "corpus/.gitkeep", "corpus/theirs.parquet", "notes.txt", "own/file"]
+    theirs += ["vectors/theirs.lance/data/x.lance", "models/theirs/open_clip_config.json", "pairs/theirs/part.parquet"]
     for name in [*left, *theirs]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -378,3 +379,30 @@ def test_a_model_that_a_training_gives_again_is_young(nights: StoredNights, tmp_
         assert find_garbage(nights.folder, RetentionConfig(), ()).garbage == ()
         age(nights.folder)
     assert {each.path for each in find_garbage(nights.folder, RetentionConfig(), ()).garbage} == {f"models/{model_id}"}
+
+
+def test_a_model_whose_removal_was_killed_is_gone_and_can_be_trained_again(
+    nights: StoredNights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ModelStore(nights.folder)
+
+    def adopted() -> str:
+        (tmp_path / "built").mkdir()
+        for name in ("config", "weights"):
+            (tmp_path / "built" / name).write_text(name)
+        return models.adopt(tmp_path / "built")
+
+    def killed_amid(path: Path) -> None:
+        (path / "weights").unlink()
+        raise KilledError
+
+    model_id = adopted()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed_amid)
+        with pytest.raises(KilledError):
+            collect_garbage(nights.folder, NOW, ())
+    assert models.ids() == []
+    assert adopted() == model_id
+    models.whole(model_id)
+    assert {each.kind for each in collect(nights).garbage} == {"temporary files", "models"}
+    assert stored(nights.folder) == set()

@@ -26,9 +26,10 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.files import DamagedError
+from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import release_log, roll_back, taken_back
+from pairloom.storage.releases import RetentionConfig, release_log, roll_back, taken_back
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, newer_than_training, snapshot_ref
 from pairloom.tasks.pipeline import Pipeline
@@ -349,6 +350,8 @@ def test_a_held_first_challenger_releases_nothing_and_another_gate_judges_it_ane
     held = night(file, "gate.min.text_to_image_recall@1=1.0")
     assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
     pipeline = load_pipeline(file)
+    (run,) = (pipeline.folder / "runs").iterdir()
+    assert {path.suffix for path in run.iterdir()} == {".json"}, "pixels and checkpoints are gone"
     with pytest.raises(ValueError, match="no release yet"):
         OpenRelease.open(pipeline.folder)
     notes: list[str] = []
@@ -551,11 +554,20 @@ def test_the_folder_of_a_released_model_never_changes(file: Path) -> None:
     folder = pipeline.folder / "models" / str(second.model_id)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
     roll_back(pipeline.folder, 1)
-    for stage in stages.STAGES[1:4]:
-        ref = stage(pipeline)
-    assert isinstance(ref, Verdict)
-    assert ref.model_id == second.model_id
+
+    def tried_again() -> Verdict:
+        for stage in stages.STAGES[1:4]:
+            ref = stage(pipeline)
+        assert isinstance(ref, Verdict)
+        return ref
+
+    assert tried_again().model_id == second.model_id
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+    # Once nothing of it is left, it is described as a new one.
+    collect_garbage(pipeline.folder, RetentionConfig(releases=1, grace_hours=0), ())
+    assert not folder.exists()
+    assert tried_again().model_id == second.model_id
+    assert {path.name for path in folder.iterdir()} == {path.name for path in before}
 
 
 def test_a_model_is_named_by_what_it_is(file: Path) -> None:

@@ -32,8 +32,9 @@ class Encoder:
         self.dual_encoder = dual_encoder
         self.dual_encoder.network.to(best_device()).eval()
         self._geometry = Geometry.of(dual_encoder.preprocess_cfg)
-        # To read a trimmed text, the network's positions are put away for as long as that takes.
-        self._reading_texts = Lock()
+        # Held while anything passes the network: a trimmed text puts its positions away for that long, and a
+        # cross-encoder listens at its last layers.
+        self.alone = Lock()
 
     @classmethod
     def load(cls, directory: Path) -> "Encoder":
@@ -76,7 +77,8 @@ class Encoder:
             for image_BCHW in self._prepared(batches, batch_size):
                 own = slice(done, done + len(image_BCHW))
                 second_B = None if second_N is None else torch.from_numpy(second_N[own])
-                found.append(self.dual_encoder.encode_images(image_BCHW, second_B).cpu().numpy())
+                with self.alone:
+                    found.append(self.dual_encoder.encode_images(image_BCHW, second_B).cpu().numpy())
                 require_finite(found[-1], "image embeddings")
                 done = own.stop
         return np.concatenate(found)
@@ -106,7 +108,7 @@ class Encoder:
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
-        with torch.inference_mode(), self._reading_texts:
+        with torch.inference_mode(), self.alone:
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
                 embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()

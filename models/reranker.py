@@ -61,8 +61,9 @@ class Reranker:
     def _scores(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Scores:
         """All pairs of one text and N images, or of one image and N texts; UnfitModelError where one isn't finite."""
         dual = self._encoder.dual_encoder
-        with torch.inference_mode():
-            read_images = self._network.read_images(self._encoder.pixels(images).to(dual.device))
+        pixels_BCHW = self._encoder.pixels(images)
+        with torch.inference_mode(), self._encoder.alone:
+            read_images = self._network.read_images(pixels_BCHW.to(dual.device))
             read_texts = self._network.read_texts(dual.trim(dual.tokenize(texts)).to(dual.device))
             count = max(len(images), len(texts))
             every_N = torch.arange(count, device=dual.device)

@@ -1,12 +1,9 @@
 """How the answers to some queries moved from one release to another, each asked with its own model."""
 
-# K = places
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
@@ -66,13 +63,13 @@ class AnswersDiff(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     sampled: int
     """Texts of validation items asked."""
     overlap: float | None
-    """Mean over all queries; None where none was asked."""
+    """Mean over all queries that both releases answer; None where there is none."""
     moved: float | None
     """Likewise."""
     unchanged: int
     """Queries that find the same ten in the same order."""
     most: list[MovedAnswer]
-    """Those that moved most, the worst first."""
+    """Those that moved most, the worst first, and those that a release has no answer to."""
 
 
 def compare_answers(before: OpenRelease, after: OpenRelease, questions: Questions, progress: Progress) -> AnswersDiff:
@@ -84,14 +81,15 @@ def compare_answers(before: OpenRelease, after: OpenRelease, questions: Question
         progress(number, len(asked))
         found.append(_asked(before, after, query, golden=is_golden))
     progress(len(asked), len(asked))
-    moved = [each for each in found if each.moved or each.error]
+    failed, answered = ([each for each in found if bool(each.error) == error] for error in (True, False))
+    moved = sorted((each for each in answered if each.moved), key=lambda each: (-each.moved, each.query))
     return AnswersDiff(
         golden=len(golden),
         sampled=len(texts),
-        overlap=float(np.mean([each.overlap for each in found])) if found else None,
-        moved=float(np.mean([each.moved for each in found])) if found else None,
-        unchanged=len(found) - len(moved),
-        most=sorted(moved, key=lambda each: (-each.moved, each.query))[:SHOWN],
+        overlap=float(np.mean([each.overlap for each in answered])) if answered else None,
+        moved=float(np.mean([each.moved for each in answered])) if answered else None,
+        unchanged=len(answered) - len(moved),
+        most=moved[:SHOWN] + failed,
     )
 
 
@@ -114,9 +112,7 @@ def _asked(before: OpenRelease, after: OpenRelease, query: Query, *, golden: boo
     errors = []
     for release in (before, after):
         try:
-            rows = nearest_rows(release, query_vector(release, query), k=PLACES, columns=["item_id", "texts"],
-                                without=query.like)  # fmt: skip
-            lists.append(_found(rows))
+            lists.append(_ten(release, query))
         except ValueError as error:
             lists.append([])
             errors.append(f"release {release.record.number}: {error}")
@@ -132,6 +128,15 @@ def _asked(before: OpenRelease, after: OpenRelease, query: Query, *, golden: boo
     )
 
 
+def _ten(release: OpenRelease, query: Query) -> list[Found]:
+    vector_D = query_vector(release, query)
+    rows = nearest_rows(release, vector_D, k=PLACES, columns=["item_id", "texts"], without=query.like)
+    return [
+        Found(item_id=row["item_id"], text=row["texts"][0] if row["texts"] else "", score=row["score"])
+        for row in rows.select(["item_id", "texts", "score"]).to_pylist()
+    ]
+
+
 def overlap(before: Sequence[str], after: Sequence[str]) -> float:
     """Share of the longer list that both hold; 1 where both are empty."""
     longer = max(len(before), len(after))
@@ -144,10 +149,3 @@ def places_moved(before: Sequence[str], after: Sequence[str]) -> float:
     items = {*before, *after}
     changes = [abs(place[0].get(item, PLACES) - place[1].get(item, PLACES)) for item in items]
     return float(np.mean(changes)) if changes else 0.0
-
-
-def _found(rows: pa.Table) -> list[Found]:
-    return [
-        Found(item_id=row["item_id"], text=row["texts"][0] if row["texts"] else "", score=row["score"])
-        for row in rows.select(["item_id", "texts", "score"]).to_pylist()
-    ]

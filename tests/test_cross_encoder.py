@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +252,19 @@ def test_an_image_is_reranked_by_the_items_texts(release: OpenRelease) -> None:
         )
     scores = [hit.rerank_score or 0 for hit in found]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_threads_rerank_and_embed_with_one_model_alike(release: OpenRelease) -> None:
+    texts = ["red apple", "a grey fig that nobody has bitten into", "plum"]
+
+    def ask(text: str) -> tuple[list[float | None], list[float]]:
+        found = search(release, Query(text=text), k=5, rerank=10).hits
+        return [hit.rerank_score for hit in found], release.encoder.embed_texts([text])[0].tolist()
+
+    alone = {text: ask(text) for text in texts}
+    with ThreadPoolExecutor(3) as pool:
+        for text, found in zip(texts * 8, pool.map(ask, texts * 8), strict=True):
+            assert found == alone[text]
 
 
 def publish_picture(release: OpenRelease) -> bytes:

@@ -305,13 +305,13 @@ def test_a_release_that_was_cleaned_up_while_it_was_opened_gives_way_to_the_one_
     assert OpenRelease.open(tmp_path).record.number == 2
 
 
-def test_threads_get_answers_of_one_release_each_while_it_is_replaced(tmp_path: Path) -> None:
-    """The release has a name more than its number times two, so that an answer tells which one it is of."""
+def test_threads_get_answers_of_one_release_each_beside_publishes_rollbacks_and_clean_ups(tmp_path: Path) -> None:
+    """Release N has 2 N names, a rollback those of its target: their count tells which release an answer is of."""
     publish(tmp_path, names=NAMES[:2])
     index = Index.open(tmp_path)
     index.encoder  # noqa: B018  # as in a service that has answered before
-    found: list[list[tuple[int, int]]] = [[] for _ in range(3)]
-    ended = threading.Event()
+    found: list[list[tuple[int, int]]] = [[] for _ in range(2)]
+    expected, ended = {1: 2}, threading.Event()
 
     def ask(own: list[tuple[int, int]]) -> None:
         while not ended.is_set():
@@ -320,20 +320,26 @@ def test_threads_get_answers_of_one_release_each_while_it_is_replaced(tmp_path: 
             result = index.sql("SELECT count(*) AS n FROM items")
             own.append((result.release, result.rows["n"][0].as_py()))
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(ask, own) for own in found]
         try:
-            for number in range(2, 7):
-                publish(tmp_path, names=NAMES[: 2 * number], number=number)
+            for number in range(2, 8):
+                if number in (4, 7):
+                    assert roll_back(tmp_path, number - 2).number == number
+                    expected[number] = expected[number - 2]
+                else:
+                    publish(tmp_path, names=NAMES[: 2 * number], number=number)
+                    expected[number] = 2 * number
                 assert index.refresh() == number
+                collect_garbage(tmp_path, RetentionConfig(releases=3, grace_hours=0), ())
         finally:
             ended.set()
         for each in asked:
             each.result()
     for own in found:
-        assert own == sorted(own)
-        assert all(count == 2 * number for number, count in own)
-    assert index.release == 6
+        assert own == sorted(own, key=lambda answer: answer[0])
+        assert {*own} <= {*expected.items()}
+    assert index.release == 7
 
 
 def test_threads_embed_texts_of_different_lengths_alike(tmp_path: Path) -> None:

@@ -126,14 +126,13 @@ def _metric_row(metric: Metric) -> tuple[str, ...]:
 
 def _show_answers(answers: AnswersDiff, names: tuple[str, ...]) -> None:
     out.print()
-    if answers.overlap is None:
-        out.print(Line.assemble(("answers", "bold"), "  no query was asked"))
-        return
     golden = f"{answers.golden:,} golden queries and " if answers.golden else ""
-    told = (
-        f"  {golden}{answers.sampled:,} texts of validation items: of the ten nearest {10 * answers.overlap:.1f} stay, "
-        f"an item moves {answers.moved:.1f} places, {answers.unchanged:,} answers are the same"
-    )
+    told = f"  {golden}{answers.sampled:,} texts of validation items"
+    if answers.overlap is not None:
+        told += (
+            f": of the ten nearest {10 * answers.overlap:.1f} stay, an item moves {answers.moved:.1f} places, "
+            f"{answers.unchanged:,} answers are the same"
+        )
     out.print(Line.assemble(("answers", "bold"), told))
     if answers.most:
         out.print(Line("         those that moved most; * is not among the other ten:", style="dim"))
@@ -144,13 +143,8 @@ def _show_answers(answers: AnswersDiff, names: tuple[str, ...]) -> None:
 def _show_moved(answer: MovedAnswer, names: tuple[str, ...]) -> None:
     out.print()
     kind = "golden query" if answer.golden else "query"
-    out.print(
-        Line.assemble(
-            f"{kind} ", (answer.query, "bold"), f": {10 * answer.overlap:.0f} of ten stay, {answer.moved:.1f} places"
-        )
-    )
-    if answer.error:
-        out.print(Line(f"  {answer.error}", style="yellow"))
+    moved = answer.error or f"{10 * answer.overlap:.0f} of ten stay, {answer.moved:.1f} places"
+    out.print(Line.assemble(f"{kind} ", (answer.query, "bold"), f": {moved}"))
     table = Table(box=None, header_style="dim", pad_edge=False, expand=True)
     table.add_column("", justify="right", width=2)
     for name in names:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pairloom.storage.failpoints import hit
 from pairloom.storage.files import make_folder, sync
 from pairloom.storage.modelstore import is_plain
+from pairloom.storage.records import StaleWriterError
 from pairloom.storage.schema import ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
@@ -89,7 +90,8 @@ class VectorTable:
         """Insert rows with a new item_id and replace those with a known one; running it again changes nothing more.
 
         Commits every `ROWS_PER_COMMIT` rows, so a run that was killed goes on from there when it is run again. Raises
-        ValueError, before anything of that commit is written, where an item_id comes twice or a column doesn't fit.
+        ValueError, before anything of that commit is written, where an item_id comes twice or a column doesn't fit;
+        StaleWriterError where another run writes at the same time.
         """
         self._refresh()
         inserted = updated = 0
@@ -100,11 +102,13 @@ class VectorTable:
                 if item_id in seen:
                     raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
                 seen.add(item_id)
-            before = self._dataset.count_rows()
+            before, version = self._dataset.count_rows(), self.version
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             hit("upsert.before", self.path)
             counts = merge.execute(chunk)
             hit("upsert.after", self.path)
+            if self.version > version + 1:
+                raise StaleWriterError(f"another run wrote {self.path.name} in the meantime: run again")
             inserted += counts["num_inserted_rows"]
             updated += counts["num_updated_rows"]
             # Lance has updated 0 rows without a word before: never trust a merge that wasn't counted.
@@ -170,6 +174,10 @@ class VectorTable:
         if name not in self._tags():
             hit("tag.before", self.path)
             self._dataset.tags.create(name, version)
+            # Lance doesn't: after a power cut clean-up would take what a record names.
+            tags = self.path / "_refs" / "tags"
+            for path in (tags / f"{name}.json", tags, tags.parent, self.path):
+                sync(path)
             hit("tag.after", self.path)
 
     def untag(self, last: int) -> int:

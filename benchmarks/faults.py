@@ -3,65 +3,52 @@
     python -m benchmarks.faults points
     python -m benchmarks.faults kills --kills 500
     python -m benchmarks.faults together --times 40
-    python -m benchmarks.faults disk --times 24
-    python -m benchmarks.faults server
 
 Three nights over sixteen pictures are played (`benchmarks/nights.py`): a first one, one with rows that are new,
 changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
 as a full disk does, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again
 and again until the night has ended, and then the next night begins; the three nights are played over and over.
 *together*: two processes run the second night, one a little later than the other, from not at all to the length of a
-night; and so do a night, an ingest and a rollback. *disk*: the root is a tmpfs that is full after a part of what a
-night writes, from nothing to nearly all; then it gets room. *server*: a Prefect server is killed amid the training of
-a night that it runs.
+night; and so do a night, an ingest and a rollback.
 
 After each fault what readers get must be the release before or the one after, whole. Once the night was run again, all
 that is stored and served must be that of an undisturbed run: items, rejections, rows and vectors served (within 1e-6),
 pairs, model, metrics, number and reason of the release; a further run must find nothing to do.
 
-Nights run in children that are forked from a process which has everything imported, and has opened nothing: Lance is
-not safe to fork once its threads run.
+Nights run in children that are forked from a process which has everything imported.
 """
 
 import argparse
-import contextlib
 import errno
-import importlib
-import multiprocessing
 import os
-import re
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 
-from benchmarks.nights import Content, Nights, Point, content, failing, listening, served_content
+from benchmarks.nights import Nights, failing, listening
+from benchmarks.undisturbed import (
+    FORK,
+    NUMBERS,
+    Undisturbed,
+    UnlikeError,
+    content_served,
+    import_all,
+    in_child,
+    say,
+    started,
+)
 from pairloom.storage.files import DiskFullError
 from pairloom.storage.records import StaleWriterError
-from pairloom.storage.releases import release_log, roll_back
+from pairloom.storage.releases import roll_back
 from pairloom.tasks.ingest import ingest
 from pairloom.tasks.stage import standing
-
-NUMBERS = (1, 2, 3)
-FORK = multiprocessing.get_context("fork")
-
-T = TypeVar("T")
-
-
-class UnlikeError(AssertionError):
-    """What a fault left is not what it may leave."""
 
 
 def fail() -> NoReturn:
@@ -73,67 +60,6 @@ def die() -> NoReturn:
     """What `kill -9` does."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("this process is dead")
-
-
-class Undisturbed:
-    """The three nights as they ought to end, with the state that each begins from."""
-
-    def __init__(self, nights: Nights) -> None:
-        self.nights = nights
-        self.points: dict[int, list[Point]] = {}
-        self.after: dict[int, Content] = {}
-        for number in NUMBERS:
-            nights.prepare(number)
-            nights.keep(f"before-{number}")
-            reached: list[Point] = []
-            with listening(lambda point, path, into=reached: into.append((point, self.name(path)))):  # type: ignore[misc]  # bound to tonight's list
-                night = nights.run()
-            assert night.outcome == "released", night.reason
-            self.points[number] = reached
-            self.after[number] = content(nights.stored)
-
-    def name(self, path: Path) -> str:
-        """A file as reports name it."""
-        return path.relative_to(self.nights.stored).as_posix()
-
-    def begin(self, number: int) -> None:
-        """Go back to the moment before a night."""
-        self.nights.prepare(number)
-        self.nights.restore(f"before-{number}")
-
-    def check_served(self, number: int) -> None:
-        """Raises UnlikeError where readers don't get what was released before the night or after it."""
-        if not release_log(self.nights.stored).numbers() and number == NUMBERS[0]:
-            return
-        now = content_served(self.nights.stored)
-        ends = [self.after[each] for each in (number - 1, number) if each in self.after]
-        if all(now.differences(content_served_of(each)) for each in ends):
-            raise UnlikeError(f"readers get neither the release before night {number} nor the one after it")
-
-    def check_content(self, number: int, what: str) -> None:
-        """Raises UnlikeError where anything is not as the undisturbed night left it."""
-        if wrong := self.after[number].differences(content(self.nights.stored)):
-            raise UnlikeError(f"{what} of night {number} left other {', '.join(wrong)}")
-
-    def check_rerun(self, number: int) -> None:
-        """Runs the night again; raises UnlikeError where it doesn't end as the undisturbed one did."""
-        self.nights.run()
-        self.check_content(number, "the rerun")
-        again = self.nights.run()
-        if again.outcome != "unchanged":
-            raise UnlikeError(f"a further run of night {number} ended {again.outcome}: {again.reason}")
-
-
-def content_served(folder: Path) -> Content:
-    """What readers get, and nothing else."""
-    return Content(items={}, quarantine=[], pairs=[], **served_content(folder))
-
-
-def content_served_of(whole: Content) -> Content:
-    """The part of a content that readers get."""
-    return Content(
-        items={}, quarantine=[], pairs=[], served=whole.served, vectors_ND=whole.vectors_ND, release=whole.release
-    )
 
 
 def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
@@ -157,52 +83,6 @@ def die_at(nights: Nights, at: int) -> None:
     with listening(failing(at, die)):
         nights.run()
     sys.exit("the failpoint was not reached")
-
-
-def started(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
-    """A forked child that calls a function."""
-    process = FORK.Process(target=function, args=arguments, daemon=True)
-    process.start()
-    return process
-
-
-def in_child(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that is called in a forked child; RuntimeError where it raised."""
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = started(_answer, theirs, function, arguments)
-    theirs.close()
-    try:
-        worked, answer = ours.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"{function.__name__} ended with status {process.exitcode}") from None
-    process.join()
-    if not worked:
-        raise RuntimeError(answer)
-    found: T = answer
-    return found
-
-
-def _answer(theirs: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        answer = (True, function(*arguments))
-    except Exception as error:
-        answer = (False, f"{type(error).__name__}: {error}")
-    theirs.send(answer)
-
-
-def imported_by_nights(folder: Path) -> list[str]:
-    """The modules that the three nights import."""
-    Undisturbed(Nights(folder))
-    return sorted(sys.modules)
-
-
-def import_all(folder: Path) -> None:
-    """Import what nights import, so that children start with it."""
-    for name in in_child(imported_by_nights, folder):
-        # Some are made up by packages, under names that nothing can import.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
 
 
 def all_points(folder: Path, every: int) -> None:
@@ -234,7 +114,6 @@ def all_points(folder: Path, every: int) -> None:
 
 def watched_run(nights: Nights, stage: Any) -> None:
     """A night that says in shared memory which stage it is in."""
-    import threading
 
     def tell() -> None:
         while True:
@@ -359,121 +238,15 @@ def together(folder: Path, times: int) -> None:
     sys.exit(bool(wrong))
 
 
-def fill(undisturbed: Undisturbed, number: int) -> str:
-    """A night without room for it, and what it said."""
-    try:
-        undisturbed.nights.run()
-    except DiskFullError as error:
-        undisturbed.check_served(number)
-        return str(error)
-    undisturbed.check_content(number, "a night that found room")
-    return ""
-
-
-def stored_bytes(folder: Path) -> int:
-    """What the files of a folder take on a tmpfs."""
-    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
-
-
-def full_disk(folder: Path, times: int) -> None:
-    """The three nights on a root that gets full."""
-    undisturbed = in_child(Undisturbed, Nights(folder / "disk"))
-    root = undisturbed.nights.stored.parent
-    stages, wrong = Counter[str](), list[str]()
-    for number in NUMBERS:
-        undisturbed.begin(number)
-        before = stored_bytes(root)
-        in_child(undisturbed.nights.run)
-        # Work in progress is more than what is left in the end.
-        room = 2 * (stored_bytes(root) - before)
-        for share in np.linspace(0, 1, times // len(NUMBERS), endpoint=False):
-            undisturbed.nights.prepare(number)
-            mount(root, before + 65536 + int(share * room))
-            try:
-                undisturbed.nights.restore(f"before-{number}")
-                said = in_child(fill, undisturbed, number)
-                found = re.search(r"disk of (.*), in (\w+):", said)
-                if said and not (found and found[1].startswith(str(root))):
-                    raise UnlikeError(f"what is full is not named: {said}")
-                stages[found[2] if found else "nowhere, there was room"] += 1
-                subprocess.run(["mount", "-o", "remount,size=256m", root], check=True)
-                in_child(undisturbed.check_rerun, number)
-            except (RuntimeError, UnlikeError, OSError) as error:
-                wrong.append(f"night {number}, room for {share:.0%}: {error}")
-                say(wrong[-1])
-            finally:
-                subprocess.run(["umount", root], check=True)
-    sys.stdout.write(f"full in: {', '.join(f'{name} {count}' for name, count in stages.most_common())}; ")
-    sys.stdout.write(f"{len(wrong)} wrong\n")
-    sys.exit(bool(wrong))
-
-
-def mount(root: Path, size: int) -> None:
-    """An empty tmpfs of so many bytes in place of a folder; takes root's rights."""
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", root], check=True)
-
-
-def killed_server(folder: Path) -> None:
-    """A Prefect server dies amid the training of a night that it shows."""
-    nights = Nights(folder / "server")
-    nights.prepare(1)
-    nights.changes = {"training": {**nights.pipeline.training.model_dump(), "max_steps": 600}}
-    undisturbed = in_child(run_to_content, nights)
-    shutil.rmtree(nights.stored)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = ours | {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    api = f"http://127.0.0.1:{port}/api"
-    serve = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    server = subprocess.Popen(serve, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not answers(f"{api}/health"):
-        time.sleep(0.5)
-    program = "from pairloom.flows.start import main; main()"
-    run = [sys.executable, "-c", program, "run", "--json", "--file", str(nights.file)]
-    night = subprocess.Popen(run, env=environment | {"PREFECT_API_URL": api}, stdout=subprocess.PIPE)
-    while not list(nights.stored.glob("runs/*/training/checkpoints/step-*[0-9]")) and night.poll() is None:
-        time.sleep(0.01)
-    server.kill()
-    server.wait()
-    said, _ = night.communicate()
-    sys.stdout.write(f"the night ended with status {night.returncode}: {said.decode()[:300]}\n")
-    again = subprocess.run(run, env=environment, stdout=subprocess.PIPE, check=False)
-    wrong = undisturbed.differences(in_child(content, nights.stored))
-    sys.stdout.write(f"the rerun without a server ended with status {again.returncode}; other: {', '.join(wrong)}\n")
-    sys.exit(bool(wrong))
-
-
-def run_to_content(nights: Nights) -> Content:
-    """A night, and what it leaves."""
-    nights.run()
-    return content(nights.stored)
-
-
-def answers(address: str) -> bool:
-    """Whether a server is there."""
-    with contextlib.suppress(OSError):
-        return bool(urllib.request.urlopen(address).status == 200)
-    return False
-
-
-def say(line: str) -> None:
-    """Tell those who wait."""
-    sys.stderr.write(f"{line}\n")
-
-
 def main() -> None:
     """Prints what was tried and what was wrong; exits with 1 where anything was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("points", "kills", "together", "disk", "server"))
+    parser.add_argument("part", choices=("points", "kills", "together"))
     parser.add_argument("--every", type=int, default=1, help="try every Nth failpoint")
     parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--times", type=int, default=24, help="offsets of what runs at once; sizes of the disk")
+    parser.add_argument("--times", type=int, default=24, help="how many offsets of what runs at once")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive a fork
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         import_all(folder / "once")
@@ -481,12 +254,8 @@ def main() -> None:
             all_points(folder, options.every)
         elif options.part == "kills":
             random_kills(folder, options.kills, options.seed)
-        elif options.part == "together":
-            together(folder, options.times)
-        elif options.part == "disk":
-            full_disk(folder, options.times)
         else:
-            killed_server(folder)
+            together(folder, options.times)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def _hear_once(added: list[bool] = []) -> None:  # noqa: B006  # audit hooks sta
         added.append(True)
 
 
-def failing(at: int, fault: Callable[[], None]) -> Callable[[str, Path], None]:
+def failing(at: int, fault: Callable[[], object]) -> Callable[[str, Path], None]:
     """A listener that lets `fault` happen at the `at`th failpoint, counted from 0."""
     left = iter(range(at, -1, -1))
 

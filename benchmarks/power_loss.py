@@ -28,8 +28,8 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.faults import NUMBERS, Undisturbed, import_all, in_child, say
 from benchmarks.nights import Nights
+from benchmarks.undisturbed import NUMBERS, Undisturbed, import_all, in_child, say
 
 CALLS = (
     "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,truncate,ftruncate,rename,renameat,renameat2,link,linkat,"
@@ -297,7 +297,6 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive a fork
     random, load, began = np.random.default_rng(options.seed), os.getloadavg()[0], time.perf_counter()
     wrong, losses, counted = list[str](), list[int](), Counter[str]()
     with tempfile.TemporaryDirectory() as name:

@@ -9,8 +9,9 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.faults import Undisturbed, fail, raise_at
+from benchmarks.faults import fail, raise_at
 from benchmarks.nights import Nights, content, failing, listening
+from benchmarks.undisturbed import Undisturbed
 from pairloom.flows.cli import app
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import release_log
@@ -51,7 +52,7 @@ def test_of_two_nights_at_once_the_second_to_publish_loses_and_says_so(undisturb
     at = next(place for place, point in enumerate(undisturbed.points[2]) if " ".join(point).startswith(step))
     with (
         pytest.raises(StaleWriterError, match=r"another run|changed since it was checked"),
-        listening(failing(at, lambda: undisturbed.nights.run() and None)),
+        listening(failing(at, undisturbed.nights.run)),
     ):
         undisturbed.nights.run()
     undisturbed.check_content(2, "two of night 2 at once")

@@ -26,7 +26,7 @@ def killed_server(folder: Path) -> None:
     """A Prefect server dies amid the training of a night that it shows."""
     nights = Nights(folder / "server")
     nights.prepare(1)
-    nights.changes = {"training": {**nights.pipeline.training.model_dump(), "max_steps": 600}}
+    nights.changes = {"training": {**nights.pipeline.training.model_dump(), "max_steps": 200}}
     undisturbed = in_child(run_to_content, nights)
     shutil.rmtree(nights.stored)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -2,52 +2,53 @@
 
     python -m benchmarks.faults points
     python -m benchmarks.faults kills --kills 500
+    python -m benchmarks.faults together --times 40
 
 Three nights over sixteen pictures are played (`benchmarks/tiny_nights.py`): a first one, one with rows that are new,
 changed, gone and broken, and one that trains again. *points*: each failpoint of each night in turn raises an OSError,
 as a full disk does, and then kills the process. *kills*: SIGKILL comes at a seeded random moment of a night, again
 and again until the night has ended, and then the next night begins; the three nights are played over and over.
+*together*: two processes run the second night, one a little later than the other, from not at all to the length of a
+night; and so do a night, an ingest and a rollback.
 
 After each fault what readers get must be the release before or the one after, whole. Once the night was run again, all
 that is stored and served must be that of an undisturbed run: items, rejections, rows and vectors served (within 1e-6),
 pairs, model, metrics, number and reason of the release; a further run must find nothing to do.
 
-Nights run in children that are forked from a process which has everything imported, and has opened nothing: Lance is
-not safe to fork once its threads run.
+Nights run in children that are forked from a process which has everything imported.
 """
 
 import argparse
-import contextlib
 import errno
-import importlib
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 
-from benchmarks.tiny_nights import Content, Nights, Point, content, failing, listening, served_content
+from benchmarks.tiny_nights import Nights, failing, listening
+from benchmarks.undisturbed import (
+    FORK,
+    NUMBERS,
+    Undisturbed,
+    UnlikeError,
+    content_served,
+    import_all,
+    in_child,
+    say,
+    started,
+)
 from pairloom.storage.files import DiskFullError
-from pairloom.storage.releases import release_log
+from pairloom.storage.records import StaleWriterError
+from pairloom.storage.releases import roll_back
+from pairloom.tasks.ingest import ingest
 from pairloom.tasks.stage import standing
-
-NUMBERS = (1, 2, 3)
-FORK = multiprocessing.get_context("fork")
-
-T = TypeVar("T")
-
-
-class UnlikeError(AssertionError):
-    """What a fault left is not what it may leave."""
 
 
 def fail() -> NoReturn:
@@ -59,67 +60,6 @@ def die() -> NoReturn:
     """What `kill -9` does."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("this process is dead")
-
-
-class Undisturbed:
-    """The three nights as they ought to end, with the state that each begins from."""
-
-    def __init__(self, nights: Nights) -> None:
-        self.nights = nights
-        self.points: dict[int, list[Point]] = {}
-        self.after: dict[int, Content] = {}
-        for number in NUMBERS:
-            nights.prepare(number)
-            nights.keep(f"before-{number}")
-            reached: list[Point] = []
-            with listening(lambda point, path, into=reached: into.append((point, self.name(path)))):  # type: ignore[misc]  # bound to tonight's list
-                night = nights.run()
-            assert night.outcome == "released", night.reason
-            self.points[number] = reached
-            self.after[number] = content(nights.stored)
-
-    def name(self, path: Path) -> str:
-        """A file as reports name it."""
-        return path.relative_to(self.nights.stored).as_posix()
-
-    def begin(self, number: int) -> None:
-        """Go back to the moment before a night."""
-        self.nights.prepare(number)
-        self.nights.restore(f"before-{number}")
-
-    def check_served(self, number: int) -> None:
-        """Raises UnlikeError where readers don't get what was released before the night or after it."""
-        if not release_log(self.nights.stored).numbers() and number == NUMBERS[0]:
-            return
-        now = content_served(self.nights.stored)
-        ends = [self.after[each] for each in (number - 1, number) if each in self.after]
-        if all(now.differences(content_served_of(each)) for each in ends):
-            raise UnlikeError(f"readers get neither the release before night {number} nor the one after it")
-
-    def check_content(self, number: int, what: str) -> None:
-        """Raises UnlikeError where anything is not as the undisturbed night left it."""
-        if wrong := self.after[number].differences(content(self.nights.stored)):
-            raise UnlikeError(f"{what} of night {number} left other {', '.join(wrong)}")
-
-    def check_rerun(self, number: int) -> None:
-        """Runs the night again; raises UnlikeError where it doesn't end as the undisturbed one did."""
-        self.nights.run()
-        self.check_content(number, "the rerun")
-        again = self.nights.run()
-        if again.outcome != "unchanged":
-            raise UnlikeError(f"a further run of night {number} ended {again.outcome}: {again.reason}")
-
-
-def content_served(folder: Path) -> Content:
-    """What readers get, and nothing else."""
-    return Content(items={}, quarantine=[], pairs=[], **served_content(folder))
-
-
-def content_served_of(whole: Content) -> Content:
-    """The part of a content that readers get."""
-    return Content(
-        items={}, quarantine=[], pairs=[], served=whole.served, vectors_ND=whole.vectors_ND, release=whole.release
-    )
 
 
 def raise_at(undisturbed: Undisturbed, number: int, at: int) -> None:
@@ -143,52 +83,6 @@ def die_at(nights: Nights, at: int) -> None:
     with listening(failing(at, die)):
         nights.run()
     sys.exit("the failpoint was not reached")
-
-
-def started(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
-    """A forked child that calls a function."""
-    process = FORK.Process(target=function, args=arguments, daemon=True)
-    process.start()
-    return process
-
-
-def in_child(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that is called in a forked child; RuntimeError where it raised."""
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = started(_answer, theirs, function, arguments)
-    theirs.close()
-    try:
-        worked, answer = ours.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"{function.__name__} ended with status {process.exitcode}") from None
-    process.join()
-    if not worked:
-        raise RuntimeError(answer)
-    found: T = answer
-    return found
-
-
-def _answer(theirs: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        answer = (True, function(*arguments))
-    except Exception as error:
-        answer = (False, f"{type(error).__name__}: {error}")
-    theirs.send(answer)
-
-
-def imported_by_nights(folder: Path) -> list[str]:
-    """The modules that the three nights import."""
-    Undisturbed(Nights(folder))
-    return sorted(sys.modules)
-
-
-def import_all(folder: Path) -> None:
-    """Import what nights import, so that children start with it."""
-    for name in in_child(imported_by_nights, folder):
-        # Some are made up by packages, under names that nothing can import.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
 
 
 def all_points(folder: Path, every: int) -> None:
@@ -220,7 +114,6 @@ def all_points(folder: Path, every: int) -> None:
 
 def watched_run(nights: Nights, stage: Any) -> None:
     """A night that says in shared memory which stage it is in."""
-    import threading
 
     def tell() -> None:
         while True:
@@ -280,27 +173,89 @@ def random_kills(folder: Path, kills: int, seed: int) -> None:
     sys.exit(bool(wrong))
 
 
-def say(line: str) -> None:
-    """Tell those who wait."""
-    sys.stderr.write(f"{line}\n")
+def outcome(nights: Nights, what: str, answer: Any) -> None:
+    """Do one of the things that may happen at once, and say in shared memory how it ended."""
+    try:
+        if what == "night":
+            nights.run()
+        elif what == "ingest":
+            ingest(nights.pipeline)
+        else:
+            roll_back(nights.stored, 1)
+        answer.value = b"done"
+    except StaleWriterError:
+        answer.value = b"lost"
+    except Exception as error:
+        answer.value = f"{type(error).__name__}: {error}".encode()[:400]
+
+
+def at_once(undisturbed: Undisturbed, whats: tuple[str, ...], pause: float) -> list[str]:
+    """How things ended that began one after another."""
+    answers = [FORK.Array("c", 400, lock=False) for _ in whats]
+    processes = []
+    for what, answer in zip(whats, answers, strict=True):
+        processes.append(started(outcome, undisturbed.nights, what, answer))
+        time.sleep(pause)
+    for process in processes:
+        process.join()
+    return [answer.value.decode(errors="replace") for answer in answers]
+
+
+def check_rows(undisturbed: Undisturbed, number: int) -> None:
+    """Raises UnlikeError where the rows that are served are neither those before a night nor those after it."""
+    now = content_served(undisturbed.nights.stored)
+    for each in (undisturbed.after[number - 1], undisturbed.after[number]):
+        if not {"served", "vectors"} & set(each.differences(now)):
+            return
+    raise UnlikeError(f"the rows served are neither those before night {number} nor those after it")
+
+
+def together(folder: Path, times: int) -> None:
+    """Two nights at once, and a night, an ingest and a rollback."""
+    undisturbed = in_child(Undisturbed, Nights(folder / "together"))
+    undisturbed.begin(2)
+    start = time.perf_counter()
+    in_child(undisturbed.nights.run)
+    seconds = time.perf_counter() - start
+    ends, wrong = Counter[str](), list[str]()
+    for whats in (("night", "night"), ("night", "ingest", "rollback")):
+        for pause in np.linspace(0, 1.1 * seconds / (len(whats) - 1), times):
+            undisturbed.begin(2)
+            ended = at_once(undisturbed, whats, float(pause))
+            ends[", ".join(f"{what} {end}" for what, end in zip(whats, ended, strict=True))] += 1
+            try:
+                if set(ended) - {"done", "lost"} or "done" not in ended:
+                    raise UnlikeError(str(ended))
+                in_child(check_rows, undisturbed, 2)
+                if "rollback" not in whats:
+                    in_child(undisturbed.check_rerun, 2)
+            except (RuntimeError, UnlikeError) as error:
+                wrong.append(f"{' and '.join(whats)}, {pause:.2f} s apart: {error}")
+                say(wrong[-1])
+    for end, count in ends.most_common():
+        sys.stdout.write(f"{count} × {end}\n")
+    sys.stdout.write(f"{2 * times} times, {len(wrong)} wrong\n")
+    sys.exit(bool(wrong))
 
 
 def main() -> None:
     """Prints what was tried and what was wrong; exits with 1 where anything was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("points", "kills"))
+    parser.add_argument("part", choices=("points", "kills", "together"))
     parser.add_argument("--every", type=int, default=1, help="try every Nth failpoint")
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--times", type=int, default=24, help="how many offsets of what runs at once")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive a fork
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         import_all(folder / "once")
         if options.part == "points":
             all_points(folder, options.every)
-        else:
+        elif options.part == "kills":
             random_kills(folder, options.kills, options.seed)
+        else:
+            together(folder, options.times)
 
 
 if __name__ == "__main__":

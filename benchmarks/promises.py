@@ -2,8 +2,8 @@
 
     python -m benchmarks.promises --histories 200
 
-Hypothesis plays histories over the tiny nights of `benchmarks/tiny_nights.py`, beginning after a first release: rows come,
-change and go; the training configuration changes; nights run, stop after their ingest, are killed or fail at a drawn
+Hypothesis plays histories over the tiny nights of `benchmarks/tiny_nights.py`, beginning after a first release: rows
+come, change and go; the training configuration changes; nights run, stop after their ingest, are killed or fail at a drawn
 failpoint and perhaps run again; a person rolls back, between nights and amid one; another night runs amid one; clean-up
 runs. After every step:
 

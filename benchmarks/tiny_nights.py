@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from pairloom.flows.nightly import nightly
@@ -70,8 +71,8 @@ class Nights:
         (folder / "towers.json").write_text(json.dumps(TOWERS), encoding="utf-8")
 
     @property
-    def pipeline(self) -> Pipeline:
-        """Tonight's."""
+    def blocks(self) -> dict[str, Any]:
+        """What `pipelines.yaml` says of the pipeline tonight."""
         blocks: dict[str, Any] = {
             "sources": [{"kind": "jsonl", "path": str(self.folder / "captions.jsonl")}],
             "columns": {"id": "id", "texts": ["texts"], "keep": {"price": "int64"}},
@@ -86,7 +87,20 @@ class Nights:
             "gate": {"first": "none", "max_regression": 1.0},
             "retention": {"releases": 2},
         }  # fmt: skip
-        return Pipeline(name="tiny", root=self.folder / "stored", **(blocks | self.changes))
+        return blocks | self.changes
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Tonight's."""
+        return Pipeline(name="tiny", root=self.folder / "stored", **self.blocks)
+
+    @property
+    def file(self) -> Path:
+        """A `pipelines.yaml` that says so, for the command line."""
+        path = self.folder / "pipelines.yaml"
+        document = {"root": str(self.folder / "stored"), "pipelines": {"tiny": self.blocks}}
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return path
 
     @property
     def stored(self) -> Path:
@@ -255,7 +269,7 @@ def _hear_once(added: list[bool] = []) -> None:  # noqa: B006  # audit hooks sta
         added.append(True)
 
 
-def failing(at: int, fault: Callable[[], None]) -> Callable[[str, Path], None]:
+def failing(at: int, fault: Callable[[], object]) -> Callable[[str, Path], None]:
     """A listener that lets `fault` happen at the `at`th failpoint, counted from 0."""
     left = iter(range(at, -1, -1))
 

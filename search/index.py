@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pairloom.models.reranker import Reranker
     from pairloom.search.query import Query, SearchResult
     from pairloom.search.sql import SqlResult
+    from pairloom.storage.export import CorpusFile
 
 
 class Index:
@@ -133,6 +134,11 @@ class Index:
     def columns(self) -> list[str]:
         """Names of its table's columns."""
         return self._current.columns
+
+    @property
+    def corpus_files(self) -> "list[CorpusFile]":
+        """The Parquet files of its items, each with the ids of its rows that are none."""
+        return self._current.corpus_files
 
     @property
     def encoder(self) -> "Encoder":

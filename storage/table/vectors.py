@@ -131,11 +131,13 @@ class VectorTable:
                 if item_id in seen:
                     raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
                 seen.add(item_id)
-            before, known = self._dataset.count_rows(), self._fragments()
+            before, known, version = self._dataset.count_rows(), self._fragments(), self.version
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             hit("upsert.before", self.path)
             counts = merge.execute(chunk)
             hit("upsert.after", self.path)
+            if self.version > version + 1:
+                raise StaleWriterError(f"another run wrote {self.path.name} in the meantime: run again")
             inserted += counts["num_inserted_rows"]
             updated += counts["num_updated_rows"]
             # Lance has updated 0 rows without a word before: never trust a merge that wasn't counted.
@@ -248,6 +250,10 @@ class VectorTable:
         if name not in self._tags():
             hit("tag.before", self.path)
             self._dataset.tags.create(name, version)
+            # Lance doesn't: after a power cut clean-up would take what a record names.
+            tags = self.path / "_refs" / "tags"
+            for path in (tags / f"{name}.json", tags, tags.parent, self.path):
+                sync(path)
             hit("tag.after", self.path)
 
     def untag(self, names: Collection[str]) -> int:

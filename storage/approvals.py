@@ -94,7 +94,7 @@ def waiting(folder: Path) -> Approval | None:
 
 
 def waiting_models(folder: Path) -> set[str]:
-    """The model_ids that wait: no clean-up may take these models and what they embedded, though no release names them."""
+    """The model_ids that wait: clean-up keeps these models, and what they embedded, though no release names them."""
     found = waiting(folder)
     return {found.model_id} if found else set()
 

@@ -3,8 +3,8 @@
     python -m benchmarks.lost_server
 
 `pairloom run` of a tiny night (`benchmarks/tiny_nights.py`) with a longer training, beside a server of its own, which
-gets SIGKILL once there is a checkpoint. Then the night is run again without a server; all must be as after an undisturbed
-night.
+gets SIGKILL once there is a checkpoint. Then the night is run again without a server; all must be as after an
+undisturbed night.
 """
 
 import contextlib

@@ -3,9 +3,9 @@
     python -m benchmarks.promises --histories 200
 
 Hypothesis plays histories over the tiny nights of `benchmarks/tiny_nights.py`, beginning after a first release: rows
-come, change and go; the training configuration changes; nights run, stop after their ingest, are killed or fail at a drawn
-failpoint and perhaps run again; a person rolls back, between nights and amid one; another night runs amid one; clean-up
-runs. After every step:
+come, change and go; the training configuration changes; nights run, stop after their ingest, are killed or fail at a
+drawn failpoint and perhaps run again; a person rolls back, between nights and amid one; another night runs amid one;
+clean-up runs. After every step:
 
 - what is served is one release, whole: the rows, vectors and record that it was published with;
 - it serves the items of a snapshot that was committed, embedded by the model that it names;

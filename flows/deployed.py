@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from pairloom.flows import stages
+from pairloom.flows.approval_form import answered, ask, follow
 from pairloom.flows.nightly import nightly as run_night
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import UNFIT
@@ -18,12 +19,18 @@ from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, ReleaseRef, S
 
 @flow(name="nightly", flow_run_name="nightly-{pipeline.name}")
 def nightly(pipeline: Pipeline) -> Night:
-    """Run one night of one pipeline. What readers see changes in `publish` only, by one small record."""
-    night = run_night(pipeline)
+    """Run one night of one pipeline. What readers see changes in `publish` only, by one small record.
+
+    A run whose challenger waits for a person is suspended, and begins anew here with the answer.
+    """
     # Its pictures take the read side and matplotlib: `deploy` needs neither.
     from pairloom.flows.show.report import report
 
+    answer = answered(pipeline.folder)
+    night = follow(pipeline, answer) if answer else run_night(pipeline)
     report(pipeline, night)
+    if answer is None:
+        ask(pipeline)
     # Prefect unwraps a returned state: the flow's caller gets the night either way.
     return cast(Night, end_state(night))
 

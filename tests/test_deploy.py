@@ -23,13 +23,17 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.exceptions import ObjectNotFound, Pause
+from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 from prefect.states import Failed
 from released_pipeline import save_model
 from safetensors.numpy import load_file, save_file
 
 from pairloom.flows import stages
+from pairloom.flows.approval import refuse_waiting
+from pairloom.flows.approval_form import try_to_close_forms
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
 from pairloom.flows.deployed import embed, nightly
@@ -38,6 +42,7 @@ from pairloom.flows.placement import placed
 from pairloom.flows.plan import plan_deployments
 from pairloom.flows.show.report import markdown
 from pairloom.models.fitness import UnfitModelError
+from pairloom.storage.approvals import require_waiting
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.quarantine import ReasonCount
@@ -45,7 +50,7 @@ from pairloom.storage.releases import release_log
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
-from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 from pairloom.tasks.refs import Verdict
 
 SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
@@ -293,6 +298,56 @@ def test_a_night_held_by_the_gate_ends_completed_as_held(server: SyncPrefectClie
     assert "below its floor" in str(state.message)
     run = server.read_flow_run(state.state_details.flow_run_id)  # type: ignore[arg-type]  # a run's state has one
     assert state_of(run).name == "Held"
+
+
+def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer(
+    server: SyncPrefectClient, pipeline: Pipeline
+) -> None:
+    gate = pipeline.gate.model_copy(update={"approval": "person", "first": "none", "max_regression": 1.0})
+    pipeline = pipeline.model_copy(update={"gate": gate, "workers": WorkersConfig()})
+    deploy_pipelines([pipeline])
+
+    asking = carried_on(server, start(server, "nightly/shapes"))
+    assert state_of(asking).name == "Suspended"
+    challenger, keys = require_waiting(pipeline.folder), state_of(asking).state_details.run_input_keyset
+    assert keys is not None
+    assert challenger.model_id in server.read_flow_run_input(asking.id, keys["description"])
+    assert set(json.loads(server.read_flow_run_input(asking.id, keys["schema"]))["required"]) == {"answer", "by"}
+    assert "data:image/webp;base64," in artifact(server, asking, "approval-shapes")
+    another = carried_on(server, start(server, "nightly/shapes"))
+    assert state_of(another).name == "Held", "one form is enough"
+    assert challenger.model_id in str(state_of(another).message)
+
+    server.resume_flow_run(asking.id, run_input={"answer": "approve", "by": HOSTILE})
+    answered = carried_on(server, asking)
+    release = release_log(pipeline.folder).current()
+    assert release is not None
+    assert (state_of(answered).name, release.model_id) == ("Completed", challenger.model_id)
+    assert release.reason == f"first release; approved by {HOSTILE}"
+    assert markdown_text(HOSTILE) in artifact(server, asking, "night-shapes")
+
+    training = pipeline.training.model_copy(update={"max_steps": 2})
+    deploy_pipelines([pipeline.model_copy(update={"training": training})])
+    asking = carried_on(server, start(server, "nightly/shapes"))
+    assert state_of(asking).name == "Suspended"
+    refuse_waiting(pipeline.folder, by="Grace")
+    try_to_close_forms(pipeline.folder)
+    closed = state_of(server.read_flow_run(asking.id))
+    assert (closed.name, closed.is_completed()) == ("Held", True)
+    assert str(closed.message).endswith("was refused by Grace")
+
+
+def carried_on(server: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    """The run, once it has ended or stopped, by what a worker's process calls that knows of nothing but its id."""
+    with contextlib.suppress(Pause):
+        run_flow(nightly, flow_run=server.read_flow_run(run.id))
+    return server.read_flow_run(run.id)
+
+
+def artifact(server: SyncPrefectClient, run: FlowRun, key: str) -> str:
+    """The newest artifact of a run under a key."""
+    found = server.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+    return str(next(each.data for each in found if each.flow_run_id == run.id and each.key == key))
 
 
 @pytest.mark.usefixtures("server")

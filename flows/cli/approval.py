@@ -1,7 +1,8 @@
 """Commands by which a person has the word on a challenger that passed the gate."""
 
 import getpass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from pairloom.flows.cli.options import (
     chosen_pipeline,
     writable,
 )
+
+if TYPE_CHECKING:
+    from pairloom.flows.outcome import Night
 
 app = typer.Typer()
 
@@ -36,14 +40,13 @@ def approve(
 ) -> None:
     """Release the challenger that waits for it (gate.approval: person)."""
     say_first("approve")
-    from pairloom.flows.approval import approve as release
-    from pairloom.flows.show.console import show_night
+    from pairloom.flows.approval import approve_waiting
     from pairloom.flows.show.progress import stage_bars
 
     with errors_in_one_line(), stage_bars(quiet=json_):
         pipeline = writable(chosen_pipeline(name, file, root, set_))
-        night = release(pipeline, by=by or login_name(), note=reason)
-    answer(json_, night.model_dump(), lambda: show_night(night))
+        night = approve_waiting(pipeline, by=by or login_name(), note=reason)
+    _settled(pipeline.folder, night, json_)
     raise typer.Exit(HELD if night.outcome == "held" else 0)
 
 
@@ -57,14 +60,24 @@ def refuse(
     json_: Json = False,
 ) -> None:
     """Hold the challenger that waits: the same one isn't trained again."""
-    from pairloom.flows.show.console import show_refused
-    from pairloom.storage.approvals import refuse as hold
-    from pairloom.storage.approvals import require_waiting
+    from pairloom.flows.approval import refuse_waiting
 
     with errors_in_one_line():
         folder = chosen_folder(name, file, root)
-        refused = hold(folder, require_waiting(folder), by=by or login_name(), reason=reason)
-    answer(json_, refused.model_dump(mode="json"), lambda: show_refused(folder.name, refused))
+        night = refuse_waiting(folder, by=by or login_name(), note=reason)
+    _settled(folder, night, json_)
+
+
+def _settled(folder: Path, night: "Night", as_json: bool) -> None:
+    """Show what a person's word led to; the flow run that asks for it, if there is one, has nothing to ask any more."""
+    from pairloom.flows.configured_server import server_is_configured
+    from pairloom.flows.show.console import show_night
+
+    answer(as_json, night.model_dump(), lambda: show_night(night))
+    if server_is_configured():
+        from pairloom.flows.approval_form import try_to_close_forms
+
+        try_to_close_forms(folder)
 
 
 def login_name() -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pairloom.models.towers.word_vectors import Answer
     from pairloom.search.classify import Classified
     from pairloom.search.query import SearchResult
-    from pairloom.storage.approvals import Approval
     from pairloom.storage.quarantine import ReasonCount
     from pairloom.storage.releases import Release
     from pairloom.tasks.evaluation.scoring import Scores
@@ -148,14 +147,6 @@ def show_release(release: "Release") -> None:
             out.print(Line(f"  {name:<16} {_short(value)}"))
     out.print(Line(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
     show_metrics(release.metrics, release.intervals)
-
-
-def show_refused(pipeline: str, refused: "Approval") -> None:
-    """A challenger that a person has refused."""
-    assert refused.refused is not None, "that is what it is shown for"
-    why = f": {refused.refused.reason}" if refused.refused.reason else ""
-    out.print(Line.assemble(("refused", "bold yellow"), f" · {pipeline} · model {refused.model_id}{why}"))
-    out.print(Line(f"         {refused.figures}"))
 
 
 def show_metrics(metrics: Mapping[str, float], intervals: Intervals) -> None:

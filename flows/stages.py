@@ -5,6 +5,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from pairloom.storage.runs import Run
+from pairloom.tasks.admit import admit
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
 from pairloom.tasks.evaluate import evaluate as evaluate_challenger
@@ -29,7 +30,7 @@ def mine(pipeline: Pipeline) -> PairsRef:
     plan = _plan(pipeline)
     if plan.champion_model:
         embed_items(pipeline, plan.snapshot, plan.champion_model)
-    return mine_pairs(pipeline, plan)
+    return mine_pairs(pipeline, _admitted(pipeline, plan))
 
 
 def train(pipeline: Pipeline) -> ModelRef:
@@ -53,6 +54,9 @@ def embed(pipeline: Pipeline) -> EmbeddingsRef:
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     plan = _plan(pipeline)
+    if plan.champion_model and plan.brings_rows:
+        embed_items(pipeline, plan.snapshot, plan.champion_model)
+    plan = _admitted(pipeline, plan)
     vectors = embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
     return publish_release(pipeline, plan, index(pipeline, vectors), _verdict(pipeline, plan))
 
@@ -62,6 +66,13 @@ STAGES = (ingest, mine, train, evaluate, embed, publish)
 
 def _plan(pipeline: Pipeline) -> Plan:
     return decide(pipeline, snapshot_ref(pipeline))
+
+
+def _admitted(pipeline: Pipeline, plan: Plan) -> Plan:
+    looked = plan.after(admit(pipeline, plan)) if plan.brings_rows else plan
+    if looked.rows_held:
+        raise ValueError(f"pipeline {pipeline.name!r}: the rows are held: {looked.reason}")
+    return looked
 
 
 def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:

@@ -1,9 +1,11 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Literal
 
+from pairloom.storage.changes import changes
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
@@ -31,8 +33,9 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     run_id = digest([snapshot.digest, release.number if release else None, shaped])
     verdict = Run(pipeline.folder, run_id).read(verdict_name(pipeline), Verdict)
     reason = retrain_reason(pipeline, snapshot, release, datetime.now(UTC), shaped)
-    served = release is not None and release.snapshot_digest == snapshot.digest
-    back = stays_back(log, release, snapshot.digest, shaped) if release else None
+    brings = brings_items(pipeline, snapshot)
+    served = release is not None and brings(release)
+    back = stays_back(log, release, brings, shaped) if release else None
     why = "nothing new" if served else "new rows, too few to retrain"
     if snapshot.rows_held:
         reason, why = "", snapshot.rows_held
@@ -61,6 +64,22 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         brings_rows=release is not None and not served and not back and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
     )
+
+
+def brings_items(pipeline: Pipeline, snapshot: SnapshotRef) -> Callable[[Release], bool]:
+    """Whether tonight's items are those of a release, though they were written anew: edits may have been taken back."""
+    corpus = Corpus(pipeline.folder)
+
+    def same(release: Release) -> bool:
+        if release.snapshot_digest == snapshot.digest or release.rows != snapshot.rows:
+            return release.snapshot_digest == snapshot.digest
+        try:
+            before, tonight = corpus.log.read(release.snapshot), corpus.log.read(snapshot.number)
+        except (ValueError, DamagedError):
+            return False
+        return before.keep == tonight.keep and not changes(corpus, before, tonight)
+
+    return same
 
 
 def no_items(snapshot: SnapshotRef) -> str:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pairloom.flows.build import build
 from pairloom.flows.held import HeldError
 from pairloom.storage.runs import Run
+from pairloom.tasks.admit import admit
 from pairloom.tasks.approval import wait
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
@@ -32,7 +33,7 @@ def mine(pipeline: Pipeline) -> PairsRef:
     plan = _plan(pipeline)
     if plan.champion_model:
         embed_items(pipeline, plan.snapshot, plan.champion_model)
-    return mine_pairs(pipeline, plan)
+    return mine_pairs(pipeline, _admitted(pipeline, plan))
 
 
 def train(pipeline: Pipeline) -> ModelRef:
@@ -57,6 +58,9 @@ def embed(pipeline: Pipeline) -> EmbeddingsRef:
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     plan = _plan(pipeline)
+    if plan.champion_model and plan.brings_rows:
+        embed_items(pipeline, plan.snapshot, plan.champion_model)
+    plan = _admitted(pipeline, plan)
     model_id, verdict = _serving_model(pipeline, plan), _verdict(pipeline, plan)
     built = build(pipeline, plan, verdict, model_id)
     if built.fit is None and verdict and verdict.model_id == model_id:
@@ -71,6 +75,13 @@ STAGES = (ingest, mine, train, evaluate, embed, publish)
 
 def _plan(pipeline: Pipeline) -> Plan:
     return decide(pipeline, snapshot_ref(pipeline))
+
+
+def _admitted(pipeline: Pipeline, plan: Plan) -> Plan:
+    looked = plan.after(admit(pipeline, plan)) if plan.brings_rows else plan
+    if looked.rows_held:
+        raise HeldError(f"pipeline {pipeline.name!r}: the rows are held: {looked.reason}")
+    return looked
 
 
 def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:

@@ -76,11 +76,12 @@ class EmbeddingStore:
 
         Raises DamagedError where the part is not embedded, or doesn't hold them all.
         """
-        table = pa.Table.from_batches(read_parquet(self._path(part), among=("item_id", item_ids)))
-        place = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
+        batches = list(read_parquet(self._path(part), among=("item_id", item_ids)))
+        stored = pa.concat_arrays([batch["item_id"] for batch in batches]) if batches else pa.array([], pa.string())
+        place = pc.index_in(item_ids, value_set=stored)
         if place.null_count:
             raise DamagedError(f"{self._path(part)} lacks {place.null_count} of {len(item_ids)} items")
-        found = table.take(place)
+        found = pa.Table.from_batches(batches).take(place)
         return _matrix(found["image_vector"]), _matrix(found["text_vector"])
 
     def rows(self, part: Part, item_ids: Sequence[str]) -> list[dict[str, Any]]:

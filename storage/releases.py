@@ -1,6 +1,6 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -146,19 +146,19 @@ def taken_back(releases: Iterable[Release]) -> set[int]:
     return numbers
 
 
-def stays_back(log: ReleaseLog, current: Release, snapshot_digest: str, config_digest: str) -> int | None:
+def stays_back(log: ReleaseLog, current: Release, brings: Callable[[Release], bool], config_digest: str) -> int | None:
     """The release that the rollback which `current` is went back behind, and which tonight would bring again.
 
     Tonight brings it where neither the corpus nor the training configuration is another one than the release was made
-    from. None where something is new, and where `current` is no rollback.
+    from; `brings` tells the former. None where something is new, and where `current` is no rollback.
     """
     if current.rolled_back_to is None:
         return None
     for release in log.written():
         if release.number <= current.rolled_back_to:
             break
-        same = (release.snapshot_digest, release.training.config_digest) == (snapshot_digest, config_digest)
-        if same and release.number < current.number and release.rolled_back_to is None:
+        one = release.number < current.number and release.rolled_back_to is None
+        if one and release.training.config_digest == config_digest and brings(release):
             return release.number
     return None
 

@@ -7,7 +7,7 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Training, kept_releases, release_log, stays_back
-from pairloom.tasks.decide import snapshot_ref, stayed_back, training_digest
+from pairloom.tasks.decide import brings_items, snapshot_ref, stayed_back, training_digest
 from pairloom.tasks.evaluation.retained import best_retained, headline_metrics
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, Plan, Verdict
@@ -72,7 +72,7 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
         raise DamagedError(f"what waits for approval can't be released: {error}; {remedy}") from error
     log, snapshot = release_log(pipeline.folder), snapshot_ref(pipeline)
     release = log.current()
-    if release and (back := stays_back(log, release, snapshot.digest, training_digest(pipeline))):
+    if release and (back := stays_back(log, release, brings_items(pipeline, snapshot), training_digest(pipeline))):
         raise ValueError(f"{stayed_back(back, release)}; until then model {approval.model_id} can't be released either")
     best = best_retained(kept_releases(log, pipeline.retention.releases)) if release else None
     return Plan(

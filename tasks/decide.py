@@ -1,9 +1,11 @@
 """What tonight is for: nothing, embedding the new rows with the champion, or training a challenger."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
 from pairloom.storage.approvals import Approval, ended, last_approval
+from pairloom.storage.changes import changes
 from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
@@ -35,8 +37,9 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     over = ended(pipeline.folder, asked) if asked else ""
     again = asked is not None and same_challenger(asked, snapshot, release, shaped)
     reason = "" if again else retrain_reason(pipeline, snapshot, last_tried(release, asked), datetime.now(UTC), shaped)
-    served = release is not None and release.snapshot_digest == snapshot.digest
-    back = stays_back(log, release, snapshot.digest, shaped) if release else None
+    brings = brings_items(pipeline, snapshot)
+    served = release is not None and brings(release)
+    back = stays_back(log, release, brings, shaped) if release else None
     why = "nothing new" if served else "new rows, too few to retrain" if release else "nothing is served yet"
     if asked and (again or not over or not release):
         why = f"{why}; {over or asked.waits(pipeline.name)}"
@@ -75,6 +78,22 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
 def hold_rows(plan: Plan, reason: str) -> Plan:
     """The plan of a night whose rows turned out not to be served well: they are held, and what is served stays."""
     return plan.model_copy(update={"rows_held": True, "reason": reason})
+
+
+def brings_items(pipeline: Pipeline, snapshot: SnapshotRef) -> Callable[[Release], bool]:
+    """Whether tonight's items are those of a release, though they were written anew: edits may have been taken back."""
+    corpus = Corpus(pipeline.folder)
+
+    def same(release: Release) -> bool:
+        if release.snapshot_digest == snapshot.digest or release.rows != snapshot.rows:
+            return release.snapshot_digest == snapshot.digest
+        try:
+            before, tonight = corpus.log.read(release.snapshot), corpus.log.read(snapshot.number)
+        except (ValueError, DamagedError):
+            return False
+        return before.keep == tonight.keep and not changes(corpus, before, tonight)
+
+    return same
 
 
 def no_items(snapshot: SnapshotRef) -> str:

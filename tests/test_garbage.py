@@ -234,7 +234,7 @@ def test_what_a_rollback_took_back_is_remembered_for_as_long_as_it_stays_back(ni
     collect(nights, RetentionConfig(releases=1, grace_hours=0))
     current = log.current()
     assert current is not None
-    assert stays_back(log, current, taken.snapshot_digest, "c") == 4
+    assert stays_back(log, current, lambda each: each.snapshot_digest == taken.snapshot_digest, "c") == 4
 
 
 def tags(nights: StoredNights) -> list[str]:

@@ -58,7 +58,7 @@ def add_rows(file: Path, count: int, *, first: int = 0) -> None:
             pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"noise-{number}.png")
             row = {"id": f"noise-{number}", "image": f"noise-{number}.png", "text": f"noise number {number}"}
-            captions.write(json.dumps({**row, "group": None, "colour": "grey", "size": 64}) + "\n")
+            captions.write(json.dumps({**row, "group": f"noise {number}", "colour": "grey", "size": 64}) + "\n")
 
 
 def served_ids(pipeline: Pipeline) -> list[str]:

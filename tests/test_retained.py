@@ -1,5 +1,6 @@
 """What a rollback took back, and which retained release a challenger is compared with."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def release(number: int, model: str, *, recall: float | None = None, back_to: in
         reason="",
         rolled_back_to=back_to,
     )
+
+
+def of(digest: str) -> Callable[[Release], bool]:
+    """What tonight brings."""
+    return lambda release: release.snapshot_digest == digest
 
 
 def test_a_rollback_takes_back_what_lies_between_and_naming_it_again_brings_it_back() -> None:
@@ -62,12 +68,12 @@ def test_only_what_a_rollback_took_back_stays_back_and_only_while_nothing_is_new
     history = [release(1, "a"), release(2, "a"), release(3, "b"), release(4, "a", back_to=2)]
     for each in history:
         log.publish(each)
-    assert stays_back(log, history[3], "s3", "c3") == 3
-    assert stays_back(log, history[3], "s4", "c3") is None, "the sources changed"
-    assert stays_back(log, history[3], "s3", "c4") is None, "the configuration changed"
-    assert stays_back(log, history[3], "s1", "c1") is None, "older than what is served"
-    assert stays_back(log, history[2], "s3", "c3") is None, "no rollback"
+    assert stays_back(log, history[3], of("s3"), "c3") == 3
+    assert stays_back(log, history[3], of("s4"), "c3") is None, "the sources changed"
+    assert stays_back(log, history[3], of("s3"), "c4") is None, "the configuration changed"
+    assert stays_back(log, history[3], of("s1"), "c1") is None, "older than what is served"
+    assert stays_back(log, history[2], of("s3"), "c3") is None, "no rollback"
     log.publish(further := release(5, "a", back_to=1))
-    assert [stays_back(log, further, f"s{n}", f"c{n}") for n in (3, 2)] == [3, 2]
+    assert [stays_back(log, further, of(f"s{n}"), f"c{n}") for n in (3, 2)] == [3, 2]
     log.publish(again := release(6, "b", back_to=3))
-    assert stays_back(log, again, "s3", "c3") is None
+    assert stays_back(log, again, of("s3"), "c3") is None

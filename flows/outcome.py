@@ -46,7 +46,8 @@ class Night(BaseModel, frozen=True):
     ) -> Self:
         """A night that came to its end, whatever that was."""
         held = plan.rows_held or plan.waits or (verdict is not None and not verdict.passed)
-        reasons = [*(verdict.reasons if verdict and held else [plan.reason]), *snapshot.removals_held]
+        planned = [plan.reason, *filter(None, [plan.approval])]
+        reasons = [*(verdict.reasons if verdict and held else planned), *snapshot.removals_held]
         return cls(
             pipeline=pipeline.name,
             outcome="held" if held else "released" if release else "unchanged",

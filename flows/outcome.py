@@ -59,7 +59,7 @@ class Night(BaseModel, frozen=True):
         """A night that came to its end, whatever that was."""
         model_held = verdict is not None and not verdict.passed
         held = plan.rows_held or plan.waits or model_held
-        why = [plan.reason] if plan.rows_held or not model_held else []
+        why = [plan.reason, *filter(None, [plan.approval])] if plan.rows_held or not model_held else []
         reasons = [*(verdict.reasons if verdict and model_held else ()), *why, *snapshot.removals_held]
         reasons += verified.damaged if verified else ()
         return cls(

@@ -41,8 +41,6 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     served = release is not None and brings(release)
     back = stays_back(log, release, brings, shaped) if release else None
     why = "nothing new" if served else "new rows, too few to retrain" if release else "nothing is served yet"
-    if asked and (again or not over or not release):
-        why = f"{why}; {over or asked.waits(pipeline.name)}"
     if snapshot.rows_held:
         reason, why = "", snapshot.rows_held
     elif release and back:
@@ -51,6 +49,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         reason, why = "", "nothing new since the challenger was held"
     nothing = served or back or snapshot.rows_held or not release
     action: Literal["nothing", "embed", "retrain"] = "retrain" if reason else "nothing" if nothing else "embed"
+    # While a rollback stands, what waits can't be approved.
+    telling = asked and action != "retrain" and not back and (again or not over or not release)
     if release and action != "nothing":
         require_released_model(pipeline, release)
     if action != "nothing":
@@ -71,7 +71,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         best_model=best.model_id if best else None,
         brings_rows=release is not None and not served and not back and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
-        waits=action == "nothing" and not back and ((asked is not None and not over) or not release),
+        approval=(over or asked.waits(pipeline.name)) if asked and telling else "",
+        waits=action == "nothing" and (not release or bool(telling and not over)),
     )
 
 

@@ -67,6 +67,8 @@ class Plan(Ref):
     """Whether a release stands that does not serve this snapshot, and is to."""
     rows_held: bool = False
     """Whether tonight's rows are not believed, so that nothing follows from them."""
+    approval: str = ""
+    """What is to be said of a challenger that a person was asked about."""
     waits: bool = False
     """Whether nothing follows because a challenger waits for a person, or nothing is served as one was refused."""
     training: Training | None = None

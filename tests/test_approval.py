@@ -112,6 +112,13 @@ def test_a_challenger_that_passed_waits_while_the_champion_serves_the_new_rows(
     assert again.reason == f"nothing new; {held.reason}"
     assert "train" not in again.seconds
 
+    captions = file.parent / "shapes" / "captions.jsonl"
+    captions.write_text(captions.read_text().replace("a large red circle", "a big red circle"))
+    released = night(file, ANEW)
+    assert (released.outcome, released.release, released.model_id) == ("released", 3, held.model_id)
+    assert released.reason == f"new rows, too few to retrain; {held.reason}"
+    assert current(file).reason == "new rows, too few to retrain"
+
 
 def test_status_and_releases_show_what_waits(file: Path) -> None:
     challenger = require_waiting(folder(file))

@@ -1,21 +1,27 @@
 """What a person sees before a word on a challenger: its figures and answers beside those of what is served."""
 
+import logging
+
 from prefect.artifacts import create_markdown_artifact
 
 from pairloom.flows.placement import placed
 from pairloom.flows.show.markdown import table
 from pairloom.flows.show.metrics_table import metrics_grid, probes_grid, slices_grid
 from pairloom.flows.show.report import HITS, SLICES, sample_answers
+from pairloom.models.fitness import UnfitModelError
 from pairloom.search.query import SearchResult
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_picture, data_uri
 from pairloom.storage.approvals import Approval
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.escaping import markdown_text, plain
+from pairloom.storage.files import DamagedError
 from pairloom.storage.releases import Release, release_log
 from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
 
 
 def attach_sheet(pipeline: Pipeline, challenger: Approval) -> None:
@@ -50,9 +56,16 @@ def sheet(pipeline: Pipeline, challenger: Approval, answers: list[tuple[str, Sea
 
 
 def beside(pipeline: Pipeline, challenger: Approval) -> list[tuple[str, SearchResult]]:
-    """A few validation texts, each with what is served for it and what the challenger would answer."""
+    """A few validation texts, each with what is served for it and what the challenger would answer.
+
+    None where its model or table is damaged: who approves it then is told so, and may refuse it.
+    """
     opened = [OpenRelease.open(pipeline.folder)] if release_log(pipeline.folder).current() else []
-    own = [sample_answers(pipeline, release) for release in (*opened, candidate(pipeline, challenger))]
+    try:
+        own = [sample_answers(pipeline, release) for release in (*opened, candidate(pipeline, challenger))]
+    except (ValueError, DamagedError, UnfitModelError) as error:
+        logger.warning("what model %s finds can't be shown: %s", challenger.model_id, error)
+        return []
     names = [*(f"release {release.record.number}" for release in opened), "challenger"]
     return [
         (f"{name} · {text}", result)

@@ -9,7 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel
 
 from pairloom.models.evaluation.config import GoldenQuery
@@ -24,12 +23,11 @@ from pairloom.search.own_items import (
 )
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
+from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import FileDigests, damage
 from pairloom.storage.modelstore import recorded_digest
 from pairloom.storage.releases import Release
 
-READ_AGAIN = 2**27
-"""Bytes of files of earlier releases that are read through, others every night: beyond that, their sizes must do."""
 MADE_ANEW = "What tonight made is made anew when you run again."
 PUT_BACK = (
     "`pairloom verify --repair` makes a table again; a file of the model has to be put back, or `pairloom rollback` to "
@@ -94,7 +92,7 @@ class Rehearsal(BaseModel, frozen=True, extra="forbid"):
     """Digests of corpus parts whose stored embeddings are damaged, or not what the model gives."""
     golden: tuple[GoldenAnswer, ...] = ()
     looked_at: dict[str, int] = {}
-    """How many files were read through, and how many items were compared, asked for and embedded again."""
+    """How many files are whole, and how many items were compared, asked for and embedded again."""
 
     @property
     def missed(self) -> str:
@@ -111,13 +109,13 @@ class Rehearsal(BaseModel, frozen=True, extra="forbid"):
 def rehearse(script: Script) -> Rehearsal:
     """Open and search `script.release`: its files, its rows, some of its own items, the golden queries."""
     folder, record, served = script.folder, script.release, script.before
-    files, wrong, damaged = wrong_files(folder, record, served.files if served else {})
+    wrong, damaged = wrong_files(folder, record, served.files if served else {})
     if wrong or damaged:
         return Rehearsal(faults=(*wrong, *damaged), remedy=PUT_BACK if damaged else MADE_ANEW)
     about = {name: each for name, each in record.files.items() if name not in record.needed}
     findings = Findings(warnings=[f"{each}; readers don't need it" for each in damage(folder, about, contents=True)])
     golden = list[GoldenAnswer]()
-    looked_at = {"files": files}
+    looked_at = {"files": len(record.needed)}
     try:
         release = OpenRelease(folder, record)
         sample = draw_sample(release, served, findings)
@@ -141,25 +139,18 @@ def rehearse(script: Script) -> Rehearsal:
     )
 
 
-def wrong_files(folder: Path, record: Release, served: FileDigests) -> tuple[int, list[str], list[str]]:
-    """How many of the needed files were read through; what is wrong with those that are new, and with the others.
+def wrong_files(folder: Path, record: Release, served: FileDigests) -> tuple[list[str], list[str]]:
+    """What is wrong with the needed files that are new, and with the others.
 
-    Those of the model and those that are new are read through. Of those that a served release names as well, which may
-    be the whole collection, as many as `READ_AGAIN` allows are, in another order at each release.
+    Those are read through that aren't known to be whole, which after a release are the new ones.
     """
+    checked = CheckedFiles(folder)
     fresh = {name: each for name, each in record.needed.items() if served.get(name) != each}
-    others = {name: each for name, each in record.needed.items() if name not in fresh}
-    again, left = {name: each for name, each in others.items() if name in record.model_files}, READ_AGAIN
-    rest = [name for name in others if name not in again]
-    for place in np.random.default_rng(record.number).permutation(len(rest)):
-        left -= others[rest[place]].bytes
-        if left >= 0:
-            again[rest[place]] = others[rest[place]]
-    wrong = damage(folder, fresh, contents=True)
-    damaged = damage(folder, others) or damage(folder, again, contents=True)
+    wrong = checked.wrong(fresh)
+    damaged = checked.wrong({name: each for name, each in record.needed.items() if name not in fresh})
     if not (wrong or damaged) and recorded_digest(record.files, record.model_id) != record.model_id:
         wrong = [f"the digest of the files in models/{record.model_id} isn't its name"]
-    return len(fresh) + len(again), wrong, damaged
+    return wrong, damaged
 
 
 def answer(release: OpenRelease, query: GoldenQuery) -> GoldenAnswer:

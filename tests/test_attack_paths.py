@@ -45,6 +45,8 @@ COMMANDS = [
     ["releases"],
     ["show", "1"],
     ["rollback", "1"],
+    ["approve"],
+    ["refuse"],
     ["run"],
     ["ingest"],
     ["mine"],

@@ -119,10 +119,11 @@ class Champion:
 
     def _related(self, side: Side, rows: Indices, rest: Indices) -> bool:
         """Whether the `rows` of one value have anything else in common, beyond held-out items and the `rest`."""
+        # A few values alone, two new classes say, are alike within each.
+        rest = rest if len(np.unique(side.value_M[rest])) >= FEWEST else rest[:0]
         image = side is self._evidence.captions
         own, other = (self._evidence.fresh.vectors(self._store, self._few(each, MOST_EQUAL)) for each in (rows, rest))
         shared_ND = own.text_ND if image else own.image_ND
         own_GD, *others = (each.image_ND if image else each.text_ND for each in (own, self._held, other))
-        return related(
-            shared_ND.mean(axis=0), own_GD, others if len(rest) >= 2 * FEWEST else others[:1], self._config.seed
-        )
+        beyond_these = [each for each in others if len(each)]
+        return related(shared_ND.mean(axis=0), own_GD, beyond_these, self._config.seed)

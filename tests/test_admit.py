@@ -18,7 +18,16 @@ from pairloom.flows.show.report import markdown
 from pairloom.models.evaluation.agreement import Contrasts, Vectors, agreement, contrasts, own_contrasts
 from pairloom.models.evaluation.config import GateConfig, RowsGateConfig
 from pairloom.models.evaluation.findings import Finding
-from pairloom.models.evaluation.row_agreement import agreeing, at_most, beyond, implausible, kept, related, telling
+from pairloom.models.evaluation.row_agreement import (
+    agreeing,
+    at_most,
+    beyond,
+    implausible,
+    kept,
+    recall,
+    related,
+    telling,
+)
 from pairloom.models.evaluation.row_shares import Equals, changed, emptied, equal, shrunk
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import EMPTY, Corpus, Snapshot
@@ -29,6 +38,7 @@ from pairloom.storage.schema import item_schema
 from pairloom.tasks.admission.champion import Champion
 from pairloom.tasks.admission.evidence import gathered
 from pairloom.tasks.admission.sharing import judged_columns, judged_shares
+from pairloom.tasks.admission.validation import judged_recall
 from pairloom.tasks.pipeline import Pipeline
 
 D = 12
@@ -123,9 +133,23 @@ def test_rows_of_one_value_are_related_by_it_or_by_one_another() -> None:
     def about(centre_D: np.ndarray) -> np.ndarray:
         return normal(centre_D + unit(random, 20))
 
-    assert related(text_D, about(text_D), held_HD, 0)
-    assert related(text_D, about(unit(random, 1)[0]), held_HD, 0)
-    assert not related(text_D, unit(random, 20), held_HD, 0)
+    assert related(text_D, about(text_D), [held_HD], 0)
+    assert related(text_D, about(unit(random, 1)[0]), [held_HD], 0)
+    assert not related(text_D, unit(random, 20), [held_HD], 0)
+    # Where all of the night's rows are like that, it is nothing special.
+    assert not related(text_D, about(text_D), [held_HD, about(text_D)], 0)
+
+
+def test_recall_matches_a_count_of_what_comes_before() -> None:
+    random = np.random.default_rng(5)
+    query, candidate = paired(random, 40).text_ND, unit(random, 40)
+    candidate[7] = candidate[8]
+    positive = np.eye(40, dtype=bool) | (random.random((40, 40)) < 0.02)
+    for row, found in enumerate(recall(query, candidate, positive)):
+        scores = [float(query[row] @ each) for each in candidate]
+        best = max(score for score, is_one in zip(scores, positive[row], strict=True) if is_one)
+        before = sum(s >= best - 1e-7 for s, is_one in zip(scores, positive[row], strict=True) if not is_one)
+        assert found == (before < 10)
 
 
 def test_shares_hold_above_what_may_change_and_not_for_a_few_rows() -> None:
@@ -224,6 +248,7 @@ class Collection:
             *judged_shares(evidence, gate.rows),
             *judged_columns(self.corpus, self.snapshot, evidence, gate.rows),
             *Champion(self.store, evidence, gate).judged(),
+            *judged_recall(self.store, evidence, gate),
         ]
         return {each.measure: each for each in findings}
 

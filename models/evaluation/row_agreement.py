@@ -1,6 +1,6 @@
 """Whether the champion finds tonight's rows as it finds the released ones."""
 
-# N = rows, H = held-out items, D = embedding, G = rows of one group, Q = queries, V = values
+# N = rows, H = other rows, D = embedding, G = rows of one value, Q = queries and candidates, V = values
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,13 @@ from pairloom.models.arrays import Embeddings, Indices, Mask, Values
 from pairloom.models.evaluation.agreement import Contrasts, Estimate, agreement, mean_estimate
 from pairloom.models.evaluation.config import GateConfig
 from pairloom.models.evaluation.findings import FEWEST, Finding, found, matters
+from pairloom.models.evaluation.ranking import on_grid
+from pairloom.models.evaluation.similarity import TIE
 
 CLEAR = 3.0
 """Standard errors that are no chance, however often one looks: one in 700."""
 DRAWS = 200
+K = 10
 
 
 def telling(held: Contrasts, config: GateConfig) -> Finding:
@@ -80,15 +83,24 @@ def implausible(count_V: Indices, rows: int, commonest: int, released: int, conf
     return np.asarray((share_V > usual) & (np.exp(-rows * apart_V) < bound))
 
 
-def related(shared_D: Embeddings, other_GD: Embeddings, held_HD: Embeddings, seed: int) -> bool:
-    """Whether the images of one text, say, have anything to do with it, or with one another, beyond held-out ones."""
-    count = len(other_GD)
-    near_G, usual_H = other_GD @ shared_D, held_HD @ shared_D
-    if near_G.mean() - usual_H.mean() > CLEAR * usual_H.std() / np.sqrt(count):
-        return True
-    random, size = np.random.default_rng(seed), min(count, len(held_HD))
-    drawn = [_likeness(held_HD[random.permutation(len(held_HD))[:size]]) for _ in range(DRAWS)]
-    return bool(_likeness(other_GD) - np.mean(drawn) > CLEAR * np.std(drawn))
+def related(shared_D: Embeddings, own_GD: Embeddings, others: Sequence[Embeddings], seed: int) -> bool:
+    """Whether the images of one text, say, have anything to do with it, or with one another.
+
+    Beyond what each of some collections of `others` (H, D) has: held-out items, and the rest of the night's rows, which
+    may be more alike.
+    """
+    return all(_nearer(shared_D, own_GD, other_HD) or _more_alike(own_GD, other_HD, seed) for other_HD in others)
+
+
+def _nearer(shared_D: Embeddings, own_GD: Embeddings, other_HD: Embeddings) -> bool:
+    near_G, usual_H = own_GD @ shared_D, other_HD @ shared_D
+    return bool(near_G.mean() - usual_H.mean() > CLEAR * usual_H.std() / np.sqrt(len(own_GD)))
+
+
+def _more_alike(own_GD: Embeddings, other_HD: Embeddings, seed: int) -> bool:
+    random, size = np.random.default_rng(seed), min(len(own_GD), len(other_HD))
+    drawn = [_likeness(other_HD[random.permutation(len(other_HD))[:size]]) for _ in range(DRAWS)]
+    return bool(_likeness(own_GD) - np.mean(drawn) > CLEAR * np.std(drawn))
 
 
 def _likeness(vector_GD: Embeddings) -> float:
@@ -104,6 +116,15 @@ def poured(what: str, count: int, rows: int, commonest: int, released: int) -> s
         f"{count:,} of {rows:,} new or changed rows have the same {what} and nothing else in common; the commonest "
         f"released ones are those of {commonest:,} of {released:,} items"
     )
+
+
+def recall(query_QD: Embeddings, candidate_QD: Embeddings, positive_QQ: Mask) -> Values:
+    """(Q,): 1 where one of a query's positives is among the ten best candidates, else 0; ties count against it."""
+    score_QQ = on_grid(query_QD) @ on_grid(candidate_QD).T
+    best_Q = np.where(positive_QQ, score_QQ, -np.inf).max(axis=1)
+    before_Q = ((score_QQ >= best_Q[:, None] - TIE) & ~positive_QQ).sum(axis=1)
+    found_Q: Values = (before_Q < K).astype(np.float64)
+    return found_Q
 
 
 def kept(measure: str, before_Q: Values, after_Q: Values, changed_Q: Mask, config: GateConfig) -> Finding:

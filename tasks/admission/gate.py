@@ -11,6 +11,7 @@ from pairloom.storage.releases import kept_releases, release_log
 from pairloom.tasks.admission.champion import Champion
 from pairloom.tasks.admission.evidence import gathered
 from pairloom.tasks.admission.sharing import judged_columns, judged_shares
+from pairloom.tasks.admission.validation import judged_recall
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Admission, Plan
 
@@ -44,4 +45,6 @@ def _found(pipeline: Pipeline, plan: Plan) -> Iterator[Finding]:
     yield from (each for each in judged_shares(evidence, config.rows) if each.measure not in resized)
     yield from judged_columns(corpus, released, evidence, config.rows)
     yield shrunk(tonight.rows, [each.rows for each in kept_releases(log, pipeline.retention.releases)], config.rows)
-    yield from Champion(EmbeddingStore(pipeline.folder, release.model_id), evidence, config).judged()
+    store = EmbeddingStore(pipeline.folder, release.model_id)
+    yield from Champion(store, evidence, config).judged()
+    yield from judged_recall(store, evidence, config)

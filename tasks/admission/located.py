@@ -67,3 +67,10 @@ def numbered(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[Indices, 
     joined = pa.chunked_array([*first.chunks, *second.chunks], first.type).combine_chunks()
     numbers = np.asarray(joined.fill_null("").dictionary_encode().indices, dtype=np.int64)
     return numbers[: len(first)], numbers[len(first) :]
+
+
+def drawn(rows: Indices, most: int, seed: int) -> Indices:
+    """At most so many of some row numbers, in their order."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])

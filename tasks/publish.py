@@ -1,7 +1,6 @@
 """Publish: everything on disk and held, and then, in a step of its own, one small record that readers see."""
 
 import logging
-import shutil
 from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import chain
@@ -72,13 +71,6 @@ def publish(pipeline: Pipeline, plan: Plan, proposal: Proposal) -> ReleaseRef:
     let_go(pipeline.folder, release.number - pipeline.retention.releases)
     Run(pipeline.folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
-
-
-def give_up(pipeline: Pipeline, proposal: Proposal) -> None:
-    """Have the next night make the table of a proposal that can't be served anew, unless a release names it."""
-    names = {release.table for release in release_log(pipeline.folder).written()}
-    if proposal.release.table not in names:
-        shutil.rmtree(pipeline.folder / proposal.release.table, ignore_errors=True)
 
 
 def forget(pipeline: Pipeline, proposal: Proposal, parts: Collection[str]) -> None:

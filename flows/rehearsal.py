@@ -14,7 +14,7 @@ from pairloom.search.rehearsal import Rehearsal, Script
 from pairloom.storage.files import DamagedError
 from pairloom.storage.secrets import redacted
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.publish import forget, give_up
+from pairloom.tasks.publish import forget
 from pairloom.tasks.refs import Proposal
 from pairloom.tasks.stage import stage
 
@@ -36,19 +36,15 @@ def rehearse(pipeline: Pipeline, proposal: Proposal) -> Rehearsal:
     """
     release = proposal.release
     script = Script(folder=pipeline.folder, release=release, before=proposal.before, golden=pipeline.evaluation.golden)
-    try:
-        found = in_fresh_process(script)
-        for warning in found.warnings:
-            logger.warning("%s", warning)
-        forget(pipeline, proposal, found.unlike)
-        if found.faults:
-            raise DamagedError(
-                f"release {release.number} is not published, since a fresh process can't serve it as it is: "
-                f"{'; '.join(found.faults[:3])}. {found.remedy}"
-            )
-    except RuntimeError:
-        give_up(pipeline, proposal)
-        raise
+    found = in_fresh_process(script)
+    for warning in found.warnings:
+        logger.warning("%s", warning)
+    forget(pipeline, proposal, found.unlike)
+    if found.faults:
+        raise DamagedError(
+            f"release {release.number} is not published, since a fresh process can't serve it as it is: "
+            f"{'; '.join(found.faults[:3])}. {found.remedy}"
+        )
     return found
 
 

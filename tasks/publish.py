@@ -1,6 +1,5 @@
 """Publish: everything on disk and held, and then, in a step of its own, one small record that readers see."""
 
-import shutil
 from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import chain
@@ -67,13 +66,6 @@ def publish(pipeline: Pipeline, plan: Plan, proposal: Proposal) -> ReleaseRef:
     release_log(pipeline.folder).publish(release)
     Run(pipeline.folder, plan.run_id).sweep()
     return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
-
-
-def give_up(pipeline: Pipeline, proposal: Proposal) -> None:
-    """Have the next night make the table of a proposal that can't be served anew, unless a release names it."""
-    names = {release.table for release in release_log(pipeline.folder).written()}
-    if proposal.release.table not in names:
-        shutil.rmtree(pipeline.folder / proposal.release.table, ignore_errors=True)
 
 
 def forget(pipeline: Pipeline, proposal: Proposal, parts: Collection[str]) -> None:

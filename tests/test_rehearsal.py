@@ -125,6 +125,23 @@ def test_a_file_damaged_before_it_is_published_fails_the_night_and_is_made_anew_
     assert len(search(OpenRelease.open(pipeline.folder), Query(text="a red circle")).hits) == 10
 
 
+def test_new_rows_damaged_before_they_are_published_are_written_again_by_the_next_night(
+    released: Path, tmp_path: Path
+) -> None:
+    file = copied(released, tmp_path / "copy")
+    add_rows(file, 3)
+    pipeline = load_pipeline(file, overrides=[FEW])
+    stages.ingest(pipeline)
+    proposal = proposal_of(pipeline)
+    assert proposal.before is not None
+    name = next(each for each in proposal.release.files if "/data/" in each and each not in proposal.before.files)
+    flip(pipeline.folder / name)
+    with pytest.raises(DamagedError, match=rf"{name} has other contents than recorded\. {own.MADE_ANEW}"):
+        rehearse(pipeline, proposal)
+    assert night(file, FEW).release == 2
+    assert "noise-2" in served_ids(pipeline)
+
+
 def test_weights_damaged_before_they_are_recorded_are_found_by_their_name(embedded: Path, tmp_path: Path) -> None:
     file = copied(embedded, tmp_path / "copy")
     pipeline = load_pipeline(file)

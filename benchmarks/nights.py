@@ -43,7 +43,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, default=None, help="where the collection is made, and kept")
     parser.add_argument("--run", choices=["night", "release"], help=argparse.SUPPRESS)
-    parser.add_argument("--night", dest="run", action="store_const", const="night", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.run:
         file = asked.folder / "pipelines.yaml"

@@ -76,9 +76,12 @@ class VectorTable:
 
         path = folder / table_name(model_id)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _put_unreadable_aside(path)
         metadata = table_metadata(folder / "models" / model_id)
         empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
-        lance.write_dataset(empty, str(path), mode="overwrite" if path.exists() else "create")
+        lance.write_dataset(
+            empty, str(path), mode="overwrite" if any((path / "_versions").glob("*.manifest")) else "create"
+        )
         return cls(path)
 
     @property
@@ -221,6 +224,20 @@ class VectorTable:
     def _refresh(self) -> None:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.
         self._dataset.checkout_latest()
+
+
+def _put_unreadable_aside(path: Path) -> None:
+    """Rename the files of the newest versions that can't be opened: in their way none is written."""
+    import lance
+
+    # Lance names them so that the newest comes first.
+    for manifest in sorted((path / "_versions").glob("*.manifest")):
+        try:
+            lance.dataset(str(path))
+            return
+        except (ValueError, OSError, RuntimeError) as error:
+            logger.warning("%s is put aside: %s", manifest, str(error).splitlines()[0])
+            manifest.rename(manifest.with_suffix(".damaged"))
 
 
 def table_name(model_id: str) -> str:

@@ -315,7 +315,7 @@ def run_nights(file: Path, chosen: Sequence[Flip], scratch: Path) -> dict[str, C
             apply(folder, flip)
         try:
             ended = nightly(load_pipeline(file, root=root, overrides=[f"training.seed={2 if trains else 1}"]))
-        except (DamagedError, ValueError, RuntimeError) as error:
+        except (DamagedError, ValueError, RuntimeError, OSError) as error:
             return f"failed: {type(error).__name__}", None
         if ended.outcome != "released":
             return ended.outcome, None
@@ -328,7 +328,7 @@ def run_nights(file: Path, chosen: Sequence[Flip], scratch: Path) -> dict[str, C
             return "RELEASED WHAT READERS PASS OVER", None
         return "released", Served.of(release)
 
-    expected = {trains: night(None, trains=trains)[1] for trains in (False, True)}
+    expected = {trains: night(None, trains=trains)[1] for trains in (False, True) if chosen}
     ends: dict[str, Counter[str]] = defaultdict(Counter)
     for number, flip in enumerate(chosen):
         trains = number % 5 == 4

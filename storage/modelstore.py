@@ -95,8 +95,8 @@ class ModelStore:
         return (self.folder / model_id / "pairloom.json").is_file()
 
     def curve(self, model_id: str) -> list[dict[str, float]]:
-        """The log of a model's training."""
-        file = self.path(model_id) / CURVE
+        """The log of a model's training; empty where that, or the model, is there no more."""
+        file = self.folder / model_id / CURVE
         return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
 
     def files(self, model_id: str) -> Iterator[Path]:

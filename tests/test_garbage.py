@@ -29,7 +29,7 @@ from pairloom.storage.releases import (
     stays_back,
 )
 from pairloom.storage.table.vectors import VectorTable
-from pairloom.storage.table.versions import held_versions
+from pairloom.storage.table.versions import held_versions, release_of
 
 NOW = RetentionConfig(releases=2, grace_hours=0)
 
@@ -129,8 +129,11 @@ def test_thirty_nights_with_faults_lose_nothing_that_is_kept_and_fill_no_disk(
             patched.setattr(shutil, "rmtree", killed_amid)
             with contextlib.suppress(KilledError):
                 collect_garbage(folder, retention, current_runs(folder))
-        collect(nights, retention)
+        said = collect(nights, retention).kept
         assert kept_releases(log, retention.releases) == kept
+        if not said:
+            to_come = {tag for tag in tags(nights) if (release_of(tag) or 0) >= log.next_number()}
+            assert set(tags(nights)) - to_come <= {f"release-{each.number:06d}-v{each.table_version}" for each in kept}
         once_beyond |= {number for number in log.numbers() if number < oldest} - {release.number for release in kept}
         for release in kept:
             assert_served(nights, release)
@@ -405,4 +408,5 @@ def test_a_model_whose_removal_was_killed_is_gone_and_can_be_trained_again(
     assert adopted() == model_id
     models.whole(model_id)
     assert {each.kind for each in collect(nights).garbage} == {"temporary files", "models"}
+    assert models.curve(model_id) == [], "the night's report has none then"
     assert stored(nights.folder) == set()

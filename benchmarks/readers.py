@@ -54,7 +54,7 @@ SHAPES = {"square": 4, "triangle": 3, "pentagon": 5, "hexagon": 6, "circle": 60}
 ITEMS, KEPT = 1_100, 40
 """Rows of the collection, and how many of them no edit takes away."""
 RETAINED = 3
-PAUSE = 0.25
+PAUSE = 0.5
 """Seconds between two questions of a thread, so that the publisher gets on."""
 
 Answer = list[tuple[str, float]]
@@ -259,8 +259,8 @@ def play(folder: Path, queries: int, changes: int, seed: int) -> str:
     mixed, older = wrong_answers(heard, found["truth"])
     errors = [error for each in heard for error in each.errors]
     sys.stderr.write("".join(f"{error}\n" for error in errors[:5]))
-    log = release_log(folder / "stored" / "tiny")
-    gone = len(log.numbers()) - len([*log.newest_first()])
+    whole = {record.number for record in release_log(folder / "stored" / "tiny").newest_first()}
+    gone = len({*map(int, found["truth"])} - whole)
     cells = (
         sum(len(each.answers) for each in heard),
         len({release for each in heard for _, release, _ in each.answers}),

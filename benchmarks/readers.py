@@ -125,7 +125,7 @@ def write_pipeline(folder: Path) -> Path:
         "retrain": {"min_new_fraction": 1.0, "every_nights": 365},
         "gate": {"first": "none", "max_regression": 1.0},
         "index": {"min_rows": 1_000, "min_ann_recall@10": 0.5},
-        "retention": {"releases": RETAINED},
+        "retention": {"releases": RETAINED, "grace_hours": 0},
     }
     file = folder / "pipelines.yaml"
     file.write_text(yaml.safe_dump({"root": "stored", "pipelines": {"tiny": pipeline}}), encoding="utf-8")

@@ -106,7 +106,7 @@ def test_the_state_of_one_pipeline_stands_whatever_is_wrong_with_another(
     assert (last["release"], last["served"], never["release"]) == (1, 60, None)
     shown = invoke("status", "--file", str(file))
     assert shown.exit_code == 1
-    assert shown.stdout.index("000001.json is damaged") < shown.stdout.index("served       60")
+    assert shown.stdout.index("error        none of the 1 releases") < shown.stdout.index("served       60")
     assert error(1, "status", "--file", str(file)).startswith("error: first: none of the 1 releases of")
 
 

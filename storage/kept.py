@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pairloom.storage.approvals import approval_log, last_approval, waiting_models
+from pairloom.storage.approvals import approval_log, last_approval, waiting, waiting_models
 from pairloom.storage.files import DamagedError
 from pairloom.storage.grace import Grace, weigh
 from pairloom.storage.records import RecordLog
@@ -93,12 +93,14 @@ def kept_releases(folder: Path, retention: RetentionConfig, grace: Grace) -> Kep
 
 
 def kept_snapshots(folder: Path, releases: Collection[Release], grace: Grace) -> KeptSnapshots:
-    """The newest one, those that were it until lately, and those that kept releases serve or were trained on."""
+    """The newest one, those that were it until lately, and those that kept releases and what waits need."""
     log = SnapshotLog(folder)
     readable = {snapshot.number: snapshot for snapshot in log.written()}
     newest = max(readable, default=0)
     served = {newest, *(release.snapshot for release in releases)}
-    trained = {release.training.snapshot for release in releases if release.training.snapshot is not None}
+    asked = waiting(folder)
+    trainings = [*(release.training for release in releases), *([asked.training] if asked else [])]
+    trained = {training.snapshot for training in trainings if training.snapshot is not None}
     wanted = served | trained | grace.recent(log)
     damaged = [each for each in log.numbers() if each not in readable and (each in wanted or each > newest)]
     embedded = [part for number in served & readable.keys() for part in readable[number].parts]

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from pairloom.storage.table.versions import stored_versions
+
 logger = logging.getLogger(__name__)
 
 _LAST = 2**64 - 1
@@ -14,12 +16,6 @@ def manifest_path(table: Path, version: int) -> Path:
     return table / "_versions" / f"{_LAST - version:020}.manifest"
 
 
-def written_versions(table: Path) -> list[int]:
-    """Numbers of all versions that have a file, readable or not, ascending."""
-    stems = (path.stem for path in (table / "_versions").glob("*.manifest"))
-    return sorted(_LAST - int(stem) for stem in stems if stem.isdigit())
-
-
 def put_unreadable_aside(table: Path, *, beyond: int = 0) -> int:
     """Rename the files of the newest versions (`beyond` one) that can't be opened: in their way none is written.
 
@@ -28,14 +24,13 @@ def put_unreadable_aside(table: Path, *, beyond: int = 0) -> int:
     import lance
 
     highest = 0
-    for version in reversed(written_versions(table)):
+    for version, path in sorted(stored_versions(table).items(), reverse=True):
         if version <= beyond:
             break
         try:
             lance.dataset(str(table), version=version)
             break
         except (ValueError, OSError, RuntimeError) as error:
-            path = manifest_path(table, version)
             path.rename(path.with_suffix(".damaged"))
             reason = str(error).splitlines()[0]
             logger.warning("version %d of %s can't be opened, and is put aside: %s", version, table.name, reason)

@@ -19,9 +19,9 @@ from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
-from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside, written_versions
+from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
-from pairloom.storage.table.versions import TAG
+from pairloom.storage.table.versions import TAG, stored_versions
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class VectorTable:
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
         """The latest version of the table of `model_id` below the pipeline's `folder`; an empty one where none is."""
         path = folder / table_name(model_id)
-        return cls(path) if written_versions(path) else cls.create(folder, model_id, dimension=dimension, keep=keep)
+        return cls(path) if stored_versions(path) else cls.create(folder, model_id, dimension=dimension, keep=keep)
 
     @classmethod
     def create(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
@@ -80,7 +80,7 @@ class VectorTable:
         damaged = put_unreadable_aside(path)
         metadata = table_metadata(folder / "models" / model_id)
         empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
-        lance.write_dataset(empty, str(path), mode="overwrite" if written_versions(path) else "create")
+        lance.write_dataset(empty, str(path), mode="overwrite" if stored_versions(path) else "create")
         table = cls(path)
         table._pass(damaged)
         return table

@@ -213,6 +213,7 @@ def check_rows(undisturbed: Undisturbed, number: int) -> None:
 def together(folder: Path, times: int) -> None:
     """Two nights at once, and a night, an ingest and a rollback."""
     undisturbed = in_child(Undisturbed, Nights(folder / "together"))
+    undisturbed.nights.grace_hours = 24
     undisturbed.begin(2)
     start = time.perf_counter()
     in_child(undisturbed.nights.run)

@@ -65,6 +65,7 @@ class Promises(RuleBasedStateMachine):
         shutil.copytree(self.start, self.folder, dirs_exist_ok=True)
         self.nights = Nights(self.folder)
         self.nights.prepare(1)
+        self.nights.grace_hours = 24
         self.log = release_log(self.nights.stored)
         self.published: dict[int, Content] = {}
         self.records: dict[int, bytes] = {}

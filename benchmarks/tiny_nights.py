@@ -1,7 +1,8 @@
 """Three tiny nights of some tenths of a second each, what they leave, and faults that strike them where one wants.
 
 The first night trains; the second one brings rows that are new, changed, gone and broken; the third one trains again.
-Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
+Images are decoded and releases rehearsed by what their children run, in this process: starting children would take most
+of the time.
 """
 
 # N = items, D = embedding
@@ -24,6 +25,7 @@ from PIL import Image
 
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
+from pairloom.search.rehearsal import rehearse
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.failpoints import EVENT
@@ -67,6 +69,8 @@ class Nights:
         self.rows: dict[str, Row] = {}
         self.changes: dict[str, Any] = {}
         """Blocks of the pipeline's configuration that tonight's differs in."""
+        self.grace_hours = 0
+        """More where several nights run at once: what one of them writes is not named yet."""
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         (folder / "towers.json").write_text(json.dumps(TOWERS), encoding="utf-8")
 
@@ -83,9 +87,9 @@ class Nights:
             },
             "retrain": {"min_new_fraction": 1.0, "every_nights": 10_000},
             "evaluation": {"k": [1, 5]},
-            # These models learn nothing, and another night's may know less.
-            "gate": {"first": "none", "max_regression": 1.0},
-            "retention": {"releases": 2},
+            # These models learn nothing, and another night's may know less; of so few rows many change at once.
+            "gate": {"first": "none", "max_regression": 1.0, "rows": {"accept": True}},
+            "retention": {"releases": 2, "grace_hours": self.grace_hours},
         }  # fmt: skip
         return blocks | self.changes
 
@@ -147,7 +151,10 @@ class Nights:
     def run(self) -> Night:
         """Tonight's night, in this process."""
         torch.set_num_threads(1)
-        with patch("pairloom.tasks.ingest.Ingest", partial(Ingest, decoder=decoded_here)):
+        with (
+            patch("pairloom.tasks.ingest.Ingest", partial(Ingest, decoder=decoded_here)),
+            patch("pairloom.flows.rehearsal.in_fresh_process", rehearse),
+        ):
             return nightly(self.pipeline)
 
     def keep(self, name: str) -> None:

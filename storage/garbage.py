@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pairloom.storage.failpoints import hit
 from pairloom.storage.files import sync
 from pairloom.storage.grace import Grace, Weight, weigh
 from pairloom.storage.kept import folders, kept_releases, kept_snapshots, kept_work
@@ -237,6 +238,7 @@ def _delete_records(folder: Path, found: Found, kind: str) -> list[Garbage]:
 def _deleted(folder: Path, garbage: Garbage) -> bool:
     """Whether it went."""
     path = folder / garbage.path
+    hit("collect.before", path)
     try:
         if garbage.kind == TAGS:
             VectorTable(path.parents[2]).untag([path.stem])
@@ -252,4 +254,5 @@ def _deleted(folder: Path, garbage: Garbage) -> bool:
     except (OSError, ValueError, RuntimeError) as error:
         logger.warning("%s can't be deleted: %s", path, error)
         return False
+    hit("collect.after", path)
     return True

@@ -3,6 +3,7 @@
 import sys
 from contextlib import ExitStack
 from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Self
 from unittest.mock import patch
 
@@ -49,8 +50,11 @@ def test_a_killed_retraining_goes_on_though_items_have_gone_that_its_model_never
 
 
 @pytest.mark.parametrize("step", ["record.before releases/", "upsert.before"])
-def test_of_two_nights_at_once_the_second_to_publish_loses_and_says_so(undisturbed: Undisturbed, step: str) -> None:
+def test_of_two_nights_at_once_the_second_to_publish_loses_and_says_so(
+    undisturbed: Undisturbed, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     undisturbed.begin(2)
+    monkeypatch.setattr(undisturbed.nights, "grace_hours", 24)
     at = next(place for place, point in enumerate(undisturbed.points[2]) if " ".join(point).startswith(step))
     with (
         pytest.raises(StaleWriterError, match=r"another run|changed since it was checked"),
@@ -62,8 +66,12 @@ def test_of_two_nights_at_once_the_second_to_publish_loses_and_says_so(undisturb
 
 def test_a_full_disk_ends_the_command_with_one_line_that_names_folder_and_stage(undisturbed: Undisturbed) -> None:
     undisturbed.begin(2)
-    at = next(place for place, (step, _) in enumerate(undisturbed.points[2]) if step == "upsert.before")
-    with listening(failing(at, fail)):
+
+    def full(step: str, _: Path) -> None:
+        if step == "upsert.before":
+            fail()
+
+    with listening(full):
         result = CliRunner().invoke(app, ["run", "--file", str(undisturbed.nights.file)])
     assert result.exit_code == 1
     said = f"error: no room left on the disk of {undisturbed.nights.stored}, in index: make some, then run again"

@@ -91,7 +91,19 @@ def test_few_texts_and_many_are_embedded_alike_and_only_many_load_the_whole_mode
 
 
 def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_path: Path) -> None:
-    verbs = ("decide", "embed", "evaluate", "index", "ingest", "mine", "pipeline", "publish", "readiness", "train")
+    verbs = (
+        "admit",
+        "decide",
+        "embed",
+        "evaluate",
+        "index",
+        "ingest",
+        "mine",
+        "pipeline",
+        "publish",
+        "readiness",
+        "train",
+    )
     modules = ("pairloom.flows.nightly", "pairloom.flows.stages", *(f"pairloom.tasks.{verb}" for verb in verbs))
     program = f"import json, sys, {', '.join(modules)}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)

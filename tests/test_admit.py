@@ -24,6 +24,7 @@ from pairloom.models.evaluation.row_agreement import (
     agreeing,
     at_most,
     beyond,
+    concentrated,
     implausible,
     kept,
     recall,

@@ -301,9 +301,9 @@ def test_healthy_rows_pass_every_measure(collection: Collection) -> None:
 
 def test_captions_and_pictures_that_went_to_other_ids_are_held(collection: Collection) -> None:
     captions = collection.judged(collection.edited(range(60), texts=next_of))
-    assert held_by(captions) == {"agreement of changed captions"}
+    assert "agreement of changed captions" in held_by(captions)
     pictures = collection.judged(collection.edited(range(60), pixel_hash=lambda n: f"{(n + 7) % 300}/{n}"))
-    assert held_by(pictures) == {"agreement of changed pictures"}
+    assert "agreement of changed pictures" in held_by(pictures)
     new = collection.judged(collection.with_new(range(300, 360), texts=lambda n: [f"about {n + 60}"]))
     assert held_by(new) == {"agreement of new items"}
 

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.stats import binom  # type: ignore[import-untyped]  # SciPy publishes no type information
+from typer.testing import CliRunner, Result
 
+from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
@@ -22,6 +24,7 @@ from pairloom.models.evaluation.row_agreement import (
     agreeing,
     at_most,
     beyond,
+    concentrated,
     implausible,
     kept,
     recall,
@@ -138,6 +141,14 @@ def test_rows_of_one_value_are_related_by_it_or_by_one_another() -> None:
     assert not related(text_D, unit(random, 20), [held_HD], 0)
     # Where all of the night's rows are like that, it is nothing special.
     assert not related(text_D, about(text_D), [held_HD, about(text_D)], 0)
+
+
+def test_rows_of_clearly_fewer_groups_than_others_have_something_in_common() -> None:
+    of_eight, alone_N = np.arange(400) % 8, np.arange(400)
+    assert concentrated(np.zeros(12, int), of_eight, 0)
+    assert not concentrated(np.arange(12) % 8, of_eight, 0)
+    assert not concentrated(np.arange(12), alone_N, 0)
+    assert not concentrated(np.zeros(12, int), np.zeros(400, int), 0)
 
 
 def test_recall_matches_a_count_of_what_comes_before() -> None:
@@ -290,9 +301,9 @@ def test_healthy_rows_pass_every_measure(collection: Collection) -> None:
 
 def test_captions_and_pictures_that_went_to_other_ids_are_held(collection: Collection) -> None:
     captions = collection.judged(collection.edited(range(60), texts=next_of))
-    assert {"agreement of changed captions", "text_to_image_recall@10"} <= held_by(captions)
+    assert "agreement of changed captions" in held_by(captions)
     pictures = collection.judged(collection.edited(range(60), pixel_hash=lambda n: f"{(n + 7) % 300}/{n}"))
-    assert {"agreement of changed pictures", "image_to_text_recall@10"} <= held_by(pictures)
+    assert "agreement of changed pictures" in held_by(pictures)
     new = collection.judged(collection.with_new(range(300, 360), texts=lambda n: [f"about {n + 60}"]))
     assert held_by(new) == {"agreement of new items"}
 
@@ -421,12 +432,23 @@ def test_rows_are_held_until_the_sources_are_mended_and_nothing_of_them_is_lost(
     assert (unchanged.outcome, "admit" in unchanged.seconds, unchanged.findings) == ("unchanged", False, ())
 
 
-def test_the_night_after_accepted_changes_is_judged_beside_them(file: Path) -> None:
+def command(file: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--file", str(file), "--set", "retrain.min_new_fraction=9"])
+
+
+def test_held_rows_exit_3_and_the_night_after_accepted_changes_is_judged_beside_them(file: Path) -> None:
     pipeline, good = load_pipeline(file), rows_of(file)
     write_rows(file, shuffled(good))
-    accepted = nightly(load_pipeline(file, overrides=["retrain.min_new_fraction=9"]).accepting_changes())
-    assert (accepted.outcome, accepted.release) == ("released", 2)
-    assert "accepted although 60 of 60 released items have changed captions" in accepted.reason
+    held = command(file, "run", "--json")
+    assert (held.exit_code, json.loads(held.stdout)["outcome"]) == (3, "held")
+    refused = command(file, "publish")
+    assert refused.exit_code == 2
+    assert "the rows are held: 60 of 60 released items" in refused.stderr
+    accepted = command(file, "run", "--json", "--accept-changes")
+    assert accepted.exit_code == 0, accepted.stderr
+    night_of = json.loads(accepted.stdout)
+    assert (night_of["outcome"], night_of["release"]) == ("released", 2)
+    assert "accepted although 60 of 60 released items have changed captions" in night_of["reason"]
     assert served(pipeline)["large-red-circle"] != next(row["text"] for row in good if row["id"] == "large-red-circle")
     write_rows(file, good)
     assert night(file).outcome == "held"

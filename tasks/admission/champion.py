@@ -14,6 +14,7 @@ from pairloom.models.evaluation.findings import FEWEST, Finding, found, matters
 from pairloom.models.evaluation.row_agreement import (
     agreeing,
     beyond,
+    concentrated,
     implausible,
     poured,
     related,
@@ -119,6 +120,8 @@ class Champion:
 
     def _related(self, side: Side, rows: Indices, rest: Indices) -> bool:
         """Whether the `rows` of one value have anything else in common, beyond held-out items and the `rest`."""
+        if concentrated(self._evidence.group_M[rows], self._evidence.group_N, self._config.seed):
+            return True
         # A few values alone, two new classes say, are alike within each.
         rest = rest if len(np.unique(side.value_M[rest])) >= FEWEST else rest[:0]
         image = side is self._evidence.captions

@@ -43,6 +43,9 @@ class Evidence:
     """By an item's first text."""
     pictures: Side
     """By their pixels."""
+    group_N: Indices
+    """Of the released items, as numbers; those without a group have the same one."""
+    group_M: Indices
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -60,7 +63,8 @@ def gathered(corpus: Corpus, released: Snapshot, tonight: Snapshot) -> Evidence:
     new_M, texts_M, pictures_M = (fresh.are(each) for each in (differ.new, differ.texts, differ.pictures))
     captions = Side("captions", *numbered(before.first_texts(), fresh.first_texts()), texts_M)
     pictures = Side("pictures", *numbered(before.table["pixel_hash"], fresh.table["pixel_hash"]), pictures_M)
-    return Evidence(differ, before, fresh, new_M, captions, pictures)
+    groups = numbered(before.table["group"], fresh.table["group"])
+    return Evidence(differ, before, fresh, new_M, captions, pictures, *groups)
 
 
 def _all(corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Part, pa.RecordBatch]]:

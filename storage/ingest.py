@@ -58,6 +58,9 @@ class Ingest:
             return self._run(known, sources, columns, progress, since)
         except DamagedRowsError as error:
             known.forget_all(error)
+            # It may have come out after the snapshot was committed.
+            self.number = self.corpus.log.next_number()
+            self.base = self.corpus.current()
             return self._run(known, sources, columns, progress, since)
 
     def _run(

@@ -61,8 +61,13 @@ def read_parquet(
             if among is None
             else _wanted(file, columns, *among)
         )
+        rows = 0
         for batch in wanted:
+            rows += batch.num_rows
             yield batch.replace_schema_metadata(file.schema_arrow.metadata)
+        # Page headers have no checksum: one may say that there is nothing.
+        if among is None and rows != file.metadata.num_rows:
+            raise DamagedError(f"{path} can't be read: it has {rows} rows, of {file.metadata.num_rows}")
 
 
 def read_schema(path: Path) -> pa.Schema:

@@ -1,15 +1,18 @@
 """Mend what can be made again from what is whole; nothing that can't be is ever deleted."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pairloom.storage.files import set_aside, written_aside
+from pairloom.storage.files import damage, set_aside, written_aside
 from pairloom.storage.releases import release_log
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.verification.findings import Finding
 
-__all__ = ["repair"]
+__all__ = ["pass_damaged_manifests", "repair"]
+
+logger = logging.getLogger(__name__)
 
 
 def repair(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
@@ -29,6 +32,20 @@ def repair(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
                 continue
         done.append(finding)
     return done
+
+
+def pass_damaged_manifests(folder: Path) -> None:
+    """Have nights, as readers, begin with a release whose table can be opened: manifests that are not what was released
+    are set aside, from the newest release on until one is whole. Lance writes no version after such a one, or odd ones.
+    """
+    for release in release_log(folder).newest_first():
+        manifests = {name: digest for name, digest in release.table_files.items() if "/_versions/" in name}
+        damaged = [name for name, digest in manifests.items() if damage(folder, {name: digest}, contents=True)]
+        if not damaged:
+            return
+        for name in damaged:
+            logger.warning("release %d is passed over: %s has other contents than recorded", release.number, name)
+            set_aside(folder, name)
 
 
 def _delete(path: Path) -> None:

@@ -10,6 +10,7 @@ from pairloom.storage.corpus import Corpus, newer_items
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, Training, kept_releases, release_log, stays_back
+from pairloom.storage.repair import pass_damaged_manifests
 from pairloom.storage.runs import Run
 from pairloom.storage.sources.given_pairs import given_digest
 from pairloom.tasks.evaluation.retained import best_retained
@@ -29,6 +30,7 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     if snapshot.rows == 0 and not snapshot.rows_held:
         raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
     log = release_log(pipeline.folder)
+    pass_damaged_manifests(pipeline.folder)
     release = log.current()
     shaped = training_digest(pipeline)
     run = run_id(snapshot.digest, release, shaped)

@@ -2,12 +2,14 @@ import gzip
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -515,6 +517,23 @@ def test_a_damaged_memory_of_files_costs_time_alone(tmp_path: Path, write: Write
     (tmp_path / "root" / "known" / "rows.parquet").write_bytes(b"damaged")
     again, _ = ingest(tmp_path, source, decoder=(decoder := Decoder()))
     assert (again, decoder.decoded) == (first, ["red.png"])
+
+
+def test_whichever_column_of_the_memory_is_damaged_a_night_with_news_ends_as_without(
+    tmp_path: Path, write: Write
+) -> None:
+    ingest(tmp_path, write([row("1", "red"), row("2", "lime")]))
+    name = Path("root", "known", "rows.parquet")
+    group = pq.ParquetFile(tmp_path / name).metadata.row_group(0)
+    source, content = write([row("1", "red"), row("2", "lime"), row("3", "blue")]), (tmp_path / name).read_bytes()
+    for column in [group.column(number) for number in range(group.num_columns)]:
+        night = tmp_path / f"night-{column.path_in_schema}"
+        shutil.copytree(tmp_path / "root", night / "root")
+        place = column.data_page_offset + column.total_compressed_size - 1
+        (night / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        snapshot, counts = ingest(night, source)
+        assert (counts.seen, snapshot.rows, sorted(items(night, snapshot))) == (3, 3, ["1", "2", "3"])
+        assert ingest(night, source)[0] == snapshot
 
 
 def test_a_repeated_id_with_other_content_is_quarantined(tmp_path: Path, write: Write) -> None:

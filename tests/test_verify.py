@@ -242,6 +242,20 @@ def test_a_night_builds_on_no_damaged_table(stored: Stored, tmp_path: Path) -> N
     assert len(release.search(Query(like="large-blue-square"), k=60).hits) == 55
 
 
+def test_a_night_begins_with_a_release_whose_table_can_be_opened(stored: Stored, tmp_path: Path) -> None:
+    copy = stored.copy(tmp_path / "root")
+    third = release_log(copy.folder).read(3)
+    (name,) = (name for name in third.files if "/_versions/" in name)
+    # Lance takes it for a table of version 0, and writes nothing after it.
+    (copy.folder / name).write_bytes(bytes((copy.folder / name).stat().st_size))
+    night = nightly(copy.pipeline)
+    assert (night.outcome, night.release, night.rows["served"]) == ("released", 4, 56)
+    assert (copy.folder / "damaged" / name).is_file()
+    release = OpenRelease.open(copy.folder)
+    assert (release.record.number, release.record.model_id) == (4, third.model_id)
+    assert len(release.search(Query(like="large-blue-square"), k=60).hits) == 55
+
+
 def test_a_night_verifies_when_it_is_due_and_names_what_is_damaged(stored: Stored, tmp_path: Path) -> None:
     copy = stored.copy(tmp_path / "root")
     due = copy.folder / "verified.json"

@@ -137,7 +137,11 @@ class KnownRows:
     def _read(self, name: str, groups: list[int]) -> pa.Array:
         try:
             with damage_told(self.path):
-                return self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
+                column = self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
+                # Page headers have no checksum: one may say that there is nothing.
+                if len(column) != sum(self._file.metadata.row_group(group).num_rows for group in groups):
+                    raise DamagedError(f"{self.path} can't be read: rows are missing in {name}")
+                return column
         except DamagedError as error:
             raise DamagedRowsError(str(error)) from error
 

@@ -14,6 +14,7 @@ def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Embeddings
     """Embed the parts of a snapshot that `model_id` has not embedded yet, part by part."""
     corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
     snapshot, store = corpus.log.read(snapshot_number), EmbeddingStore(pipeline.folder, model_id)
+    store.drop_damaged(snapshot)
     embedded = 0
     if store.missing(snapshot):
         # torch and open_clip, for a night that embeds.

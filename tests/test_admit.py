@@ -442,7 +442,7 @@ def test_held_rows_exit_3_and_the_night_after_accepted_changes_is_judged_beside_
     held = command(file, "run", "--json")
     assert (held.exit_code, json.loads(held.stdout)["outcome"]) == (3, "held")
     refused = command(file, "publish")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 3
     assert "the rows are held: 60 of 60 released items" in refused.stderr
     accepted = command(file, "run", "--json", "--accept-changes")
     assert accepted.exit_code == 0, accepted.stderr

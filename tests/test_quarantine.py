@@ -241,7 +241,7 @@ def test_a_night_of_bad_rows_is_held_and_what_is_served_stays(collection: Path) 
     assert (night["rows"]["seen"], night["rows"]["quarantined"]) == (66, 65)
     assert "65 of 66 rows quarantined: image-not-found 65; e.g. shapes/captions row 1: " in night["reason"]
     assert f"Images of these names are in {folder / 'elsewhere'}: set `base` to it." in night["reason"]
-    assert set(night["seconds"]) == {"ingest", "decide"}
+    assert set(night["seconds"]) == {"ingest", "decide", "collect"}
     shown = invoke("run", *options).stdout
     assert "65 image-not-found" in shown
     assert document("search", "a large red circle", "-k", "1", *options)["hits"]

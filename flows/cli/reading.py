@@ -220,7 +220,7 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show one release: what it binds, how good it is, why it was made."""
-    from pairloom.flows.show.console import show_release, show_rows
+    from pairloom.flows.show.console import show_corpus_files, show_release
     from pairloom.storage.export import released_files
     from pairloom.storage.releases import release_log
 
@@ -228,8 +228,7 @@ def show(
         folder = chosen_folder(name, file, root)
         release = release_log(folder).read(number)
         parts = released_files(folder, release) if files else []
-    rows = [{"file": str(each.path), "rows": each.rows, "items": each.living, "gone": len(each.gone)} for each in parts]
     if files:
-        answer(json_, [each.model_dump(mode="json") for each in parts], lambda: show_rows(rows))
+        answer(json_, [each.model_dump(mode="json") for each in parts], lambda: show_corpus_files(parts))
     else:
         answer(json_, release.model_dump(mode="json"), lambda: show_release(release))

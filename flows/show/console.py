@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pairloom.models.towers.word_vectors import Answer
     from pairloom.search.classify import Classified
     from pairloom.search.query import SearchResult
+    from pairloom.storage.export import CorpusFile
     from pairloom.storage.quarantine import ReasonCount
     from pairloom.storage.releases import Release
     from pairloom.tasks.evaluation.scoring import Scores
@@ -126,6 +127,15 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(Line(_short(value)) for value in row.values()))
     out.print(table)
+
+
+def show_corpus_files(files: Sequence["CorpusFile"]) -> None:
+    """The files of a release's items: their folder, then a row each."""
+    if files:
+        out.print(Line(f"{files[0].path.parent}/"), soft_wrap=True)
+    show_rows(
+        [{"file": each.path.name, "rows": each.rows, "items": each.living, "gone": len(each.gone)} for each in files]
+    )
 
 
 def show_status(states: Sequence[Mapping[str, Any]]) -> None:

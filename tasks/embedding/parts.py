@@ -36,7 +36,6 @@ def embed_missing(
     """
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
-    store.drop_damaged(snapshot)
     missing = store.missing(snapshot)
     total, done, embedded = sum(part.rows for part in missing), 0, 0
     known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()

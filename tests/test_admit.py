@@ -315,6 +315,14 @@ def test_a_column_that_most_new_rows_of_a_source_lack_is_held_and_not_one_that_a
     assert held_by(collection.judged(other)) == set()
 
 
+def test_a_column_that_most_released_items_lose_is_held_though_nothing_else_changes(collection: Collection) -> None:
+    sold = collection.judged(collection.edited(range(140), price=lambda _: None))
+    assert held_by(sold) == set()
+    emptied = collection.judged(collection.edited(range(160), price=lambda _: None))
+    assert held_by(emptied) == {"empty price of s"}
+    assert "price of s is empty in 160 of 300 released items" in emptied["empty price of s"].reason
+
+
 def test_vectors_that_are_not_there_are_named(collection: Collection) -> None:
     (part,) = collection.snapshot.parts
     with pytest.raises(DamagedError, match="lacks 1 of 2 items"):

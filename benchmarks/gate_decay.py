@@ -73,7 +73,7 @@ def measuring(pipeline: Pipeline) -> Callable[[DualEncoder], float]:
 
     def measure(encoder: DualEncoder) -> float:
         image_ND, text_TD = embed_items(corpus, snapshot, items, Encoder(encoder))
-        metrics = evaluate(image_ND, text_TD, items.relations, pipeline.evaluation).as_dict()
+        metrics = evaluate(image_ND, text_TD, items.relations, pipeline.evaluation, {}).as_dict()
         return float(np.mean([metrics[f"{direction}_recall@10"] for direction in DIRECTIONS]))
 
     return measure

@@ -93,14 +93,14 @@ def column_renamed(tonight: Tonight) -> None:
     tonight.rows = [{("caption" if name == "texts" else name): row[name] for name in row} for row in tonight.rows]
 
 
-def column_gone(tonight: Tonight) -> None:
-    """A kept column is gone, on a night that brings nothing else."""
-    tonight.rows = [{name: row[name] for name in row if name != "kind"} for row in tonight.released]
+def column_emptied(tonight: Tonight) -> None:
+    """A kept column has no value any more, on a night that brings nothing else."""
+    tonight.rows = [{**row, "kind": None} for row in tonight.released]
 
 
-def ids_cut(tonight: Tonight) -> None:
-    """Ids are cut to 16 characters, so that most come several times."""
-    tonight.rows = [{**row, "id": row["id"][:16]} for row in tonight.rows]
+def ids_repeated(tonight: Tonight) -> None:
+    """Every second row has the id of the one before it."""
+    tonight.rows = [{**row, "id": tonight.rows[place - place % 2]["id"]} for place, row in enumerate(tonight.rows)]
 
 
 def ids_equal(tonight: Tonight) -> None:
@@ -218,7 +218,7 @@ def swap(weights: Path) -> None:
 
 def written_meanwhile(tonight: Tonight) -> None:
     """Another Lance client, which has the table open, writes permuted vectors once tonight's version is checked."""
-    from pairloom.flows.build import propose
+    from pairloom.tasks.publish import propose
 
     def late(*arguments: Any) -> Any:
         permute(tonight)
@@ -253,10 +253,10 @@ BAD = (
     Bad("one poisoned caption on 1 %", poisoned, poisoned),
     Bad("NaN", device_gives_nan, training_leaves_nan),
     Bad("poor recall", pictures_shuffled, trained_too_fast),
-    Bad("schema drift", column_renamed, column_gone),
+    Bad("schema drift", column_renamed, column_emptied),
     Bad("collapsed model", device_gives_one, training_leaves_one),
     Bad("corrupted vectors", table_permuted, embeddings_flipped),
-    Bad("duplicate keys", ids_cut, ids_equal),
+    Bad("duplicate keys", ids_repeated, ids_equal),
     Bad("model and vectors swapped", model_swapped, challenger_swapped),
     Bad("stale writer", written_meanwhile, two_nights),
 )

@@ -55,6 +55,7 @@ def _row(line: Row) -> Row:
         "image": line["image"],
         "texts": line["texts"][:1],
         "concept": line["concept_id"],
+        "split": line["split"],
         "kind": line["group"],
         "others": others,
     }

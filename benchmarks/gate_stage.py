@@ -19,9 +19,8 @@ from pairloom.storage.releases import Release, release_log
 from pairloom.tasks.pipeline import Pipeline
 
 QUERIES, K = 200, 10
-WORDS = 220
-"""Characters of a reason that are shown."""
-
+RATE = 2e-4
+"""Learning rate of challengers; the champion's is the default."""
 Item = tuple[tuple[str, ...], str, Any]
 """What a reader sees of an item: texts, digest of the thumbnail, the kept column."""
 
@@ -33,8 +32,13 @@ class Served:
     release: int | None
     """None where they are refused."""
     items: Mapping[str, Item]
-    recall: float
-    """Of texts of the champion's release, among its items."""
+    found_Q: tuple[bool, ...]
+    """Which of the same texts of the champion's release find their concept among ten of its items."""
+
+    @property
+    def recall(self) -> float:
+        """How many of them do."""
+        return sum(self.found_Q) / max(1, len(self.found_Q))
 
 
 @dataclass(frozen=True)
@@ -64,21 +68,21 @@ class Stage:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Settings of a night that trains a challenger: as the champion, shorter, and starting from it."""
-        return {"training.max_steps": self._retrain_steps}
+        """Settings of a night that trains a challenger: from the champion, for fewer steps at a lower rate."""
+        return {"training.max_steps": self._retrain_steps, "training.learning_rate": RATE}
 
     def prepare(self) -> Release:
         """The champion's release, trained unless it was before."""
         pipeline = self.pipeline(self.champion, self.own.rows, {})
-        if not release_log(pipeline.folder).current():
-            nightly(pipeline)
-        release = release_log(pipeline.folder).current()
-        assert release is not None
+        log = release_log(pipeline.folder)
+        reason = nightly(pipeline).reason if log.current() is None else ""
+        if (release := log.current()) is None:
+            raise RuntimeError(f"{self.own.name} has no champion: {reason}")
         return release
 
     def copy(self, name: str) -> Path:
         """A folder for a night, or several, with what the champion left."""
-        folder = self._folder / name
+        folder = self._folder / f"{self.own.name}-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.champion, folder)
         return folder
@@ -88,9 +92,11 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         source = folder / "captions.jsonl"
         source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        # Each class has items of every split; drawings are split by what they show.
+        split = {"split": "split"} if self.own.name == "grocery" else {}
         blocks: dict[str, Any] = {
             "sources": [{"kind": "jsonl", "path": str(source), "base": str(DATA), "name": "captions"}],
-            "columns": {"id": "id", "texts": ["texts"], "group": "concept", "keep": {"kind": "string"}},
+            "columns": {"id": "id", "texts": ["texts"], "group": "concept", **split, "keep": {"kind": "string"}},
             "ingest": {"max_side": self.own.max_side, "workers": 1},
             "model": {"architecture": "tiny-32"},
             "training": {"max_minutes": None, "max_steps": self._steps, "threads": 1},
@@ -119,15 +125,15 @@ class Stage:
         """What a reader that opens the pipeline now gets."""
         try:
             release = OpenRelease.open(folder)
-            found = [self._finds(release, row) for row in self._asked]
+            found_Q = tuple(self._finds(release, row) for row in self._asked)
         except (ValueError, DamagedError):
-            return Served(None, {}, 0.0)
+            return Served(None, {}, ())
         columns = ["item_id", "texts", "thumbnail", "kind"]
         items = {
             row["item_id"]: (tuple(row["texts"]), hashlib.sha256(row["thumbnail"]).hexdigest(), row["kind"])
             for row in release.dataset.to_table(columns).to_pylist()
         }
-        return Served(release.record.number, items, sum(found) / len(found))
+        return Served(release.record.number, items, found_Q)
 
     def _finds(self, release: OpenRelease, row: Row) -> bool:
         """Whether a row's text finds its concept among ten items of the champion's release; others are passed over."""

@@ -8,6 +8,7 @@ Progress goes to stderr. The exit status is 1 where a bad night was served.
 
 import argparse
 import logging
+import math
 import os
 import random
 import sys
@@ -26,8 +27,8 @@ from pairloom.flows.nightly import nightly
 from pairloom.tasks.stage import listen
 
 COLLECTIONS = ("emoji", "grocery")
-LESS = 0.02
-"""How far recall of the released texts may fall by chance where another model is served: four of 200."""
+CLEAR = 2.0
+"""Standard errors by which fewer texts must find what they found before, by those alone that differ (McNemar 1947)."""
 WORDS = 200
 """Characters of a reason that are shown."""
 
@@ -155,8 +156,16 @@ def spoiled(before: Served, after: Served, honest: dict[str, Row]) -> list[str]:
         for what, items in (("lost", lost), ("changed", changed), ("strange", strange))
         if items
     ]
-    fell = before.recall - after.recall
-    return [*found, f"recall {before.recall:.3f} → {after.recall:.3f}"] if found or fell > LESS else []
+    if fell(before.found_Q, after.found_Q):
+        found.append(f"recall {before.recall:.3f} → {after.recall:.3f}")
+    return found
+
+
+def fell(before_Q: Sequence[bool], after_Q: Sequence[bool]) -> bool:
+    """Whether fewer queries are answered, and not by chance."""
+    lost = sum(before and not after for before, after in zip(before_Q, after_Q, strict=True))
+    gained = sum(after and not before for before, after in zip(before_Q, after_Q, strict=True))
+    return lost - gained > CLEAR * math.sqrt(lost + gained)
 
 
 def is_honest(item: Item, row: Row | None) -> bool:

@@ -177,6 +177,19 @@ def test_recall_that_is_lost_holds_only_where_the_changed_items_lost_it_and_not_
     assert verdict(4, np.arange(200) < 4) == "passed"
 
 
+def test_changed_items_need_be_found_no_more_often_than_any_other() -> None:
+    before, changed_Q = np.zeros(160), np.arange(160) < 25
+    before[:48] = 1
+
+    def verdict(left: int) -> str:
+        after = before.copy()
+        after[left:25] = 0
+        return kept("recall", before, after, changed_Q, GATE).verdict
+
+    # A third of the items are found, so about eight of 25 other captions.
+    assert [verdict(left) for left in (8, 3, 0)] == ["passed", "passed", "held"]
+
+
 class Collection:
     """A corpus with made-up embeddings: what a caption and a picture say is the direction that they name."""
 

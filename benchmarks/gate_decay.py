@@ -26,7 +26,7 @@ from pairloom.tasks.pipeline import Pipeline
 
 WORSE = 0.005
 """How far the mean of both headline recalls of a challenger is to be below the served model's."""
-HALVINGS = 6
+HALVINGS = 7
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,19 @@ class Decayed:
     ended: Ended
 
 
-def decay(stage: Stage, challengers: int, seed: int) -> Iterator[Decayed]:
-    """Nights in a row, each with a challenger that is `WORSE` than what is served at that time."""
-    folder = stage.copy("decay")
+def decay(stage: Stage, challengers: int, val_fraction: float, seed: int) -> Iterator[Decayed]:
+    """Nights in a row, each with a challenger that is `WORSE` than what is served at that time.
+
+    `val_fraction` of the items ask: with more than the tenth of the first release, items ask that it learned.
+    """
+    folder = stage.copy(f"decay-{val_fraction}")
+    split = {"ingest.val_fraction": val_fraction, "retention.grace_hours": 0}
+    stage.night(stage.pipeline(folder, stage.own.rows, split), ExitStack())
     first: float | None = None
-    for number in range(challengers):
+    released = 0
+    for number in range(1, challengers + 1):
         # Another seed is another training, on nights that bring nothing else.
-        settings = {"training.max_steps": 1, "training.seed": number + 1, "retention.grace_hours": 0}
+        settings = {**split, "training.max_steps": 1, "training.seed": number}
         pipeline = stage.pipeline(folder, stage.own.rows, settings)
         served = release_log(pipeline.folder).current()
         assert served is not None
@@ -54,7 +60,8 @@ def decay(stage: Stage, challengers: int, seed: int) -> Iterator[Decayed]:
         measure = measuring(pipeline)
         before = measure(encoder)
         first = before if first is None else first
-        worse, recall = degraded(encoder, measure, before - WORSE, seed + number)
+        # From the first one, so that what rounding makes of one step is made up for by the next.
+        worse, recall = degraded(encoder, measure, first - WORSE * (released + 1), seed + number)
 
         def leave(result: TrainingResult, worse: DualEncoder = worse) -> TrainingResult:
             return replace(result, encoder=worse)
@@ -62,6 +69,7 @@ def decay(stage: Stage, challengers: int, seed: int) -> Iterator[Decayed]:
         during = ExitStack()
         during.enter_context(adopting(leave))
         ended = stage.night(pipeline, during)
+        released += ended.outcome == "released"
         yield Decayed(recall, before - recall, first - recall, ended)
 
 

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.gate_decay import decay
-from benchmarks.gate_faults import BAD, Fault, Tonight
+from benchmarks.gate_faults import BAD, LIMITS, Fault, Tonight
 from benchmarks.gate_rows import HEALTHY, Row, added, collection, edited
 from benchmarks.gate_stage import Ended, Item, Served, Stage
 from pairloom.flows.nightly import nightly
@@ -37,8 +37,9 @@ def main() -> int:
     """Prints Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--healthy", type=int, default=20, help="Healthy nights, over all collections.")
-    parser.add_argument("--bad", default="all", help="Kinds of bad nights, by what is in their name; all, none.")
+    parser.add_argument("--bad", default="all", help="all, none, limits, or one kind of bad night.")
     parser.add_argument("--decay", type=int, default=10, help="Challengers in a row that are each a little worse.")
+    parser.add_argument("--decay-val", type=float, nargs="+", default=[0.1, 0.5], help="Shares of items that ask them.")
     parser.add_argument("--collections", nargs="+", choices=COLLECTIONS, default=COLLECTIONS)
     parser.add_argument("--steps", type=int, default=200, help="Of each champion's training.")
     parser.add_argument("--retrain-steps", type=int, default=30, help="Of a challenger's, which starts from it.")
@@ -59,8 +60,8 @@ def main() -> int:
         wrong = [
             each for stage, before in zip(stages, served, strict=True) for each in bad_nights(stage, before, options)
         ]
-        for stage in stages:
-            decaying_nights(stage, options.decay, options.seed)
+        for val_fraction in options.decay_val if options.decay else ():
+            decaying_nights(stages[0], val_fraction, options)
     sys.stdout.write(f"\n{time.process_time() - cpu:.0f} s of CPU in this process; load at the start {load:.1f}\n")
     return 1 if wrong else 0
 
@@ -100,7 +101,7 @@ def healthy_nights(stages: Sequence[Stage], count: int, seed: int) -> None:
 
 def bad_nights(stage: Stage, before: Served, options: argparse.Namespace) -> list[str]:
     """Each kind without and with a training; the names of those that were served."""
-    wanted = [each for each in BAD if options.bad == "all" or options.bad in each.kind]
+    wanted = LIMITS if options.bad == "limits" else [each for each in BAD if options.bad in ("all", each.kind)]
     if not wanted:
         return []
     row(f"bad night ({stage.own.name})", "what happens", "training", "outcome", "readers", "blocked by")
@@ -184,21 +185,21 @@ def readers(before: Served, after: Served) -> str:
     )
 
 
-def decaying_nights(stage: Stage, count: int, seed: int) -> None:
-    """Challengers in a row, each worse than what is served by what the gate alone can't see."""
-    if not count:
-        return
-    row(f"challenger ({stage.own.name})", "recall@10", "below the served", "below the first", "outcome", "held by")
+def decaying_nights(stage: Stage, val_fraction: float, options: argparse.Namespace) -> None:
+    """Challengers in a row, each worse than what is served by what one comparison hardly sees."""
+    row(
+        f"challenger ({val_fraction:.0%} ask)", "recall@10", "below the served", "below the first", "outcome", "held by"
+    )
     row(*["---"] * 6)
     released = 0
-    for number, each in enumerate(decay(stage, count, seed), 1):
-        tell(f"decay {stage.own.name}: {number} of {count}")
+    for number, each in enumerate(decay(stage, options.decay, val_fraction, options.seed), 1):
+        tell(f"decay {stage.own.name}, {val_fraction:.0%} ask: {number} of {options.decay}")
         ended = each.ended
         released += ended.outcome == "released"
         figures = (each.recall, each.below_served, each.below_first)
         by = "" if ended.outcome == "released" else short(ended)
         row(str(number), *(f"{figure:.4f}" for figure in figures), ended.outcome, by)
-    sys.stdout.write(f"\n{released} of {count} released.\n\n")
+    sys.stdout.write(f"\n{released} of {options.decay} released ({stage.own.name}).\n\n")
     sys.stdout.flush()
 
 

@@ -212,6 +212,19 @@ def test_recall_that_is_lost_holds_only_where_the_changed_items_lost_it_and_not_
     assert verdict(4, np.arange(200) < 4) == "passed"
 
 
+def test_changed_items_need_be_found_no_more_often_than_any_other() -> None:
+    before, changed_Q = np.zeros(160), np.arange(160) < 25
+    before[:48] = 1
+
+    def verdict(left: int) -> str:
+        after = before.copy()
+        after[left:25] = 0
+        return kept("recall", before, after, changed_Q, GATE).verdict
+
+    # A third of the items are found, so about eight of 25 other captions.
+    assert [verdict(left) for left in (8, 3, 0)] == ["passed", "passed", "held"]
+
+
 class Collection:
     """A corpus with made-up embeddings: what a caption and a picture say is the direction that they name."""
 
@@ -349,6 +362,14 @@ def test_a_column_that_most_new_rows_of_a_source_lack_is_held_and_not_one_that_a
     )
     other = collection.with_new(range(320, 340), price=lambda _: None, source=lambda _: "another")
     assert held_by(collection.judged(other)) == set()
+
+
+def test_a_column_that_most_released_items_lose_is_held_though_nothing_else_changes(collection: Collection) -> None:
+    sold = collection.judged(collection.edited(range(140), price=lambda _: None))
+    assert held_by(sold) == set()
+    emptied = collection.judged(collection.edited(range(160), price=lambda _: None))
+    assert held_by(emptied) == {"empty price of s"}
+    assert "price of s is empty in 160 of 300 released items" in emptied["empty price of s"].reason
 
 
 def test_vectors_that_are_not_there_are_named(collection: Collection) -> None:

@@ -138,7 +138,8 @@ def kept(measure: str, before_Q: Values, after_Q: Values, changed_Q: Mask, confi
     """Whether the champion still finds the release's validation items, as they are tonight, among themselves.
 
     Held where recall fell by more than `max_regression`, not by chance, and of the changed ones that were found fewer
-    are found again than half of `min_agreement`: true captions may be harder to find than those that it learned.
+    are found again than `min_agreement` of what is found of any (of half, where more are): another true caption, or
+    picture, is as another item, and harder to find than those that were learned.
     """
     shown = f"{before_Q.mean():.3f} of {len(before_Q):,} items"
     tonight = f"{after_Q.mean():.3f}, {int(changed_Q.sum()):,} of them changed"
@@ -148,7 +149,8 @@ def kept(measure: str, before_Q: Values, after_Q: Values, changed_Q: Mask, confi
             Contrasts(after_Q - before_Q, np.arange(len(before_Q))), confidence=config.confidence, seed=config.seed
         )
         found_Q = changed_Q & (before_Q > 0)
-        left = at_most(int(np.ceil(after_Q[found_Q].sum())), int(found_Q.sum()), config.rows.min_agreement / 2)
+        usual = config.rows.min_agreement * min(float(before_Q.mean()), 0.5)
+        left = at_most(int(np.ceil(after_Q[found_Q].sum())), int(found_Q.sum()), usual)
         if fall.high < 0 and left < (1 - config.confidence) / 2:
             against = (
                 f"the champion's {measure} fell from {before_Q.mean():.4f} to {after_Q.mean():.4f} on the release's "

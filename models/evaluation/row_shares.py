@@ -48,12 +48,14 @@ def equal(what: str, equals: Equals, rows: int, released: int, config: RowsGateC
     return found(f"equal {what}", f"{equals.released:.1%}", tonight, against)
 
 
-def emptied(column: str, share: float, nulls: int, rows: int, config: RowsGateConfig) -> Finding:
-    """How many of some new and changed rows have no value in a column; `share`: of the released items."""
+def emptied(
+    column: str, share: float, nulls: int, rows: int, config: RowsGateConfig, *, of: str = "new or changed rows"
+) -> Finding:
+    """How many of some rows have no value in a column; `share`: of the released items, as they were."""
     against = ""
-    if nulls / rows - share > config.max_changed:
+    if nulls / max(1, rows) - share > config.max_changed:
         against = (
-            f"{column} is empty in {nulls:,} of {rows:,} new or changed rows, and in {share:.0%} of the released "
+            f"{column} is empty in {nulls:,} of {rows:,} {of}, and in {share:.0%} of the released "
             f"items: more than gate.rows.max_changed ({config.max_changed:.0%}) apart"
         )
     return found(f"empty {column}", f"{share:.1%}", f"{nulls:,} of {rows:,} rows", against)

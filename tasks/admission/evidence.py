@@ -39,6 +39,8 @@ class Evidence:
     """The items of tonight that are new, or have other texts or another picture."""
     new_M: Mask
     """Which of them are new."""
+    rewritten: pa.Table
+    """The items of tonight that are new or say anything else than before, in a kept column too."""
     captions: Side
     """By an item's first text."""
     pictures: Side
@@ -64,7 +66,9 @@ def gathered(corpus: Corpus, released: Snapshot, tonight: Snapshot) -> Evidence:
     captions = Side("captions", *numbered(before.first_texts(), fresh.first_texts()), texts_M)
     pictures = Side("pictures", *numbered(before.table["pixel_hash"], fresh.table["pixel_hash"]), pictures_M)
     groups = numbered(before.table["group"], fresh.table["group"])
-    return Evidence(differ, before, fresh, new_M, captions, pictures, *groups)
+    in_anything = pa.concat_arrays([differ.new, differ.texts, differ.pictures, differ.metadata])
+    rewritten = written.among(in_anything).table
+    return Evidence(differ, before, fresh, new_M, rewritten, captions, pictures, *groups)
 
 
 def _all(corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Part, pa.RecordBatch]]:

@@ -29,17 +29,25 @@ def judged_shares(evidence: Evidence, config: RowsGateConfig) -> Iterator[Findin
 
 
 def judged_columns(corpus: Corpus, released: Snapshot, evidence: Evidence, config: RowsGateConfig) -> Iterator[Finding]:
-    """The columns that most new and changed rows of a source have no value in; of others nothing is read or said."""
-    fresh, count = evidence.fresh.table, len(evidence.released)
-    for source in fresh["source"].unique().to_pylist():
-        own = fresh.filter(pc.equal(fresh["source"], source))
-        for column in ("group", *(name for name in released.keep or {} if name in fresh.column_names)):
-            nulls = own[column].null_count
-            if matters(nulls, count, config) and nulls > config.max_changed * len(own):
+    """The columns that most new and changed rows of a source, or most of its released items, have lost their value in.
+
+    Of others nothing is read or said.
+    """
+    count = len(evidence.released)
+    for source in evidence.rewritten["source"].unique().to_pylist():
+        rewritten, own = (
+            each.filter(pc.equal(each["source"], source)) for each in (evidence.rewritten, evidence.fresh.table)
+        )
+        for column in ("group", *(name for name in released.keep or {} if name in rewritten.column_names)):
+            nulls = [(each[column].null_count, len(each)) for each in (own, rewritten)]
+            if any(matters(empty, count, config) and empty > config.max_changed * rows for empty, rows in nulls):
                 before = corpus.table(released, ["source", column])
                 before = before.filter(pc.equal(before["source"], source))
                 share = before[column].null_count / len(before) if len(before) else 1.0
-                yield emptied(f"{column} of {source}", share, nulls, len(own), config)
+                name, items = f"{column} of {source}", max(len(before), len(rewritten))
+                found = emptied(name, share, *nulls[0], config)
+                among_all = emptied(name, share, nulls[1][0], items, config, of="released items")
+                yield among_all if found.verdict == "passed" else found
 
 
 def counts(value_M: Indices, among_N: Indices) -> Indices:

@@ -46,6 +46,7 @@ from pairloom.search.query import Query
 from pairloom.storage.files import DamagedError, digest_files
 from pairloom.storage.releases import release_log, roll_back
 from pairloom.storage.schema import vector_schema
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable, table_name
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -326,7 +327,7 @@ def release_many(source: Path, folder: Path, rows: int) -> None:
     model = (path for path in (folder / "models" / record.model_id).rglob("*") if path.is_file())
     files = digest_files(folder, iter([*table.files(), *model]), {})
     update = {"files": files, "table": table_name(record.model_id), "table_version": table.version, "keep": {}}
-    table.tag(1, table.version)
+    TableUpkeep(table.path).tag(1, table.version)
     release_log(folder).publish(record.model_copy(update={**update, "number": 1, "rows": rows, "index": None}))
 
 

@@ -21,7 +21,7 @@ from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import RetentionConfig, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.snapshots import SnapshotLog
-from pairloom.storage.table.vectors import VectorTable
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.versions import held_versions, stored_versions
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class _Search:
         free = {version for version in free if not self._grace.covers(weigh(stored[version]).changed)}
         if not (free or tags):
             return  # nor is Lance imported
-        opened = VectorTable(table)
+        opened = TableUpkeep(table)
         yield from self._old(opened.orphans(), "table files", "a run that was killed has left it")
         if free:
             weights = [weigh(path) for path in opened.files_of_none_but(free)]
@@ -241,9 +241,9 @@ def _deleted(folder: Path, garbage: Garbage) -> bool:
     hit("collect.before", path)
     try:
         if garbage.kind == TAGS:
-            VectorTable(path.parents[2]).untag([path.stem])
+            TableUpkeep(path.parents[2]).untag([path.stem])
         elif garbage.versions:
-            VectorTable(path).clean_up(garbage.versions)
+            TableUpkeep(path).clean_up(garbage.versions)
         elif path.is_dir() and not path.is_symlink():
             aside = path if path.suffix == GONE else path.rename(path.with_name(f".{path.name}{GONE}"))
             shutil.rmtree(aside)

@@ -13,7 +13,7 @@ from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.modelstore import CARD_FILES
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
-from pairloom.storage.table.vectors import VectorTable
+from pairloom.storage.table.upkeep import TableUpkeep
 
 
 class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -180,7 +180,7 @@ def roll_back(folder: Path, number: int) -> Release:
             "rolled_back_to": number,
         }
     )
-    VectorTable(folder / release.table, release.table_version).tag(release.number, release.table_version)
+    TableUpkeep(folder / release.table, release.table_version).tag(release.number, release.table_version)
     # Garbage collection takes a release's record away first and then looks for tags: one of the two sees the other.
     log.read(number)
     log.publish(release)

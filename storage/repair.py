@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pairloom.storage.files import damage, set_aside, written_aside
 from pairloom.storage.releases import release_log
-from pairloom.storage.table.vectors import VectorTable
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.verification.findings import Finding
 
 __all__ = ["pass_damaged_manifests", "repair"]
@@ -67,4 +67,4 @@ def _hold(folder: Path, finding: Finding) -> None:
     """Write the tag of a kept release again, as its record says."""
     (folder / finding.path).unlink(missing_ok=True)
     release = release_log(folder).stored(finding.releases[-1])
-    VectorTable(folder / release.table).tag(release.number, release.table_version)
+    TableUpkeep(folder / release.table).tag(release.number, release.table_version)

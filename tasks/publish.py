@@ -11,6 +11,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, Proposal, ReleaseRef, TableRef, Verdict
@@ -55,7 +56,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         training=last_training(plan, snapshot, champion, verdict),
         reason=plan.reason,
     )
-    vectors.tag(release.number, release.table_version)
+    TableUpkeep(vectors.path).tag(release.number, release.table_version)
     return Proposal(release=release, before=champion)
 
 

@@ -10,6 +10,7 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError, digest_files, set_aside, written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Release, release_log
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.verify import Verification
 from pairloom.storage.verify import verify as read_through
@@ -100,7 +101,7 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
             "reason": f"the table of release {release.number} was damaged, and is made anew",
         }
     )
-    rows.tag(anew.number, anew.table_version)
+    TableUpkeep(rows.path).tag(anew.number, anew.table_version)
     log.publish(anew)
     return anew
 

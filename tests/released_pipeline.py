@@ -18,6 +18,7 @@ from pairloom.storage.files import digest_files
 from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.schema import ColumnType
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable, table_name
 
 D = 16
@@ -112,6 +113,6 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         ),
         reason="test",
     )
-    table.tag(number, table.version)
+    TableUpkeep(table.path).tag(number, table.version)
     release_log(folder).publish(record)
     return record

@@ -23,6 +23,7 @@ from pairloom.storage.pairs import PairStore
 from pairloom.storage.releases import Release, Training, release_log, roll_back
 from pairloom.storage.runs import Run
 from pairloom.storage.schema import PAIRS, item_schema, vector_schema
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable, table_name
 
 Items = dict[str, str]
@@ -172,7 +173,7 @@ class StoredNights:
             training=self._training(snapshot, champion, model_id),
             reason="",
         )
-        table.tag(number, table.version)
+        TableUpkeep(table.path).tag(number, table.version)
         self._step()
         log.publish(release)
         self.served[number] = {each: row["texts"][0] for each, row in wanted.items()}

@@ -28,6 +28,7 @@ from pairloom.storage.releases import (
     roll_back,
     stays_back,
 )
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.table.versions import held_versions, release_of
 
@@ -252,14 +253,14 @@ def test_no_tag_outlives_its_release_and_that_of_a_release_to_come_stays(nights:
     third, first = log.read(3), log.read(1)
     table = VectorTable(nights.folder / third.table)
     assert third.table_version != first.table_version
-    table.tag(3, first.table_version)  # the loser of a race for release 3
-    table.tag(4, first.table_version)  # whoever is about to publish release 4
+    TableUpkeep(table.path).tag(3, first.table_version)  # the loser of a race for release 3
+    TableUpkeep(table.path).tag(4, first.table_version)  # whoever is about to publish release 4
     damage_record(log, 1)
     collect(nights, RetentionConfig(releases=2, grace_hours=0))
     second = log.read(2)
     wanted = [f"release-{n:06d}-v{v}" for n, v in ((2, second.table_version), (3, third.table_version))]
     assert tags(nights) == [*wanted, f"release-000004-v{first.table_version}"]
-    assert table.files_of_none_but([first.table_version]) != []
+    assert TableUpkeep(table.path).files_of_none_but([first.table_version]) != []
     nights.edit()
     nights.night()
     collect(nights, RetentionConfig(releases=1, grace_hours=0))
@@ -273,13 +274,13 @@ def test_a_release_to_come_keeps_its_model_and_a_rollback_to_what_is_being_colle
         nights.edit()
         nights.night(retrain=True)
     log = release_log(nights.folder)
-    first, before = log.read(1), VectorTable.tag
+    first, before = log.read(1), TableUpkeep.tag
 
-    def collected_first(table: VectorTable, release: int, version: int) -> None:
+    def collected_first(table: TableUpkeep, release: int, version: int) -> None:
         log.path(1).unlink()  # the first thing that a collection does
         before(table, release, version)
 
-    monkeypatch.setattr(VectorTable, "tag", collected_first)
+    monkeypatch.setattr(TableUpkeep, "tag", collected_first)
     with pytest.raises(ValueError, match="no release 1: there are 2, 3"):
         roll_back(nights.folder, 1)
     assert log.numbers() == [2, 3]

@@ -17,6 +17,7 @@ from pairloom.storage.table.candidate import indexed_and_checked
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import Effort
 from pairloom.storage.table.index import indexed_kind, nearest, recall_at_10, unindexed_rows
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 
 WIDE = 32
@@ -123,7 +124,7 @@ def test_merging_small_files_keeps_rows_index_and_tagged_versions(
     monkeypatch.setattr(pairloom.storage.table.index, "MAX_SEGMENTS", 2)
     config = IndexConfig(min_rows=1000, min_ann_recall=0.9)
     table.build_index(config)
-    table.tag(1, table.version)
+    TableUpkeep(table.path).tag(1, table.version)
     kept = table.version
     for night in range(6):
         table.upsert(vector_rows([f"night {night}", f"i{night}"], seed=night + 1, dimension=WIDE))
@@ -133,7 +134,7 @@ def test_merging_small_files_keeps_rows_index_and_tagged_versions(
     assert len(dataset.get_fragments()) <= 4
     assert len(dataset.describe_indices()[0].segments) <= 2
     assert table.check(config, expected_rows=2000).problems == []
-    table.clean_up(range(1, table.version))
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     assert lance.dataset(str(table.path), version=kept).count_rows() == 2000
     assert table.check(config, expected_rows=2000).problems == []
 

@@ -20,6 +20,7 @@ from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.manifests import manifest_path
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.table.versions import held_versions, release_of, stored_versions
 
@@ -145,7 +146,7 @@ def test_a_table_begun_anew_leaves_released_versions_as_they_were(tmp_path: Path
     ids = [f"i{at}" for at in range(1500)]
     table.upsert(vector_rows(ids))
     table.build_index(IndexConfig(min_rows=1000))
-    table.tag(1, released := table.version)
+    TableUpkeep(table.path).tag(1, released := table.version)
     begun = VectorTable.create(tmp_path, "model-a", dimension=D, keep={"price": "float64", "tags": "list<string>"})
     rows = vector_rows(ids[:10]).drop_columns(["subgroup"])
     rows = rows.append_column("price", pa.array([1.5] * 10)).append_column("tags", pa.array([["a"]] * 10))
@@ -155,7 +156,7 @@ def test_a_table_begun_anew_leaves_released_versions_as_they_were(tmp_path: Path
     latest = lance.dataset(str(table.path))
     assert latest.to_table(columns=["price"])["price"].to_pylist() == [1.5] * 10
     assert set(latest.schema.metadata) == {b"embedding_functions"}
-    begun.clean_up(range(1, begun.version))
+    TableUpkeep(begun.path).clean_up(range(1, begun.version))
     old = lance.dataset(str(table.path), version=released)
     assert set(old.to_table()["subgroup"].to_pylist()) == {"A", "B"}
     assert old.count_rows() == 1500
@@ -187,41 +188,41 @@ def test_check_of_an_empty_table_finds_nothing_wrong(table: VectorTable) -> None
 
 def test_tagged_version_outlives_clean_up(table: VectorTable) -> None:
     table.upsert(vector_rows(["a"]))
-    table.tag(1, table.version)
+    TableUpkeep(table.path).tag(1, table.version)
     kept = table.version
     table.upsert(vector_rows(["b"]))
     dropped = table.version
     table.delete(["a"])
-    table.clean_up(range(1, table.version))
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     assert lance.dataset(str(table.path), version=kept).count_rows() == 1
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=dropped)
-    assert [table.untag([f"release-000001-v{kept}"]) for _ in range(2)] == [1, 0]
-    table.clean_up(range(1, table.version))
+    assert [TableUpkeep(table.path).untag([f"release-000001-v{kept}"]) for _ in range(2)] == [1, 0]
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=kept)
     assert ids_of(table) == ["b"]
 
 
 def test_two_runs_that_want_to_be_one_release_hold_a_version_each(table: VectorTable) -> None:
-    table.tag(7, won := table.version)
+    TableUpkeep(table.path).tag(7, won := table.version)
     table.upsert(vector_rows(["a"]))
-    table.tag(7, lost := table.version)
-    table.tag(7, lost)
+    TableUpkeep(table.path).tag(7, lost := table.version)
+    TableUpkeep(table.path).tag(7, lost)
     table.upsert(vector_rows(["b"]))
-    table.clean_up(range(1, table.version))
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     assert [lance.dataset(str(table.path), version=version).count_rows() for version in (won, lost)] == [0, 1]
 
 
 def test_the_tags_named_are_let_go_those_of_older_versions_of_pairloom_too(table: VectorTable) -> None:
     for release in (1, 2, 3, 12):
-        table.tag(release, table.version)
+        TableUpkeep(table.path).tag(release, table.version)
     tags = lance.dataset(str(table.path)).tags
     tags.create("release-000002", table.version)
     tags.create("mine", table.version)
     assert held_versions(table.path) == dict.fromkeys(tags.list(), table.version)
     ours = [tag for tag in tags.list() if (release_of(tag) or 12) <= 3]
-    assert table.untag([*ours, "release-000077-v1"]) == 4
+    assert TableUpkeep(table.path).untag([*ours, "release-000077-v1"]) == 4
     assert sorted(tags.list()) == ["mine", f"release-000012-v{table.version}"]
 
 
@@ -231,19 +232,19 @@ def test_the_tags_named_are_let_go_those_of_older_versions_of_pairloom_too(table
 def test_a_damaged_tag_is_made_anew_from_its_name(
     table: VectorTable, old: bytes, new: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table.tag(3, table.version)
+    TableUpkeep(table.path).tag(3, table.version)
     table.upsert(vector_rows(["a"]))
-    table.tag(4, table.version)
+    TableUpkeep(table.path).tag(4, table.version)
     table.upsert(vector_rows(["b"]))
     file = table.path / "_refs" / "tags" / "release-000003-v1.json"
     assert old in file.read_bytes()
     file.write_bytes(file.read_bytes().replace(old, new))
-    assert table.untag([]) == 0
+    assert TableUpkeep(table.path).untag([]) == 0
     assert "release-000003-v1 of model-a.lance is damaged" in caplog.text
-    table.clean_up(range(1, table.version))
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     assert [lance.dataset(str(table.path), version=version).count_rows() for version in (1, 2)] == [0, 1]
-    table.tag(5, table.version)
-    assert table.untag(["release-000003-v1", "release-000004-v2"]) == 2
+    TableUpkeep(table.path).tag(5, table.version)
+    assert TableUpkeep(table.path).untag(["release-000003-v1", "release-000004-v2"]) == 2
 
 
 def test_files_are_all_that_a_version_needs(tmp_path: Path, table: VectorTable) -> None:
@@ -287,7 +288,7 @@ def test_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 def released(folder: Path, table: VectorTable) -> tuple[int, FileDigests]:
     """The table's version, tagged as a release's, and the digests that a record would hold of it."""
-    table.tag(1, table.version)
+    TableUpkeep(table.path).tag(1, table.version)
     return table.version, digest_files(folder, table.files(), {})
 
 
@@ -360,7 +361,7 @@ def test_the_number_of_a_version_that_was_lost_is_not_given_to_other_rows(tmp_pa
     assert ids_of(table) == ["a"]
     with pytest.raises(ValueError, match="not found"):
         lance.dataset(str(table.path), version=3)
-    table.clean_up(range(1, table.version))
+    TableUpkeep(table.path).clean_up(range(1, table.version))
     assert ids_of(VectorTable(table.path)) == ["a"]
 
 
@@ -449,13 +450,13 @@ def test_what_killed_writers_leave_and_what_old_versions_alone_need_is_known(tab
     table.delete(["a"])
     table.upsert(vector_rows(["b"]))
     assert sorted(stored_versions(table.path)) == list(range(1, table.version + 1))
-    assert table.orphans() == []
+    assert TableUpkeep(table.path).orphans() == []
     (orphan := table.path / "data" / "never-committed.lance").write_bytes(b"x")
-    assert table.orphans() == [orphan]
+    assert TableUpkeep(table.path).orphans() == [orphan]
     before = {path for path in table.path.rglob("*") if path.is_file()}
     old = range(1, table.version)
-    gone = table.files_of_none_but(old)
-    table.clean_up(old)
+    gone = TableUpkeep(table.path).files_of_none_but(old)
+    TableUpkeep(table.path).clean_up(old)
     assert before - {path for path in table.path.rglob("*") if path.is_file()} == set(gone)
     assert [*stored_versions(table.path)] == [table.version]
     assert ids_of(table) == ["b"]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from pairloom.storage.table.versions import stored_versions
 
@@ -14,6 +15,21 @@ _LAST = 2**64 - 1
 def manifest_path(table: Path, version: int) -> Path:
     """The file that a version of the table at `table` is read from."""
     return table / "_versions" / f"{_LAST - version:020}.manifest"
+
+
+def open_version(table: Path, version: int | None = None) -> Any:
+    """The Lance dataset at `table`, at `version` or the latest. ValueError where there is none, or it is damaged."""
+    # Half a second to import, with pandas: nights without news, and readers of records, open no table.
+    import lance
+
+    try:
+        return lance.dataset(str(table), version=version)
+    except (ValueError, OSError, RuntimeError) as error:
+        named = f"version {version}" if version else "the latest version"
+        raise ValueError(
+            f"{named} of {table} can't be opened; the next night begins with the one that is released: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def put_unreadable_aside(table: Path, *, beyond: int = 0) -> int:

@@ -1,8 +1,8 @@
-"""The vector table of one model: rows in by item_id, checked, indexed, tagged; versions are what releases name."""
+"""The vector table of one model: rows in by item_id, indexed, checked; versions are what releases name."""
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,9 +19,9 @@ from pairloom.storage.table.check import TableCheck, check_table
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
-from pairloom.storage.table.manifests import manifest_path, put_unreadable_aside
+from pairloom.storage.table.manifests import manifest_path, open_version, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
-from pairloom.storage.table.versions import TAG, stored_versions
+from pairloom.storage.table.versions import stored_versions
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ ROWS_PER_COMMIT = 50_000
 IDS_PER_DELETE = 5_000
 MAX_FRAGMENTS = 64
 """Data files beyond which the small ones are merged: a night adds one, so the copying is paid back over two months."""
-WRITTEN = ("data", "_deletions", "_indices", "_transactions")
-"""Folders of a table that writers put files into before a version names them."""
 LANCEDB_METADATA, OWN_METADATA = "embedding_functions", "pairloom_model"
 
 
@@ -49,20 +47,10 @@ class VectorTable:
 
     def __init__(self, path: Path, version: int | None = None) -> None:
         """Open the table at `path`, at `version` or the latest. ValueError where there is none, or it is damaged."""
-        # Half a second to import, with pandas: nights without news, and readers of records, open no table.
-        import lance
-
         self.path = path
         self._released: Mapping[str, FileDigest] = {}
         self._fresh: set[int] | None = None
-        try:
-            self._dataset: Any = lance.dataset(str(path), version=version)
-        except (ValueError, OSError, RuntimeError) as error:
-            named = f"version {version}" if version else "the latest version"
-            raise ValueError(
-                f"{named} of {path} can't be opened; the next night begins with the one that is released: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+        self._dataset: Any = open_version(path, version)
 
     @classmethod
     def create_or_open(cls, folder: Path, model_id: str, *, dimension: int, keep: Mapping[str, ColumnType]) -> Self:
@@ -217,18 +205,6 @@ class VectorTable:
             if row["version"] == self.version and row["type"] != "transaction file":
                 yield self.path / row["path"]
 
-    def files_of_none_but(self, versions: Collection[int]) -> list[Path]:
-        """Every file that some of these versions need and no other one does: what `clean_up` deletes of them."""
-        rows = self._tracked()
-        kept = {row["path"] for row in rows if row["version"] not in versions}
-        return [self.path / name for name in sorted({row["path"] for row in rows} - kept)]
-
-    def orphans(self) -> list[Path]:
-        """Files that no version needs: of a writer that was killed before it committed them, or has not yet."""
-        there = [path for kind in WRITTEN for path in sorted((self.path / kind).rglob("*")) if path.is_file()]
-        needed = {row["path"] for row in self._tracked()}
-        return [path for path in there if path.relative_to(self.path).as_posix() not in needed]
-
     def sync(self, known: Mapping[str, object]) -> None:
         """Force this version's files to the disk, but for those `known` by path below the pipeline's folder.
 
@@ -240,65 +216,6 @@ class VectorTable:
             sync(path)
         for parent in {ancestor for path in fresh for ancestor in path.parents if ancestor.is_relative_to(folder)}:
             sync(parent)
-
-    def tag(self, release: int, version: int) -> None:
-        """Hold `version` for `release`, so that clean-up can't take it.
-
-        Of two runs that want to be the same release, each holds its own version: the loser can't let go the winner's.
-        """
-        name = f"release-{release:06d}-v{version}"
-        if name not in self._tags():
-            hit("tag.before", self.path)
-            self._dataset.tags.create(name, version)
-            # Lance doesn't: after a power cut clean-up would take what a record names.
-            tags = self.path / "_refs" / "tags"
-            for path in (tags / f"{name}.json", tags, tags.parent, self.path):
-                sync(path)
-            hit("tag.after", self.path)
-
-    def untag(self, names: Collection[str]) -> int:
-        """Let go of the versions that these tags hold; returns how many of them there were."""
-        found = [name for name in self._tags() if name in names]
-        for name in found:
-            hit("untag.before", self.path)
-            self._dataset.tags.delete(name)
-            hit("untag.after", self.path)
-        return len(found)
-
-    def clean_up(self, versions: Sequence[int]) -> None:
-        """Delete these versions and the files that they alone need; not the latest, nor those that a tag holds."""
-        self._dataset.checkout_latest()
-        if versions:
-            hit("clean-up.before", self.path)
-            self._dataset.cleanup_old_versions(versions=list(versions), error_if_tagged_old_versions=False)
-            hit("clean-up.after", self.path)
-
-    def _tracked(self) -> list[dict[str, Any]]:
-        """Each file of each version."""
-        self._dataset.checkout_latest()
-        rows: list[dict[str, Any]] = self._dataset.tracked_files().read_all().select(["version", "path"]).to_pylist()
-        return rows
-
-    def _tags(self) -> list[str]:
-        """Names of all tags, those of releases made anew from their names where they don't hold the version named.
-
-        Lance neither lists tags nor cleans up where one of them can't be read.
-        """
-        tags = self._dataset.tags
-        for path in sorted((self.path / "_refs" / "tags").glob("*.json")):
-            named = TAG.fullmatch(path.stem)
-            if named and named[2] and self._tagged(path.stem) != int(named[2]):
-                logger.warning("tag %s of %s is damaged and made anew", path.stem, self.path.name)
-                tags.delete(path.stem)
-                tags.create(path.stem, int(named[2]))
-        return list(tags.list())
-
-    def _tagged(self, name: str) -> int | None:
-        """The version that a tag holds; None where it can't be read."""
-        try:
-            return int(self._dataset.tags.get_version(name))
-        except (RuntimeError, OSError, ValueError):
-            return None
 
     def _pass(self, number: int) -> None:
         """Go on to a version above `number`: one that was lost isn't given to other rows, a record may name it."""

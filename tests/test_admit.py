@@ -336,6 +336,19 @@ def test_one_caption_or_picture_poured_over_few_rows_is_held(collection: Collect
     assert "commonest of the pictures" in held_by(picture)
 
 
+def test_a_caption_poured_over_a_few_items_is_held_among_many_honest_new_rows(tmp_path: Path) -> None:
+    collection = Collection(tmp_path, 320, classes=16)
+    new = collection.with_new(
+        range(1000, 1060),
+        texts=lambda n: [f"about {n % 16}"],
+        pixel_hash=lambda n: f"{n % 16}/{n}",
+        group=lambda n: str(n % 16),
+    )
+    assert held_by(collection.judged(new)) == set()
+    changed = collection.edited(range(12), texts=lambda _: ["x"])
+    assert "commonest of the captions" in held_by(collection.judged({**new, **changed}))
+
+
 def test_new_classes_pass_and_say_that_nothing_can_be_told_of_their_captions(tmp_path: Path) -> None:
     collection = Collection(tmp_path, 320, classes=16)
     classes = range(1000, 1040)

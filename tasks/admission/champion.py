@@ -95,25 +95,30 @@ class Champion:
         return own if own.texts >= FEWEST else None
 
     def _poured(self) -> Iterator[Finding]:
-        evidence, config, released = self._evidence, self._config, len(self._evidence.released)
+        evidence, released = self._evidence, len(self._evidence.released)
         for side in evidence.sides:
-            own = np.flatnonzero(evidence.new_M | side.changed_M)
-            values, count_V = np.unique(side.value_M[own], return_counts=True)
             commonest = int(np.bincount(side.value_N).max(initial=0))
-            often = np.flatnonzero(implausible(count_V, len(own), commonest, released, config))
-            often = often[np.argsort(-count_V[often], kind="stable")][:MOST_POURED]
-            against = [
-                poured(side.what, int(count_V[each]), len(own), commonest, released)
-                for each in often
-                if matters(int(count_V[each]), released, config.rows)
-                and not self._related(
-                    side, own[side.value_M[own] == values[each]], own[side.value_M[own] != values[each]]
-                )
-            ]
-            tonight = f"{count_V.max(initial=0):,} of {len(own):,} rows"
+            # Many honest new rows would hide a few changed ones of one value, and the other way round.
+            kinds = [evidence.new_M | side.changed_M, side.changed_M, evidence.new_M]
+            against = [said for kind_M in kinds for said in self._poured_over(side, np.flatnonzero(kind_M), commonest)]
+            own = side.value_M[kinds[0]]
+            tonight = f"{np.bincount(own).max(initial=0):,} of {len(own):,} rows"
             yield found(
                 f"commonest of the {side.what}", f"{commonest:,} of {released:,} items", tonight, "; ".join(against[:1])
             )
+
+    def _poured_over(self, side: Side, own: Indices, commonest: int) -> list[str]:
+        """Sentences against values that come too often among some fresh rows, the commonest first."""
+        config, released = self._config, len(self._evidence.released)
+        values, count_V = np.unique(side.value_M[own], return_counts=True)
+        often = np.flatnonzero(implausible(count_V, len(own), commonest, released, config))
+        often = often[np.argsort(-count_V[often], kind="stable")][:MOST_POURED]
+        return [
+            poured(side.what, int(count_V[each]), len(own), commonest, released)
+            for each in often
+            if matters(int(count_V[each]), released, config.rows)
+            and not self._related(side, own[side.value_M[own] == values[each]], own[side.value_M[own] != values[each]])
+        ]
 
     def _few(self, rows: Indices, most: int) -> Indices:
         return drawn(rows, most, self._config.seed)

@@ -58,7 +58,9 @@ class Night(BaseModel, frozen=True):
     ) -> Self:
         """A night that came to its end, whatever that was."""
         model_held = verdict is not None and not verdict.passed
-        held = plan.rows_held or plan.waits or model_held
+        # Where nothing else came of the night, that items stay whose rows are gone is what people must hear of.
+        removals_held = not release and snapshot.rows_seen.get("removals_held", 0) > 0
+        held = plan.rows_held or plan.waits or model_held or removals_held
         why = [plan.reason, *filter(None, [plan.approval])] if plan.rows_held or not model_held else []
         reasons = [*(verdict.reasons if verdict and model_held else ()), *why, *snapshot.removals_held]
         reasons += verified.damaged if verified else ()

@@ -188,6 +188,9 @@ def test_a_night_says_which_removals_it_holds_and_one_that_accepts_them_lets_go(
     )
     assert "20 of 60 items of shapes/captions would leave" in held.reason
     assert "--accept-removals" in held.reason
+    again = night(file)
+    assert (again.outcome, again.release, again.rows["served"]) == ("held", held.release, 61), "nothing else is new"
+    assert "--accept-removals" in again.reason
     let_go = nightly(load_pipeline(file).accepting_removals())
     assert (let_go.outcome, let_go.rows["removals_held"], let_go.rows["removed"]) == ("released", 0, 20)
     assert len(served_ids(load_pipeline(file))) == 41

@@ -11,7 +11,7 @@ from pairloom.storage.approvals import approval_log, last_approval, waiting, wai
 from pairloom.storage.files import DamagedError
 from pairloom.storage.grace import Grace, weigh
 from pairloom.storage.records import RecordLog
-from pairloom.storage.releases import Release, RetentionConfig, named_by_rollbacks, release_log
+from pairloom.storage.releases import Release, RetentionConfig, named_by, release_log
 from pairloom.storage.snapshots import Snapshot, SnapshotLog
 from pairloom.storage.table.versions import held_versions, release_of
 
@@ -70,7 +70,7 @@ class KeptWork:
 
 
 def kept_releases(folder: Path, retention: RetentionConfig, grace: Grace) -> KeptReleases:
-    """The newest whole ones, those that were current until lately, and those that a rollback among them names.
+    """The newest whole ones, those that were current until lately, and those that they name.
 
     Raises DamagedError where there are releases and none of them is whole.
     """
@@ -82,7 +82,7 @@ def kept_releases(folder: Path, retention: RetentionConfig, grace: Grace) -> Kep
     recent = grace.recent(log)
     readable = {release.number: release for release in log.written()}
     kept = [release for number, release in readable.items() if number >= first or number in recent]
-    kept += named_by_rollbacks(log, kept)
+    kept += named_by(log, kept)
     lost = [number for number in log.numbers() if number not in readable and (number >= first or number in recent)]
     return KeptReleases(
         releases=tuple(kept),

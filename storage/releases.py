@@ -20,8 +20,8 @@ class RetentionConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """What is kept."""
 
     releases: int = Field(default=7, ge=1)
-    """Releases that can be served again, the current one included, and those that a rollback among them names; what no
-    kept release needs is collected."""
+    """Releases that can be served again, the current one included; beside them stay those that they name, by a rollback
+    or as the best that was measured. What no kept release needs is collected."""
     grace_hours: float = Field(default=24, ge=0)
     """Nothing younger is collected, and no release that was the current one until then: readers finish, and nights that
     run meanwhile."""
@@ -68,6 +68,9 @@ class Release(Record, frozen=True):
     """Why this release was made, in words."""
     rolled_back_to: int | None = None
     """The release whose content this one names again."""
+    best: int | None = None
+    """The release that later challengers are compared with beside this one: whose model was the best of those measured
+    on the same items, however many came since. None where that was this one's."""
 
     @property
     def needed(self) -> FileDigests:
@@ -124,15 +127,18 @@ def release_log(folder: Path) -> ReleaseLog:
 
 
 def kept_releases(log: ReleaseLog, count: int) -> list[Release]:
-    """The newest `count` releases that are whole, and those that a rollback among them names; newest first."""
+    """The newest `count` releases that are whole, and those that they name; newest first."""
     newest = [*islice(log.newest_first(), count)]
-    return newest + named_by_rollbacks(log, newest)
+    return newest + named_by(log, newest)
 
 
-def named_by_rollbacks(log: ReleaseLog, releases: Collection[Release]) -> list[Release]:
-    """Those that are not among some releases and that a rollback among them names, as far as they can be read."""
+def named_by(log: ReleaseLog, releases: Collection[Release]) -> list[Release]:
+    """Those that are not among some releases and that these name, as far as they can be read.
+
+    They are what rollbacks went back to, and the best.
+    """
     numbers = {release.number for release in releases}
-    targets = {release.rolled_back_to for release in releases} - numbers
+    targets = {number for release in releases for number in (release.rolled_back_to, release.best)} - numbers
     return [release for release in log.written() if release.number in targets]
 
 

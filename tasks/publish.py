@@ -13,6 +13,7 @@ from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
+from pairloom.tasks.evaluation.retained import best_measured
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, Proposal, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
@@ -55,6 +56,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         intervals=intervals,
         training=last_training(plan, snapshot, champion, verdict),
         reason=plan.reason,
+        best=best_measured(plan, champion, verdict),
     )
     TableUpkeep(vectors.path).tag(release.number, release.table_version)
     return Proposal(release=release, before=champion)

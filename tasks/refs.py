@@ -151,6 +151,8 @@ class Verdict(Ref):
     champion_metrics: dict[str, float]
     """Of the champion on the same validation items; empty where there is none, or it was not asked."""
     champion_intervals: dict[str, tuple[float, float]] = {}
+    best_metrics: dict[str, float] = {}
+    """Of the best release before the champion, likewise."""
     reasons: tuple[str, ...]
     """Why the challenger was held."""
     comparisons: tuple[str, ...]

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pairloom.storage.releases import Release, Training, release_log, stays_back, taken_back
-from pairloom.tasks.evaluation.retained import best_retained, headline
+from pairloom.storage.releases import Release, Training, kept_releases, release_log, stays_back, taken_back
+from pairloom.tasks.evaluation.retained import best_measured, best_retained, headline
+from pairloom.tasks.refs import Plan, Verdict
 
 
 def release(number: int, model: str, *, recall: float | None = None, back_to: int | None = None) -> Release:
@@ -54,6 +55,63 @@ def test_the_best_of_another_model_counts_but_not_what_was_taken_back() -> None:
     assert best_retained([served, others[1], others[3]]) is None
     rollback = release(5, "a", recall=0.5, back_to=1)
     assert best_retained([rollback, *others[:3], release(1, "a", recall=0.5)]) is None
+
+
+def decayed(count: int, *, step: float) -> list[Release]:
+    """Releases whose models are each a little worse, measured beside the one before and the best that it names."""
+    found = [release(1, "m1", recall=0.5)]
+    for number in range(2, count + 1):
+        before = found[-1]
+        kept = [*reversed(found[-3:]), *(each for each in found[:-3] if each.number == before.best)]
+        best = best_retained(kept)
+        metrics = {each.number: each.metrics for each in found}
+        own = release(number, f"m{number}", recall=0.5 - step * (number - 1))
+        said = Verdict(
+            passed=True,
+            model_id=own.model_id,
+            metrics=own.metrics,
+            champion_metrics=before.metrics,
+            best_metrics=metrics[best.number] if best else {},
+            reasons=(),
+            comparisons=(),
+        )
+        plan = plan_of(before, best)
+        found.append(own.model_copy(update={"best": best_measured(plan, before, said)}))
+    return found
+
+
+def plan_of(champion: Release, best: Release | None) -> Plan:
+    return Plan(
+        action="retrain",
+        reason="",
+        run_id="",
+        training_digest="",
+        snapshot=1,
+        champion=champion.number,
+        champion_model=champion.model_id,
+        champion_rows=1,
+        champion_metrics={},
+        best=best.number if best else None,
+        best_model=best.model_id if best else None,
+        brings_rows=False,
+    )
+
+
+def test_the_best_stays_what_is_compared_with_however_slowly_and_long_quality_sinks() -> None:
+    assert [each.best for each in decayed(12, step=0.001)] == [None, *[1] * 11]
+    assert [each.best for each in decayed(12, step=-0.001)] == [None] * 12
+    last = decayed(12, step=0.001)[-1]
+    assert best_measured(plan_of(last, None), last, None) == 1, "a night of rows alone"
+
+
+def test_a_release_that_is_named_as_the_best_is_kept_beyond_the_newest(tmp_path: Path) -> None:
+    log = release_log(tmp_path)
+    history = [release(1, "a"), *(release(number, f"m{number}") for number in range(2, 7))]
+    for each in history[:5]:
+        log.publish(each)
+    log.publish(history[5].model_copy(update={"best": 1}))
+    assert [each.number for each in kept_releases(log, 2)] == [6, 5, 1]
+    assert best_retained(kept_releases(log, 2)) == history[0]
 
 
 def test_the_headline_is_recall_at_ten_or_at_the_largest_k() -> None:

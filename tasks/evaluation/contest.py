@@ -71,7 +71,8 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
                 raise
             # It may want a column that is kept no more, say: it isn't what is served.
             logger.warning("%s is left out of the comparison: %s", rival, error)
-    return verdict(pipeline, challenger, gate(own, others, pipeline.gate), own, others.get(CHAMPION))
+    said, champion = gate(own, others, pipeline.gate), others.pop(CHAMPION, None)
+    return verdict(pipeline, challenger, said, own, champion, next(iter(others.values()), None))
 
 
 def rival_models(plan: Plan) -> dict[str, str]:
@@ -107,8 +108,9 @@ def verdict(
     said: Decision,
     own: RetrievalMetrics | None = None,
     champion: RetrievalMetrics | None = None,
+    best: RetrievalMetrics | None = None,
 ) -> Verdict:
-    """The gate's word on the challenger, with what was measured of it and of the champion."""
+    """The gate's word on the challenger, with what was measured of it, of the champion and of the best before that."""
     return Verdict(
         passed=said.passed,
         model_id=challenger.model_id,
@@ -116,6 +118,7 @@ def verdict(
         intervals=own.intervals(pipeline.evaluation) if own else {},
         champion_metrics=champion.as_dict() if champion else {},
         champion_intervals=champion.intervals(pipeline.evaluation) if champion else {},
+        best_metrics=best.as_dict() if best else {},
         reasons=said.reasons,
         comparisons=(*(sentence(each, pipeline.gate.confidence) for each in said.comparisons), *said.unsure),
     )

@@ -208,9 +208,10 @@ def cpu_seconds() -> float:
 
 def cost_lines(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
     yield "| stage | first night, CPU s | with 1 % new | share |\n| --- | --- | --- | --- |"
-    for name, cost in first["stages"].items():
+    # Some stages are of the second night alone.
+    for name in {**first["stages"], **second["stages"]}:
         if name != "train":
-            again = second["stages"].get(name, 0.0)
+            cost, again = (night["stages"].get(name, 0.0) for night in (first, second))
             yield f"| {name} | {cost:.2f} | {again:.2f} | {again / cost if cost else 0:.1%} |"
     whole = first["cpu"] - first["stages"]["train"]
     share = second["cpu"] / whole

@@ -1,5 +1,6 @@
 """Verify: all that is kept read through, every so many nights; and a table made anew where it is damaged."""
 
+import logging
 from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,8 @@ from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import VerifiedRef
 from pairloom.tasks.stage import report_progress, stage
+
+logger = logging.getLogger(__name__)
 
 
 class _Verified(BaseModel, frozen=True):
@@ -109,10 +112,14 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
 def _last(path: Path) -> date | None:
     try:
         return _Verified.model_validate_json(path.read_bytes()).on
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 
 def _write(path: Path, on: date) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(_Verified(on=on).model_dump_json(), encoding="utf-8")
+    try:
+        with written_aside(path) as aside:
+            aside.write_text(_Verified(on=on).model_dump_json(), encoding="utf-8")
+    except OSError as error:
+        # The night has ended: all is only read once more than need be.
+        logger.warning("that all was read through is not remembered: %s", error)

@@ -278,6 +278,17 @@ def test_a_night_verifies_when_it_is_due_and_names_what_is_damaged(stored: Store
         nightly(copy.pipeline)
 
 
+def test_a_night_that_cannot_remember_what_it_read_through_has_ended_all_the_same(
+    stored: Stored, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = stored.copy(tmp_path / "root")
+    due = copy.folder / "verified.json"
+    due.unlink()
+    due.mkdir()
+    assert nightly(copy.pipeline).outcome == "released"
+    assert "is not remembered" in caplog.text
+
+
 def test_what_cannot_be_read_just_now_is_not_damaged(stored: Stored, tmp_path: Path) -> None:
     copy = stored.copy(tmp_path / "root")
     manifest = copy.folder / next(name for name in Corpus(copy.folder).current().files if name.startswith("manifests/"))

@@ -32,6 +32,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from benchmarks.tiny_nights import TOWERS
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.search.query import Query
@@ -44,22 +45,6 @@ from pairloom.storage.verify import Verification, verify
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "pink")
 SHAPES = {"square": 4, "triangle": 3, "pentagon": 5, "hexagon": 6, "circle": 60}
 PICTURES, MORE = 1_300, 10
-TINY = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        "text_cfg": {
-            "context_length": 8,
-            "vocab_size": 300,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-            "pool_type": "eos",
-            "hf_tokenizer_name": "fitted",
-        },
-    },
-    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "longest", "fill_color": 255},
-}
 KINDS = {
     "release record": "releases/*.json",
     "snapshot record": "snapshots/*.json",
@@ -127,7 +112,7 @@ def draw(folder: Path) -> list[dict[str, str]]:
 def build(folder: Path) -> Path:
     """Four releases by two models, ready for a night with new rows; returns the file of pipelines."""
     rows = [*draw(folder), {"id": "gone", "image": "pictures/none.png", "text": "a picture that isn't there"}]
-    (folder / "tiny.json").write_text(json.dumps(TINY))
+    (folder / "tiny.json").write_text(json.dumps(TOWERS))
     file = folder / "pipelines.yaml"
     pipeline = {
         "sources": [{"kind": "jsonl", "path": "captions.jsonl"}],

@@ -51,8 +51,8 @@ def nightly(pipeline: Pipeline) -> Night:
             plan = hold_rows(plan, built.unfit)
     if built and built.fit:
         release = publish(pipeline, plan, built.fit)
-    verified = verify_when_due(pipeline)
 
+    verified = verify_when_due(pipeline)
     garbage = collect(pipeline, plan)
 
     return Night.ended(pipeline, snapshot, plan, verdict, built, release, pairs, seconds, verified, garbage)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.digest import digest
 from pairloom.storage.schema import item_schema
 
 _METADATA = ("group", "split", "width", "height", "source")
@@ -58,23 +59,34 @@ def changes(corpus: Corpus, before: Snapshot, after: Snapshot) -> Changes:
     )
 
 
-def differing(
-    corpus: Corpus, snapshot: Snapshot, besides: Snapshot, columns: Sequence[str]
-) -> Iterator[tuple[Part, pa.RecordBatch]]:
-    """The items of `snapshot` that are not written just so in `besides`, a batch at a time, and the part they are in.
+def newer_items(corpus: Corpus, snapshot: Snapshot, trained: Snapshot) -> int:
+    """Items of `snapshot` that `trained` lacks, or has with another picture, other texts, another group or split."""
+    known = dict(_learned(corpus, trained, besides=snapshot))
+    return sum(known.get(item_id) != content for item_id, content in _learned(corpus, snapshot, besides=trained))
 
-    Of a part that both have only those items are read that are dead in `besides` alone. An item that was written anew
-    comes here, whether or not it says anything else.
+
+def differing_parts(snapshot: Snapshot, besides: Snapshot) -> Iterator[tuple[Part, pa.StringArray | None]]:
+    """The parts with items of `snapshot` that are not written just so in `besides`, and their ids; None for all.
+
+    Of a part that both have these are the items that are dead in `besides` alone. An item that was written anew is
+    among them, whether or not it says anything else.
     """
     shared = {part.digest for part in besides.parts}
     for part in snapshot.parts:
-        among = None
-        if part.digest in shared:
-            dead, dead_there = (set(each.tombstones.get(part.digest, ())) for each in (snapshot, besides))
-            if not dead_there - dead:
-                continue
-            among = ("item_id", pa.array(sorted(dead_there - dead), pa.string()))
-        for batch in corpus.read(snapshot, part, columns, among=among):
+        if part.digest not in shared:
+            yield part, None
+            continue
+        dead, dead_there = (each.tombstones.get(part.digest, ()) for each in (snapshot, besides))
+        if own := sorted(set(dead_there) - set(dead)):
+            yield part, pa.array(own, pa.string())
+
+
+def differing(
+    corpus: Corpus, snapshot: Snapshot, besides: Snapshot, columns: Sequence[str]
+) -> Iterator[tuple[Part, pa.RecordBatch]]:
+    """The items of `differing_parts`, a batch at a time, and the part they are in; no others are read."""
+    for part, own in differing_parts(snapshot, besides):
+        for batch in corpus.read(snapshot, part, columns, among=None if own is None else ("item_id", own)):
             yield part, batch
 
 
@@ -84,6 +96,13 @@ def differing_table(corpus: Corpus, snapshot: Snapshot, besides: Snapshot, colum
     fields = item_schema(snapshot.keep or {})
     schema = pa.schema([pa.field(name, fields.field(name).type) for name in columns])
     return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _learned(corpus: Corpus, snapshot: Snapshot, besides: Snapshot) -> Iterator[tuple[str, str]]:
+    """Each item's id and a digest of what is learned of it, but for those that `besides` has just so."""
+    for _, batch in differing(corpus, snapshot, besides, ["item_id", "pixel_hash", "texts", "group", "split"]):
+        for row in batch.to_pylist():
+            yield row.pop("item_id"), digest(row)
 
 
 def _ids(rows: pa.Table, chosen_N: npt.NDArray[np.bool_]) -> pa.StringArray:

@@ -13,7 +13,7 @@ from pairloom.storage.schema import ARROW_TYPES, ColumnType, item_schema
 from pairloom.storage.snapshots import EMPTY, Part, Snapshot, SnapshotLog
 from pairloom.storage.sources.columns import typed
 
-__all__ = ["EMPTY", "SPLITS", "Corpus", "Part", "Snapshot", "newer_items"]
+__all__ = ["EMPTY", "SPLITS", "Corpus", "Part", "Snapshot"]
 
 SPLITS = ("train", "val", "test")
 """In the order of their rows in a part; in arrays their places here stand for them, and -1 for none."""
@@ -140,23 +140,6 @@ class Corpus:
         else:
             write_parquet(table, path, apart=apart)
         return part
-
-
-def newer_items(corpus: Corpus, snapshot: Snapshot, trained: Snapshot) -> int:
-    """Items of `snapshot` that `trained` lacks, or has with another picture, other texts, another group or split."""
-    known = dict(_learned(corpus, trained, besides=snapshot))
-    return sum(known.get(item_id) != content for item_id, content in _learned(corpus, snapshot, besides=trained))
-
-
-def _learned(corpus: Corpus, snapshot: Snapshot, besides: Snapshot) -> Iterator[tuple[str, str]]:
-    """Each item's id and a digest of what is learned of it, but for the parts that `besides` has just so."""
-    shared = {part.digest for part in besides.parts}
-    for part in snapshot.parts:
-        dead, dead_there = (each.tombstones.get(part.digest, ()) for each in (snapshot, besides))
-        if part.digest not in shared or set(dead) != set(dead_there):
-            for batch in corpus.read(snapshot, part, ["item_id", "pixel_hash", "texts", "group", "split"]):
-                for row in batch.to_pylist():
-                    yield row.pop("item_id"), digest(row)
 
 
 def _schema(snapshot: Snapshot) -> pa.Schema:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.storage.changes import differing_parts
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.digest import bytes_digest
@@ -112,22 +113,18 @@ class EmbeddingStore:
         before = self._embedded_before(corpus, snapshot)
         if before is None:
             return
-        here = {part.digest for part in snapshot.parts}
-        for part in before.parts:
-            dead = set(snapshot.tombstones.get(part.digest, ())) - set(before.tombstones.get(part.digest, ()))
-            if part.digest in here and not dead:
-                continue
+        for part, gone in differing_parts(before, snapshot):
             table = self.read(part)
             position = {item_id: row for row, item_id in enumerate(table["item_id"].to_pylist())}
             image_ND, text_ND = _matrix(table["image_vector"]), _matrix(table["text_vector"])
             names = ["item_id", "stored_digest", "texts", *columns]
             # Older parts name no digest of what is stored.
             names += [] if "stored_digest" in corpus.columns(before) else ["image"]
-            for batch in corpus.read(before, part, names):
+            for batch in corpus.read(before, part, names, among=None if gone is None else ("item_id", gone)):
                 for row in batch.to_pylist():
                     # An item that was gone when this model embedded the part has no vectors in it.
                     place = position.get(row["item_id"])
-                    if place is not None and (part.digest not in here or row["item_id"] in dead):
+                    if place is not None:
                         row["stored_digest"] = row["stored_digest"] or bytes_digest(row["image"]["bytes"])
                         yield row, image_ND[place], text_ND[place]
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pairloom.storage.approvals import Approval, ended, last_approval
-from pairloom.storage.changes import changes
-from pairloom.storage.corpus import Corpus, newer_items
+from pairloom.storage.changes import changes, newer_items
+from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, damage
 from pairloom.storage.releases import Release, Training, kept_releases, release_log, stays_back

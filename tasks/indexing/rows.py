@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.models.pictures import mapped
-from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.changes import differing_parts
+from pairloom.storage.corpus import EMPTY, Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.images.stored_image import thumbnail
 from pairloom.tasks.stage import report_progress
@@ -15,19 +16,13 @@ PartIds = tuple[Part, pa.StringArray]
 """Some living items of one part."""
 
 
-def unlike(corpus: Corpus, snapshot: Snapshot, other: Snapshot | None = None) -> Iterator[PartIds]:
-    """The items of `snapshot` that are not written just so in `other`, by part; all of them for None.
+def unlike(corpus: Corpus, snapshot: Snapshot, other: Snapshot = EMPTY) -> Iterator[PartIds]:
+    """The items of `snapshot` that are not written just so in `other`, by part; all of them where there is no other.
 
     Of parts that both have nothing is read.
     """
-    shared = {part.digest for part in other.parts} if other else set()
-    for part in snapshot.parts:
-        if other and part.digest in shared:
-            dead, dead_there = (each.tombstones.get(part.digest, ()) for each in (snapshot, other))
-            if own := sorted(set(dead_there) - set(dead)):
-                yield part, pa.array(own, pa.string())
-        else:
-            yield part, corpus.part_ids(snapshot, part).combine_chunks()
+    for part, own in differing_parts(snapshot, other):
+        yield part, corpus.part_ids(snapshot, part).combine_chunks() if own is None else own
 
 
 def vector_rows(

@@ -107,6 +107,19 @@ def test_whitening_brings_blocks_to_one_size_and_drops_what_does_not_vary() -> N
     assert whitening(np.ones((3, 2)), 2).map_FD.shape == (2, 0)
 
 
+def test_whitening_of_fewer_items_than_features_is_that_of_their_products() -> None:
+    random = np.random.default_rng(0)
+    features = random.standard_normal((12, 30)) * np.linspace(1, 3, 30)
+    found = whitening(features, 5, (10, 20))
+    # More copies of the same items take the other way to the same map.
+    copied = whitening(np.concatenate([features] * 3), 5, (10, 20))
+    assert np.allclose(found(features) @ found(features).T, copied(features) @ copied(features).T)
+    assert whitening(features, 100).map_FD.shape == (30, 11)
+    assert whitening(features[:1], 4).map_FD.shape == (30, 0)
+    with pytest.raises(ValueError, match="one item or more"):
+        whitening(features[:0], 4)
+
+
 def test_the_discriminant_tells_classes_apart_by_what_their_members_share() -> None:
     random = np.random.default_rng(0)
     class_N = np.repeat(np.arange(60), 2)

@@ -28,8 +28,7 @@ class LinearMap:
     def __call__(self, feature_NF: Floats) -> Values:
         """(N, D)."""
         mapped_ND = np.empty((len(feature_NF), self.map_FD.shape[1]))
-        for start in range(0, len(feature_NF), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
+        for rows in _runs(len(feature_NF)):
             mapped_ND[rows] = (feature_NF[rows] - self.mean_F) @ self.map_FD
         return mapped_ND
 
@@ -47,23 +46,28 @@ def whitening(feature_NF: Floats, dimensions: int, blocks: Sequence[int] = ()) -
     if not len(feature_NF):
         raise ValueError("whitening needs features of one item or more")
     width = feature_NF.shape[1]
-    sizes = tuple(blocks) or (width,)
-    if sum(sizes) != width:
-        raise ValueError(f"blocks of {sum(sizes)} features are not the {width} that there are")
-    mean_F = feature_NF.mean(axis=0, dtype=np.float64)
-    covariance_FF = np.zeros((width, width))
-    for start in range(0, len(feature_NF), _AT_ONCE):
-        centred = feature_NF[start : start + _AT_ONCE] - mean_F
-        covariance_FF += centred.T @ centred
-    covariance_FF /= len(feature_NF)
-    ends = np.cumsum(sizes)
-    totals = [covariance_FF.diagonal()[end - size : end].sum() for size, end in zip(sizes, ends, strict=True)]
-    scale_F = np.repeat([1 / np.sqrt(total) if total > 0 else 0.0 for total in totals], sizes)
-    scaled_FF = scale_F[:, None] * covariance_FF * scale_F
-    count = min(dimensions, width)
-    variance_D, axes_FD = linalg.eigh(scaled_FF, subset_by_index=(width - count, width - 1))
-    kept = variance_D > NOTHING * max(variance_D[-1], 0.0)
-    return LinearMap(mean_F, scale_F[:, None] * axes_FD[:, kept] / np.sqrt(variance_D[kept]))
+    if blocks and sum(blocks) != width:
+        raise ValueError(f"blocks of {sum(blocks)} features are not the {width} that there are")
+    mean_F, sizes = feature_NF.mean(axis=0, dtype=np.float64), tuple(blocks) or (width,)
+    variance_F = np.zeros(width)
+    for rows in _runs(len(feature_NF)):
+        variance_F += ((feature_NF[rows] - mean_F) ** 2).sum(axis=0) / len(feature_NF)
+    total_F = np.repeat(
+        [variance_F[end - size : end].sum() for size, end in zip(sizes, np.cumsum(sizes), strict=True)], sizes
+    )
+    scale_F = np.where(total_F > 0, 1 / np.sqrt(np.where(total_F > 0, total_F, 1)), 0)
+    if len(feature_NF) < width:
+        # The same axes from the products of items, of which there are fewer.
+        scaled_NF = (feature_NF - mean_F) * scale_F
+        variance_D, side_ND = _largest(scaled_NF @ scaled_NF.T / len(feature_NF), dimensions)
+        axes_FD = scaled_NF.T @ side_ND / np.sqrt(variance_D * len(feature_NF))
+    else:
+        covariance_FF = np.zeros((width, width))
+        for rows in _runs(len(feature_NF)):
+            scaled_NF = (feature_NF[rows] - mean_F) * scale_F
+            covariance_FF += scaled_NF.T @ scaled_NF / len(feature_NF)
+        variance_D, axes_FD = _largest(covariance_FF, dimensions)
+    return LinearMap(mean_F, scale_F[:, None] * axes_FD / np.sqrt(variance_D))
 
 
 def discriminant(feature_ND: Values, class_N: Indices) -> Values:
@@ -105,3 +109,15 @@ def directions(feature_ND: Values) -> Values:
     length_N1 = np.linalg.norm(feature_ND, axis=1, keepdims=True)
     found_ND: Values = feature_ND / np.where(length_N1 > 0, length_N1, 1)
     return found_ND
+
+
+def _largest(symmetric_FF: Values, count: int) -> tuple[Values, Values]:
+    """The at most `count` largest eigenvalues that are more than nothing, and their vectors as columns."""
+    width = len(symmetric_FF)
+    value_D, vector_FD = linalg.eigh(symmetric_FF, subset_by_index=(max(width - count, 0), width - 1))
+    kept_D = value_D > NOTHING * max(value_D[-1], 0.0)
+    return value_D[kept_D], vector_FD[:, kept_D]
+
+
+def _runs(count: int) -> list[slice]:
+    return [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]

@@ -71,7 +71,7 @@ def kernel_ridge(
 
 
 def _solved(symmetric_LL: Values, right_LD: Values) -> Values:
-    if not len(right_LD):
+    if not right_LD.size:
         return right_LD
     found: Values = linalg.solve(symmetric_LL, right_LD, assume_a="pos", overwrite_a=True)
     return found

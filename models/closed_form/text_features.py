@@ -20,7 +20,7 @@ LENGTHS = (3, 4)
 WORD = 3.0
 """What a whole word weighs beside a piece."""
 LONGEST = 64
-"""Characters of a word that are looked at."""
+"""Characters of a word, and words of a text, that are looked at."""
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -55,7 +55,7 @@ def counts(texts: Sequence[str]) -> sparse.csr_matrix:
     weights: list[float] = []
     ends = [0]
     for text in texts:
-        for token in TOKEN.findall(text):
+        for token in TOKEN.findall(text)[:LONGEST]:
             own = _places(token[:LONGEST])
             places.extend(own)
             weights.extend((WORD, *(1.0,) * (len(own) - 1)))

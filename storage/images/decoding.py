@@ -72,9 +72,14 @@ def decode(items: Iterable[tuple[K, Origin]], config: IngestConfig) -> Iterator[
             child.close()
 
 
-def open_stored(content: bytes) -> Image:
-    """One of the corpus' own images, decoded: RGB, upright."""
+def open_stored(content: bytes, *, side: int | None = None) -> Image:
+    """One of the corpus' own images, decoded: RGB, upright.
+
+    With `side`, a JPEG may come smaller, and sooner, as far as both of its sides stay at least so long.
+    """
     with open_image(BytesIO(content)) as image:
+        if side is not None:
+            image.draft("RGB", (side, side))
         return image.convert("RGB")
 
 

@@ -60,7 +60,17 @@ def fresh(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> tupl
 
 def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
     night = document("run", *released)
-    assert list(night) == ["pipeline", "outcome", "release", "model_id", "reason", "rows", "metrics", "seconds"]
+    assert list(night) == [
+        "pipeline",
+        "outcome",
+        "release",
+        "model_id",
+        "reason",
+        "rows",
+        "metrics",
+        "floor",
+        "seconds",
+    ]
     counted = ["seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held", "served"]
     assert list(night["rows"]) == counted
     assert (night["pipeline"], night["outcome"], night["release"]) == ("shapes", "unchanged", 1)

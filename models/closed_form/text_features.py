@@ -67,7 +67,7 @@ def counts(texts: Sequence[str]) -> sparse.csr_matrix:
     return found_TV
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _places(word: str) -> tuple[int, ...]:
     """Of the word itself, then of its pieces."""
     marked = f"\x02{word}\x03"

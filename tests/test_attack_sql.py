@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 from released_pipeline import NAMES, publish
 
 import pairloom.search.query
-import pairloom.search.sql
+import pairloom.search.sql.statement
 import pairloom.storage.sources.row_filter
 from pairloom.search.query import Query
 from pairloom.search.query import search as find
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql import json_rows, run_sql
+from pairloom.search.sql.limits import ANSWER
 from pairloom.storage.sealed import in_time, sealed_connection
 from pairloom.storage.sources.row_filter import RowFilter
 
@@ -131,7 +133,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("sql", BOMBS)
 def test_bytes_of_a_result_are_bounded(release: OpenRelease, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
-    monkeypatch.setattr(pairloom.search.sql, "MAX_BYTES", 2**24)
+    monkeypatch.setattr(pairloom.search.sql.statement, "ANSWER", replace(ANSWER, bytes=2**24))
     with pytest.raises(ValueError, match=r"more than 16 MiB: select fewer columns, or add a LIMIT"):
         run_sql(release, sql)
 
@@ -172,7 +174,7 @@ def test_deadline_holds_in_our_own_functions_too(
     slow.__dict__["_query_tower"] = None
     started = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: started + now[0])
-    monkeypatch.setattr(pairloom.search.sql, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(pairloom.search.sql.statement, "ANSWER", replace(ANSWER, seconds=1.0))
     with pytest.raises(ValueError, match="longer than 1 seconds"):
         run_sql(slow, sql)
 

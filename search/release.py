@@ -146,6 +146,11 @@ class OpenRelease:
         names: list[str] = self.dataset.schema.names
         return names
 
+    @property
+    def times(self) -> list[str]:
+        """Names of those of them that hold times."""
+        return [name for name, kind in self.record.keep.items() if kind == "timestamp"]
+
 
 def _nothing_served(folder: Path) -> str:
     """Why there is nothing to read, and what can be done."""

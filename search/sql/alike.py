@@ -36,7 +36,7 @@ def _outliers(session: Session, given: Arguments) -> pa.Table:
 def _vectors(session: Session, where: str | None) -> tuple[pa.Array, Floats]:
     """Ids and image vectors (N, D) of the items that fulfil a condition, in the order of their ids."""
     release = session.release
-    condition = None if where is None else lance_filter(where, release.columns)
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
     try:
         found = release.dataset.to_table(columns=["item_id", COLUMN], filter=condition)
     except (ValueError, OSError, RuntimeError) as error:

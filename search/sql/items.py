@@ -36,8 +36,6 @@ def register_items(connection: Any, name: str, release: OpenRelease) -> None:
     """Register a release's table as `name`, with its columns as they stand, both vectors of one type."""
     import duckdb
 
-    scanned = f"table of {name}"
-    connection.register(scanned, Scan(release.dataset))
     vector = duckdb.array_type("FLOAT", release.record.dimension)
     columns = [
         duckdb.ColumnExpression(each).cast(vector).alias(each)
@@ -45,4 +43,4 @@ def register_items(connection: Any, name: str, release: OpenRelease) -> None:
         else duckdb.ColumnExpression(each)
         for each in release.columns
     ]
-    connection.view(scanned).select(*columns).create_view(name)
+    connection.from_arrow(Scan(release.dataset)).select(*columns).create_view(name)

@@ -1,16 +1,14 @@
 """A result as rows of plain values: what `pairloom sql --json` prints and people see."""
 
 import base64
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.search.query import json_value
 from pairloom.search.release import OpenRelease
-from pairloom.storage.sealed import sealed_connection
+from pairloom.storage.plain_values import json_value, plain_values
 
 PICTURE = "picture"
 _ADDRESSES = ("http://", "https://")
@@ -20,17 +18,6 @@ def json_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The document that `pairloom sql --json` prints: a list of row objects."""
     columns = [[json_value(value) for value in plain_values(column)] for column in table.columns]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def plain_values(column: pa.ChunkedArray) -> list[Any]:
-    """The column in Python's types, or as DuckDB's text where these don't reach: years before 1 and after 9999."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except (OverflowError, ValueError):
-        with contextlib.closing(sealed_connection()) as connection:
-            texts = connection.from_arrow(pa.table({"value": column})).select("CAST(value AS VARCHAR)")
-            return [text for (text,) in texts.fetchall()]
-    return values
 
 
 def with_pictures(release: OpenRelease, table: pa.Table) -> pa.Table:

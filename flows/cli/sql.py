@@ -46,10 +46,9 @@ def sql(
     from pairloom.search.sql.export import export_sql
     from pairloom.search.sql.rows import json_rows, with_pictures
     from pairloom.search.sql.statement import run_sql
-    from pairloom.search.sql.tables import TABLES
 
     with errors_in_one_line():
-        attached = Attached(attached_files(attach or [], set(TABLES)), image_folder)
+        attached = Attached(attached_files(attach or ()), image_folder)
         release = chosen_release(name, file, root, number)
         if out is not None:
             written = {"file": str(out), "rows": export_sql(release, statement, out, attached)}

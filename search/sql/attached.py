@@ -4,7 +4,7 @@ The caller names the files. A statement knows the tables by the names given here
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ class Attached:
 
     tables: Mapping[str, Path] = field(default_factory=dict)
     images: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that no table can have, and where two are the same but for case."""
+        if wrong := [name for name in self.tables if not _NAME.fullmatch(name)]:
+            raise ValueError(f"no table can be called {wrong[0]!r}: take letters, digits and underscores")
+        if len({name.lower() for name in self.tables}) < len(self.tables):
+            raise ValueError(f"two tables are called alike: {', '.join(self.tables)}")
 
     def image(self, name: str) -> Path:
         """The image that a statement names, below the caller's folder. ValueError for any other."""
@@ -40,15 +47,15 @@ class Attached:
 NOTHING = Attached()
 
 
-def attached_files(given: list[str], taken: set[str]) -> dict[str, Path]:
-    """`name=FILE`, as the command line has it. ValueError for a name that no table can have, or one of `taken`."""
+def attached_files(given: Sequence[str]) -> dict[str, Path]:
+    """`name=FILE`, as the command line has it. ValueError for what isn't that, and for a name given twice."""
     files: dict[str, Path] = {}
     for each in given:
         name, equals, path = each.partition("=")
-        if not equals or not path or not _NAME.fullmatch(name):
-            raise ValueError(f"--attach {each}: write name=FILE, the name of letters, digits and underscores")
-        if name.lower() in taken | {known.lower() for known in files}:
-            raise ValueError(f"--attach {each}: there is a table {name} already, take another name")
+        if not equals or not path:
+            raise ValueError(f"--attach {each}: write NAME=FILE")
+        if name in files:
+            raise ValueError(f"--attach {each}: there is a table {name} already")
         files[name] = Path(path)
     return files
 

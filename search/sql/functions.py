@@ -39,12 +39,21 @@ def define_functions(session: Session) -> None:
     for name, given, embed in embeddings:
         connection.create_function(name, _Embedding(session, embed), [given], vector, type="arrow")
     connection.create_function(MEAN, _means, [f"{vector}[]"], vector, type="arrow")
-    # Overloads of a macro by type would know nothing of the type of an aggregate. Only one branch is ever computed.
-    image = "CASE WHEN typeof(i) = 'BLOB' THEN embed_image_bytes(i::BLOB) ELSE embed_image_file(i::VARCHAR) END"
-    connection.execute(f"{_FAR}CREATE MACRO embed_image(i) AS {image}")
-    other = f"CASE WHEN typeof(t) = 'VARCHAR' THEN embed_text(t::VARCHAR) ELSE t::{vector} END"
+    # Overloads of a macro by type would know nothing of the type of an aggregate. Of constants both branches of a CASE
+    # are computed beforehand: the inner one sees to it that nothing is encoded there.
+    connection.execute(
+        f"{_FAR}CREATE MACRO embed_image(i) AS CASE typeof(i) "
+        f"WHEN 'BLOB' THEN embed_image_bytes({_if_type('i', 'BLOB')}) "
+        f"WHEN 'VARCHAR' THEN embed_image_file({_if_type('i', 'VARCHAR')}) "
+        f"ELSE i::{vector} END"
+    )
+    other = f"CASE typeof(t) WHEN 'VARCHAR' THEN embed_text({_if_type('t', 'VARCHAR')}) ELSE t::{vector} END"
     for name, function in _MEASURES.items():
         connection.execute(f"{_FAR}CREATE MACRO {name}(v, t) AS {function}(v::{vector}, {other})")
+
+
+def _if_type(name: str, kind: str) -> str:
+    return f"CASE typeof({name}) WHEN '{kind}' THEN {name}::{kind} END"
 
 
 class _Embedding:

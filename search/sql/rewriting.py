@@ -102,6 +102,10 @@ def _value(session: Session, expression: _Node, what: str) -> Any:
         ((value,),) = session.connection.execute(text).fetchall()
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         raise ValueError(f"{what} is neither constant nor a subquery: {placed(error).message}") from error
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error as error:
+        raise ValueError(f"{what} can't be computed: {placed(error).message}") from error
     return list(value) if isinstance(value, tuple) else value
 
 

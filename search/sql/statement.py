@@ -16,6 +16,7 @@ from pairloom.search.sql.functions import define_functions
 from pairloom.search.sql.limits import ANSWER, BATCH_ROWS, Limits
 from pairloom.search.sql.rewriting import edits_of
 from pairloom.search.sql.session import Session
+from pairloom.search.sql.tables import TABLES
 from pairloom.search.sql.tokens import tokens, with_names_quoted
 
 
@@ -73,6 +74,8 @@ class _Statement:
     def run(self) -> Any:
         """A reader of what it gives."""
         for name, path in self._session.attached.tables.items():
+            if name.lower() in TABLES:
+                raise ValueError(f"there is a table {name} of the release already: attach yours by another name")
             self._session.register(name, read_table(path))
         define_functions(self._session)
         self._quoted = with_names_quoted(self._written)

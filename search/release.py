@@ -57,6 +57,8 @@ class OpenRelease:
             ) from error
         _refuse_other_table(folder, record, self.dataset.schema)
         self.model = model if model and model.is_of(record) else OpenModel(folder, record)
+        self.idle_databases: list[Any] = []
+        """Of `search.sql`, for the next statements."""
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:

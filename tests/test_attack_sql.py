@@ -134,7 +134,7 @@ def test_statement_that_needs_more_memory_spills_nowhere(
     monkeypatch.setattr(pairloom.storage.sealed, "MEMORY_LIMIT", "64MB")
     sql = "SELECT count(*) FROM (SELECT range AS r FROM range(20000000) ORDER BY hash(range) LIMIT 19000000)"
     with pytest.raises(ValueError, match="Out of Memory"):
-        run_sql(release, sql)
+        run_sql(OpenRelease(release.folder, release.record), sql)
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
 
 

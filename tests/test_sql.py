@@ -2,8 +2,11 @@
 
 import base64
 import csv
+import gc
 import io
 import json
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +27,8 @@ from pairloom.search.sql import Attached, json_rows, run_sql
 from pairloom.search.sql.export import export_sql
 from pairloom.search.sql.limits import ANSWER
 from pairloom.search.sql.rows import with_pictures
+from pairloom.search.sql.session import MAX_IDLE
+from pairloom.search.sql.tables import TABLES
 
 
 @pytest.fixture(scope="module")
@@ -468,3 +473,40 @@ def test_only_texts_are_encoded_as_texts(release: OpenRelease) -> None:
         encoded.clear()
         run_sql(counted, f"SELECT similarity(image_vector, {other}) FROM items")  # noqa: S608
         assert encoded == texts
+
+
+def test_a_statement_leaves_nothing_to_the_next(release: OpenRelease, tmp_path: Path) -> None:
+    asked = OpenRelease(release.folder, release.record)
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    sql = "SELECT count(*) FROM search_like('red fig'), mine, items_at(1), items, releases"
+    run_sql(asked, sql, Attached({"mine": tmp_path / "a.csv"}))
+    [database] = asked.idle_databases
+    assert database.session is None
+    assert [row["name"] for row in json_rows(run_sql(asked, "SHOW TABLES")) if row["name"] not in TABLES] == []
+    assert asked.idle_databases == [database]
+    for name in ("mine", '"search_like 0"', '"items_at 1"'):
+        with pytest.raises(ValueError, match="does not exist"):
+            run_sql(asked, f"FROM {name}")
+    assert asked.idle_databases == []
+
+
+def test_threads_ask_one_release_at_once(release: OpenRelease) -> None:
+    asked = OpenRelease(release.folder, release.record)
+
+    def count(number: int) -> int:
+        sql = f"SELECT count(*) AS n FROM search_like('red fig', k := {number})"  # noqa: S608
+        [row] = json_rows(run_sql(asked, sql))
+        return int(row["n"])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(count, range(1, 25))) == list(range(1, 25))
+    assert 1 <= len(asked.idle_databases) <= MAX_IDLE
+
+
+def test_a_release_that_is_let_go_is_freed_with_its_databases(release: OpenRelease) -> None:
+    asked = OpenRelease(release.folder, release.record)
+    run_sql(asked, "SELECT similarity(image_vector, image_vector) FROM items")
+    gone = weakref.ref(asked)
+    del asked
+    gc.collect()
+    assert gone() is None

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pairloom.search.sql.limits import checked_text
-from pairloom.search.sql.session import Session
+from pairloom.search.sql.session import Database, Session
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode, open_query_image, open_stored
 from pairloom.storage.images.stored_image import RejectedImage
@@ -28,16 +28,19 @@ _MEASURES = {
 T = TypeVar("T", str, bytes)
 
 
-def define_functions(session: Session) -> None:
+def define_functions(database: Database) -> None:
     """Define them all; those of constants are folded into the plan and computed once, however many rows there are."""
-    connection, vector = session.connection, f"FLOAT[{session.release.record.dimension}]"
+    if database.has_functions:
+        return
+    database.has_functions = True
+    connection, vector = database.connection, f"FLOAT[{database.busy.release.record.dimension}]"
     embeddings = (
         ("embed_text", "VARCHAR", _text_vectors),
         ("embed_image_file", "VARCHAR", _file_vectors),
         ("embed_image_bytes", "BLOB", _byte_vectors),
     )
     for name, given, embed in embeddings:
-        connection.create_function(name, _Embedding(session, embed), [given], vector, type="arrow")
+        connection.create_function(name, _Embedding(database, embed), [given], vector, type="arrow")
     connection.create_function(MEAN, _means, [f"{vector}[]"], vector, type="arrow")
     # Overloads of a macro by type would know nothing of the type of an aggregate. Of constants both branches of a CASE
     # are computed beforehand: the inner one sees to it that nothing is encoded there.
@@ -59,20 +62,21 @@ def _if_type(name: str, kind: str) -> str:
 class _Embedding:
     """A DuckDB function that embeds each different value of a statement once."""
 
-    def __init__(self, session: Session, embed: Any) -> None:
-        self._session = session
+    def __init__(self, database: Database, embed: Any) -> None:
+        self._database = database
         self._embed = embed
-        self._known: dict[Any, Any] = {}
 
     def __call__(self, values: pa.ChunkedArray) -> pa.Array:
+        session = self._database.busy
+        known = session.embedded.setdefault(self._embed, {})
         rows = values.to_pylist()
-        fresh = sorted({value for value in rows if value is not None} - self._known.keys())
+        fresh = sorted({value for value in rows if value is not None} - known.keys())
         for start in range(0, len(fresh), TEXTS_AT_ONCE):
-            self._session.deadline.check()
+            session.deadline.check()
             some = fresh[start : start + TEXTS_AT_ONCE]
-            self._known.update(zip(some, self._embed(self._session, some), strict=True))
-        vectors = [None if value is None else self._known[value] for value in rows]
-        return pa.array(vectors, type=pa.list_(pa.float32(), self._session.release.record.dimension))
+            known.update(zip(some, self._embed(session, some), strict=True))
+        vectors = [None if value is None else known[value] for value in rows]
+        return pa.array(vectors, type=pa.list_(pa.float32(), session.release.record.dimension))
 
 
 def _text_vectors(session: Session, texts: Sequence[str]) -> Any:

@@ -77,7 +77,7 @@ class _Statement:
             if name.lower() in TABLES:
                 raise ValueError(f"there is a table {name} of the release already: attach yours by another name")
             self._session.register(name, read_table(path))
-        define_functions(self._session)
+        define_functions(self._session.database)
         self._quoted = with_names_quoted(self._written)
         self._edited = Edited(self._quoted.text, [])
         start, select = self._select()
@@ -99,6 +99,7 @@ class _Statement:
         with self.errors_in_one_line():
             for batch in limits.bounded(found, self._session.deadline):
                 yield batch.rename_columns(_distinct(batch.schema.names))
+            self._session.ended = True
 
     @contextmanager
     def errors_in_one_line(self) -> Iterator[None]:

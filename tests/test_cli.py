@@ -189,6 +189,19 @@ def test_sql_writes_to_the_file_it_is_told_and_asks_the_release_it_is_told(
         assert (result.exit_code, "no release 7" in result.stderr) == (2, True)
 
 
+def test_sql_knows_releases_metrics_quarantine_and_pairs_as_the_commands_do(released: tuple[str, ...]) -> None:
+    shown = document("show", "1", *released)
+    [release] = document("sql", "SELECT release, model_id, rows, asked FROM releases", *released)
+    assert release == {"release": 1, "model_id": shown["model_id"], "rows": shown["rows"], "asked": True}
+    measured = document("sql", "SELECT metric, slice, value, low, high FROM metrics", *released)
+    told = {each["metric"] + (f"/{each['slice']}" if each["slice"] else ""): each for each in measured}
+    assert {name: each["value"] for name, each in told.items()} == shown["metrics"]
+    assert {name: [told[name]["low"], told[name]["high"]] for name in shown["intervals"]} == shown["intervals"]
+    assert document("sql", "FROM quarantine", *released) == document("quarantine", *released)["rows"]
+    [pairs] = document("sql", "SELECT count(*) AS n FROM pairs p JOIN items i ON p.anchor = i.item_id", *released)
+    assert pairs["n"] > 0
+
+
 def test_what_is_wider_than_the_terminal_is_shown_in_blocks(
     released: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.6g}"
+        if not abs(value) < 1e6:
+            return f"{value:.6g}"
+        return f"{value:.1f}" if value.is_integer() else f"{value:.4f}"
     if isinstance(value, list) and len(value) > NUMBERS and all(isinstance(each, float) for each in value):
         return f"{', '.join(f'{each:.3f}' for each in value[:NUMBERS])}, … ({len(value)} numbers)"
     if isinstance(value, list | tuple):

@@ -57,6 +57,8 @@ class OpenRelease:
             ) from error
         _refuse_other_table(folder, record, self.dataset.schema)
         self.model = model if model and model.is_of(record) else OpenModel(folder, record)
+        self.idle_databases: list[Any] = []
+        """Of `search.sql`, for the next statements."""
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
@@ -145,6 +147,11 @@ class OpenRelease:
         """Names of the table's columns, in their order."""
         names: list[str] = self.dataset.schema.names
         return names
+
+    @property
+    def times(self) -> list[str]:
+        """Names of those of them that hold times."""
+        return [name for name, kind in self.record.keep.items() if kind == "timestamp"]
 
 
 def _nothing_served(folder: Path) -> str:

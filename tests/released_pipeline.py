@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -83,14 +84,24 @@ def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
     )
 
 
-def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Release:
-    """Write model, table and release record below `folder`; returns the record."""
+def publish(
+    folder: Path,
+    *,
+    names: list[str] = NAMES,
+    number: int = 1,
+    change: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+    metrics: Mapping[str, float] | None = None,
+) -> Release:
+    """Write model, table and release record below `folder`; returns the record.
+
+    `change` makes other rows of those that the model made.
+    """
     model = folder / "models" / MODEL_ID
     if not model.is_dir():
         save_model(model)
     encoder = Encoder.load(model)
     table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
-    table.upsert(item_rows(encoder, names))
+    table.upsert(change(item_rows(encoder, names)))
     table.sync({})
     files = digest_files(folder, iter([*table.files(), *(path for path in model.rglob("*") if path.is_file())]), {})
     record = Release(
@@ -107,7 +118,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         max_side=16,
         keep=KEEP,
         index=None,
-        metrics={},
+        metrics=dict(metrics or {}),
         training=Training(
             config_digest="0" * 64, items=len(names), trained_at=datetime(2026, 11, 22, tzinfo=UTC), verdict="released"
         ),

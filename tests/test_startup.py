@@ -59,6 +59,11 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         (0, ["releases"], HEAVY),
         (0, ["show", "1"], HEAVY),
         (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, "prefect", "matplotlib")),
+        (
+            0,
+            ["sql", "SELECT count(*) FROM outliers(), near_duplicates(0.999), releases, quarantine"],
+            (*LEARNING, "prefect", "matplotlib"),
+        ),
         (0, ["run"], HEAVY),
         (0, ["collect-garbage", "--dry-run"], HEAVY),
         (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib")),

@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
+from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats, nearest
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pairloom.models.arrays import Mask
 
 MAX_K = 10_000
+CORRECTED = 300
+"""Nearest items that are ordered anew where hubs are corrected; those behind them stay as they are."""
 SCORE_DIGITS = 6
 """Digits after which equal similarities differ by the order of summation only."""
 
@@ -48,6 +52,11 @@ class Query:
     image_as: str | None = None
     """As which value of the column that chooses between two image towers the image is encoded; by the first tower
     where nothing is said."""
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether nothing but texts is given."""
+        return self.image is None and self.like is None
 
     @property
     def title(self) -> str:
@@ -113,13 +122,16 @@ def search(
     where: str | None = None,
     metric: Metric = "cosine",
     rerank: int | None = None,
+    hubness: bool | None = None,
 ) -> SearchResult:
     """The `k` items of the reader's release nearest to `query` among those that fulfil the SQL condition `where`.
 
     All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
     With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
-    are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
-    `where`, and where the model has no cross-encoder or the query is none that it reads.
+    are taken. `hubness` says whether hits for texts are ordered with their hubness taken off, None that they are where
+    the release says so; the scores are the same. Raises ValueError, in one line, for an empty query, an unknown item,
+    an unreadable image or a malformed `where`, and where the model has no cross-encoder, the table no hubness or the
+    query is none that it reads.
     """
     release = reader.current
     if where is not None:
@@ -128,12 +140,13 @@ def search(
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
     scorer = None if rerank is None else _scorer(release, query)
     vector_D, wanted = query_vector(release, query), max(k, rerank or k)
-    vectors = [] if metric == "cosine" else ["image_vector"]
-    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns + vectors, without=query.like)
+    columns += [] if metric == "cosine" else ["image_vector"]
+    correct = corrects(release, query, hubness)
+    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns, without=query.like, hubness=correct)
     if scorer:
         rows = rows.append_column("rerank_score", pa.array(scorer(rows), pa.float64()))
         rows = rows.sort_by([("rerank_score", "descending"), ("item_id", "ascending")]).slice(0, k)
-    if vectors and len(rows):
+    if metric != "cosine" and len(rows):
         found_KD = np.stack(rows["image_vector"].to_numpy())
         scores = MEASURES[metric](vector_D[None], found_KD)[0].round(SCORE_DIGITS)
     else:
@@ -197,19 +210,23 @@ def nearest_rows(
     where: str | None = None,
     columns: list[str],
     without: str | None = None,
+    hubness: bool = False,
 ) -> pa.Table:
     """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
 
-    Scores that only their last bits could tell apart are equal.
+    Scores that only their last bits could tell apart are equal. With `hubness`, the first `CORRECTED` are ordered by
+    their scores less that.
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
     condition = None if where is None else lance_filter(where, release.columns)
     wanted = k + (without is not None)
+    wanted = max(wanted, CORRECTED) if hubness else wanted
     asked = wanted + 8
+    read = [*columns, HUBNESS] if hubness and HUBNESS not in columns else columns
     while True:
         try:
-            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns)
+            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=read)
             found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
             if where is None:
@@ -223,7 +240,26 @@ def nearest_rows(
     found = found.drop_columns(["_distance"]).append_column("score", pa.array(scores))
     if without is not None:
         found = found.filter(pc.field("item_id") != without)
-    return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+    found = found.sort_by([("score", "descending"), ("item_id", "ascending")])
+    return (_reordered(found) if hubness else found).slice(0, k).select([*columns, "score"])
+
+
+def corrects(release: OpenRelease, query: Query, wanted: bool | None = None) -> bool:
+    """Whether hits of `query` are ordered with their hubness taken off: it is of images, measured by texts.
+
+    None as the release says. ValueError where it is wanted and the release's table doesn't hold it.
+    """
+    if wanted and HUBNESS not in release.columns:
+        raise ValueError(f"release {release.record.number} was made without hubness: there is nothing to correct by")
+    return query.of_texts and (release.record.hubness if wanted is None else wanted)
+
+
+def _reordered(rows: pa.Table) -> pa.Table:
+    """Rows, nearest first, of which the first `CORRECTED` are ordered by their corrected scores."""
+    scores = corrected(rows["score"].to_numpy()[:CORRECTED], rows[HUBNESS].to_numpy()[:CORRECTED])
+    # Stable: what is equally good stays in the order of scores and item_ids.
+    order = np.argsort(-_tied(scores), kind="stable")
+    return pa.concat_tables([rows.slice(0, len(order)).take(pa.array(order)), rows.slice(len(order))])
 
 
 def check_filter(release: OpenRelease, where: str) -> None:

@@ -58,6 +58,9 @@ class Release(Record, frozen=True):
     """Longest side of the stored images, which query images are shrunk to as well."""
     keep: dict[str, ColumnType]
     """The pipeline's own metadata columns in the table."""
+    hubness: bool = False
+    """Whether readers order what texts find with the items' hubness taken off, a column of the table; not in records
+    older than this field."""
     index: str | None
     """Kind of the vector index; None where every query is answered exactly."""
     metrics: dict[str, float]

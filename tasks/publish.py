@@ -11,6 +11,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.evaluation.retained import best_measured
@@ -51,6 +52,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         dimension=table.dimension,
         max_side=pipeline.ingest.max_side,
         keep=pipeline.columns.types,
+        hubness=pipeline.search.hubness and HUBNESS in vectors.schema.names,
         index=table.index,
         metrics=metrics,
         intervals=intervals,

@@ -22,6 +22,7 @@ from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, open_version, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
 from pairloom.storage.table.versions import stored_versions
+from pairloom.storage.training_texts import TrainingTexts
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,9 @@ class VectorTable:
         path = folder / table_name(model_id)
         make_folder(path.parent)
         damaged = put_unreadable_aside(path)
-        metadata = table_metadata(folder / "models" / model_id)
-        empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
+        model = folder / "models" / model_id
+        schema = vector_schema(dimension, keep, hubness=TrainingTexts(model).kept)
+        empty = schema.empty_table().replace_schema_metadata(table_metadata(model))
         lance.write_dataset(empty, str(path), mode="overwrite" if stored_versions(path) else "create")
         table = cls(path)
         table._pass(damaged)
@@ -93,6 +95,11 @@ class VectorTable:
         table._pass(damaged)
         table._fresh = set()
         return table
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return self._dataset.schema
 
     @property
     def version(self) -> int:

@@ -19,10 +19,12 @@ from pydantic import BaseModel
 from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
+from pairloom.search.fitting import cutoff_for, fitting, notes, require_cutoff, unmet_words
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats, nearest
@@ -73,6 +75,8 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
     item_id: str
     score: float
     """Similarity of the query and the item's image by the metric asked for, rounded; a distance for `euclidean`."""
+    fits: bool | None = None
+    """Whether it reaches the release's cut-off for such a query; None where there is none."""
     rerank_score: float | None = None
     """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
     texts: list[str]
@@ -93,17 +97,28 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
     release: int
     model_id: str
     title: str
+    cutoff: Cutoff | None = None
+    """From which score on hits fit; None where none was measured for such a query."""
+    unmet_words: tuple[str, ...] = ()
+    """Words of the query that no training text of the model has: it can't know what they look like."""
     hits: list[Hit]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the hits, a sentence each: words never met, and what doesn't fit."""
+        return notes(self.unmet_words, self.cutoff, [hit.fits for hit in self.hits])
 
     def to_json(self) -> dict[str, Any]:
         """The document that `pairloom search --json` prints."""
         return {
             "release": self.release,
             "model_id": self.model_id,
+            "unmet_words": list(self.unmet_words),
             "hits": [
                 {
                     "item_id": hit.item_id,
                     "score": hit.score,
+                    **({} if hit.fits is None else {"fits": hit.fits}),
                     **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                     "texts": hit.texts,
                     "path": hit.path,
@@ -123,24 +138,31 @@ def search(
     metric: Metric = "cosine",
     rerank: int | None = None,
     hubness: bool | None = None,
+    only_fitting: bool = False,
 ) -> SearchResult:
     """The `k` items of the reader's release nearest to `query` among those that fulfil the SQL condition `where`.
 
     All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
     With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
     are taken. `hubness` says whether hits for texts are ordered with their hubness taken off, None that they are where
-    the release says so; the scores are the same. Raises ValueError, in one line, for an empty query, an unknown item,
-    an unreadable image or a malformed `where`, and where the model has no cross-encoder, the table no hubness or the
-    query is none that it reads.
+    the release says so; the scores are the same. `only_fitting` leaves out those of the `k` that don't fit.
+
+    Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed `where`, and
+    where the model has no cross-encoder, the table no hubness, the release no cut-off for the query, or where it is
+    none that the cross-encoder reads.
     """
     release = reader.current
     if where is not None:
         check_filter(release, where)
     keep = list(release.record.keep)
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
+    cutoff = cutoff_for(release, query)
+    if only_fitting:
+        require_cutoff(release, cutoff)
     scorer = None if rerank is None else _scorer(release, query)
     vector_D, wanted = query_vector(release, query), max(k, rerank or k)
     columns += [] if metric == "cosine" else ["image_vector"]
+    columns += [HUBNESS] if cutoff and cutoff.corrected else []
     correct = corrects(release, query, hubness)
     rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns, without=query.like, hubness=correct)
     if scorer:
@@ -155,15 +177,24 @@ def search(
         Hit(
             item_id=row["item_id"],
             score=score,
+            fits=fits,
             rerank_score=row.get("rerank_score"),
             texts=row["texts"],
             path=row["path"],
             metadata={name: row[name] for name in keep},
             thumbnail=row["thumbnail"],
         )
-        for row, score in zip(rows.to_pylist(), scores.tolist(), strict=True)
+        for row, score, fits in zip(rows.to_pylist(), scores.tolist(), fitting(rows, cutoff), strict=True)
+        if fits or not only_fitting
     ]
-    return SearchResult(release=release.record.number, model_id=release.record.model_id, title=query.title, hits=hits)
+    return SearchResult(
+        release=release.record.number,
+        model_id=release.record.model_id,
+        title=query.title,
+        cutoff=cutoff,
+        unmet_words=unmet_words(release, query),
+        hits=hits,
+    )
 
 
 def query_vector(release: OpenRelease, query: Query) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pairloom.search.fitting import cutoff_for, fitting
 from pairloom.search.query import Query, corrects, json_value, nearest_rows, query_vector
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
@@ -176,7 +177,8 @@ def _searched(release: OpenRelease, arguments: list[dict[str, Any]]) -> pa.Table
         raise ValueError("search takes a text: search('red apple', k := 10)")
     query, k, where = Query(text=given["text"]), int(given.get("k", 10)), given.get("where")
     vector, correct = query_vector(release, query), corrects(release, query)
-    return nearest_rows(release, vector, k=k, where=where, columns=release.columns, hubness=correct)
+    rows = nearest_rows(release, vector, k=k, where=where, columns=release.columns, hubness=correct)
+    return rows.append_column("fits", pa.array(fitting(rows, cutoff_for(release, query)), pa.bool_()))
 
 
 def _fetched(result: Any, deadline: Deadline) -> pa.Table:

@@ -16,12 +16,12 @@ from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.evaluation.retained import best_measured
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Plan, Proposal, ReleaseRef, TableRef, Verdict
+from pairloom.tasks.refs import CutoffsRef, Plan, Proposal, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
 
 
 @stage()
-def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef) -> Proposal:
+def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef, fitting: CutoffsRef) -> Proposal:
     """The release that a checked table makes, with all it names on the disk and held; no reader sees it yet.
 
     Raises StaleWriterError where another run released in the meantime.
@@ -52,6 +52,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         dimension=table.dimension,
         max_side=pipeline.ingest.max_side,
         keep=pipeline.columns.types,
+        cutoffs=fitting.cutoffs,
         hubness=pipeline.search.hubness and HUBNESS in vectors.schema.names,
         index=table.index,
         metrics=metrics,

@@ -24,7 +24,7 @@ from pairloom.storage.training_texts import TrainingTexts
 
 def units(seed: int, count: int, dimension: int = 6) -> np.ndarray:
     found = np.random.default_rng(seed).normal(size=(count, dimension))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
 @pytest.fixture(scope="module")

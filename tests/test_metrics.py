@@ -96,7 +96,7 @@ def test_chunked_metrics_match_sorting_every_candidate(monkeypatch: pytest.Monke
     known = relations()
     image_ND, text_TD = embeddings(COUNT, 0), embeddings(len(known.texts), 1)
     slices = column_slices(known, {"colour": COLOURS})
-    hubness_N = np.arange(COUNT, dtype=np.float32) % 5 / 4
+    hubness_N = (np.arange(COUNT) % 5 / 4).astype(np.float32)
     found = evaluate(image_ND, text_TD, known, EvaluationConfig(k=(1, 3)), slices, hubness_N)
 
     for direction, asked, score, positive, candidate in questions(image_ND, text_TD, known):

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,6 +105,10 @@ class VectorTable:
     def version(self) -> int:
         """The version that the last operation made or found."""
         return int(self._dataset.version)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """These columns of all rows, some thousands at a time."""
+        yield from self._dataset.scanner(columns=list(columns), batch_size=8192).to_batches()
 
     def items(self) -> pa.Table:
         """`item_id`, `content_digest` and `split` of every row: what an upsert need not bring again."""

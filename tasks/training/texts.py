@@ -10,7 +10,7 @@ from pairloom.models.fitness import UnfitModelError
 from pairloom.models.towers.words import known_words
 from pairloom.storage.training_texts import TrainingTexts
 
-MOST = 8_192
+MOST = 2_048
 """Texts that are embedded: of more, a sample."""
 
 

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.towers.words import known_words
 from pairloom.search.release import OpenRelease
 from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
 
 if TYPE_CHECKING:
     from pairloom.search.query import Query
+
+SCORE_DIGITS = 6
 
 
 def cutoff_for(release: OpenRelease, query: "Query") -> Cutoff | None:
@@ -34,7 +38,10 @@ def fitting(rows: pa.Table, cutoff: Cutoff | None) -> list[bool | None]:
     """Whether each of the rows, which have a `score`, reaches the cut-off; None where there is none."""
     if cutoff is None:
         return [None] * len(rows)
-    found: list[bool | None] = (rows["score"].to_numpy() >= cutoff.score).tolist()
+    scores = rows["score"].to_numpy()
+    if cutoff.corrected:
+        scores = corrected(scores, rows[HUBNESS].to_numpy())
+    found: list[bool | None] = (scores.round(SCORE_DIGITS) >= cutoff.score).tolist()
     return found
 
 

@@ -162,6 +162,7 @@ def search(
     scorer = None if rerank is None else _scorer(release, query)
     vector_D, wanted = query_vector(release, query), max(k, rerank or k)
     columns += [] if metric == "cosine" else ["image_vector"]
+    columns += [HUBNESS] if cutoff and cutoff.corrected else []
     correct = corrects(release, query, hubness)
     rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns, without=query.like, hubness=correct)
     if scorer:

@@ -43,9 +43,11 @@ class Training(BaseModel, frozen=True, extra="forbid"):
 
 
 class Cutoff(BaseModel, frozen=True, extra="forbid"):
-    """The cosine from which on a hit is taken to fit, and how good that is, as measured when its model was released."""
+    """The score from which on a hit is taken to fit, and how good that is, as measured when its model was released."""
 
     score: float
+    corrected: bool
+    """Whether it is of twice the cosine less the item's hubness, not of the cosine."""
     max_false_finds: float
     """Share that it was made for."""
     queries: int

@@ -31,14 +31,23 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
     folder = tmp_path_factory.mktemp("pipeline")
     publish(folder, hubness=True)
     plain = OpenRelease.open(folder)
-    text, image = (
-        _middle([hit.score for hit in search(plain, query, k=45).hits])
-        for query in (Query(text="red apple"), Query(like=NAMES[0]))
-    )
+    text = _middle(list(corrected_scores(plain).values()))
+    image = _middle([hit.score for hit in search(plain, Query(like=NAMES[0]), k=45).hits])
     made = {"max_false_finds": 0.05, "queries": 40, "true_finds": 0.5, "false_finds": 0.05}
-    cutoffs = {"text_to_image": Cutoff(score=text, **made), "image_to_image": Cutoff(score=image, **made)}
+    cutoffs = {
+        "text_to_image": Cutoff(score=text, corrected=True, **made),
+        "image_to_image": Cutoff(score=image, corrected=False, **made),
+    }
     release_log(folder).publish(plain.record.model_copy(update={"number": 2, "cutoffs": cutoffs}))
     return OpenRelease.open(folder)
+
+
+def corrected_scores(release: OpenRelease) -> dict[str, float]:
+    """2 · cosine - hubness of every item for a text."""
+    rows = run_sql(
+        release, "SELECT item_id, 2 * score - hubness AS told FROM search('red apple', k := 100)"
+    ).to_pylist()
+    return {row["item_id"]: row["told"] for row in rows}
 
 
 def _middle(values: list[float]) -> float:
@@ -48,15 +57,15 @@ def _middle(values: list[float]) -> float:
 
 
 def test_a_cut_off_is_the_lowest_that_so_many_queries_without_their_concept_do_not_reach() -> None:
-    query_QD, image_ND = units(0, QUERIES), units(1, ITEMS)
+    query_QD, image_ND, hubness_N = units(0, QUERIES), units(1, ITEMS), np.abs(units(2, ITEMS)[:, 0])
     own_QN = np.random.default_rng(3).random((QUERIES, ITEMS)) < 0.03
     out_QN = np.random.default_rng(4).random((QUERIES, ITEMS)) < 0.03
     halves = (slice(0, 31), slice(31, ITEMS))
-    parts = [Candidates(image_ND[each], own_QN[:, each], out_QN[:, each]) for each in halves]
+    parts = [Candidates(image_ND[each], own_QN[:, each], out_QN[:, each], hubness_N[each]) for each in halves]
     found = calibrated(query_QD, iter(parts), 0.1)
     assert found is not None
 
-    score = query_QD.astype(np.float64) @ image_ND.astype(np.float64).T
+    score = 2 * query_QD.astype(np.float64) @ image_ND.astype(np.float64).T - hubness_N
     score[out_QN] = -np.inf
     tops = [(max(score[q][own_QN[q]], default=-np.inf), score[q][~own_QN[q]].max()) for q in range(QUERIES)]
     asked = [(own, other) for own, other in tops if np.isfinite(own)]
@@ -78,7 +87,8 @@ def test_hits_below_the_cut_off_are_marked_and_can_be_left_out(release: OpenRele
     hits = search(release, Query(text="red apple"), k=46).hits
     assert {hit.fits for hit in hits} == {True, False}
     cutoff = release.record.cutoffs["text_to_image"].score
-    assert all(hit.fits == (hit.score >= cutoff) for hit in hits)
+    told = corrected_scores(release)
+    assert all(hit.fits == (told[hit.item_id] >= cutoff) for hit in hits)
     fitting = search(release, Query(text="red apple"), k=46, only_fitting=True).hits
     assert [hit.item_id for hit in fitting] == [hit.item_id for hit in hits if hit.fits]
     rows = run_sql(release, "SELECT item_id FROM search('red apple', k := 46) WHERE fits").to_pylist()
@@ -133,7 +143,7 @@ def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
     captions = tmp_path / "shapes" / "captions.jsonl"
     lines = captions.read_text("utf-8").splitlines(keepends=True)
     captions.write_text("".join(lines[1:]), encoding="utf-8")
-    search_ = {"max_false_finds": 0.25}
+    search_ = {"max_false_finds": 0.25, "hubness": True}
     file = write_pipelines(tmp_path, tmp_path / "shapes", retrain={"min_new_fraction": 0.9}, search=search_)
     nightly(load_pipeline(file))
     captions.write_text("".join(lines), encoding="utf-8")
@@ -143,6 +153,7 @@ def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
     assert one.model_id == two.model_id
     assert one.cutoffs == two.cutoffs
     found = one.cutoffs["text_to_image"]
+    assert found.corrected
     assert found.false_finds <= 0.25
     options = ["--file", str(file), "--only-fitting", "--json"]
     done = CliRunner().invoke(app, ["search", "a red circle", *options])

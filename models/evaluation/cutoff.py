@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairloom.models.arrays import Embeddings, Mask, Values
+from pairloom.models.arrays import Embeddings, Mask, Scores, Values
 from pairloom.models.evaluation.grid import on_grid
 
 UNITS = 1e6
@@ -24,6 +24,8 @@ class Candidates:
     """Which of them are of a query's own concept."""
     out_QN: Mask | None = None
     """Which of them a query isn't asked about: its own picture."""
+    hubness_N: Scores | None = None
+    """Taken off their scores, where that is done."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def calibrated(query_QD: Embeddings, candidates: Iterable[Candidates], max_false
     own_Q, other_Q = np.full((2, len(query_QD)), -np.inf)
     for some in candidates:
         score_QN = exact_QD @ on_grid(some.image_ND).T
+        if some.hubness_N is not None:
+            score_QN = 2 * score_QN - some.hubness_N
         if some.out_QN is not None:
             score_QN[some.out_QN] = -np.inf
         own_Q = np.maximum(own_Q, np.where(some.own_QN, score_QN, -np.inf).max(axis=1, initial=-np.inf))

@@ -14,6 +14,7 @@ from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.cutoff import Calibration, Candidates, calibrated
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import TableRef
@@ -37,13 +38,15 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, most: float) -> dict[str
     """By direction: with at most `most` false finds, as far as there are validation queries enough to tell."""
     table = VectorTable(pipeline.folder / ref.path, ref.version)
     rows = [row for batch in table.batches(["item_id", "group", "texts", "split"]) for row in _rows(batch)]
+    corrected = HUBNESS in table.schema.names
     found = {
-        "text_to_image": _texts(pipeline, ref, table, rows, most),
+        "text_to_image": _texts(pipeline, ref, table, rows, most, corrected=corrected),
         "image_to_image": _images(table, rows, most),
     }
     return {
         direction: Cutoff(
             score=each.score,
+            corrected=corrected and direction == "text_to_image",
             max_false_finds=most,
             queries=each.queries,
             true_finds=each.true_finds,
@@ -54,7 +57,9 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, most: float) -> dict[str
     }
 
 
-def _texts(pipeline: Pipeline, ref: TableRef, table: VectorTable, rows: list[Row], most: float) -> Calibration | None:
+def _texts(
+    pipeline: Pipeline, ref: TableRef, table: VectorTable, rows: list[Row], most: float, *, corrected: bool
+) -> Calibration | None:
     """Texts of validation items; own are the items with the text, and those of a group with one of them."""
     written = {
         key: text for row in sorted(rows, key=lambda row: row.item_id) if row.val for key, text in row.texts.items()
@@ -71,9 +76,10 @@ def _texts(pipeline: Pipeline, ref: TableRef, table: VectorTable, rows: list[Row
             asked.setdefault(row.group, set()).update(place[text] for text in row.texts if text in place)
 
     def candidates() -> Iterator[Candidates]:
-        for batch in table.batches(["item_id", "group", "texts", "split", "image_vector"]):
+        for batch in table.batches(["item_id", "group", "texts", "split", "image_vector", *([HUBNESS] * corrected)]):
             own = ({place[text] for text in row.texts if text in place} | _of(row.group, asked) for row in _rows(batch))
-            yield Candidates(_vectors(batch), _mask(own, len(texts), len(batch)))
+            hubness_N = batch[HUBNESS].to_numpy(zero_copy_only=False) if corrected else None
+            yield Candidates(_vectors(batch), _mask(own, len(texts), len(batch)), hubness_N=hubness_N)
 
     return calibrated(query_QD, candidates(), most)
 

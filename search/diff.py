@@ -32,6 +32,8 @@ class Side(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True
     """The model that the training started from, if any."""
     snapshot: int
     index: str | None
+    hubness: bool
+    """Whether what texts find is ordered with it taken off."""
 
 
 class Setting(BaseModel, frozen=True, extra="forbid"):
@@ -112,6 +114,7 @@ def _side(log: ReleaseLog, record: Release) -> Side:
         parent=facts.get("parent"),
         snapshot=record.snapshot,
         index=record.index,
+        hubness=record.hubness,
     )
 
 

@@ -3,35 +3,52 @@
 import numpy as np
 import pyarrow as pa
 
-from pairloom.search.query import Query, nearest_rows, query_vector
+from pairloom.search.fitting import cutoff_for, fitting
+from pairloom.search.query import Query, corrects, nearest_rows, query_vector
 from pairloom.search.sql.arguments import Arguments, TableFunction
 from pairloom.search.sql.functions import images_of
 from pairloom.search.sql.session import Session
+from pairloom.storage.releases import Cutoff
 from pairloom.storage.table.index import Floats
 
 
 def _search(session: Session, given: Arguments) -> pa.Table:
     text = given.any_of("text", str, list)
-    vector = _unit(session, text) if isinstance(text, list) else query_vector(session.release, Query(text=text))
-    return _nearest(session, given, vector)
+    if isinstance(text, list):
+        return _nearest(session, given, _unit(session, text))
+    return _answer(session, given, Query(text=text))
 
 
 def _search_image(session: Session, given: Arguments) -> pa.Table:
     image = given.any_of("image", str, bytes)
     picture = session.attached.image(image) if isinstance(image, str) else images_of(session, [image])[0]
-    return _nearest(session, given, query_vector(session.release, Query(image=picture)))
+    return _answer(session, given, Query(image=picture))
 
 
 def _search_like(session: Session, given: Arguments) -> pa.Table:
     item_id = given.any_of("item_id", str)
-    return _nearest(session, given, query_vector(session.release, Query(like=item_id)), without=item_id)
+    return _answer(session, given, Query(like=item_id), without=item_id)
 
 
-def _nearest(session: Session, given: Arguments, vector: Floats, *, without: str | None = None) -> pa.Table:
+def _answer(session: Session, given: Arguments, query: Query, *, without: str | None = None) -> pa.Table:
+    release = session.release
+    vector, correct = query_vector(release, query), corrects(release, query)
+    return _nearest(session, given, vector, without=without, hubness=correct, cutoff=cutoff_for(release, query))
+
+
+def _nearest(
+    session: Session,
+    given: Arguments,
+    vector: Floats,
+    *,
+    without: str | None = None,
+    hubness: bool = False,
+    cutoff: Cutoff | None = None,
+) -> pa.Table:
     session.deadline.check()
-    where = given.text_or_none("where")
-    k = given.whole("k", 10)
-    return nearest_rows(session.release, vector, k=k, where=where, columns=session.release.columns, without=without)
+    where, k, columns = given.text_or_none("where"), given.whole("k", 10), session.release.columns
+    rows = nearest_rows(session.release, vector, k=k, where=where, columns=columns, without=without, hubness=hubness)
+    return rows.append_column("fits", pa.array(fitting(rows, cutoff), pa.bool_()))
 
 
 def _unit(session: Session, numbers: list[float]) -> Floats:

@@ -79,7 +79,7 @@ def test_search_is_a_table_and_agrees_with_the_command(release: OpenRelease) -> 
         ("SELECT a.item_id FROM search('red', k := 46) a JOIN search_like('red fig', k := 46) b USING (item_id)", 45),
         ("SELECT * FROM search_image((SELECT thumbnail FROM items WHERE item_id = 'red fig'), k := 4)", 4),
         ("SELECT * FROM search('wörter (', k := 2) /* ) */ AS ü -- )", 2),
-        ("DESCRIBE SELECT * FROM search('red')", 17),
+        ("DESCRIBE SELECT * FROM search('red')", 18),
         ("SELECT group FROM items GROUP BY group", 11),
         ("SELECT * FROM outliers(k := 3)", 3),
         ("SELECT * FROM near_duplicates(-1)", 46 * 45 // 2),

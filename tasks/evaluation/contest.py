@@ -13,8 +13,8 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.runs import Run
-from pairloom.tasks.evaluation.floor import measure_floor
 from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.evaluation.floor import measure_floor
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, read_items, split_slices

@@ -50,6 +50,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         rows=table.rows,
         dimension=table.dimension,
         max_side=pipeline.ingest.max_side,
+        trim=snapshot.trim,
         keep=pipeline.columns.types,
         index=table.index,
         metrics=metrics,

@@ -40,6 +40,17 @@ class Checked(IntEnum):
     """It is read as if it were new."""
 
 
+class Trim(IntEnum):
+    """What `ingest.trim` did to the image of a row."""
+
+    OFF = 0
+    """It was not looked for a content box."""
+    NEEDLESS = 1
+    """It has none: it is stored as without the setting."""
+    DONE = 2
+    """It was cut."""
+
+
 class KnownSource(BaseModel, frozen=True, extra="forbid"):
     """Where the rows of one source are."""
 

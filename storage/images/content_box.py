@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 Pixels = npt.NDArray[np.uint8]
 
-TOLERANCE = 20
-"""By how much of 255 a colour may differ from the background's and be background: more than JPEG does to a flat one."""
+TOLERANCE = 14
+"""By how much of 255 a colour may differ from the background's and be background: more than JPEG does to a flat one,
+less than the lightest greys that are drawn on white (#eee)."""
 LEAST_PLAIN = 0.6
 """Share of the border that must be background, and of the corners all but one: what is drawn may touch it."""
 MARGIN = 1 / 16
@@ -50,10 +51,11 @@ def content_square(image: Image.Image) -> ContentSquare | None:
     """That of an RGB picture; None where its border isn't of one colour, or nothing is on it."""
     step = max(1, max(image.size) // _LOOKED_AT)
     small = image.reduce(step) if step > 1 else image
-    if (background_3 := _background(np.asarray(small))) is None:
+    if (background := _background(small)) is None:
         return None
-    blurred_HW3 = np.asarray(small.filter(ImageFilter.BoxBlur(_BLURRED * max(small.size)))).astype(np.int16)
-    away_HW = np.abs(blurred_HW3 - background_3).max(axis=2)
+    blurred = small.filter(ImageFilter.BoxBlur(_BLURRED * max(small.size)))
+    red, green, blue = ImageChops.difference(blurred, Image.new("RGB", small.size, background)).split()
+    away_HW = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
     across, down = (_extent(away_HW.max(axis=axis)) for axis in (0, 1))
     if across is None or down is None:
         return None
@@ -63,14 +65,13 @@ def content_square(image: Image.Image) -> ContentSquare | None:
     )
     longest = max(right - left, bottom - top)
     side = max((1 + 2 * MARGIN) * longest, LEAST_SIDE * max(image.size))
-    red, green, blue = background_3.tolist()
-    return ContentSquare((left + right - side) / 2, (top + bottom - side) / 2, side, (red, green, blue))
+    return ContentSquare((left + right - side) / 2, (top + bottom - side) / 2, side, background)
 
 
 def framed(image: Image.Image, square: ContentSquare, max_side: int) -> Image.Image:
     """What is in the square, of at most `max_side`, antialiased; background where the picture has nothing."""
     # Before there is a square: that of a long strip might fill any memory.
-    step = max(1, int(square.side // (2 * max_side)))
+    step = max(1, round(square.side / (2 * max_side)))
     small = image.reduce(step) if step > 1 else image
     left, top, side = (each / step for each in (square.left, square.top, square.side))
     room = max(0, *(-int(np.floor(each)) for each in (left, top)))
@@ -82,14 +83,14 @@ def framed(image: Image.Image, square: ContentSquare, max_side: int) -> Image.Im
     return canvas.resize((length, length), Image.Resampling.BICUBIC, box=box)
 
 
-def _extent(away_L: npt.NDArray[np.int16]) -> tuple[float, float] | None:
+def _extent(away_L: Pixels) -> tuple[float, float] | None:
     """Where content begins and ends along a side of which the farthest colours are given; None where there is none."""
     if away_L.max() <= TOLERANCE:
         return None
     return _edge(away_L), len(away_L) - _edge(away_L[::-1])
 
 
-def _edge(away_L: npt.NDArray[np.int16]) -> float:
+def _edge(away_L: Pixels) -> float:
     """Where it first rises above the tolerance, between the middles of two pixels; 0 where it is from the first one."""
     first = int(np.argmax(away_L > TOLERANCE))
     if first == 0:
@@ -98,17 +99,21 @@ def _edge(away_L: npt.NDArray[np.int16]) -> float:
     return first + 0.5 - (after - TOLERANCE) / (after - before)
 
 
-def _background(pixels_HW3: Pixels) -> Pixels | None:
+def _background(image: Image.Image) -> tuple[int, int, int] | None:
     """The colour that most of the border has; None where that is not enough of it."""
-    deep, corner = (max(1, min(pixels_HW3.shape[:2]) // part) for part in (64, 16))
-    sides = (pixels_HW3[:deep], pixels_HW3[-deep:], pixels_HW3[:, :deep], pixels_HW3[:, -deep:])
-    border_N3 = np.concatenate([side.reshape(-1, 3) for side in sides])
+    (width, height), (deep, corner) = image.size, (max(1, min(image.size) // part) for part in (64, 16))
+    strips = ((0, 0, width, corner), (0, height - corner, width, height))
+    sides = ((0, 0, deep, height), (width - deep, 0, width, height))
+    top, bottom, left, right = (np.asarray(image.crop(strip)) for strip in (*strips, *sides))
+    border_N3 = np.concatenate([each.reshape(-1, 3) for each in (top[:deep], bottom[-deep:], left, right)])
     background_3 = np.median(border_N3, axis=0).astype(np.uint8)
 
     def plain(pixels: Pixels) -> float:
         away_N3 = np.abs(pixels.reshape(-1, 3).astype(np.int16) - background_3)
         return float((away_N3 <= TOLERANCE).all(axis=1).mean())
 
-    ends = (slice(0, corner), slice(-corner, None))
-    corners = sum(plain(pixels_HW3[rows, columns]) > 0.9 for rows in ends for columns in ends)
-    return background_3 if corners >= 3 and plain(border_N3) >= LEAST_PLAIN else None
+    corners = sum(plain(each) > 0.9 for strip in (top, bottom) for each in (strip[:, :corner], strip[:, -corner:]))
+    if corners < 3 or plain(border_N3) < LEAST_PLAIN:
+        return None
+    red, green, blue = background_3.tolist()
+    return red, green, blue

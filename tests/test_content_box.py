@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from released_pipeline import MODEL_ID, publish
 
+from pairloom.flows.scoring import Question, block_of
 from pairloom.models.encoder import Encoder
 from pairloom.search.classify import Classes, add_examples
 from pairloom.search.query import Query, query_vector
@@ -23,12 +25,14 @@ from pairloom.storage.images.decoding import open_query_image, open_stored
 from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
 from pairloom.storage.ingest import Ingest, RowCounts
-from pairloom.storage.ingestion.known_rows import KnownRows
+from pairloom.storage.parquet import sealed_aside
 from pairloom.storage.releases import Release, Training
 from pairloom.storage.schema import item_schema
 from pairloom.storage.snapshots import EMPTY
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import JsonlSource
+from pairloom.tasks.decide import training_digest
+from pairloom.tasks.pipeline import Pipeline
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the development bundle")
@@ -341,16 +345,24 @@ def test_a_collection_of_photographs_is_marked_and_nothing_of_it_written(
     assert before.digest != after.digest
 
 
-def test_rows_known_by_an_earlier_version_are_read_anew(tmp_path: Path, collection: JsonlSource) -> None:
-    import pyarrow.parquet as pq
+def without_trim(path: Path) -> None:
+    """Known rows as versions wrote them that cut nothing."""
+    table = pq.read_table(path).drop_columns(["trim"])
+    with sealed_aside(path, table.schema, compression="LZ4") as writer:
+        writer.write_table(table)
 
+
+def test_rows_known_by_an_earlier_version_are_those_of_pictures_that_were_not_cut(
+    tmp_path: Path, collection: JsonlSource
+) -> None:
     off = night(tmp_path / "grown", collection, trim=False)[2]
-    path = tmp_path / "grown" / "known" / "rows.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["trim"]), path)
-    assert KnownRows(path).rows == 0
-    _, counts, items, _ = night(tmp_path / "grown", collection, trim=False)
-    assert items == off
-    assert counts.unchanged == 4
+    without_trim(tmp_path / "grown" / "known" / "rows.parquet")
+    _, counts, items, decoded = night(tmp_path / "grown", collection, trim=False, max_per_text=5)
+    assert (items, decoded, counts.unchanged) == (off, [], 4)
+    without_trim(tmp_path / "grown" / "known" / "rows.parquet")
+    _, counts, items, decoded = night(tmp_path / "grown", collection)
+    assert items == night(tmp_path / "first", collection)[2]
+    assert (len(decoded), counts.updated, counts.unchanged) == (4, 2, 2)
 
 
 def test_records_of_earlier_versions_say_that_nothing_was_cut() -> None:
@@ -380,3 +392,26 @@ def test_records_of_earlier_versions_say_that_nothing_was_cut() -> None:
         Snapshot(**{**EMPTY.model_dump(), "keep": {}, "trim": False}).digest
         == EMPTY.model_copy(update={"keep": {}}).digest
     )
+
+
+def test_a_model_is_trained_anew_where_pictures_are_cut_from_now_on(tmp_path: Path) -> None:
+    def shaped(**ingest: bool) -> str:
+        block = {"name": "p", "root": tmp_path, "sources": [{"kind": "folder", "path": tmp_path}], "ingest": ingest}
+        return training_digest(Pipeline.model_validate(block))
+
+    assert shaped() == shaped(trim=True) != shaped(trim=False)
+
+
+def test_a_model_is_measured_on_pictures_cut_as_those_it_learned_from(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+
+    def asked(lineage: str | None) -> object:
+        model = tmp_path / f"model-{lineage is None or len(lineage)}"
+        model.mkdir()
+        if lineage is not None:
+            (model / "pairloom.json").write_text(lineage)
+        question = Question(model=str(model), pretrained=None, data=tmp_path / "pictures")
+        return block_of(question, None)["ingest"]["trim"]
+
+    lineages = (None, '{"trim": true}', '{"trim": false}', '{"older": 1}', "damaged", "[]")
+    assert [asked(each) for each in lineages] == [False, True, False, False, False, False]

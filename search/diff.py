@@ -140,7 +140,14 @@ def _settings(folder: Path, before: Release, after: Release) -> list[Setting]:
     facts = [_lineage(folder, each) for each in (before, after)]
     told = _LINEAGE if all(facts) else ()
     old, new = (
-        _flat({**{key: own.get(key) for key in told}, "columns.keep": each.keep, "ingest.max_side": each.max_side})
+        _flat(
+            {
+                **{key: own.get(key) for key in told},
+                "columns.keep": each.keep,
+                "ingest.max_side": each.max_side,
+                "ingest.trim": each.trim,
+            }
+        )
         for own, each in zip(facts, (before, after), strict=True)
     )
     keys = dict.fromkeys([*old, *new])

@@ -19,7 +19,6 @@ from pairloom.search.filters import bad_filter, lance_filter
 from pairloom.search.fitting import cutoff_for, fitting, notes, require_cutoff, unmet_words
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
 from pairloom.storage.plain_values import json_value
 from pairloom.storage.releases import Cutoff
@@ -207,7 +206,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         weights = [query.text_weight] * len(texts) + [-query.text_weight] * len(query.minus)
         parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
     if query.image is not None:
-        image = _opened(query.image, release.record.max_side)
+        image = open_query_image(query.image, release.as_ingested)
         parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
     elif query.image_as is not None:
         raise ValueError(f"the query has no image to take as {query.image_as!r}")
@@ -337,10 +336,4 @@ def _scorer(release: OpenRelease, query: Query) -> Scorer:
     if query.text is not None:
         return text_scorer(release, query.text)
     assert query.image is not None
-    return image_scorer(release, _opened(query.image, release.record.max_side))
-
-
-def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return open_query_image(image, IngestConfig(max_side=max_side, min_side=1))
+    return image_scorer(release, open_query_image(query.image, release.as_ingested))

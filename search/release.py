@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
     from pairloom.storage.export import CorpusFile
+    from pairloom.storage.images.config import IngestConfig
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,13 @@ class OpenRelease:
         if len(texts) <= FEW_TEXTS and self._query_tower is not None:
             return self._query_tower.embed_texts(texts)
         return self.encoder.embed_texts(texts)
+
+    @property
+    def as_ingested(self) -> "IngestConfig":
+        """How a query's image is made like the stored ones."""
+        from pairloom.storage.images.config import IngestConfig
+
+        return IngestConfig(max_side=self.record.max_side, trim=self.record.trim, min_side=1)
 
     @property
     def corpus_files(self) -> "list[CorpusFile]":

@@ -40,6 +40,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "model": pipeline.model.model_dump(mode="json"),
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),
+        "trim": pipeline.ingest.trim,
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
         "training_digest": plan.training_digest,
         "steps": challenger.steps,

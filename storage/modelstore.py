@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
@@ -89,6 +89,14 @@ class ModelStore:
         """Length D of a model's embeddings, by its configuration."""
         config = json.loads((self.path(model_id) / "open_clip_config.json").read_bytes())
         return int(config["model_cfg"]["embed_dim"])
+
+    def trunks(self, model_ids: Collection[str]) -> set[str] | None:
+        """Digests of the frozen trunks that models say they have; None where one of them can't be asked."""
+        try:
+            said = [json.loads((self.path(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
+        except (OSError, ValueError):
+            return None
+        return {each["trunk"] for each in said if each.get("trunk")}
 
     def described(self, model_id: str) -> bool:
         """Whether it is written down where a model comes from."""

@@ -15,8 +15,9 @@ import torch
 from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
+from pairloom.models.towers.image_weights import load_image_weights
 from pairloom.models.towers.layout import CONFIG_NAME, read_config, tokenizer_files
-from pairloom.models.towers.names import architecture_file, require_towers
+from pairloom.models.towers.names import architecture_file, image_package, require_towers
 from pairloom.models.towers.opening import UNREADABLE, advises, open_model, open_tokenizer, reason
 from pairloom.models.towers.second_tower import add_second_tower
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, fit_vocabulary, save_vocabulary
@@ -62,7 +63,10 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
             (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
             with _without_warnings():
                 encoder = open_network(Path(folder), architecture)
-        if config.pretrained is not None:
+        if package := image_package(config):
+            (weights,) = package.paths()
+            load_image_weights(encoder.network, weights)
+        elif config.pretrained is not None:
             with _explained(config):
                 open_clip.load_checkpoint(encoder.network, config.pretrained, weights_only=True)
         return encoder

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pairloom.models.towers.names import image_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.pipeline import Pipeline
@@ -42,6 +43,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "mining": pipeline.mining.model_dump(mode="json"),
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
         "training_digest": plan.training_digest,
+        "trunk": challenger.trunk,
         "steps": challenger.steps,
         "samples": challenger.samples,
         "seconds": round(challenger.seconds, 1),
@@ -70,11 +72,18 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 {f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."}
 
 {PLAIN_USE if plain else OWN_USE}
-{_second_tower(pipeline)}
+{_foreign_weights(pipeline)}{_second_tower(pipeline)}
 | metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |
 | --- | --- | --- |
 {metrics}
 """
+
+
+def _foreign_weights(pipeline: Pipeline) -> str:
+    package = image_package(pipeline.model)
+    if package is None:
+        return ""
+    return f"\nThe image tower started from weights of others: {package.credit}.\n"
 
 
 def _second_tower(pipeline: Pipeline) -> str:

@@ -11,6 +11,7 @@ from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
+from pairloom.tasks.embedding.features import kept_features
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, read_items, split_slices
@@ -55,7 +56,8 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         report_progress("evaluate", number, 1 + len(rivals), f"{len(items.item_ids):,} items")
         # The challenger was named by its bytes a moment ago; the others have lain there.
         folder = models.whole(model_id) if number else models.path(model_id)
-        pictures = Pictures(corpus, snapshot, Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id))
+        encoder, store = Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id)
+        pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder))
         return measure_encoder(pipeline, asked, pictures)
 
     try:

@@ -16,6 +16,9 @@ CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
 OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
+TEXT_QUERIES = "text_queries"
+"""Folder in that of a model whose image tower wants evaluation mode: it embeds texts, and refuses images, for readers
+who never switch to that."""
 
 P = TypeVar("P", bound=PurePath)
 

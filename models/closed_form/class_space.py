@@ -8,7 +8,7 @@ from scipy import linalg  # type: ignore[import-untyped]  # SciPy publishes no t
 from pairloom.models.arrays import Features, Indices
 from pairloom.models.closed_form.discriminant import LinearMap, whitening
 
-SHRINKAGE = 0.4
+SHRINKAGE = 0.3
 """How far the scatter within classes is drawn to a ball: what a frozen network's features want, measured in
 benchmarks/pretrained.md."""
 

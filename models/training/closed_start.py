@@ -85,4 +85,4 @@ def _send_texts(encoder: DualEncoder, relations: Relations, target_TD: torch.Ten
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     network.eval()
-    logger.info("closed form: texts lie at a mean cosine of %.3f to the mean of their items", 1 - float(loss))
+    logger.info("closed form: texts lie at a mean cosine of %.3f to the mean of their items", 1 - loss.item())

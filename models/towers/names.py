@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.layout import require_files
-from pairloom.models.towers.packages import IMAGE_TOWERS, PREFIX, WeightsPackage, named_package
+from pairloom.models.towers.packages import IMAGE_TOWERS, PREFIX, WORD_VECTORS, WeightsPackage, named_package
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 WEIGHTS_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
@@ -19,6 +19,8 @@ def require_towers(config: ModelConfig) -> None:
     Weights are not looked into, no hub is asked, and a tag of pretrained weights is taken for one.
     """
     name, weights = config.architecture, config.pretrained
+    if words := words_package(config):
+        _ = words.distribution
     if name.startswith("local-dir:"):
         return require_files(Path(name.removeprefix("local-dir:")))
     file = architecture_file(name)
@@ -52,6 +54,12 @@ def image_package(config: ModelConfig) -> WeightsPackage | None:
             f"architecture with that image tower; take `photographs`, or a .json file with timm_model_name: {fitting}"
         )
     return package
+
+
+def words_package(config: ModelConfig) -> WeightsPackage | None:
+    """The package that word vectors come from; None where none does. ValueError where we don't know it."""
+    words = config.word_vectors
+    return named_package("model.word_vectors", words, WORD_VECTORS) if isinstance(words, str) else None
 
 
 def timm_tower(file: Path) -> str | None:

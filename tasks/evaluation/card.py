@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pairloom.models.towers.names import image_package
+from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.pipeline import Pipeline
@@ -80,10 +80,9 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 
 
 def _foreign_weights(pipeline: Pipeline) -> str:
-    package = image_package(pipeline.model)
-    if package is None:
-        return ""
-    return f"\nThe image tower started from weights of others: {package.credit}.\n"
+    packages = [image_package(pipeline.model), words_package(pipeline.model)]
+    credits = "; ".join(package.credit for package in packages if package)
+    return f"\nIt started from weights of others: {credits}.\n" if credits else ""
 
 
 def _second_tower(pipeline: Pipeline) -> str:

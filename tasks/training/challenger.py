@@ -12,7 +12,8 @@ from pairloom.models.objectives.config import look_at_images
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
-from pairloom.models.towers.word_start import start_from_words
+from pairloom.models.towers.package_words import package_words
+from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.launcher import launch, processes_wanted
 from pairloom.models.training.log import read_log
@@ -123,6 +124,8 @@ def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snap
         return load(champion)
     texts = [text for texts in items.texts for text in texts]
     encoder = create(pipeline.model, texts, seed=pipeline.training.seed)
-    if pipeline.model.word_vectors:
-        start_from_words(encoder, corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors))
+    if isinstance(words := pipeline.model.word_vectors, str):
+        start_from_words(encoder, package_words(words, vocabulary_words(encoder), token_width(encoder)))
+    elif words:
+        start_from_words(encoder, corpus_words(pipeline.folder, snapshot, words))
     return encoder

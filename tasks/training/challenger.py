@@ -61,8 +61,9 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
         features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
-        if ranks.leads and not run.pixels.exists():
-            with written_aside(run.pixels) as aside:
+        inputs = run.features if features else run.pixels
+        if ranks.leads and not inputs.exists():
+            with written_aside(inputs) as aside:
                 if features:
                     features.complete(corpus, snapshot, "train")
                     write_features(features.matrix(snapshot, items.item_ids), aside)
@@ -71,7 +72,8 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                     write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
         if features and pipeline.model.closed_form_start and champion is None:
-            start_in_closed_form(start, open_features(run.pixels), items.relations, seed=pipeline.training.seed)
+            start_in_closed_form(start, open_features(inputs), items.relations, seed=pipeline.training.seed)
+            ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)
         pairs_by_relation = pairs_of(mined, items)
         try:
@@ -80,7 +82,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                     start,
                     TrainingItems(
                         tuple(items.item_ids),
-                        open_features(run.pixels) if features else open_pixels(run.pixels),
+                        open_features(inputs) if features else open_pixels(inputs),
                         relations,
                         negatives_NK,
                         pairs_by_relation,

@@ -26,12 +26,12 @@ class Collection:
     images: list[Image.Image]
 
 
-def read_collection(name: str, split: str) -> Collection:
-    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `MAX_SIDE`."""
+def read_collection(name: str, split: str, max_side: int | None = None) -> Collection:
+    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `max_side`, or `MAX_SIDE`."""
     rows = [row for row in read_rows(name) if row["split"] == split]
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
-    return Collection(ids, texts, relations, read_pictures(name, rows))
+    return Collection(ids, texts, relations, read_pictures(name, rows, max_side))
 
 
 def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:
@@ -42,9 +42,9 @@ def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if skin_tones or row.get("skin_tone", "none") == "none"]
 
 
-def read_pictures(name: str, rows: Sequence[dict[str, Any]]) -> list[Image.Image]:
-    """Upright RGB on white, shrunk to `MAX_SIDE`."""
-    return [_picture(DATA / row["image"], MAX_SIDE[name]) for row in rows]
+def read_pictures(name: str, rows: Sequence[dict[str, Any]], max_side: int | None = None) -> list[Image.Image]:
+    """Upright RGB on white, shrunk to `max_side`, or `MAX_SIDE`."""
+    return [_picture(DATA / row["image"], max_side or MAX_SIDE[name]) for row in rows]
 
 
 def unrelated(item_ids: Sequence[str], texts: Sequence[Sequence[str]]) -> Relations:

@@ -17,6 +17,8 @@ Scores = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 Embeddings = npt.NDArray[np.float32]
 """(N, D), L2-normalised."""
+Features = npt.NDArray[np.float32]
+"""(N, F): what a frozen trunk makes of images."""
 
 
 def best_device() -> "torch.device":

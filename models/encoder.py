@@ -1,6 +1,7 @@
 """Turns images and texts into embeddings with a saved model."""
 
-# N = inputs or items, T = unique texts, B = batch, D = embedding, H = height, W = width, C = colours
+# N = inputs or items, T = unique texts, B = batch, D = embedding, F = features, H = height,
+# W = width, C = colours
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +14,20 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from pairloom.models.arrays import Embeddings, Indices, Mask, best_device
+from pairloom.models.arrays import Embeddings, Features, Indices, Mask, best_device
 from pairloom.models.batches.pixels import Geometry, Pixels, normalize_pixels
 from pairloom.models.fitness import require_finite
 from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.opening import reason
+from pairloom.models.towers.trunk import Trunk
 
 IMAGE_BATCH = 256
 TEXT_BATCH = 1024
+TRUNK_BATCH = 16
+"""Images that pass a convolutional trunk at once on a CPU. More want memory that is given back after each layer, and to
+find it again takes the system longer than the layer does."""
 
 
 class Encoder:
@@ -82,6 +87,27 @@ class Encoder:
                 require_finite(found[-1], "image embeddings")
                 done = own.stop
         return np.concatenate(found)
+
+    def features(self, trunk: Trunk, batches: Iterable[Sequence[Picture]]) -> Features:
+        """Float32 (N, F): what this encoder's trunk makes of all images of some batches."""
+        batch_size = TRUNK_BATCH if self.dual_encoder.device.type == "cpu" else IMAGE_BATCH
+        found = [np.empty((0, trunk.width), dtype=np.float32)]
+        with torch.inference_mode():
+            for image_BCHW in self._prepared(batches, batch_size):
+                with self.alone:
+                    found.append(trunk.features(image_BCHW).cpu().numpy())
+                require_finite(found[-1], "image features")
+        return np.concatenate(found)
+
+    def embed_features(self, trunk: Trunk, feature_NF: Features) -> Embeddings:
+        """Float32 (N, D), L2-normalised: the image embeddings that follow from the trunk's output."""
+        found = [np.empty((0, self.dimension), dtype=np.float32)]
+        with torch.inference_mode(), self.alone, trunk.aside():
+            for start in range(0, len(feature_NF), TEXT_BATCH):
+                feature_BF = torch.from_numpy(feature_NF[start : start + TEXT_BATCH])
+                found.append(self.dual_encoder.encode_images(feature_BF).cpu().numpy())
+        require_finite(embedding_ND := np.concatenate(found), "image embeddings")
+        return embedding_ND
 
     def _prepared(self, batches: Iterable[Sequence[Picture]], batch_size: int) -> Iterator[torch.Tensor]:
         """The images as the tower takes them, at most `batch_size` at once and never of two batches."""

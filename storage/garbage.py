@@ -17,6 +17,7 @@ from pairloom.storage.failpoints import hit
 from pairloom.storage.files import sync
 from pairloom.storage.grace import Grace, Weight, weigh
 from pairloom.storage.kept import folders, kept_releases, kept_snapshots, kept_work
+from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import RetentionConfig, release_log
 from pairloom.storage.runs import Run
@@ -82,6 +83,7 @@ def find_garbage(folder: Path, retention: RetentionConfig, current: Collection[s
         found += search.mined(work.pairs)
         if not snapshots.unknown:
             found += search.embeddings(models, snapshots.embedded)
+            found += search.features(ModelStore(folder).trunks(models), snapshots.embedded)
         for table in folders(folder / "vectors"):
             if table.stem in models:
                 tags = [tag for tag in held_versions(table) if not releases.holds(tag, table.stem)]
@@ -169,13 +171,21 @@ class _Search:
 
     def embeddings(self, models: Collection[str], parts: Collection[str]) -> Iterator[Garbage]:
         """Those by other models, and those of parts that no kept release and not the newest state has."""
-        for folder in self._ours("embeddings"):
-            if folder.name not in models:
-                yield from self._old([folder], "embeddings", "no kept release or run names its model")
+        yield from self._by_part("embeddings", models, "no kept release or run names its model", parts)
+
+    def features(self, trunks: Collection[str] | None, parts: Collection[str]) -> Iterator[Garbage]:
+        """Those by trunks of no kept model, and those of parts likewise; all stay where a model's trunk is unknown."""
+        if trunks is not None:
+            yield from self._by_part("features", trunks, "no kept model has its trunk", parts)
+
+    def _by_part(self, kind: str, makers: Collection[str], why: str, parts: Collection[str]) -> Iterator[Garbage]:
+        names = {f"part-{part}.parquet" for part in parts}
+        for folder in self._ours(kind):
+            if folder.name not in makers:
+                yield from self._old([folder], kind, why)
                 continue
-            names = {f"part-{part}.parquet" for part in parts}
             paths = (path for path in sorted(folder.glob("part-*.parquet")) if path.name not in names)
-            yield from self._old(paths, "embeddings", "no kept release, and not the newest state, has its part")
+            yield from self._old(paths, kind, "no kept release, and not the newest state, has its part")
 
     def mined(self, kept: Collection[str]) -> Iterator[Garbage]:
         """Pairs and distances but for those of runs and the newest ones, which people look at and nights go on from."""

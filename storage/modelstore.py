@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
 TRAINING_TEXTS = "training_texts"
 """Folder of what follows from the weights and the training texts: it doesn't enter the model's identity either."""
+TEXT_QUERIES = "text_queries"
+"""Folder in that of a model whose image tower wants evaluation mode: it embeds texts, and refuses images, for readers
+who never switch to that."""
 
 P = TypeVar("P", bound=PurePath)
 
@@ -91,6 +94,14 @@ class ModelStore:
         """Length D of a model's embeddings, by its configuration."""
         config = json.loads((self.path(model_id) / "open_clip_config.json").read_bytes())
         return int(config["model_cfg"]["embed_dim"])
+
+    def trunks(self, model_ids: Collection[str]) -> set[str] | None:
+        """Digests of the frozen trunks that models say they have; None where one of them can't be asked."""
+        try:
+            said = [json.loads((self.path(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
+        except (OSError, ValueError):
+            return None
+        return {each["trunk"] for each in said if each.get("trunk")}
 
     def described(self, model_id: str) -> bool:
         """Whether it is written down where a model comes from."""

@@ -19,6 +19,8 @@ class Run:
         self.folder = folder / "runs" / run_id
         self.pixels = self.folder / "pixels.npy"
         """All training images, as the network takes them."""
+        self.features = self.folder / "features.npy"
+        """What a frozen trunk makes of them, where that is what is trained on."""
         self.training = self.folder / "training"
         """Checkpoints and log."""
         self.built = self.folder / "model"
@@ -38,7 +40,7 @@ class Run:
         """What only its training read, once that has left word of its model: nobody reads it any more."""
         if not (self.folder / "train.json").is_file():
             return []
-        return [path for path in (self.pixels, self.training, self.built) if path.exists()]
+        return [path for path in (self.pixels, self.features, self.training, self.built) if path.exists()]
 
     def sweep(self) -> None:
         """Delete this work in progress."""

@@ -218,6 +218,18 @@ def embedding_schema(dimension: int) -> pa.Schema:
     )
 
 
+def feature_schema(width: int) -> pa.Schema:
+    """Schema of one features part: what a frozen trunk makes of each item's stored image, float32, length `width`."""
+    return pa.schema(
+        [
+            pa.field("item_id", pa.string(), nullable=False),
+            # Of the stored image; null in parts of before there was such a digest.
+            pa.field("stored_digest", pa.string()),
+            pa.field("features", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )
+
+
 def example_schema(dimension: int) -> pa.Schema:
     """Schema of the kept embeddings of added classes' examples: an example a row, L2-normalised."""
     return pa.schema(

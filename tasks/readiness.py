@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from pairloom.models.objectives.config import TripletConfig
+from pairloom.models.towers.config import WordVectorsConfig
 from pairloom.models.towers.names import require_towers
 from pairloom.storage.approvals import last_approval
 from pairloom.storage.releases import release_log
@@ -27,9 +28,10 @@ def require_readiness(pipeline: Pipeline) -> None:
 def require_extras(pipeline: Pipeline) -> None:
     """Raises ValueError where a package that the configuration needs is not installed."""
     triplets = any(isinstance(objective, TripletConfig) for objective in pipeline.objective)
+    learned = isinstance(pipeline.model.word_vectors, WordVectorsConfig)
     wanted = (
         (pipeline.model.lora, "model.lora", "peft", "peft", "lora"),
-        (pipeline.model.word_vectors, "model.word_vectors", "gensim", "gensim", "objectives"),
+        (learned, "model.word_vectors", "gensim", "gensim", "objectives"),
         (pipeline.mining.distances, "mining.distances", "ot", "POT", "objectives"),
         (triplets, "objective: loss: triplet", "pytorch_metric_learning", "pytorch-metric-learning", "objectives"),
         (pipeline.training.tensorboard, "training.tensorboard", "tensorboard", "tensorboard", "tensorboard"),

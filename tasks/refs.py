@@ -129,6 +129,8 @@ class ModelRef(Ref):
     """None where the training went wrong."""
     unfit: str = ""
     """Why there is no model."""
+    trunk: str = ""
+    """Digest of its image tower's frozen trunk, whose features are kept; empty where it has none."""
     steps: int
     samples: int
     seconds: float

@@ -19,13 +19,19 @@ from pairloom.tasks.pipeline import Pipeline
 def served_words(pipeline: Pipeline) -> WordVectors:
     """Those of the corpus that the current release serves, or of the newest one where nothing is released yet.
 
-    They are made as `model.word_vectors` says, by default as it would by default. ValueError where there is no corpus.
+    They are made as a block `model.word_vectors` says, otherwise as it would by default. ValueError where there is no
+    corpus.
     """
     corpus, release = Corpus(pipeline.folder), release_log(pipeline.folder).current()
     snapshot = corpus.log.read(release.snapshot) if release else corpus.current()
     if not snapshot.parts:
         raise ValueError(f"pipeline {pipeline.name!r} has no items yet: run `pairloom run -p {pipeline.name}`")
-    return corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors or WordVectorsConfig())
+    return corpus_words(pipeline.folder, snapshot, _of_texts(pipeline))
+
+
+def _of_texts(pipeline: Pipeline) -> WordVectorsConfig:
+    config = pipeline.model.word_vectors
+    return config if isinstance(config, WordVectorsConfig) else WordVectorsConfig()
 
 
 def corpus_words(folder: Path, snapshot: Snapshot, config: WordVectorsConfig) -> WordVectors:

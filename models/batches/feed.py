@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pairloom.models.arrays import Indices, Mask
+from pairloom.models.arrays import Features, Indices, Mask
 from pairloom.models.batches.augmentation import augment, draw_changes
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.pairs import BatchPairs, ItemPairs
@@ -38,8 +38,9 @@ class TrainingItems:
     """What is trained on: N items in one order."""
 
     item_ids: tuple[str, ...]
-    pixels: Pixels
-    """Uint8 (N, H, W, 3), of the size that the model takes."""
+    pixels: Pixels | Features
+    """Uint8 (N, H, W, 3), of the size that the model takes; or float32 (N, F), the output of a trunk that is put aside,
+    which is given to the tower as it is."""
     relations: Relations
     """With the items' texts."""
     negatives_NK: npt.NDArray[np.int32] | None = None
@@ -101,7 +102,7 @@ class BatchSource:
         batch = self.plan.batch(step)
         count, device = len(batch.items_B), self.encoder.device
         own = self.ranks.own(count)
-        pixels_bCHW = normalize_pixels(self.items.pixels[batch.items_B[own]], self.encoder.preprocess_cfg, device)
+        image_bX = tower_input(self.items.pixels[batch.items_B[own]], self.encoder)
         texts_2b = batch.texts_B[None, own]
         if "text_view" in self.wants:
             texts_2b = np.stack([batch.texts_B, self.plan.other_texts(step, batch)])[:, own]
@@ -113,11 +114,11 @@ class BatchSource:
             step,
             count,
             torch.from_numpy(batch.items_B).to(device),
-            self._changed(pixels_bCHW, count, own, step),
+            self._changed(image_bX, count, own, step),
             self.encoder.trim(self.token_TL[texts_U]).to(device),
             text_2b[0],
             self._targets(batch.items_B, batch.texts_B, device),
-            view_bCHW=self._changed(pixels_bCHW, count, own, ~step) if "image_view" in self.wants else None,
+            view_bCHW=self._changed(image_bX, count, own, ~step) if "image_view" in self.wants else None,
             view_text_b=text_2b[1] if "text_view" in self.wants else None,
             item_targets=self._item_targets(batch.items_B, device) if "item_targets" in self.wants else None,
             pairs={relation: pairs.within(batch.items_B).to(device) for relation, pairs in self.items.pairs.items()}
@@ -129,8 +130,8 @@ class BatchSource:
         )
 
     def _changed(self, image_bCHW: torch.Tensor, count: int, own: slice, draw: int) -> torch.Tensor:
-        """The images under the random changes of a draw."""
-        if not self.augmentation:
+        """The images under the random changes of a draw; features stay as they are."""
+        if not self.augmentation or image_bCHW.ndim == 2:
             return image_bCHW
         generator = torch.Generator().manual_seed((self.plan.seed * 1_000_003 + draw) % 2**63)
         return augment(image_bCHW, draw_changes(count, self.augmentation, generator).of(own))
@@ -140,6 +141,13 @@ class BatchSource:
 
     def _targets(self, items_B: Indices, texts_B: Indices, device: torch.device) -> Targets:
         return Targets.from_sparse(self.items.relations.text_targets(items_B, texts_B), device)
+
+
+def tower_input(images: Pixels | Features, encoder: DualEncoder) -> torch.Tensor:
+    """What the image tower takes, on its device: normalised pixels (B, 3, H, W), or features (B, F) as they are."""
+    if images.dtype == np.uint8:
+        return normalize_pixels(images.astype(np.uint8, copy=False), encoder.preprocess_cfg, encoder.device)
+    return torch.from_numpy(np.array(images)).to(encoder.device)
 
 
 @dataclass

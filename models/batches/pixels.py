@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from pairloom.models.arrays import Features
 from pairloom.models.pictures import Picture, mapped, opened
 
 Pixels = npt.NDArray[np.uint8]
@@ -57,6 +58,18 @@ def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[
             written += 1
     if written != count:
         raise ValueError(f"{path}: {count} images were announced, {written} came")
+
+
+def write_features(feature_NF: Features, path: Path) -> None:
+    """Writes what a trunk that is put aside made of the images, float32 (N, F), where pixels would be."""
+    with path.open("wb") as file:
+        np.save(file, feature_NF)
+
+
+def open_features(path: Path) -> Features:
+    """The file of `write_features` as a read-only memory map, float32 (N, F)."""
+    feature_NF: Features = np.lib.format.open_memmap(path, mode="r")
+    return feature_NF
 
 
 def open_pixels(path: Path) -> Pixels:

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 
 from pairloom.models.arrays import Embeddings
-from pairloom.models.batches.feed import TrainingItems
-from pairloom.models.batches.pixels import normalize_pixels
+from pairloom.models.batches.feed import TrainingItems, tower_input
 from pairloom.models.encoder import mean_text_embeddings
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.negatives import batch_negatives, mine_negatives
@@ -32,9 +31,8 @@ def mine_again(
     token_TL = encoder.tokenize(items.relations.texts)
 
     def images(rows: slice) -> torch.Tensor:
-        image_BCHW = normalize_pixels(items.pixels[rows], encoder.preprocess_cfg, encoder.device)
         second_B = None if items.second_N is None else torch.from_numpy(items.second_N[rows])
-        return encoder.encode_images(image_BCHW, second_B)
+        return encoder.encode_images(tower_input(items.pixels[rows], encoder), second_B)
 
     def texts(rows: slice) -> torch.Tensor:
         return encoder.encode_texts(encoder.trim(token_TL[rows]))

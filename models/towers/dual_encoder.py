@@ -21,6 +21,7 @@ from pairloom.models.towers.second_tower import (
     load_second_tower,
     save_second_tower,
 )
+from pairloom.models.towers.text_queries import differs_in_training, save_text_queries
 
 
 @dataclass
@@ -121,7 +122,8 @@ class DualEncoder:
     def save(self, directory: Path) -> None:
         """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes.
 
-        A recurrent text tower, which open_clip can't build, and a second image tower go into folders of their own.
+        A recurrent text tower, which open_clip can't build, and a second image tower go into folders of their own; a
+        model whose image tower wants evaluation mode has a folder for readers who don't switch to it.
         """
         directory.mkdir(parents=True, exist_ok=True)
         config = recurrent.open_clip_config(self.config)
@@ -135,6 +137,8 @@ class DualEncoder:
             save_second_tower(directory, self.second, {name.removeprefix(PREFIX): own[name] for name in own})
         for name, content in self.tokenizer_files.items():
             (directory / name).write_bytes(content)
+        if text_weights is None and differs_in_training(self.image_towers["visual."]):
+            save_text_queries(directory, config, weights, self.tokenizer_files)
 
 
 def load(directory: Path) -> DualEncoder:

@@ -14,6 +14,10 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.lora import add_adapters, merge_adapters
 from pairloom.models.towers.recurrent import LstmTextTower
 
+FITTED_RATE = 0.1
+"""Share of the learning rate at which towers go on that a closed form has fitted: more spoils what they know of items
+that the training doesn't show (benchmarks/pretrained.md)."""
+
 
 def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:
     """Makes the encoder, in place, the one to train: locks, adapters, patch dropout, memory layout, compilation.
@@ -77,10 +81,14 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """AdamW's parameter groups of what is trained, in the network's order.
 
-    A group has `lr_scale`, its share of the learning rate (`config.layer_decay`; else 1), and `lr`, the learning rate
-    times it. Gains, biases and the logit scale (fewer than two dimensions) aren't decayed.
+    A group has `lr_scale`, its share of the learning rate (`config.layer_decay`, or `FITTED_RATE` of towers that were
+    fitted in closed form; else 1), and `lr`, the learning rate times it. Gains, biases and the logit scale (fewer than
+    two dimensions) aren't decayed.
     """
-    scales = _layer_scales(encoder, config.layer_decay)
+    if config.closed_form_start:
+        scales = {name: FITTED_RATE for name, _ in encoder.network.named_parameters()}
+    else:
+        scales = _layer_scales(encoder, config.layer_decay)
     return _groups(encoder.network, scales, learning_rate, weight_decay)
 
 

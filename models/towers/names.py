@@ -1,11 +1,13 @@
 """What `model.architecture` and `model.pretrained` may name, told without importing torch or open_clip."""
 
 import difflib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.layout import require_files
+from pairloom.models.towers.packages import IMAGE_TOWERS, PREFIX, WORD_VECTORS, WeightsPackage, named_package
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 WEIGHTS_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
@@ -17,9 +19,14 @@ def require_towers(config: ModelConfig) -> None:
     Weights are not looked into, no hub is asked, and a tag of pretrained weights is taken for one.
     """
     name, weights = config.architecture, config.pretrained
+    if words := words_package(config):
+        _ = words.distribution
     if name.startswith("local-dir:"):
         return require_files(Path(name.removeprefix("local-dir:")))
     file = architecture_file(name)
+    if package := image_package(config):
+        _ = package.distribution
+        return None
     if weights is None or Path(weights).is_file():
         return None
     if file is not None:
@@ -27,6 +34,39 @@ def require_towers(config: ModelConfig) -> None:
     if "/" in weights or weights.endswith(WEIGHTS_SUFFIXES):
         raise ValueError(f"model.pretrained: there is no file {weights}")
     return None
+
+
+def image_package(config: ModelConfig) -> WeightsPackage | None:
+    """The package that the image tower's weights come from; None where they come from elsewhere.
+
+    ValueError where `pretrained: package:NAME` names none that we know, or one of another architecture's tower.
+    """
+    weights = config.pretrained
+    if weights is None or not weights.startswith(PREFIX):
+        return None
+    package = named_package("model.pretrained", weights, tuple(IMAGE_TOWERS.values()))
+    file = architecture_file(config.architecture)
+    tower = None if file is None else timm_tower(file)
+    if tower is None or IMAGE_TOWERS.get(tower) is not package:
+        fitting = next(name for name, each in IMAGE_TOWERS.items() if each is package)
+        raise ValueError(
+            f"model.pretrained: {weights!r} holds weights of timm's {fitting}, and {config.architecture!r} is no "
+            f"architecture with that image tower; take `photographs`, or a .json file with timm_model_name: {fitting}"
+        )
+    return package
+
+
+def words_package(config: ModelConfig) -> WeightsPackage | None:
+    """The package that word vectors come from; None where none does. ValueError where we don't know it."""
+    words = config.word_vectors
+    return named_package("model.word_vectors", words, WORD_VECTORS) if isinstance(words, str) else None
+
+
+def timm_tower(file: Path) -> str | None:
+    """The timm model that an architecture's file names as its image tower."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    named = config.get("model_cfg", config).get("vision_cfg", {}).get("timm_model_name")
+    return None if named is None else str(named)
 
 
 def architecture_file(name: str) -> Path | None:

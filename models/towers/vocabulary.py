@@ -6,10 +6,11 @@ byte-level pieces mean that no text of a later night holds an unknown token.
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
@@ -37,6 +38,16 @@ def fit_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
         single=f"$A {END_OF_TEXT}", special_tokens=[(END_OF_TEXT, END_OF_TEXT_ID)]
     )
     return tokenizer
+
+
+def add_words(tokenizer: Tokenizer, words: Iterable[str], size: int) -> None:
+    """Makes whole words tokens of their own, in place and in their order, until there are `size`; those that are one
+    token already are left out."""
+    room = size - tokenizer.get_vocab_size()
+    pieces = (word for word in words if len(tokenizer.encode(word, add_special_tokens=False).ids) > 1)
+    # With the space before it, as the vocabulary's own words have theirs.
+    added = [AddedToken(word, single_word=True, lstrip=True, normalized=True) for word in islice(pieces, max(0, room))]
+    tokenizer.add_tokens(added)
 
 
 def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) -> None:

@@ -37,6 +37,17 @@ def start_from_words(encoder: DualEncoder, words: WordVectors) -> int:
     return int(whole_V.sum())
 
 
+def vocabulary_words(encoder: DualEncoder) -> list[str]:
+    """The tokens of a fitted vocabulary as words, where they begin one; none of another tokenizer."""
+    tokenizer = getattr(encoder.tokenizer, "tokenizer", None)
+    return [] if tokenizer is None else [token.removeprefix("Ġ") for token in tokenizer.get_vocab()]
+
+
+def token_width(encoder: DualEncoder) -> int:
+    """Length of a token embedding. ValueError where the tower has no table of them."""
+    return _token_embedding(encoder.network).embedding_dim
+
+
 def _token_embedding(network: Any) -> nn.Embedding:
     table = getattr(getattr(network, "text", network), "token_embedding", None)
     if not isinstance(table, nn.Embedding):

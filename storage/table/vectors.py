@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
 from pairloom.storage.files import DamagedError, FileDigest, damage, make_folder, sync
-from pairloom.storage.modelstore import is_plain
+from pairloom.storage.modelstore import TEXT_QUERIES, is_plain
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.schema import VECTOR_COLUMNS, ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
@@ -274,18 +274,22 @@ def table_metadata(model: Path) -> dict[str, str]:
     """Metadata that names the OpenCLIP model in folder `model`, not loaded here.
 
     Plain LanceDB embeds queries by it. A model whose texts plain open_clip can't embed is named under a key of ours
-    instead: LanceDB then has no embedding function, and refuses a text rather than searching by another tower.
+    instead: LanceDB then has no embedding function, and refuses a text rather than searching by another tower. One
+    whose image tower wants evaluation mode embeds texts there, and refuses images.
     """
     name = f"local-dir:{model.resolve()}"
+    named = {OWN_METADATA: json.dumps({"name": name})}
     if not is_plain(model):
-        return {OWN_METADATA: json.dumps({"name": name})}
+        return named
+    # LanceDB never calls eval(): where that matters to images it is given what refuses them.
+    texts_only = (model / TEXT_QUERIES).is_dir()
     function = {
         "name": "open-clip",
-        "model": {"name": name, "pretrained": ""},
+        "model": {"name": f"{name}/{TEXT_QUERIES}" if texts_only else name, "pretrained": ""},
         "source_column": "thumbnail",
         "vector_column": COLUMN,
     }
-    return {LANCEDB_METADATA: json.dumps([function])}
+    return {LANCEDB_METADATA: json.dumps([function]), **(named if texts_only else {})}
 
 
 def names_model(metadata: Mapping[bytes, bytes] | None, model_id: str) -> bool:

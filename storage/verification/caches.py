@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pairloom.storage.classes import ClassStore
+from pairloom.storage.corpus import Part
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.features import FeatureStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.parquet import require_whole
+from pairloom.storage.part_files import PartFiles
 from pairloom.storage.releases import Release
 from pairloom.storage.table.versions import TAG
 from pairloom.storage.verification.findings import Fault, Kind
@@ -54,6 +57,7 @@ class Cache:
 def caches(folder: Path, kept: Kept) -> Iterator[Cache]:
     """All of them that are there."""
     yield from _embeddings(folder, kept)
+    yield from _features(folder, kept)
     for name in PAIRS:
         store = PairStore(folder, name)
         for path in sorted((folder / name).glob("*/audit.json")):
@@ -91,16 +95,32 @@ def _embeddings(folder: Path, kept: Kept) -> Iterator[Cache]:
     for model in sorted(folder.glob("embeddings/*")):
         store = EmbeddingStore(folder, model.name)
         own = [release for release in kept.releases if release.model_id == model.name]
-        for path in sorted(model.glob("part-*.parquet")):
-            parts = {
+        for path, parts in _of_parts(store, kept):
+            rows = next(iter(parts.values())).rows if parts else None
+            releases = tuple(release.number for release in own if release.snapshot in parts)
+            yield Cache(path, "embeddings part", partial(store.require_whole, path, rows), releases, tuple(parts))
+
+
+def _features(folder: Path, kept: Kept) -> Iterator[Cache]:
+    for trunk in sorted(folder.glob("features/*")):
+        store = FeatureStore(folder, trunk.name)
+        for path, parts in _of_parts(store, kept):
+            rows = next(iter(parts.values())).rows if parts else None
+            yield Cache(path, "features part", partial(store.require_whole, path, rows), (), tuple(parts))
+
+
+def _of_parts(store: PartFiles, kept: Kept) -> Iterator[tuple[Path, dict[int, Part]]]:
+    """Each file of a store, and the part that it is of by the numbers of the kept snapshots that have it."""
+    for path in sorted(store.folder.glob("part-*.parquet")):
+        yield (
+            path,
+            {
                 number: part
                 for number, snapshot in kept.snapshots.items()
                 for part in snapshot.parts
                 if path.stem == f"part-{part.digest}"
-            }
-            rows = next(iter(parts.values())).rows if parts else None
-            releases = tuple(release.number for release in own if release.snapshot in parts)
-            yield Cache(path, "embeddings part", partial(store.require_whole, path, rows), releases, tuple(parts))
+            },
+        )
 
 
 def _tag_wrong(path: Path, version: int | None, release: Release | None) -> str:

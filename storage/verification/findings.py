@@ -16,6 +16,7 @@ Kind = Literal[
     "table",
     "tag",
     "embeddings part",
+    "features part",
     "pairs",
     "neighbours",
     "known rows",

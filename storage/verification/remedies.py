@@ -9,6 +9,7 @@ from pairloom.storage.verification.kept import Kept
 
 NO_COPY = "it has no other copy here: put it back from one"
 OF_CACHES = {
+    "features part": "it is deleted, and computed again by the next night that needs it",
     "neighbours": "it is deleted, and computed again by the next mining",
     "known rows": "it is deleted, and the next night reads what it needs again",
     "word vectors": "it is deleted, and learned again when it is asked for",

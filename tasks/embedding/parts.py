@@ -10,6 +10,7 @@ import pyarrow as pa
 from pairloom.models.encoder import Encoder, mean_text_embeddings
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.tasks.embedding.features import KeptFeatures
 from pairloom.tasks.items import part_pictures, require_tower_column
 from pairloom.tasks.stage import report_progress
 
@@ -28,20 +29,28 @@ class KnownVectors:
 
 
 def embed_missing(
-    corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder, lender: EmbeddingStore | None = None
+    corpus: Corpus,
+    snapshot: Snapshot,
+    store: EmbeddingStore,
+    encoder: Encoder,
+    *,
+    lender: EmbeddingStore | None = None,
+    features: KeptFeatures | None = None,
 ) -> int:
     """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded.
 
-    Image vectors that `lender` has hold for this model as well.
+    Image vectors that `lender` has hold for this model as well. With `features`, no picture passes the trunk twice.
     """
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
     missing = store.missing(snapshot)
     total, done, embedded = sum(part.rows for part in missing), 0, 0
     known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()
+    if features and missing:
+        features.complete(corpus, snapshot, "embed")
     for part in missing:
         known.lent = lender.image_vectors(part) if lender else {}
-        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known)
+        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, features)
         store.write(part, item_ids, image_ND, text_ND)
         done, embedded = done + part.rows, embedded + fresh
         report_progress("embed", done, total)
@@ -58,7 +67,12 @@ def known_vectors(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, enc
 
 
 def embed_part(
-    corpus: Corpus, snapshot: Snapshot, part: Part, encoder: Encoder, known: KnownVectors
+    corpus: Corpus,
+    snapshot: Snapshot,
+    part: Part,
+    encoder: Encoder,
+    known: KnownVectors,
+    features: KeptFeatures | None = None,
 ) -> tuple[list[str], np.ndarray, np.ndarray, int]:
     """Item ids, image vectors and text vectors (N, D) of one part, and of how many items something had to be embedded.
 
@@ -71,9 +85,13 @@ def embed_part(
     images = [known.lent.get(row["item_id"], known.images.get(image_key(row, encoder))) for row in rows]
     texts = [known.texts.get(tuple(row["texts"])) for row in rows]
     unseen = [row for row, image_D in zip(rows, images, strict=True) if image_D is None]
-    second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None
-    pictures = part_pictures(corpus, snapshot, part, pa.array([row["item_id"] for row in unseen], pa.string()))
-    image_MD = encoder.embed_batches((own for own, _ in pictures), second_M)
+    unseen_ids = [row["item_id"] for row in unseen]
+    if features:
+        image_MD = features.embeddings(part, unseen_ids)
+    else:
+        second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None
+        pictures = part_pictures(corpus, snapshot, part, pa.array(unseen_ids, pa.string()))
+        image_MD = encoder.embed_batches((own for own, _ in pictures), second_M)
     unread = [[row["texts"] for row in batch if tuple(row["texts"]) not in known.texts] for batch in batches]
     text_MD = [vector_D for own in unread if own for vector_D in embed_item_texts(encoder, own)]
     fresh = sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.pipeline import Pipeline
@@ -43,6 +44,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "trim": pipeline.ingest.trim,
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
         "training_digest": plan.training_digest,
+        "trunk": challenger.trunk,
         "steps": challenger.steps,
         "samples": challenger.samples,
         "seconds": round(challenger.seconds, 1),
@@ -75,11 +77,17 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 {f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."}
 
 {PLAIN_USE if plain else OWN_USE}
-{_second_tower(pipeline)}
+{_foreign_weights(pipeline)}{_second_tower(pipeline)}
 | metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |{beside[0]}
 | --- | --- | --- |{beside[1]}
 {metrics}
 {_floor(floor)}"""
+
+
+def _foreign_weights(pipeline: Pipeline) -> str:
+    packages = [image_package(pipeline.model), words_package(pipeline.model)]
+    credits = "; ".join(package.credit for package in packages if package)
+    return f"\nIt started from weights of others: {credits}.\n" if credits else ""
 
 
 def _second_tower(pipeline: Pipeline) -> str:

@@ -14,6 +14,7 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.runs import Run
 from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.embedding.features import kept_features
 from pairloom.tasks.evaluation.floor import measure_floor
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
@@ -60,7 +61,7 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         # The challenger was named by its bytes a moment ago; the others have lain there.
         folder = models.whole(model_id) if number else models.path(model_id)
         encoder, store = Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id)
-        pictures = Pictures(corpus, snapshot, encoder, store)
+        pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder))
         return measure_encoder(pipeline, asked, pictures, TrainingTexts(folder))
 
     try:

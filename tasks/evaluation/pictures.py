@@ -11,6 +11,7 @@ from pairloom.models.arrays import Embeddings
 from pairloom.models.encoder import Encoder
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.tasks.embedding.features import KeptFeatures
 from pairloom.tasks.items import image_batches, second_tower_items
 
 
@@ -23,9 +24,11 @@ class Pictures:
     encoder: Encoder
     store: EmbeddingStore
     """The model's own."""
+    features: KeptFeatures | None = None
+    """What its frozen trunk has made of the snapshot's pictures."""
 
     def embeddings(self, item_ids: Sequence[str]) -> Embeddings:
-        """Float32 (N, D). Only what the model hasn't embedded yet is decoded, and nothing is stored."""
+        """Float32 (N, D). Only what neither the model nor its trunk has met yet is decoded, and nothing is stored."""
         missing = tuple(self.store.missing(self.snapshot))
         unread = self.snapshot.model_copy(update={"parts": missing})
         held = tuple(part for part in self.snapshot.parts if part not in missing)
@@ -34,7 +37,10 @@ class Pictures:
         fresh = dict.fromkeys(item_id for item_id in ids if item_id in places)
         known = [item_id for item_id in item_ids if item_id not in fresh]
         found_ND = np.empty((len(item_ids), self.encoder.dimension), np.float32)
-        if fresh:
+        if fresh and self.features and not self.features.store.missing(self.snapshot):
+            feature_MF = self.features.matrix(unread, list(fresh))
+            found_ND[[places[each] for each in fresh]] = self.encoder.embed_features(self.features.trunk, feature_MF)
+        elif fresh:
             second_N = second_tower_items(self.corpus, self.snapshot, list(fresh), self.encoder.second)
             pictures = image_batches(self.corpus, unread, list(fresh))
             found_ND[[places[each] for each in fresh]] = self.encoder.embed_batches(pictures, second_N)

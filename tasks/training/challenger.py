@@ -1,17 +1,21 @@
 """Tonight's challenger: warm-started from the champion, trained on the mined pairs, put into the model store."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
 from pairloom.models.batches.feed import TrainingItems
-from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.batches.pixels import open_features, open_pixels, write_features, write_pixels
 from pairloom.models.encoder import Encoder
 from pairloom.models.fitness import UnfitModelError
+from pairloom.models.objectives.config import look_at_images
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
-from pairloom.models.towers.word_start import start_from_words
+from pairloom.models.towers.package_words import package_words
+from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
+from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.launcher import launch, processes_wanted
 from pairloom.models.training.log import read_log
 from pairloom.models.training.trainer import Recipe, TrainingResult
@@ -21,6 +25,7 @@ from pairloom.storage.files import written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
+from pairloom.tasks.embedding.features import kept_features
 from pairloom.tasks.items import Items, read_items, second_tower_items, split_images
 from pairloom.tasks.mining.edges import stored_edges
 from pairloom.tasks.pipeline import Pipeline
@@ -57,24 +62,39 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
-        if ranks.leads and not run.pixels.exists():
-            with written_aside(run.pixels) as aside:
-                images = chain.from_iterable(split_images(corpus, snapshot, "train"))
-                write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
+        features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
+        inputs = run.features if features else run.pixels
+        if ranks.leads and not inputs.exists():
+            with written_aside(inputs) as aside:
+                if features:
+                    features.complete(corpus, snapshot, "train")
+                    write_features(features.matrix(snapshot, items.item_ids), aside)
+                else:
+                    images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+                    write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
+        if features and pipeline.model.closed_form_start and champion is None:
+            start_in_closed_form(start, open_features(inputs), items.relations, seed=pipeline.training.seed)
+            ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)
         pairs_by_relation = pairs_of(mined, items)
         try:
-            result = train_encoder(
-                start,
-                TrainingItems(
-                    tuple(items.item_ids), open_pixels(run.pixels), relations, negatives_NK, pairs_by_relation, second_N
-                ),
-                Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
-                workdir=run.training,
-                ranks=ranks,
-                progress=show,
-            )
+            with features.trunk.aside() if features else nullcontext():
+                result = train_encoder(
+                    start,
+                    TrainingItems(
+                        tuple(items.item_ids),
+                        open_features(inputs) if features else open_pixels(inputs),
+                        relations,
+                        negatives_NK,
+                        pairs_by_relation,
+                        second_N,
+                    ),
+                    Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
+                    workdir=run.training,
+                    ranks=ranks,
+                    progress=show,
+                )
         except UnfitModelError as error:
             # All ranks see the same loss.
             ref = ModelRef(model_id=None, unfit=str(error), steps=0, samples=0, seconds=0.0, loss=0.0)
@@ -82,18 +102,27 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 run.write("train", ref)
         else:
             if ranks.leads:
-                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts)
+                digest = features.trunk.digest if features else ""
+                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, digest)
         ranks.wait()
 
 
-def adopt(run: Run, models: ModelStore, result: TrainingResult, texts: Sequence[str]) -> None:
-    """Put the trained model into the store with what it has to say of its training `texts`, and leave word of it."""
+def adopt(run: Run, models: ModelStore, result: TrainingResult, texts: Sequence[str], trunk: str = "") -> None:
+    """Put the trained model into the store with what it has to say of its training `texts`, and leave word of it.
+
+    `trunk` is the digest of what was frozen of it.
+    """
     result.encoder.save(run.built)
     result.objectives.save_kept(run.built)
     keep_training_texts(run.built, Encoder(result.encoder), texts)
     model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
-        model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss
+        model_id=model_id,
+        trunk=trunk,
+        steps=result.steps,
+        samples=result.samples,
+        seconds=result.seconds,
+        loss=result.loss,
     )
     run.write("train", ref)
 
@@ -104,6 +133,8 @@ def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snap
         return load(champion)
     texts = [text for texts in items.texts for text in texts]
     encoder = create(pipeline.model, texts, seed=pipeline.training.seed)
-    if pipeline.model.word_vectors:
-        start_from_words(encoder, corpus_words(pipeline.folder, snapshot, pipeline.model.word_vectors))
+    if isinstance(words := pipeline.model.word_vectors, str):
+        start_from_words(encoder, package_words(words, vocabulary_words(encoder), token_width(encoder)))
+    elif words:
+        start_from_words(encoder, corpus_words(pipeline.folder, snapshot, words))
     return encoder

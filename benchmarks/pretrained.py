@@ -1,0 +1,100 @@
+"""What a foreign image tower that stays as it is reaches: in closed form, and after a training on its features.
+
+python -m benchmarks.pretrained --sizes 128 160 192 --seeds 0 1 2 --steps 0 300
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.bundle import Collection, read_collection
+from pairloom.models.arrays import Features
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.metrics import evaluate
+from pairloom.models.mining.config import MiningConfig
+from pairloom.models.mining.lexical import mine_lexical_negatives
+from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.towers.config import PRESETS, ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.names import ARCHITECTURES
+from pairloom.models.towers.trunk import Trunk, frozen_trunk
+from pairloom.models.training.closed_start import start_in_closed_form
+from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.trainer import Recipe, train
+
+ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
+
+
+def sized(size: int, folder: Path) -> ModelConfig:
+    """`photographs` for pictures of another size."""
+    architecture = json.loads((ARCHITECTURES / "photographs.json").read_text(encoding="utf-8"))
+    architecture["model_cfg"]["vision_cfg"]["image_size"] = size
+    file = folder / f"photographs-{size}.json"
+    file.write_text(json.dumps(architecture), encoding="utf-8")
+    return ModelConfig.model_validate({"architecture": str(file), **PRESETS["photographs"]})
+
+
+def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
+    """Recall @1 and @10 each way on the validation split, as cells."""
+    image_ND, text_TD = encoder.embed_features(trunk, feature_NF), encoder.embed_texts(check.relations.texts)
+    found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}).as_dict()
+    return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in ASKED)
+
+
+def main() -> None:
+    """Prints a row for each size, seed and number of steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--collection", default="grocery")
+    parser.add_argument("--max-side", type=int, default=128)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[192])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, 300], help="0 for the closed form alone")
+    parser.add_argument("--set", default="{}", help="other TrainingConfig fields, as JSON")
+    options = parser.parse_args()
+    learn, check = (read_collection(options.collection, split, options.max_side) for split in ("train", "val"))
+    texts = [text for own in learn.texts for text in own]
+    titles = ("size", "seed", "steps", "t→i @1 / @10", "i→t @1 / @10", "i→i @1 / @10", "features, ms an image")
+    sys.stdout.write(f"| {' | '.join(titles)} | start, CPU s | training, CPU s | load |\n|{' --- |' * 10}\n")
+    negatives_NK = batch_negatives(mine_lexical_negatives(learn.relations, MiningConfig(), seed=0))
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            config = sized(size, folder)
+            encoder = Encoder(create(config, texts, seed=0))
+            trunk = frozen_trunk(encoder.dual_encoder, config)
+            assert trunk is not None
+            cpu = time.process_time()
+            learn_NF, check_NF = (encoder.features(trunk, [each.images]) for each in (learn, check))
+            looking = 1e3 * (time.process_time() - cpu) / (len(learn_NF) + len(check_NF))
+            for seed in options.seeds:
+                for steps in options.steps:
+                    own = create(config, texts, seed=seed)
+                    trunk = frozen_trunk(own, config)
+                    assert trunk is not None
+                    cpu = time.process_time()
+                    start_in_closed_form(own, learn_NF, learn.relations, seed=seed)
+                    started = time.process_time() - cpu
+                    if steps:
+                        items = TrainingItems(tuple(learn.item_ids), learn_NF, learn.relations, negatives_NK)
+                        training = TrainingConfig(max_minutes=None, max_steps=steps, seed=seed, threads=1)
+                        training = TrainingConfig.model_validate(training.model_dump() | json.loads(options.set))
+                        with trunk.aside():
+                            train(own, items, Recipe(training, model=config), workdir=folder / f"{seed}-{steps}")
+                    cells = recalls(Encoder(own), trunk, check_NF, check)
+                    spent = time.process_time() - cpu - started
+                    figures = f"{looking:.0f} | {started:.0f} | {spent:.0f} | {os.getloadavg()[0]:.1f}"
+                    sys.stdout.write(f"| {size} | {seed} | {steps} | {cells} | {figures} |\n")
+                    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

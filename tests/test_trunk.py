@@ -1,0 +1,197 @@
+"""A frozen trunk: computed once an image, put aside while the rest is trained, and nothing is otherwise for it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_architecture, tiny_images, tiny_items, tiny_texts
+
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
+from pairloom.models.closed_form.class_space import class_space
+from pairloom.models.encoder import Encoder
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.creation import create
+from pairloom.models.towers.trunk import frozen_trunk
+from pairloom.models.training.closed_start import start_in_closed_form
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.features import FeatureStore
+from pairloom.storage.garbage import collect_garbage
+from pairloom.storage.images.decoding import open_stored
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import RetentionConfig, release_log
+from pairloom.storage.verify import verify
+
+TEXTS = [text for own in tiny_texts() for text in own]
+
+
+def timm_architecture(folder: Path, **vision: object) -> str:
+    """Path of a config file: timm's smallest EfficientNet, with batch normalisation, and the tiny text tower."""
+    path = Path(tiny_architecture(folder))
+    content = json.loads(path.read_text())
+    content["model_cfg"]["vision_cfg"] = {
+        "image_size": 32,
+        "timm_model_name": "test_efficientnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+        **vision,
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def frozen(folder: Path, **vision: object) -> ModelConfig:
+    return ModelConfig(architecture=timm_architecture(folder, **vision), lock_image=True, closed_form_start=True)
+
+
+def test_embeddings_of_features_are_those_of_the_images(tmp_path: Path) -> None:
+    config = frozen(tmp_path)
+    encoder = Encoder(create(config, TEXTS, seed=0))
+    trunk = frozen_trunk(encoder.dual_encoder, config)
+    assert trunk is not None
+    feature_NF = encoder.features(trunk, [tiny_images()[:20], tiny_images()[20:]])
+    assert feature_NF.shape == (32, trunk.width)
+    before = list(encoder.dual_encoder.network.state_dict())
+    embedding_ND = encoder.embed_features(trunk, feature_NF)
+    np.testing.assert_allclose(embedding_ND, encoder.embed_images(tiny_images()), atol=1e-5)
+    assert list(encoder.dual_encoder.network.state_dict()) == before
+    assert encoder.features(trunk, []).shape == (0, trunk.width)
+
+
+def test_only_a_trunk_that_no_training_moves_is_frozen(tmp_path: Path) -> None:
+    config = frozen(tmp_path)
+    encoder = create(config, TEXTS, seed=0)
+    assert frozen_trunk(encoder, ModelConfig(architecture=config.architecture)) is None
+    unlocked = ModelConfig(architecture=config.architecture, lock_image=True, unlocked_image_groups=1)
+    assert frozen_trunk(encoder, unlocked) is None
+    (tmp_path / "plain").mkdir()
+    plain = ModelConfig(architecture=tiny_architecture(tmp_path / "plain"), lock_image=True)
+    assert frozen_trunk(create(plain, TEXTS, seed=0), plain) is None
+    with pytest.raises(ValueError, match="closed_form_start needs an image tower that stays"):
+        ModelConfig(architecture=config.architecture, closed_form_start=True)
+
+
+def test_a_trunks_digest_follows_from_its_weights_and_preprocessing_alone(tmp_path: Path) -> None:
+    def digest(seed: int, moved: str = "", **vision: object) -> str:
+        config = frozen(tmp_path, **vision)
+        encoder = create(config, TEXTS, seed=seed)
+        with torch.no_grad():
+            for name, tensor in encoder.network.named_parameters():
+                if moved and name.startswith(moved):
+                    tensor.add_(0.1)
+        trunk = frozen_trunk(encoder, config)
+        assert trunk is not None
+        return trunk.digest
+
+    assert digest(0) == digest(0, moved="visual.head") == digest(0, timm_drop=0.5)
+    others = [digest(1), digest(0, moved="visual.trunk"), digest(0, image_size=64)]
+    assert len({digest(0), *others}) == 4
+
+
+def test_the_class_space_makes_the_scatter_within_classes_a_ball_and_holds_the_means() -> None:
+    drawn = np.random.default_rng(0)
+    mean_CF = drawn.normal(size=(5, 12)) * 3
+    class_N = np.repeat(np.arange(5), 200)
+    stretch_FF = np.linalg.qr(drawn.normal(size=(12, 12)))[0] * np.linspace(1, 3, 12)
+    feature_NF = (mean_CF[class_N] + drawn.normal(size=(1000, 12)) @ stretch_FF.T).astype(np.float32)
+    found = class_space(feature_NF, class_N, 64)
+    assert found.map_FD.shape == (12, 4)
+    point_ND = found(feature_NF)
+    mean_CD = np.stack([point_ND[class_N == each].mean(axis=0) for each in range(5)])
+    apart_ND = point_ND - mean_CD[class_N]
+    spread_D = np.sqrt(np.linalg.eigvalsh(apart_ND.T @ apart_ND / 1000))
+    # The features' own spread goes from 1 to 3; a third of a ball's is mixed in.
+    assert spread_D.max() / spread_D.min() < 2
+    nearest_N = np.argmin(((point_ND[:, None] - mean_CD) ** 2).sum(axis=2), axis=1)
+    euclidean_N = np.argmin(((feature_NF[:, None] - mean_CF) ** 2).sum(axis=2), axis=1)
+    assert (nearest_N == class_N).mean() >= (euclidean_N == class_N).mean()
+
+
+def test_without_classes_of_two_the_space_is_of_principal_components() -> None:
+    feature_NF = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    point_ND = class_space(feature_NF, np.arange(30), 4)(feature_NF)
+    np.testing.assert_allclose(point_ND.T @ point_ND / 30, np.eye(4), atol=1e-5)
+
+
+def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path: Path) -> None:
+    config = frozen(tmp_path)
+    encoder = Encoder(create(config, TEXTS, seed=0))
+    trunk = frozen_trunk(encoder.dual_encoder, config)
+    assert trunk is not None
+    relations = tiny_items(tmp_path, encoder.dual_encoder).relations
+    feature_NF = encoder.features(trunk, [tiny_images()])
+    start_in_closed_form(encoder.dual_encoder, feature_NF, relations, seed=0)
+    score_NT = encoder.embed_features(trunk, feature_NF) @ encoder.embed_texts(relations.texts).T
+    own_NT = np.zeros(score_NT.shape, bool)
+    for item, own in enumerate(relations.item_texts):
+        own_NT[item, own] = True
+    assert own_NT[np.arange(32), score_NT.argmax(axis=1)].mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]) -> Path:
+    """pipelines.yaml over shapes, whose tower has a frozen trunk; two nights have run, the second with a new row."""
+    folder = tmp_path_factory.mktemp("nights")
+    shutil.copytree(shapes, folder / "shapes")
+    model = {"architecture": timm_architecture(folder), "lock_image": True, "closed_form_start": True}
+    file = write_pipelines(folder, folder / "shapes", model=model)
+    assert nightly(load_pipeline(file)).outcome == "released"
+    row = {
+        "id": "new",
+        "image": "large-red-circle.png",
+        "text": "a new circle",
+        "group": "new",
+        "colour": "red",
+        "size": 4,
+    }
+    with (folder / "shapes" / "captions.jsonl").open("a", encoding="utf-8") as captions:
+        captions.write(json.dumps(row) + "\n")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("stored/shapes/features/*/*")}
+    assert nightly(load_pipeline(file, overrides=["retrain.min_new_fraction=0.5"])).outcome == "released"
+    for path, written in before.items():
+        assert path.stat().st_mtime_ns == written, "no picture is looked at twice"
+    assert len(list(folder.glob("stored/shapes/features/*/*"))) == len(before) + 1
+    return file
+
+
+def test_a_night_keeps_features_and_its_vectors_are_those_of_the_released_model(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    release, corpus = release_log(pipeline.folder).current(), Corpus(pipeline.folder)
+    assert release is not None
+    snapshot = corpus.current()
+    store = EmbeddingStore(pipeline.folder, release.model_id)
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(release.model_id))
+    for part in snapshot.parts:
+        rows = store.read(part).to_pylist()
+        images = [
+            image["bytes"] for batch in corpus.read(snapshot, part, ["image"]) for image in batch["image"].to_pylist()
+        ]
+        embedding_ND = encoder.embed_images([open_stored(each) for each in images])
+        np.testing.assert_allclose([row["image_vector"] for row in rows], embedding_ND, atol=1e-5)
+    lineage = json.loads((ModelStore(pipeline.folder).path(release.model_id) / "pairloom.json").read_bytes())
+    assert (pipeline.folder / "features" / lineage["trunk"]).is_dir()
+
+
+def test_features_of_other_trunks_are_garbage_and_damaged_ones_are_found(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    (folder,) = (pipeline.folder / "features").iterdir()
+    other = FeatureStore(pipeline.folder, "0" * 16)
+    part = Corpus(pipeline.folder).current().parts[0]
+    other.write(part, ["a"], [None], np.ones((1, 3), np.float32))
+    gone = collect_garbage(pipeline.folder, RetentionConfig(releases=2, grace_hours=0), set())
+    assert [each.path for each in gone.garbage if each.kind == "features"] == [f"features/{'0' * 16}"]
+    own = FeatureStore(pipeline.folder, folder.name)
+    file_of_part = folder / f"part-{part.digest}.parquet"
+    whole = file_of_part.read_bytes()
+    file_of_part.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    findings = verify(pipeline.folder, releases=2).findings
+    assert [(each.kind, each.repair) for each in findings] == [("features part", "delete")]
+    own.drop_damaged(Corpus(pipeline.folder).current())
+    assert own.missing(Corpus(pipeline.folder).current()) == [part]

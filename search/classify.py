@@ -172,7 +172,7 @@ class Classes:
         known = self._store.vectors(model_id)
         missing = [digest for digest in wanted if digest not in known]
         if missing:
-            embedded_ND = self.release.encoder.embed_images([open_stored(wanted[digest]) for digest in missing])
+            embedded_ND = self.release.embed_images([open_stored(wanted[digest]) for digest in missing])
             known |= dict(zip(missing, embedded_ND, strict=True))
             try:
                 self._store.keep_vectors(model_id, known)
@@ -196,7 +196,7 @@ def classify(
     classes = Classes(release, column)
     config = _as_ingested(release)
     opened = _each(images, lambda path: open_query_image(path, config))
-    found = classes.tell(release.encoder.embed_images(opened))
+    found = classes.tell(release.embed_images(opened))
     chosen = classes.threshold if threshold is None else Threshold(threshold)
     told = []
     for row, path in enumerate(images):

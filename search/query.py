@@ -166,7 +166,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
     if query.image is not None:
         image = _opened(query.image, release.record.max_side)
-        parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
+        parts.extend(release.embed_images([image], _second_tower(release, query.image_as)))
     elif query.image_as is not None:
         raise ValueError(f"the query has no image to take as {query.image_as!r}")
     if query.like is not None:
@@ -269,7 +269,7 @@ def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
     """Whether the second image tower encodes an image taken as `value`; ValueError where no item has that value."""
     if value is None:
         return None
-    tower = release.encoder.second
+    tower = release.second
     if tower is None:
         raise ValueError(f"release {release.record.number} has one image tower: leave out which one is for {value!r}")
     if value not in tower.values and tower.column in release.columns:

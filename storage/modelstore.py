@@ -14,6 +14,9 @@ from pairloom.storage.files import DamagedError, FileDigests, make_folder, sync,
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
+EXPORT_FILES = ("onnx.json", "text.onnx", "text_tokenizer.json", "image.onnx", "second_image.onnx")
+"""Its towers as queries load them, made from it once: their bytes are also those of what made them."""
+BESIDE = (*CARD_FILES, *EXPORT_FILES)
 OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
 
@@ -35,7 +38,7 @@ class ModelStore:
 
     def whole(self, model_id: str) -> Path:
         """The OpenCLIP folder of a model, read through. Raises DamagedError where its files aren't those it is named
-        after; its card and log may be any.
+        after; what is beside them may be any.
         """
         path = self.path(model_id)
         if model_digest(path) != model_id:
@@ -66,7 +69,7 @@ class ModelStore:
             shutil.rmtree(built)
             return model_id
         if (damaged := self.folder / model_id).exists():
-            for name in CARD_FILES:
+            for name in BESIDE:
                 if (damaged / name).exists():
                     (damaged / name).replace(built / name)
             shutil.rmtree(damaged)
@@ -113,7 +116,7 @@ def model_digest(folder: Path) -> str:
     """The model_id: digest of weights, configuration, preprocessing and tokenizer, file by file."""
     digests = {}
     for path in folder.rglob("*"):
-        if path.is_file() and path.name not in CARD_FILES:
+        if path.is_file() and path.name not in BESIDE:
             with path.open("rb") as stream:
                 digests[path.relative_to(folder)] = hashlib.file_digest(stream, "sha256").digest()
     return _digest(digests)
@@ -127,7 +130,7 @@ def recorded_digest(files: FileDigests, model_id: str) -> str:
         {
             path.relative_to(folder): bytes.fromhex(each.sha256)
             for path, each in names.items()
-            if path.is_relative_to(folder) and path.name not in CARD_FILES
+            if path.is_relative_to(folder) and path.name not in BESIDE
         }
     )
 

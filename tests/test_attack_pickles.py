@@ -19,7 +19,6 @@ from pairloom.models.encoder import Encoder
 from pairloom.models.objectives.kept import read_kept
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.query_tower import QueryTower
 from pairloom.models.towers.second_tower import load_second_tower
 from pairloom.models.training.checkpoint import Checkpoints
 from pairloom.storage.classes import ClassStore
@@ -119,12 +118,6 @@ def kept(folder: Path, content: bytes) -> object:
     return read_kept(folder)
 
 
-def query_tower(folder: Path, content: bytes) -> object:
-    tiny_encoder(folder).save(folder / "model")
-    (folder / "model" / "open_clip_model.safetensors").write_bytes(content)
-    return QueryTower.load(folder / "model")
-
-
 def second_tower(folder: Path, content: bytes) -> object:
     (folder / "second_image_tower").mkdir()
     (folder / "second_image_tower" / "image_tower.safetensors").write_bytes(content)
@@ -159,7 +152,6 @@ PLACES: dict[str, Callable[[Path, bytes], object]] = {
     "a model's second tower": second_tower,
     "a model's own terms": kept,
     "a model's weights": released,
-    "a model's text side": query_tower,
     "a checkpoint": checkpoint,
     "pixels.npy": stored("pixels.npy", lambda folder: open_pixels(folder / "pixels.npy")),
     "Parquet": stored("part.parquet", lambda folder: list(read_parquet(folder / "part.parquet"))),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.export import Compared, export
 from pairloom.models.fitness import UnfitModelError
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
@@ -79,14 +80,18 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 run.write("train", ref)
         else:
             if ranks.leads:
-                adopt(run, ModelStore(pipeline.folder), result)
+                texts = [text for texts in items.texts for text in texts]
+                told = Compared(texts, open_pixels(run.pixels)) if pipeline.model.export else None
+                adopt(run, ModelStore(pipeline.folder), result, told)
         ranks.wait()
 
 
-def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
-    """Put the trained model into the store, and leave word of it."""
+def adopt(run: Run, models: ModelStore, result: TrainingResult, compared: Compared | None = None) -> None:
+    """Put the trained model into the store, exported where there is something to compare, and leave word of it."""
     result.encoder.save(run.built)
     result.objectives.save_kept(run.built)
+    if compared:
+        export(run.built, compared)
     model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
         model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss

@@ -14,7 +14,7 @@ from pairloom.storage.files import DamagedError, FileDigests, make_folder, sync,
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
-EXPORT_FILES = ("onnx.json", "text.onnx", "text_tokenizer.json", "image.onnx", "second_image.onnx")
+EXPORT_FILES = ("onnx.json", "text.onnx", "text_tokens.json", "image.onnx", "second_image.onnx")
 """Its towers as queries load them, made from it once: their bytes are also those of what made them."""
 BESIDE = (*CARD_FILES, *EXPORT_FILES)
 OWN_TEXT_TOWER = "text_tower"

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from open_clip.tokenizer import get_clean_fn
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
@@ -24,6 +25,7 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.export_files import IMAGE, MANIFEST, SECOND_IMAGE, TEXT, TOKENIZER, Manifest, TextSettings
 from pairloom.models.towers.layout import CONFIG_NAME, WEIGHTS_NAME
 from pairloom.models.towers.names import ARCHITECTURES
+from pairloom.models.towers.text_cleaning import CLEANINGS, Cleaning, cleaned
 from pairloom.search.release import OpenRelease
 from pairloom.storage.files import FileDigest
 from pairloom.storage.modelstore import EXPORT_FILES, model_digest
@@ -130,6 +132,15 @@ def test_what_gives_other_embeddings_is_left_to_torch_and_told(
     assert "differ from torch's by 0.001" in caplog.text
     assert set(manifest.files) == {MANIFEST, TEXT, TOKENIZER}
     assert not (model / IMAGE).exists()
+
+
+@pytest.mark.parametrize("how", CLEANINGS)
+def test_texts_are_cleaned_as_open_clip_does_it(how: Cleaning) -> None:
+    draw = np.random.default_rng(0)
+    ascii_ = ["".join(map(chr, draw.integers(0, 128, 12))) for _ in range(300)]
+    printed = ["".join(map(chr, draw.integers(32, 127, 12))) for _ in range(300)]
+    for text in [*TEXTS, *ascii_, *printed, "&amp;amp;lt; &eacute; it''s 'so' -- \"so\""]:
+        assert cleaned(text, how) == get_clean_fn(how)(text), repr(text)
 
 
 def test_both_sides_name_the_same_files() -> None:

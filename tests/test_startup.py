@@ -17,6 +17,7 @@ from pairloom.flows.nightly import nightly
 from pairloom.search.release import OpenRelease
 
 LEARNING = ("torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn")
+UNREAD = ("pandas", "ftfy", "onnx", "prefect", "matplotlib")
 QUERIES = ("onnxruntime", "tokenizers")
 TABLES = ("lance", "lancedb", "pandas", "duckdb")
 HEAVY = (*LEARNING, *TABLES, *QUERIES, "onnx", "prefect", "matplotlib")
@@ -60,16 +61,16 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         (0, ["status"], HEAVY),
         (0, ["releases"], HEAVY),
         (0, ["show", "1"], HEAVY),
-        (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, "prefect", "matplotlib")),
+        (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, *UNREAD)),
         (0, ["run"], HEAVY),
         (0, ["collect-garbage", "--dry-run"], HEAVY),
         (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib")),
-        (0, ["search", "a red circle"], (*LEARNING, "prefect", "matplotlib")),
-        (0, ["search", "--like", "large-red-circle"], (*LEARNING, *QUERIES, "prefect", "matplotlib")),
-        (0, ["search", "--image", "{shapes}/large-red-circle.png"], (*LEARNING, "prefect", "matplotlib")),
-        (0, ["sql", "SELECT score FROM search('a red circle')"], (*LEARNING, "prefect", "matplotlib")),
+        (0, ["search", "a red circle"], (*LEARNING, *UNREAD)),
+        (0, ["search", "--like", "large-red-circle"], (*LEARNING, *QUERIES, *UNREAD)),
+        (0, ["search", "--image", "{shapes}/large-red-circle.png"], (*LEARNING, *UNREAD)),
+        (0, ["sql", "SELECT score FROM search('a red circle')"], (*LEARNING, *UNREAD)),
         (0, ["classify", "{shapes}/large-red-circle.png", "--threshold", "0.1"], (*LEARNING, "prefect", "matplotlib")),
-        (2, ["search", "--image", "absent.png", "--where", "colour ="], (*LEARNING, "prefect", "matplotlib")),
+        (2, ["search", "--image", "absent.png", "--where", "colour ="], (*LEARNING, *UNREAD)),
         (2, ["run", "--set", "training.max_stepz=1"], HEAVY),
         (2, ["run", "--set", "model.architecture=tiny-65"], HEAVY),
         (2, ["train", "--set", "training.max_stepz=1"], HEAVY),
@@ -111,6 +112,16 @@ def test_a_release_embeds_as_the_whole_model_does_and_does_not_load_it(released:
     assert "encoder" not in vars(release)
     np.testing.assert_allclose(text_ND, release.encoder.embed_texts(texts), atol=1e-5, rtol=0)
     np.testing.assert_allclose(image_ND, release.encoder.embed_images(images), atol=1e-5, rtol=0)
+
+
+def test_data_frames_are_still_there_after_a_start_without_pandas(tmp_path: Path) -> None:
+    program = (
+        "from pairloom.flows.cli.lean import reads_without_pandas; reads_without_pandas(); import sys, pyarrow as pa; "
+        "table = pa.table({'a': [1, None]}); assert 'pandas' not in sys.modules; frame = table.to_pandas(); "
+        "print(frame.a.isna().sum(), pa.array(frame.a, from_pandas=True).null_count)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 onnx.json            what is exported, and how its inputs are made
 text.onnx            the text tower, token ids → embeddings; its weights are read from the safetensors files
-text_tokenizer.json  what makes token ids, for the library `tokenizers`
+text_tokens.json     what makes token ids, for the library `tokenizers`
 image.onnx           the image tower, normalised pixels → embeddings
 second_image.onnx    the second one, where there are two
 """
@@ -15,7 +15,7 @@ from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.text_cleaning import Cleaning
 from pairloom.models.towers.text_end import TextEnd
 
-MANIFEST, TEXT, TOKENIZER = "onnx.json", "text.onnx", "text_tokenizer.json"
+MANIFEST, TEXT, TOKENIZER = "onnx.json", "text.onnx", "text_tokens.json"
 IMAGE, SECOND_IMAGE = "image.onnx", "second_image.onnx"
 
 

@@ -16,9 +16,11 @@ def cleaned(text: str, how: Cleaning) -> str:
 
     `lower` and `canonicalize` make it lower case, the latter without underscores and ASCII punctuation, too.
     """
-    import ftfy
+    # ASCII without entities is what ftfy would leave, which takes longer to import than a query to encode.
+    if not (text.isascii() and text.isprintable()) or "&" in text:
+        import ftfy
 
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     if how == "canonicalize":
         text = text.strip().replace("_", " ").translate(_PUNCTUATION).lower()
     text = " ".join(text.split())

@@ -122,9 +122,14 @@ class ExportedEncoder:
                 options.log_severity_level = 4
                 # Threads that wait for more work would keep the others' cores busy.
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                self._towers[name] = onnxruntime.InferenceSession(
-                    str(self._directory / name), options, providers=["CPUExecutionProvider"]
-                )
+                file = self._directory / name
+                try:
+                    self._towers[name] = onnxruntime.InferenceSession(
+                        str(file), options, providers=["CPUExecutionProvider"]
+                    )
+                except Exception as error:  # each of its errors is of a class of its own
+                    said = " ".join(str(error).split())
+                    raise RuntimeError(f"{file} can't be loaded: {said[:300]}") from error
             return self._towers[name]
 
 

@@ -15,6 +15,8 @@ from pairloom.models.pictures import Picture, opened
 Pixels = npt.NDArray[np.uint8]
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+DEFAULTS: dict[str, Any] = {"size": 224, "resize_mode": "shortest", "interpolation": "bicubic", "fill_color": 0}
+"""open_clip's."""
 MODES = ("shortest", "longest", "squash")
 
 
@@ -34,8 +36,9 @@ class Geometry:
 
     @classmethod
     def of(cls, preprocess_cfg: Mapping[str, Any]) -> Self:
-        """That of open_clip's complete settings. ValueError for settings that it has no transform for."""
-        mode, interpolation = preprocess_cfg["resize_mode"], preprocess_cfg["interpolation"] or "bicubic"
+        """That of open_clip's settings. ValueError for settings that it has no transform for."""
+        preprocess_cfg = DEFAULTS | {name: value for name, value in preprocess_cfg.items() if value is not None}
+        mode, interpolation = preprocess_cfg["resize_mode"], preprocess_cfg["interpolation"]
         if mode not in MODES or interpolation not in FILTERS:
             raise ValueError(f"there is no preprocessing with resize_mode {mode!r} and interpolation {interpolation!r}")
         size, fill = preprocess_cfg["size"], preprocess_cfg["fill_color"]

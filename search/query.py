@@ -206,10 +206,11 @@ def nearest_rows(
         raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
     condition = None if where is None else lance_filter(where, release.columns)
     wanted = k + (without is not None)
-    asked = wanted + 8
+    asked = wanted + 3
     while True:
         try:
-            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns)
+            spare = asked - wanted
+            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns, spare=spare)
             found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
             if where is None:

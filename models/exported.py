@@ -87,8 +87,9 @@ class ExportedEncoder:
     def tokens(self, texts: Iterable[str]) -> Indices:
         """Token ids (B, L), as the text tower takes them: cut to the longest text where that changes nothing."""
         settings = self._text
-        rows = self._tokenizer.encode_batch([cleaned(text, settings.cleaning) for text in texts])
-        token_BL = np.array([row.ids for row in rows], np.int64)
+        # Not as a batch: that starts threads, which a process that forks later is warned of.
+        rows = [self._tokenizer.encode(cleaned(text, settings.cleaning)).ids for text in texts]
+        token_BL = np.array(rows, np.int64)
         if (end := settings.end) is None:
             return token_BL
         found_BL = token_BL if end.by == "largest" else token_BL == end.id

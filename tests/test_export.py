@@ -13,6 +13,7 @@ import pytest
 import torch
 from open_clip.tokenizer import get_clean_fn
 from PIL import Image
+from transformers import RobertaConfig, RobertaModel
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
@@ -61,6 +62,20 @@ def saved(folder: Path, name: str, **settings: Any) -> Path:
     return folder
 
 
+def roberta(folder: Path) -> str:
+    """An architecture with a small Hugging Face text tower."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RobertaConfig(vocab_size=300, max_position_embeddings=32, **shape)
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder / "roberta")
+    gone: dict[str, Any] = dict.fromkeys(("width", "heads", "layers", "pool_type"))
+    settings: dict[str, Any] = {
+        "hf_model_name": str(folder / "roberta"),
+        "hf_proj_type": "linear",
+        "hf_pooler_type": "mean_pooler",
+    }
+    return architecture(folder, **gone, **settings)
+
+
 TIMM = {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
 
 
@@ -73,8 +88,9 @@ TIMM = {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear
         lambda folder: architecture(folder, no_causal_mask=True, pool_type="last"),
         lambda folder: architecture(folder, hf_tokenizer_name=None, vocab_size=49408, pool_type="argmax"),
         lambda folder: architecture(folder, image=TIMM),
+        roberta,
     ],
-    ids=["tiny-32", "recurrent", "deeper", "bidirectional", "built-in vocabulary", "timm"],
+    ids=["tiny-32", "recurrent", "deeper", "bidirectional", "built-in vocabulary", "timm", "Hugging Face"],
 )
 def test_its_embeddings_are_those_of_the_whole_model(of: Callable[[Path], str], tmp_path: Path) -> None:
     model = saved(tmp_path / "model", of(tmp_path))
@@ -177,8 +193,13 @@ def test_a_night_exports_what_it_keeps_and_the_release_names_it(folder: Path) ->
     assert not release.record.export_files.keys() & release.record.needed.keys()
 
 
-@pytest.mark.parametrize("hurt", [lambda file: file.write_bytes(b"\0" + file.read_bytes()[1:]), Path.unlink])
-@pytest.mark.parametrize("name", [MANIFEST, TEXT, IMAGE])
+def flip(file: Path) -> None:
+    """Change the first byte."""
+    content = file.read_bytes()
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize(("name", "hurt"), [(MANIFEST, flip), (TEXT, Path.unlink), (IMAGE, flip)])
 def test_a_damaged_export_is_told_and_torch_answers(
     folder: Path, name: str, hurt: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,8 +122,8 @@ class _Remedies:
         return "none", f"{NO_COPY}; {self._instead}", ""
 
     def _of_export(self, fault: Fault) -> tuple[Repair, str, str]:
-        model = f"{fault.path.rpartition('/')[0]}/"
-        if any(release.model_files.keys() & self.paths for release in self.kept.releases if model in fault.path):
+        needing = (release for release in self.kept.releases if release.number in fault.releases)
+        if any(release.model_files.keys() & self.paths for release in needing):
             return "none", "until its model is mended, it can't be exported again", ""
         return "export", "it is exported from its model again; until then, queries load torch", ""
 

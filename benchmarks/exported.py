@@ -24,14 +24,15 @@ from benchmarks.bundle import read_collection
 from pairloom.models.exported import ExportedEncoder, threads
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from PIL import Image
 from pairloom.models.{module} import {name}
 encoder = {name}.load(Path(sys.argv[1]))
 encoder.embed_texts(["an apple"])
 encoder.embed_images([Image.new("RGB", (96, 96))])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(lines["VmHWM"].split()[0]) // 1024)
 """
 SIDES = (("encoder", "Encoder"), ("exported", "ExportedEncoder"))
 

@@ -25,8 +25,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from pairloom.models.arrays import available_cpus
-from pairloom.models.batches.pixels import Geometry, write_pixels
+from pairloom.models.batches.pixels import write_pixels
 from pairloom.models.encoder import IMAGE_BATCH, Encoder
+from pairloom.models.geometry import Geometry
 from pairloom.models.pictures import Picture
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create

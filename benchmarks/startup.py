@@ -3,11 +3,12 @@
 `python -m benchmarks.startup [--rounds N]` releases the grocery pipeline after 20 training steps into a temporary root,
 then runs `import torch` and every command in turn, round by round, each in a process of its own with compiled
 bytecode. A ratio is the median over the rounds of the quotient within a round: what else the machine does weighs on
-both sides.
+both sides. "Without an export" asks a copy of the release whose exported towers are gone.
 """
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.bundle import DATA
+
 FILE = Path(__file__).parent / "pipelines.yaml"
+IMAGE = DATA / "grocery/images/Asparagus/Asparagus_004.jpg"
 CLI = [sys.executable, "-c", "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"]
 TORCH = [sys.executable, "-c", "import torch"]
 UNGATED = ["--set", "gate.min={}", "--set", "gate.first=none"]
@@ -29,7 +33,11 @@ COMMANDS: dict[str, tuple[float, list[str]]] = {
     "`pairloom sql`, without a text": (0.5, ["sql", "SELECT count(*) FROM items"]),
     "`pairloom run`, nothing new": (1.0, ["run", *SHORT]),
     "`pairloom deploy --check`": (1.5, ["deploy", "--check"]),
-    "`pairloom search TEXT`": (1.6, ["search", "an apple"]),
+    "`pairloom sql`, with a text": (1.0, ["sql", "SELECT item_id, score FROM search('an apple')"]),
+    "`pairloom search TEXT`": (1.0, ["search", "an apple"]),
+    "`pairloom search --image`": (1.0, ["search", "--image", str(IMAGE)]),
+    "`pairloom search TEXT`, without an export": (4.0, ["search", "an apple"]),
+    "`pairloom search --image`, without an export": (4.0, ["search", "--image", str(IMAGE)]),
     "`pairloom search`, a misspelt `--where`": (0.7, ["search", "an apple", "--where", "subgroup ="]),
     "`pairloom run`, an unknown key": (0.7, ["run", "--set", "training.max_stepz=1"]),
 }
@@ -52,13 +60,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as root:
-        options = ["-p", "grocery", "--file", str(FILE), "--root", root]
-        subprocess.run([*CLI, "run", *SHORT, *options], check=True, stdout=subprocess.DEVNULL)
+        with_export, without = (
+            ["-p", "grocery", "--file", str(FILE), "--root", f"{root}/{name}"] for name in ("with", "without")
+        )
+        subprocess.run([*CLI, "run", *SHORT, *with_export], check=True, stdout=subprocess.DEVNULL)
+        shutil.copytree(f"{root}/with", f"{root}/without")
+        for graph in Path(root, "without").glob("grocery/models/*/*.onnx"):
+            graph.unlink()
         ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
         walls = []
         for number in range(-1, rounds):  # one round before the first compiles
             load, (wall, busy) = os.getloadavg()[0], seconds(TORCH)
             for name, (_, arguments) in COMMANDS.items():
+                options = without if name.endswith("without an export") else with_export
                 own = [*CLI, *arguments, *(options if arguments != ["--help"] else [])]
                 own_wall, own_busy = seconds(own)
                 if number >= 0:

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from pairloom.models.arrays import Embeddings, Features, Indices, Mask, best_device
-from pairloom.models.batches.pixels import Geometry, Pixels, normalize_pixels
+from pairloom.models.batches.pixels import normalize_pixels
 from pairloom.models.fitness import require_finite
+from pairloom.models.geometry import Geometry, Pixels
 from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load

@@ -174,7 +174,7 @@ class Classes:
         missing = [digest for digest in wanted if made[digest] not in known]
         if missing:
             images = [open_query_image(open_stored(wanted[each]), self.release.as_ingested) for each in missing]
-            embedded_ND = self.release.encoder.embed_images(images)
+            embedded_ND = self.release.embed_images(images)
             known |= dict(zip((made[each] for each in missing), embedded_ND, strict=True))
             try:
                 self._store.keep_vectors(model_id, known)
@@ -197,7 +197,7 @@ def classify(
     release = reader.current
     classes = Classes(release, column)
     opened = _each(images, lambda path: open_query_image(path, release.as_ingested))
-    found = classes.tell(release.encoder.embed_images(opened))
+    found = classes.tell(release.embed_images(opened))
     chosen = classes.threshold if threshold is None else Threshold(threshold)
     told = []
     for row, path in enumerate(images):

@@ -1,5 +1,6 @@
 """A released model, opened: loaded once, however many releases of it a reader goes through."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -12,8 +13,10 @@ from pairloom.storage.training_texts import TrainingTexts
 
 if TYPE_CHECKING:
     from pairloom.models.encoder import Encoder
+    from pairloom.models.exported import ExportedEncoder
     from pairloom.models.reranker import Reranker
-    from pairloom.models.towers.query_tower import QueryTower
+
+logger = logging.getLogger(__name__)
 
 
 class OpenModel:
@@ -27,7 +30,7 @@ class OpenModel:
 
     def is_of(self, record: Release) -> bool:
         """Whether a release names this very model, file by file."""
-        return (record.model_files, record.dimension) == (self.record.model_files, self.record.dimension)
+        return _identity(record) == _identity(self.record)
 
     @property
     def encoder(self) -> "Encoder":
@@ -42,10 +45,10 @@ class OpenModel:
             return self._reranker
 
     @property
-    def query_tower(self) -> "QueryTower | None":
-        """The text tower that needs no torch; None where the model is not of that kind."""
+    def exported(self) -> "ExportedEncoder | None":
+        """Its exported towers, which need no torch; None, with a warning where that is news, where there are none."""
         with self._loading:
-            return self._query_tower
+            return self._exported
 
     @cached_property
     def words(self) -> frozenset[str] | None:
@@ -68,13 +71,21 @@ class OpenModel:
         return Reranker.load(self._directory, self._encoder)
 
     @cached_property
-    def _query_tower(self) -> "QueryTower | None":
-        from pairloom.models.towers.query_tower import QueryTower
+    def _exported(self) -> "ExportedEncoder | None":
+        if not (files := self.record.export_files):
+            return None
+        if wrong := CheckedFiles(self.folder).wrong(files):
+            logger.warning(
+                "queries load torch, since %s: `pairloom verify --repair` exports the model again", "; ".join(wrong[:3])
+            )
+            return None
+        from pairloom.models.exported import ExportedEncoder
 
-        tower = QueryTower.load(self._directory)
-        if tower is not None:
-            self._refuse_other_length(tower.dimension)
-        return tower
+        exported = ExportedEncoder.load(self._directory)
+        self._refuse_other_length(exported.dimension)
+        for each in exported.manifest.reasons:
+            logger.warning("%s", each)
+        return exported
 
     @cached_property
     def _directory(self) -> Path:
@@ -88,6 +99,10 @@ class OpenModel:
                 f"model {self.record.model_id} makes vectors of length {length}, "
                 f"the table of release {self.record.number} holds {self.record.dimension}"
             )
+
+
+def _identity(record: Release) -> tuple[FileDigests, FileDigests, int]:
+    return record.model_files, record.export_files, record.dimension
 
 
 def refuse_damage(folder: Path, record: Release, files: FileDigests) -> None:

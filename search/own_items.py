@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pairloom.models.evaluation.hubness import hubness
 from pairloom.search.query import nearest_rows
-from pairloom.search.release import FEW_TEXTS, OpenRelease
+from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
@@ -156,24 +156,21 @@ def embed_texts_again(release: OpenRelease, sample: Sample, findings: Findings) 
     """Note items whose texts the model embeds otherwise than is stored."""
     again = {}
     for item in sample.asked:
-        texts = sample.texts[item]
-        # More at once would load torch.
-        some = [release.embed_texts(texts[start : start + FEW_TEXTS]) for start in range(0, len(texts), FEW_TEXTS)]
-        again[item] = np.concatenate(some).mean(axis=0)
+        again[item] = release.embed_texts(sample.texts[item]).mean(axis=0)
     _note_unlike("texts", release, sample, again, findings)
 
 
 def embed_images_again(release: OpenRelease, sample: Sample, findings: Findings) -> None:
     """Note items whose images the model embeds otherwise than is stored."""
-    corpus, encoder, again = Corpus(release.folder), release.encoder, dict[str, Floats]()
-    tower = encoder.second
+    corpus, again = Corpus(release.folder), dict[str, Floats]()
+    tower = release.second
     columns = ["item_id", "image", *([tower.column] if tower else [])]
     for part in {sample.parts[item].digest: sample.parts[item] for item in sample.asked}.values():
         own = pa.array([item for item in sample.asked if sample.parts[item] == part], pa.string())
         for batch in corpus.read(sample.snapshot, part, columns, among=("item_id", own)):
             rows = batch.to_pylist()
             second_N = tower.takes([row[tower.column] for row in rows]) if tower else None
-            image_ND = encoder.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N)
+            image_ND = release.embed_images([open_stored(row["image"]["bytes"]) for row in rows], second_N)
             again.update(zip((row["item_id"] for row in rows), image_ND, strict=True))
     _note_unlike("images", release, sample, again, findings)
 

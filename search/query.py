@@ -207,7 +207,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
     if query.image is not None:
         image = open_query_image(query.image, release.as_ingested)
-        parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
+        parts.extend(release.embed_images([image], _second_tower(release, query.image_as)))
     elif query.image_as is not None:
         raise ValueError(f"the query has no image to take as {query.image_as!r}")
     if query.like is not None:
@@ -250,11 +250,12 @@ def nearest_rows(
     condition = None if where is None else lance_filter(where, release.columns, release.times)
     wanted = k + (without is not None)
     wanted = max(wanted, CORRECTED) if hubness else wanted
-    asked = wanted + 8
+    asked = wanted + 3
     read = [*columns, HUBNESS] if hubness and HUBNESS not in columns else columns
     while True:
         try:
-            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=read)
+            spare = asked - wanted
+            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=read, spare=spare)
             found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
             if where is None:
@@ -316,7 +317,7 @@ def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
     """Whether the second image tower encodes an image taken as `value`; ValueError where no item has that value."""
     if value is None:
         return None
-    tower = release.encoder.second
+    tower = release.second
     if tower is None:
         raise ValueError(f"release {release.record.number} has one image tower: leave out which one is for {value!r}")
     if value not in tower.values and tower.column in release.columns:

@@ -126,8 +126,8 @@ def rehearse(script: Script) -> Rehearsal:
         embed_texts_again(release, sample, findings)
         golden += [answer(release, query) for query in script.golden]
         looked_at |= {"items": len(sample.parts), "items' texts": len(sample.asked)}
-        # Torch takes seconds to load: for the images of a model that is new, or where texts or queries needed it.
-        if served is None or served.model_id != record.model_id or "encoder" in vars(release):
+        # Torch takes seconds to load: only for the images of a model that is new.
+        if served is None or served.model_id != record.model_id or not release.images_wait_for_torch:
             embed_images_again(release, sample, findings)
             looked_at["items' images"] = len(sample.asked)
     except (ValueError, RuntimeError, OSError) as error:

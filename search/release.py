@@ -13,17 +13,17 @@ from pairloom.storage.releases import Release, none_whole, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
 if TYPE_CHECKING:
-    from pairloom.models.arrays import Embeddings
+    from pairloom.models.arrays import Embeddings, Mask
     from pairloom.models.encoder import Encoder
+    from pairloom.models.exported import ExportedEncoder
+    from pairloom.models.pictures import Picture
     from pairloom.models.reranker import Reranker
-    from pairloom.models.towers.query_tower import QueryTower
+    from pairloom.models.towers.config import SecondImageTowerConfig
     from pairloom.search.query import Query, SearchResult
     from pairloom.storage.export import CorpusFile
     from pairloom.storage.images.config import IngestConfig
 
 logger = logging.getLogger(__name__)
-
-FEW_TEXTS = 16
 
 
 class Reader(Protocol):
@@ -111,11 +111,24 @@ class OpenRelease:
     def embed_texts(self, texts: Sequence[str]) -> "Embeddings":
         """Float32 (N, D), L2-normalised, by the text tower that made this release's vectors.
 
-        A few texts wait for torch only where there is no other way; many are faster with it.
+        Torch is waited for only where the model has no exported text tower.
         """
-        if len(texts) <= FEW_TEXTS and self._query_tower is not None:
-            return self._query_tower.embed_texts(texts)
-        return self.encoder.embed_texts(texts)
+        exported = self._exported
+        return (exported if exported and exported.manifest.text else self.encoder).embed_texts(texts)
+
+    def embed_images(self, images: "Sequence[Picture]", second_N: "Mask | None" = None) -> "Embeddings":
+        """The same of images, of which `second_N` are for the second image tower, where there is one."""
+        return self._image_encoder.embed_images(images, second_N)
+
+    @property
+    def second(self) -> "SecondImageTowerConfig | None":
+        """Which items the model's second image tower encodes, where there is one."""
+        return self._image_encoder.second
+
+    @property
+    def images_wait_for_torch(self) -> bool:
+        """Whether the next image that is embedded waits for torch to be loaded."""
+        return self._exported_images is None and "encoder" not in vars(self)
 
     @property
     def as_ingested(self) -> "IngestConfig":
@@ -141,9 +154,18 @@ class OpenRelease:
         """The cross-encoder beside the dual encoder; ValueError where this release's model has none."""
         return self.model.reranker
 
+    @property
+    def _image_encoder(self) -> "Encoder | ExportedEncoder":
+        return self._exported_images or self.encoder
+
+    @property
+    def _exported_images(self) -> "ExportedEncoder | None":
+        exported = self._exported
+        return exported if exported and exported.manifest.image else None
+
     @cached_property
-    def _query_tower(self) -> "QueryTower | None":
-        return self.model.query_tower
+    def _exported(self) -> "ExportedEncoder | None":
+        return self.model.exported
 
     @property
     def current(self) -> Self:

@@ -14,6 +14,9 @@ from pairloom.storage.files import DamagedError, FileDigests, make_folder, sync,
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
+EXPORT_FILES = ("onnx.json", "text.onnx", "text_tokens.json", "image.onnx", "second_image.onnx")
+"""Its towers as queries load them, made from it once: their bytes are also those of what made them."""
+BESIDE = (*CARD_FILES, *EXPORT_FILES)
 OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
 TRAINING_TEXTS = "training_texts"
@@ -40,7 +43,7 @@ class ModelStore:
 
     def whole(self, model_id: str) -> Path:
         """The OpenCLIP folder of a model, read through. Raises DamagedError where its files aren't those it is named
-        after; its card and log may be any.
+        after; what is beside them may be any.
         """
         path = self.path(model_id)
         if model_digest(path) != model_id:
@@ -71,7 +74,7 @@ class ModelStore:
             shutil.rmtree(built)
             return model_id
         if (damaged := self.folder / model_id).exists():
-            for name in CARD_FILES:
+            for name in BESIDE:
                 if (damaged / name).exists():
                     (damaged / name).replace(built / name)
             shutil.rmtree(damaged)
@@ -147,7 +150,7 @@ def recorded_digest(files: FileDigests, model_id: str) -> str:
 
 def _identifies(path: PurePath) -> bool:
     """Whether a file, by its path in a model's folder, is part of what makes the vectors."""
-    return path.name not in CARD_FILES and path.parts[0] != TRAINING_TEXTS
+    return path.name not in BESIDE and path.parts[0] != TRAINING_TEXTS
 
 
 def _digest(digests: Mapping[P, bytes]) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DamagedError, FileDigests
-from pairloom.storage.modelstore import CARD_FILES
+from pairloom.storage.modelstore import BESIDE, EXPORT_FILES
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
 from pairloom.storage.table.upkeep import TableUpkeep
@@ -99,14 +99,21 @@ class Release(Record, frozen=True):
 
     @property
     def needed(self) -> FileDigests:
-        """All files but those about the model: what is served doesn't rest on its card, lineage and log."""
-        about = {f"models/{self.model_id}/{name}" for name in CARD_FILES}
-        return {name: digest for name, digest in self.files.items() if name not in about}
+        """All files but those beside the model: what is served doesn't rest on its card, lineage and log, nor on its
+        exported towers, without which torch answers."""
+        beside = {f"models/{self.model_id}/{name}" for name in BESIDE}
+        return {name: digest for name, digest in self.files.items() if name not in beside}
 
     @property
     def model_files(self) -> FileDigests:
         """Those of the needed files that are the model's."""
         return {name: digest for name, digest in self.needed.items() if name.startswith(f"models/{self.model_id}/")}
+
+    @property
+    def export_files(self) -> FileDigests:
+        """The model's exported towers; none in records older than these, and where none could be exported."""
+        exported = {f"models/{self.model_id}/{name}" for name in EXPORT_FILES}
+        return {name: digest for name, digest in self.files.items() if name in exported}
 
     @property
     def table_files(self) -> FileDigests:

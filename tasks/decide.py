@@ -190,8 +190,10 @@ def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Trainin
 def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, what the files of given pairs hold, and how
     pictures are cut."""
-    blocks = (pipeline.model, pipeline.mining, *pipeline.objective)
-    shape = [pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)]
+    blocks = (pipeline.mining, *pipeline.objective)
+    # How a model is exported doesn't shape it.
+    model = pipeline.model.model_dump(mode="json", exclude={"export"})
+    shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])
 

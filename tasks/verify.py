@@ -1,6 +1,7 @@
 """Verify: all that is kept read through, every so many nights; and a table made anew where it is damaged."""
 
 import logging
+import shutil
 from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from pairloom.storage.corpus import Corpus
-from pairloom.storage.files import DamagedError, digest_files, set_aside, written_aside
+from pairloom.storage.files import DamagedError, FileDigest, digest_files, set_aside, written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.schema import HUBNESS
@@ -109,6 +110,33 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
     TableUpkeep(rows.path).tag(anew.number, anew.table_version)
     log.publish(anew)
     return anew
+
+
+def export_again(pipeline: Pipeline, found: Verification) -> list[str]:
+    """Export models again where `found` says that this helps; returns the files that are what was recorded again.
+
+    Another version of torch may export a model with other bytes: queries then go on loading torch, and it is said so.
+    """
+    wanted = [each for each in found.findings if each.repair == "export"]
+    if not wanted:
+        return []
+    # torch, for what is damaged.
+    from pairloom.tasks.training.exporting import exported_again
+
+    log, mended = release_log(pipeline.folder), list[str]()
+    for model_id in dict.fromkeys(each.path.split("/")[1] for each in wanted):
+        own = {each.path: each for each in wanted if each.path.split("/")[1] == model_id}
+        with exported_again(ModelStore(pipeline.folder).path(model_id)) as made:
+            for name, each in own.items():
+                recorded = log.stored(each.releases[-1]).files[name]
+                again = made / Path(name).name
+                if again.is_file() and FileDigest.of(again) == recorded:
+                    with written_aside(pipeline.folder / name) as aside:
+                        shutil.copyfile(again, aside)
+                    mended.append(name)
+                else:
+                    logger.warning("%s: exported again it has other bytes than recorded, so queries load torch", name)
+    return mended
 
 
 def _last(path: Path) -> date | None:

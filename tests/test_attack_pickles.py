@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_architecture, tiny_encoder
 
 from pairloom.models.batches.pixels import open_pixels
 from pairloom.models.encoder import Encoder
+from pairloom.models.exported import ExportedEncoder
 from pairloom.models.objectives.kept import read_kept
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.query_tower import QueryTower
+from pairloom.models.towers.export_files import Manifest
 from pairloom.models.towers.second_tower import load_second_tower
 from pairloom.models.training.checkpoint import Checkpoints
 from pairloom.storage.classes import ClassStore
@@ -119,10 +121,11 @@ def kept(folder: Path, content: bytes) -> object:
     return read_kept(folder)
 
 
-def query_tower(folder: Path, content: bytes) -> object:
-    tiny_encoder(folder).save(folder / "model")
-    (folder / "model" / "open_clip_model.safetensors").write_bytes(content)
-    return QueryTower.load(folder / "model")
+def exported(folder: Path, content: bytes) -> object:
+    (folder / "image.onnx").write_bytes(content)
+    image = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    manifest = Manifest(dimension=8, image=image, tolerance=1e-5, torch="2")
+    return ExportedEncoder(folder, manifest).embed_images([Image.new("RGB", (32, 32))])
 
 
 def second_tower(folder: Path, content: bytes) -> object:
@@ -158,8 +161,8 @@ PLACES: dict[str, Callable[[Path, bytes], object]] = {
     "local-dir: open_clip_pytorch_model.pth": local_dir("open_clip_pytorch_model.pth"),
     "a model's second tower": second_tower,
     "a model's own terms": kept,
+    "a model's exported tower": exported,
     "a model's weights": released,
-    "a model's text side": query_tower,
     "a checkpoint": checkpoint,
     "pixels.npy": stored("pixels.npy", lambda folder: open_pixels(folder / "pixels.npy")),
     "Parquet": stored("part.parquet", lambda folder: list(read_parquet(folder / "part.parquet"))),

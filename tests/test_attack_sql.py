@@ -212,7 +212,7 @@ def test_deadline_holds_in_our_own_functions_too(
 
     slow = OpenRelease(release.folder, release.record)
     slow.__dict__["encoder"] = Slow()
-    slow.__dict__["_query_tower"] = None
+    slow.__dict__["_exported"] = None
     started = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: started + now[0])
     monkeypatch.setattr(pairloom.search.sql.statement, "ANSWER", replace(ANSWER, seconds=1.0))

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import COLOURS, SHAPES, prefect_environment
+from PIL import Image
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
-from pairloom.search.release import FEW_TEXTS, OpenRelease
+from pairloom.search.release import OpenRelease
 
 LEARNING = ("torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn")
+UNREAD = ("pandas", "ftfy", "onnx", "prefect", "matplotlib")
+QUERIES = ("onnxruntime", "tokenizers")
 TABLES = ("lance", "lancedb", "pandas", "duckdb")
-HEAVY = (*LEARNING, *TABLES, "prefect", "matplotlib")
+HEAVY = (*LEARNING, *TABLES, *QUERIES, "onnx", "prefect", "matplotlib")
 
 # The command's own output goes to its streams; what it imported, to a file.
 RUN = """
@@ -58,7 +61,7 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         (0, ["status"], HEAVY),
         (0, ["releases"], HEAVY),
         (0, ["show", "1"], HEAVY),
-        (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, "prefect", "matplotlib")),
+        (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, *UNREAD)),
         (
             0,
             ["sql", "SELECT count(*) FROM outliers(), near_duplicates(0.999), releases, quarantine"],
@@ -67,9 +70,12 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         (0, ["run"], HEAVY),
         (0, ["collect-garbage", "--dry-run"], HEAVY),
         (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib")),
-        (0, ["search", "a red circle"], (*LEARNING, "prefect", "matplotlib")),
-        (0, ["search", "--like", "large-red-circle"], (*LEARNING, "prefect", "matplotlib")),
-        (2, ["search", "--image", "absent.png", "--where", "colour ="], (*LEARNING, "prefect", "matplotlib")),
+        (0, ["search", "a red circle"], (*LEARNING, *UNREAD)),
+        (0, ["search", "--like", "large-red-circle"], (*LEARNING, *QUERIES, *UNREAD)),
+        (0, ["search", "--image", "{shapes}/large-red-circle.png"], (*LEARNING, *UNREAD)),
+        (0, ["sql", "SELECT score FROM search('a red circle')"], (*LEARNING, *UNREAD)),
+        (0, ["classify", "{shapes}/large-red-circle.png", "--threshold", "0.1"], (*LEARNING, "prefect", "matplotlib")),
+        (2, ["search", "--image", "absent.png", "--where", "colour ="], (*LEARNING, *UNREAD)),
         (2, ["run", "--set", "training.max_stepz=1"], HEAVY),
         (2, ["run", "--set", "model.architecture=tiny-65"], HEAVY),
         (2, ["train", "--set", "training.max_stepz=1"], HEAVY),
@@ -78,10 +84,15 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_imports_nothing_heavy_that_it_does_not_need(
-    released: tuple[str, ...], tmp_path: Path, status: int, arguments: list[str], forbidden: tuple[str, ...]
+    released: tuple[str, ...],
+    shapes: Path,
+    tmp_path: Path,
+    status: int,
+    arguments: list[str],
+    forbidden: tuple[str, ...],
 ) -> None:
     options = () if "--help" in arguments else released
-    done, imported = run(tmp_path, *arguments, *options)
+    done, imported = run(tmp_path, *(each.format(shapes=shapes) for each in arguments), *options)
     assert done.returncode == status, done.stderr
     assert imported & set(forbidden) == set()
 
@@ -98,14 +109,24 @@ def test_a_night_without_news_that_reads_everything_imports_nothing_heavy(
     assert imported & set(HEAVY) == set()
 
 
-def test_few_texts_and_many_are_embedded_alike_and_only_many_load_the_whole_model(released: tuple[str, ...]) -> None:
+def test_a_release_embeds_as_the_whole_model_does_and_does_not_load_it(released: tuple[str, ...], shapes: Path) -> None:
     release = OpenRelease.open(load_pipeline(Path(released[1])).folder)
     texts = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    few = release.embed_texts(texts[:FEW_TEXTS])
+    images = [Image.open(path).convert("RGB") for path in sorted(shapes.glob("*.png"))]
+    text_ND, image_ND = release.embed_texts(texts), release.embed_images(images)
     assert "encoder" not in vars(release)
-    many = release.embed_texts(texts)
-    assert "encoder" in vars(release)
-    np.testing.assert_allclose(few, many[:FEW_TEXTS], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(text_ND, release.encoder.embed_texts(texts), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(image_ND, release.encoder.embed_images(images), atol=1e-5, rtol=0)
+
+
+def test_data_frames_are_still_there_after_a_start_without_pandas(tmp_path: Path) -> None:
+    program = (
+        "from pairloom.flows.cli.lean import reads_without_pandas; reads_without_pandas(); import sys, pyarrow as pa; "
+        "table = pa.table({'a': [1, None]}); assert 'pandas' not in sys.modules; frame = table.to_pandas(); "
+        "print(frame.a.isna().sum(), pa.array(frame.a, from_pandas=True).null_count)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_path: Path) -> None:

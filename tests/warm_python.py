@@ -41,7 +41,7 @@ def serve(listening: socket.socket) -> None:
     import pyarrow.dataset  # noqa: F401  # the same
 
     import pairloom.models.encoder
-    import pairloom.models.towers.query_tower
+    import pairloom.models.exported
     import pairloom.search.rehearsal  # noqa: F401
 
     threading.Thread(target=end_with_tests, daemon=True).start()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pairloom.flows.cli.answers import answer, errors_in_one_line, say_first
+from pairloom.flows.cli.lean import reads_without_pandas
 from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     Column,
@@ -65,18 +66,18 @@ def search(
 ) -> None:
     """Find the nearest items of the current release, by text, by image or by item."""
     say_first("search")
+    reads_without_pandas()
     from pairloom.flows.show.console import show_hits
-    from pairloom.models.evaluation.projection import require_method
-    from pairloom.search.map import ReleaseMap
     from pairloom.search.query import Query
     from pairloom.search.query import search as find
     from pairloom.search.rerank import CANDIDATES
-    from pairloom.search.sheet import contact_sheet
 
     with errors_in_one_line():
         if candidates is not None and not rerank:
             raise ValueError("--candidates says how many --rerank orders: give --rerank too")
         if html:
+            from pairloom.models.evaluation.projection import require_method
+
             require_method(method)
         more, less = tuple(plus or ()), tuple(minus or ())
         query = Query(text, image, like, more, less, text_weight, image_as=as_)
@@ -93,6 +94,9 @@ def search(
             only_fitting=only_fitting,
         )
         if html:
+            from pairloom.search.map import ReleaseMap
+            from pairloom.search.sheet import contact_sheet
+
             page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
             html.write_text(page, encoding="utf-8")
     answer(json_, result.to_json(), lambda: show_hits(result))

@@ -51,13 +51,14 @@ def _state(pipeline: "Pipeline") -> dict[str, Any]:
 def _mended(pipeline: "Pipeline") -> dict[str, Any]:
     """The same after all was done that can be."""
     from pairloom.storage.repair import repair
-    from pairloom.tasks.verify import rebuild, verified
+    from pairloom.tasks.verify import export_again, rebuild, verified
 
     found, done = verified(pipeline), []
     # What was mended may be what something else is made of.
     while mended := repair(pipeline.folder, [each for each in found.findings if each.path not in done]):
         done += [each.path for each in mended]
         found = verified(pipeline)
+    done += export_again(pipeline, found)
     if release := rebuild(pipeline, found):
         done.append(f"releases/{release.number:06d}.json")
     return _state(pipeline) | {"repaired": done}

@@ -2,46 +2,16 @@
 
 # N = images, B = batch, H = height, W = width, C = colours
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from pairloom.models.arrays import Features
-from pairloom.models.pictures import Picture, mapped, opened
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The evaluation preprocessing but for its last two steps, which only turn pixels into normalised floats."""
-
-    steps: tuple[Callable[[Image.Image], Image.Image], ...]
-    height: int
-    width: int
-
-    @classmethod
-    def of(cls, preprocess_cfg: Mapping[str, Any]) -> "Geometry":
-        """That of open_clip's settings."""
-        # As late as `towers` does it.
-        from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-
-        cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(preprocess_cfg)))
-        *steps, _to_tensor, _normalize = image_transform_v2(cfg, is_train=False).transforms
-        return cls(tuple(steps), *cfg.input_size[1:])
-
-    def __call__(self, picture: Picture) -> Pixels:
-        """Uint8 (H, W, 3)."""
-        image = opened(picture)
-        for step in self.steps:
-            image = step(image)
-        return np.asarray(image)
+from pairloom.models.geometry import Geometry, Pixels
+from pairloom.models.pictures import Picture, mapped
 
 
 def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[str, Any], path: Path) -> None:

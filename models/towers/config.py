@@ -107,6 +107,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Share of a vision transformer's patches left out of each training step; the saved model sees all of them."""
     channels_last: bool = False
     """Whether the image tower keeps its channels last in memory, which is faster for many convolutional towers."""
+    export: bool = True
+    """Whether the towers of a model that is kept are exported, too, so that queries need not load torch. A tower that
+    can't be is left to torch."""
     compile: bool = False
     """Whether towers are compiled by `torch.compile`: the first steps take minutes, the others less time."""
 

@@ -21,6 +21,7 @@ from pairloom.models.towers.second_tower import (
     load_second_tower,
     save_second_tower,
 )
+from pairloom.models.towers.text_end import TextEnd
 from pairloom.models.towers.text_queries import differs_in_training, save_text_queries
 
 
@@ -103,21 +104,15 @@ class DualEncoder:
         Exact for a causal text tower that pools at the end-of-text token, and for a recurrent one: what comes after it
         is never looked at.
         """
-        ends_B = self._end_positions(token_BL)
-        return token_BL if ends_B is None else token_BL[:, : int(ends_B.max()) + 1]
+        if (end := self.text_end) is None:
+            return token_BL
+        found_BL = token_BL if end.by == "largest" else torch.eq(token_BL, end.id).int()
+        return token_BL[:, : int(found_BL.argmax(dim=1).max()) + 1]
 
-    def _end_positions(self, token_BL: torch.Tensor) -> torch.Tensor | None:
-        """Where each text ends (B,), or none where trimming isn't exact."""
-        text_cfg = self.config["model_cfg"]["text_cfg"]
-        if "hf_model_name" in text_cfg or text_cfg.get("embed_cls") or text_cfg.get("no_causal_mask"):
-            return None
-        match "eos" if "lstm" in text_cfg else text_cfg.get("pool_type", "argmax"):
-            case "argmax":
-                return token_BL.argmax(dim=1)
-            case "eos":
-                end_id: int = text_cfg.get("eos_id", 2)
-                return torch.eq(token_BL, end_id).int().argmax(dim=1)
-        return None
+    @property
+    def text_end(self) -> TextEnd | None:
+        """Where the text tower takes a text to end; none where it looks at all tokens."""
+        return TextEnd.of(self.config["model_cfg"]["text_cfg"])
 
     def save(self, directory: Path) -> None:
         """Writes the OpenCLIP directory: config, weights, tokenizer. Equal encoders give equal bytes.

@@ -82,7 +82,10 @@ class LstmTextTower(nn.Module):
         ends_BL = token_BL == self.end_id
         length_B = torch.where(ends_BL.any(1), ends_BL.int().argmax(1) + 1, token_BL.shape[1]).cpu()
         packed = pack_padded_sequence(self.token_embedding(token_BL), length_B, batch_first=True, enforce_sorted=False)
-        state_BLH, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, padding_value=-torch.inf)
+        state_BLH, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        # Not pad_packed_sequence's own padding value: ONNX has none but 0.
+        after_BL = torch.arange(state_BLH.shape[1])[None] >= length_B[:, None]
+        state_BLH = state_BLH.masked_fill(after_BL.to(state_BLH.device)[:, :, None], -torch.inf)
         embedding_BD: torch.Tensor = self.text_projection(self.ln_final(state_BLH.amax(dim=1)))
         return embedding_BD
 

@@ -1,6 +1,7 @@
 """The vector index of a table: when there is one, how it is built, how it is asked, and how right its answers are."""
 
 import logging
+import math
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -32,12 +33,19 @@ Work = Literal["nothing", "drop", "build", "extend", "merge"]
 
 
 def nearest(
-    dataset: Any, vector: Floats, *, k: int, columns: list[str], where: str | None = None, exact: bool = False
+    dataset: Any,
+    vector: Floats,
+    *,
+    k: int,
+    columns: list[str],
+    where: str | None = None,
+    exact: bool = False,
+    spare: int = 0,
 ) -> pa.Table:
     """The `k` rows nearest to `vector` (length D) by cosine, with `columns` and `_distance` (1 - cosine similarity).
 
     `where` is a Lance filter, applied before the search. `exact` passes the index by; else it is asked with the effort
-    that the dataset's metadata names.
+    that the dataset's metadata names, of which the last `spare` rows, wanted for what ties with the others, get none.
     """
     effort = Effort.of(dataset)
     return dataset.scanner(
@@ -49,7 +57,7 @@ def nearest(
             "q": vector,
             "k": k,
             "metric": "cosine",
-            "refine_factor": effort.refine_factor,
+            "refine_factor": math.ceil(effort.refine_factor * (k - spare) / k),
             "minimum_nprobes": effort.probes,
             "use_index": not exact,
         },

@@ -13,6 +13,7 @@ Kind = Literal[
     "quarantine part",
     "model",
     "model card",
+    "exported tower",
     "table",
     "tag",
     "embeddings part",
@@ -25,9 +26,10 @@ Kind = Literal[
     "class vectors",
 ]
 
-Repair = Literal["none", "delete", "set aside", "copy", "hold", "rebuild"]
+Repair = Literal["none", "delete", "set aside", "copy", "hold", "rebuild", "export"]
 """`delete`: it is made again when it is asked for. `set aside`: what is whole serves without it. `copy`: the same bytes
-are whole elsewhere. `hold`: a tag is written from the record. `rebuild`: the table is built anew and released."""
+are whole elsewhere. `hold`: a tag is written from the record. `rebuild`: the table is built anew and released.
+`export`: it is made from the model again."""
 
 SERVED: frozenset[Kind] = frozenset({"release record", "model", "table"})
 """What a release can't be served without."""

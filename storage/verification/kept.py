@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairloom.storage.files import DamagedError, FileDigest
-from pairloom.storage.modelstore import CARD_FILES
+from pairloom.storage.modelstore import CARD_FILES, EXPORT_FILES
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import Release, release_log
 from pairloom.storage.snapshots import Snapshot, SnapshotLog
@@ -112,7 +112,8 @@ def _named(found: Kept, name: str, digest: FileDigest, kind: Kind) -> Named:
 def _release_kind(release: Release, name: str) -> Kind:
     if name.startswith(f"{release.table}/"):
         return "table"
-    return "model card" if name.rpartition("/")[2] in CARD_FILES else "model"
+    own = name.rpartition("/")[2]
+    return "exported tower" if own in EXPORT_FILES else "model card" if own in CARD_FILES else "model"
 
 
 def _snapshot_kind(name: str) -> Kind:

@@ -5,10 +5,15 @@ from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_features, open_pixels, write_features, write_pixels
 from pairloom.models.encoder import Encoder
+from pairloom.models.export import IMAGES as COMPARED_IMAGES
+from pairloom.models.export import Compared, export
 from pairloom.models.fitness import UnfitModelError
+from pairloom.models.geometry import Geometry
 from pairloom.models.objectives.config import look_at_images
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
@@ -102,19 +107,32 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 run.write("train", ref)
         else:
             if ranks.leads:
-                digest = features.trunk.digest if features else ""
-                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, digest)
+                trunk, compared = features.trunk.digest if features else "", None
+                if pipeline.model.export:
+                    geometry = Geometry.of(start.preprocess_cfg)
+                    few = next(split_images(corpus, snapshot, "train"))[:COMPARED_IMAGES]
+                    compared = Compared(items.relations.texts, np.stack([geometry(picture) for picture in few]))
+                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, trunk, compared)
         ranks.wait()
 
 
-def adopt(run: Run, models: ModelStore, result: TrainingResult, texts: Sequence[str], trunk: str = "") -> None:
+def adopt(
+    run: Run,
+    models: ModelStore,
+    result: TrainingResult,
+    texts: Sequence[str],
+    trunk: str = "",
+    compared: Compared | None = None,
+) -> None:
     """Put the trained model into the store with what it has to say of its training `texts`, and leave word of it.
 
-    `trunk` is the digest of what was frozen of it.
+    `trunk` is the digest of what was frozen of it. It is exported where there is something to compare.
     """
     result.encoder.save(run.built)
     result.objectives.save_kept(run.built)
     keep_training_texts(run.built, Encoder(result.encoder), texts)
+    if compared:
+        export(run.built, compared)
     model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
         model_id=model_id,

@@ -22,10 +22,11 @@ from pairloom.models.arrays import Features, Indices, Mask
 from pairloom.models.batches.augmentation import augment, draw_changes
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.pairs import BatchPairs, ItemPairs
-from pairloom.models.batches.pixels import Pixels, normalize_pixels
+from pairloom.models.batches.pixels import normalize_pixels
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.relations import Relations
 from pairloom.models.batches.targets import Targets
+from pairloom.models.geometry import Pixels
 from pairloom.models.ranks import ALONE, Ranks
 from pairloom.models.towers.dual_encoder import DualEncoder
 

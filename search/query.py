@@ -1,36 +1,42 @@
 """Nearest items: by text, by image, by another item, and by sums and differences of these."""
 
-import base64
-import datetime
-import decimal
-import math
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+# N = rows, D = embedding
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from PIL import Image
-from pydantic import BaseModel
 
 from pairloom.models.evaluation.similarity import MEASURES, Metric
-from pairloom.search.filters import bad_filter, lance_filter
+from pairloom.search.combination import Item, Part, Picture, named, weighed
+from pairloom.search.diversity import POOL, diversified
+from pairloom.search.duplicates import folded
+from pairloom.search.embedding import item_vector, open_picture, query_vector
+from pairloom.search.nearest import SCORE_DIGITS, check_filter, nearest_rows
+from pairloom.search.options import MAX_K, Options
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.decoding import open_query_image
-from pairloom.storage.sealed import MAX_SECONDS, in_time
-from pairloom.storage.table.index import Floats, nearest
+from pairloom.search.results import Hit, SearchResult, json_value
+from pairloom.storage.table.index import Floats
 
-if TYPE_CHECKING:
-    from pairloom.models.arrays import Mask
+__all__ = [
+    "MAX_K",
+    "SCORE_DIGITS",
+    "Hit",
+    "Query",
+    "SearchResult",
+    "answer",
+    "check_filter",
+    "item_vector",
+    "json_value",
+    "nearest_rows",
+    "query_vector",
+    "search",
+]
 
-MAX_K = 10_000
-SCORE_DIGITS = 6
-"""Digits after which equal similarities differ by the order of summation only."""
+MORE = 3
+"""Times as many rows are looked at where copies of pictures left too few."""
 
 
 @dataclass(frozen=True)
@@ -38,71 +44,44 @@ class Query:
     """What to search for: the sum of all that is given, less `minus`. At least one of the others must be given."""
 
     text: str | None = None
-    image: Path | Image.Image | None = None
+    image: Picture | None = None
     like: str | None = None
     """An item_id: finds items whose image is like that item's; the item itself is left out."""
-    plus: tuple[str, ...] = ()
-    minus: tuple[str, ...] = ()
+    plus: tuple[Part, ...] = ()
+    """Texts, pictures and items, each as it is or `Weighted`."""
+    minus: tuple[Part, ...] = ()
     text_weight: float = 1.0
-    """How much each text counts beside the image and the item, which count 1."""
+    """How much each text counts beside the images and the items, which count 1: its own weight is multiplied by it."""
     image_as: str | None = None
-    """As which value of the column that chooses between two image towers the image is encoded; by the first tower
+    """As which value of the column that chooses between two image towers the images are encoded; by the first tower
     where nothing is said."""
+    vector: Floats | None = field(default=None, compare=False)
+    """An embedding of the release's own model, of any length but 0: taken as a direction that counts 1."""
 
     @property
     def title(self) -> str:
         """The query in words, for people."""
-        image = self.image.name if isinstance(self.image, Path) else "an image" if self.image else None
+        image = named(self.image) if self.image else None
         image = f"{image} as {self.image_as}" if image and self.image_as is not None else image
-        given = (self.text, image, f"like {self.like}" if self.like is not None else None, *self.plus)
-        return " + ".join(each for each in given if each is not None) + "".join(f" − {each}" for each in self.minus)
-
-
-class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """One item found."""
-
-    item_id: str
-    score: float
-    """Similarity of the query and the item's image by the metric asked for, rounded; a distance for `euclidean`."""
-    rerank_score: float | None = None
-    """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
-    texts: list[str]
-    path: str | None
-    metadata: dict[str, Any]
-    """The pipeline's own columns."""
-    thumbnail: bytes
+        like = f"like {self.like}" if self.like is not None else None
+        vector = "a vector" if self.vector is not None else None
+        given = (self.text, image, like, vector, *map(named, self.plus))
+        return " + ".join(each for each in given if each is not None) + "".join(
+            f" − {named(each)}" for each in self.minus
+        )
 
     @property
-    def shown_score(self) -> float:
-        """What the hit stands at its place for."""
-        return self.score if self.rerank_score is None else self.rerank_score
+    def words(self) -> str:
+        """The texts that are looked for, in one."""
+        given = (self.text, *(thing for _, thing in map(weighed, self.plus) if isinstance(thing, str)))
+        return " ".join(each for each in given if each is not None)
 
-
-class SearchResult(BaseModel, frozen=True, extra="forbid"):
-    """Hits, best first, with the release and model they came from."""
-
-    release: int
-    model_id: str
-    title: str
-    hits: list[Hit]
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `pairloom search --json` prints."""
-        return {
-            "release": self.release,
-            "model_id": self.model_id,
-            "hits": [
-                {
-                    "item_id": hit.item_id,
-                    "score": hit.score,
-                    **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
-                    "texts": hit.texts,
-                    "path": hit.path,
-                    **{name: json_value(value) for name, value in hit.metadata.items()},
-                }
-                for hit in self.hits
-            ],
-        }
+    @property
+    def items(self) -> frozenset[str]:
+        """Ids of the items that it is made of."""
+        parts = (thing for _, thing in map(weighed, (*self.plus, *self.minus)))
+        own = {self.like} if self.like is not None else set()
+        return frozenset(own | {each.item_id for each in parts if isinstance(each, Item)})
 
 
 def search(
@@ -121,178 +100,137 @@ def search(
     are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
     `where`, and where the model has no cross-encoder or the query is none that it reads.
     """
+    return answer(reader, query, Options(k=k, where=where, metric=metric, rerank=rerank))
+
+
+def answer(reader: Reader, query: Query, options: Options) -> SearchResult:
+    """The same, as the options say. Pages of one query, told by `offset`, have no hit in common and leave none out."""
     release = reader.current
-    if where is not None:
-        check_filter(release, where)
-    keep = list(release.record.keep)
-    columns = ["item_id", "texts", "path", "thumbnail", *keep]
-    scorer = None if rerank is None else _scorer(release, query)
-    vector_D, wanted = query_vector(release, query), max(k, rerank or k)
-    vectors = [] if metric == "cosine" else ["image_vector"]
-    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns + vectors, without=query.like)
-    if scorer:
-        rows = rows.append_column("rerank_score", pa.array(scorer(rows), pa.float64()))
-        rows = rows.sort_by([("rerank_score", "descending"), ("item_id", "ascending")]).slice(0, k)
-    if vectors and len(rows):
-        found_KD = np.stack(rows["image_vector"].to_numpy())
-        scores = MEASURES[metric](vector_D[None], found_KD)[0].round(SCORE_DIGITS)
-    else:
-        scores = rows["score"].to_numpy()
-    hits = [
-        Hit(
-            item_id=row["item_id"],
-            score=score,
-            rerank_score=row.get("rerank_score"),
-            texts=row["texts"],
-            path=row["path"],
-            metadata={name: row[name] for name in keep},
-            thumbnail=row["thumbnail"],
-        )
-        for row, score in zip(rows.to_pylist(), scores.tolist(), strict=True)
+    options.check(release.columns)
+    if options.where is not None:
+        check_filter(release, options.where)
+    ranking = _Ranking(release, query, options)
+    rows = ranking.page()
+    return SearchResult.of(release, query.title, hits_of(rows, ranking.metadata), ranking.metadata, options)
+
+
+def metadata_of(release: OpenRelease, options: Options) -> tuple[str, ...]:
+    """The columns that hits bring as their metadata."""
+    return tuple(release.record.keep) if options.columns is None else options.columns
+
+
+def hits_of(rows: pa.Table, metadata: tuple[str, ...]) -> list[Hit]:
+    """A hit a row: its columns are the hit's fields, and those of `metadata`."""
+    given = [name for name in Hit.model_fields if name in rows.column_names and name not in metadata]
+    return [
+        Hit(metadata={name: row[name] for name in metadata}, **{name: row[name] for name in given})
+        for row in rows.to_pylist()
     ]
-    return SearchResult(release=release.record.number, model_id=release.record.model_id, title=query.title, hits=hits)
 
 
-def query_vector(release: OpenRelease, query: Query) -> Floats:
-    """The query's embedding, L2-normalised, length D."""
-    texts = [text for text in (query.text, *query.plus) if text is not None]
-    if any(not text.strip() for text in (*texts, *query.minus)):
-        raise ValueError("the query has an empty text")
-    if not 0 < query.text_weight < math.inf:
-        raise ValueError(f"the text weight is {query.text_weight}, must be above 0")
-    parts: list[Floats] = []
-    if texts or query.minus:
-        weights = [query.text_weight] * len(texts) + [-query.text_weight] * len(query.minus)
-        parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
-    if query.image is not None:
-        image = _opened(query.image, release.record.max_side)
-        parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
-    elif query.image_as is not None:
-        raise ValueError(f"the query has no image to take as {query.image_as!r}")
-    if query.like is not None:
-        parts.append(item_vector(release, query.like))
-    if len(parts) == len(query.minus):
-        raise ValueError("nothing to search for: give a text, an image or an item")
-    total_D: Floats = np.sum(parts, axis=0, dtype=np.float32)
-    length = float(np.linalg.norm(total_D))
-    if not length > 1e-6:
-        raise ValueError(f"the parts of the query {query.title!r} cancel out")
-    return np.asarray(total_D / length, dtype=np.float32)
+class _Ranking:
+    """The rows that answer one query, best first."""
+
+    def __init__(self, release: OpenRelease, query: Query, options: Options) -> None:
+        self.release = release
+        self.query = query
+        self.options = options
+        self.metadata = metadata_of(release, options)
+        self._scorer = None if options.rerank is None else _scorer(release, query)
+        self._vector_D = query_vector(release, query)
+
+    def page(self) -> pa.Table:
+        """Those from `offset` on, with their scores by `metric`."""
+        options = self.options
+        rows = self._rows()
+        if options.diversity:
+            pool = rows.slice(0, POOL)
+            order = diversified(_standing(pool), _vectors(pool, "image_vector"), options.diversity)
+            rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
+        rows = rows.slice(options.offset, options.k)
+        if options.metric != "cosine" and len(rows):
+            measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, f"{options.target}_vector"))[0]
+            scores = pa.array(measured.round(SCORE_DIGITS))
+            rows = rows.set_column(rows.schema.get_field_index("score"), "score", scores)
+        return rows
+
+    def _rows(self) -> pa.Table:
+        """As many as the page needs, in the order of their scores; copies of one picture folded where that is asked."""
+        options = self.options
+        wanted = max(options.depth, options.rerank or 0, POOL if options.diversity else 0)
+        if not options.collapse_duplicates:
+            return self._reordered(wanted)
+        while True:
+            wanted = min(wanted * MORE, MAX_K)
+            rows = self._reordered(wanted)
+            different = _without_copies(rows)
+            if len(different) >= options.depth or len(rows) < wanted or wanted == MAX_K:
+                return different
+
+    def _reordered(self, wanted: int) -> pa.Table:
+        rows = nearest_rows(
+            self.release,
+            self._vector_D,
+            k=wanted,
+            where=self.options.where,
+            columns=self._columns,
+            without=self.query.items,
+            target=self.options.target,
+        )
+        if self._scorer:
+            looked_at = max(self.options.k, self.options.rerank or 0)
+            first, rest = rows.slice(0, looked_at), rows.slice(looked_at)
+            first = first.append_column("rerank_score", pa.array(self._scorer(first), pa.float64()))
+            first = first.sort_by([("rerank_score", "descending"), ("item_id", "ascending")])
+            rest = rest.append_column("rerank_score", pa.nulls(len(rest), pa.float64()))
+            rows = pa.concat_tables([first, rest])
+        return rows
+
+    @property
+    def _columns(self) -> list[str]:
+        options = self.options
+        names = ["item_id", "texts", "path", "thumbnail", *self.metadata]
+        if options.metric != "cosine":
+            names.append(f"{options.target}_vector")
+        if options.diversity or options.collapse_duplicates:
+            names.append("image_vector")
+        return list(dict.fromkeys(names))
 
 
-def item_vector(release: OpenRelease, item_id: str) -> Floats:
-    """The image vector of one item, length D; ValueError where the release has no such item."""
-    found = release.dataset.to_table(columns=["image_vector"], filter=pc.field("item_id") == item_id)
-    if not len(found):
-        raise ValueError(f"release {release.record.number} has no item {item_id!r}")
-    vector: Floats = found["image_vector"][0].values.to_numpy(zero_copy_only=False)
-    return vector
+def _without_copies(rows: pa.Table) -> pa.Table:
+    """The first of the rows that show one picture, with the ids of the others as `collapsed`."""
+    first_N = folded(_vectors(rows, "image_vector"), rows["thumbnail"].to_pylist())
+    ids = rows["item_id"].to_pylist()
+    copies: dict[int, list[str]] = {place: [] for place in np.unique(first_N).tolist()}
+    for place, first in enumerate(first_N.tolist()):
+        if place != first:
+            copies[first].append(ids[place])
+    kept = rows.take(list(copies))
+    return kept.append_column("collapsed", pa.array(list(copies.values()), pa.list_(pa.string())))
 
 
-def nearest_rows(
-    release: OpenRelease,
-    vector: Floats,
-    *,
-    k: int,
-    where: str | None = None,
-    columns: list[str],
-    without: str | None = None,
-) -> pa.Table:
-    """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
-
-    Scores that only their last bits could tell apart are equal.
-    """
-    if not 1 <= k <= MAX_K:
-        raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
-    condition = None if where is None else lance_filter(where, release.columns)
-    wanted = k + (without is not None)
-    asked = wanted + 8
-    while True:
-        try:
-            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns)
-            found = find() if where is None else in_time(find, MAX_SECONDS)
-        except (ValueError, OSError, RuntimeError) as error:
-            if where is None:
-                raise
-            raise bad_filter(where, str(error), release.columns) from error
-        scores = _tied(1 - found["_distance"].to_numpy().astype(np.float64))
-        # Where a tie straddles the k-th place, all of it must be seen before the item_ids can decide.
-        if len(found) < asked or asked >= MAX_K or scores.min() < np.partition(scores, -wanted)[-wanted]:
-            break
-        asked = min(asked * 4, MAX_K)
-    found = found.drop_columns(["_distance"]).append_column("score", pa.array(scores))
-    if without is not None:
-        found = found.filter(pc.field("item_id") != without)
-    return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+def _standing(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """What each row stands at its place for; those that were not re-ranked, for a little less than the others."""
+    name = next((each for each in ("rerank_score", "fused_score") if each in rows.column_names), "score")
+    found: npt.NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
+    lacking = np.isnan(found)
+    if lacking.any():
+        found = np.where(lacking, np.nanmin(found) - 1e-6, found)
+    return found
 
 
-def check_filter(release: OpenRelease, where: str) -> None:
-    """Raises ValueError, in one line, where `where` is no condition on the columns: before a model is loaded."""
-    condition = lance_filter(where, release.columns)
-    try:
-        in_time(lambda: release.dataset.scanner(columns=["item_id"], filter=condition).explain_plan(), MAX_SECONDS)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise bad_filter(where, str(error), release.columns) from error
-
-
-def _tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores rounded, those of copies to the same: a score counts as the best that is no more than a unit above it.
-
-    Rounding alone would part copies whose last bits lie on two sides of an edge.
-    """
-    tied, best = np.empty_like(scores), math.inf
-    for place in np.argsort(-scores, kind="stable"):
-        if scores[place] < best - 10**-SCORE_DIGITS:
-            best = scores[place]
-        tied[place] = best
-    return tied.round(SCORE_DIGITS)
-
-
-def json_value(value: Any) -> Any:
-    """`value` as JSON can hold it: times in ISO 8601, bytes in base64, NaN as null, whole decimals as integers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {str(key): json_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
-    return value if value is None or isinstance(value, str | int) else str(value)
-
-
-def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
-    """Whether the second image tower encodes an image taken as `value`; ValueError where no item has that value."""
-    if value is None:
-        return None
-    tower = release.encoder.second
-    if tower is None:
-        raise ValueError(f"release {release.record.number} has one image tower: leave out which one is for {value!r}")
-    if value not in tower.values and tower.column in release.columns:
-        from pairloom.models.towers.config import as_texts
-
-        stored = release.dataset.to_table(columns=[tower.column])[tower.column].unique().to_pylist()
-        known = sorted({text for each in stored for text in as_texts(each)})
-        if value not in known:
-            raise ValueError(f"no item's {tower.column} is {value!r}; there are {', '.join(known[:20])}")
-    return tower.takes([value])
+def _vectors(rows: pa.Table, column: str) -> Floats:
+    """The vectors of some rows, (N, D)."""
+    found: Floats = np.stack(rows[column].to_numpy()) if len(rows) else np.empty((0, 1), np.float32)
+    return found
 
 
 def _scorer(release: OpenRelease, query: Query) -> Scorer:
     """The cross-encoder's view of the query. ValueError where it is not one text or one image."""
-    if query.like is not None or query.plus or query.minus or (query.text is None) == (query.image is None):
+    several = query.like is not None or query.plus or query.minus or query.vector is not None
+    if several or (query.text is None) == (query.image is None):
         raise ValueError("re-ranking reads one text or one image: leave the other parts of the query out")
     if query.text is not None:
         return text_scorer(release, query.text)
     assert query.image is not None
-    return image_scorer(release, _opened(query.image, release.record.max_side))
-
-
-def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return open_query_image(image, IngestConfig(max_side=max_side, min_side=1))
+    return image_scorer(release, open_picture(release, query.image))

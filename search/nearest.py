@@ -1,0 +1,93 @@
+"""The rows nearest to one vector, in an order that neither the processor nor the order of rows decides."""
+
+import math
+from collections.abc import Collection
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pairloom.search.exact import Side, nearest_by_product
+from pairloom.search.filters import bad_filter, lance_filter
+from pairloom.search.options import MAX_K
+from pairloom.search.release import OpenRelease
+from pairloom.storage.sealed import MAX_SECONDS, in_time
+from pairloom.storage.table.index import Floats, nearest
+
+SCORE_DIGITS = 6
+"""Digits after which equal similarities differ by the order of summation only."""
+
+
+def nearest_rows(
+    release: OpenRelease,
+    vector: Floats,
+    *,
+    k: int,
+    where: str | None = None,
+    columns: list[str],
+    without: str | Collection[str] | None = None,
+    target: Side = "image",
+) -> pa.Table:
+    """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
+
+    `score` is the cosine similarity to the items' images, or, for `target` text, to the mean of their texts. Scores
+    that only their last bits could tell apart are equal. `without`: an item_id, or several, that are left out.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
+    left_out = {without} if isinstance(without, str) else set(without or ())
+    condition = None if where is None else lance_filter(where, release.columns)
+    wanted = k + len(left_out)
+    asked = wanted + 8
+    while True:
+        try:
+            find = partial(_found, release, vector, k=asked, where=condition, columns=columns, target=target)
+            found = find() if where is None else in_time(find, MAX_SECONDS)
+        except (ValueError, OSError, RuntimeError) as error:
+            if where is None:
+                raise
+            raise bad_filter(where, str(error), release.columns) from error
+        scores = tied(1 - found["_distance"].to_numpy().astype(np.float64))
+        # Where a tie straddles the k-th place, all of it must be seen before the item_ids can decide.
+        if len(found) < asked or asked >= MAX_K or scores.min() < np.partition(scores, -wanted)[-wanted]:
+            break
+        asked = min(asked * 4, MAX_K)
+    found = found.drop_columns(["_distance"]).append_column("score", pa.array(scores))
+    if left_out:
+        found = found.filter(pc.invert(pc.is_in(found["item_id"], pa.array(sorted(left_out), pa.string()))))
+    return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+
+
+def check_filter(release: OpenRelease, where: str) -> None:
+    """Raises ValueError, in one line, where `where` is no condition on the columns: before a model is loaded."""
+    condition = lance_filter(where, release.columns)
+    try:
+        in_time(lambda: release.dataset.scanner(columns=["item_id"], filter=condition).explain_plan(), MAX_SECONDS)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise bad_filter(where, str(error), release.columns) from error
+
+
+def tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores rounded, those of copies to the same: a score counts as the best that is no more than a unit above it.
+
+    Rounding alone would part copies whose last bits lie on two sides of an edge.
+    """
+    tied, best = np.empty_like(scores), math.inf
+    for place in np.argsort(-scores, kind="stable"):
+        if scores[place] < best - 10**-SCORE_DIGITS:
+            best = scores[place]
+        tied[place] = best
+    return tied.round(SCORE_DIGITS)
+
+
+def _found(
+    release: OpenRelease, vector: Floats, *, k: int, where: str | None, columns: list[str], target: Side
+) -> pa.Table:
+    """`columns` and `_distance` of the nearest rows. Text vectors have no index: all of them are read."""
+    if target == "image":
+        return nearest(release.dataset, vector, k=k, where=where, columns=columns)
+    found = nearest_by_product(release.dataset, vector[None], k=k, side=target, where=where)
+    rows = release.dataset.take(found.offsets_QK[0].tolist(), columns=columns)
+    return rows.append_column("_distance", pa.array(1 - found.scores_QK[0]))

@@ -45,8 +45,6 @@ class Options:
             raise ValueError(f"k is {self.k}, must be from 1 to {MAX_K}")
         if self.offset < 0 or self.depth > MAX_K:
             raise ValueError(f"offset is {self.offset}, must be from 0 to {MAX_K - self.k}: {MAX_K} hits can be seen")
-        if self.hybrid:
-            raise ValueError("hybrid search needs a full-text index, which releases don't have yet")
         if not 0 <= self.diversity <= 1:
             raise ValueError(f"diversity is {self.diversity}, must be from 0 to 1")
         if self.target not in ("image", "text"):

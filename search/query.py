@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.combination import Item, Part, Picture, named, weighed
 from pairloom.search.diversity import POOL, diversified
 from pairloom.search.duplicates import folded
 from pairloom.search.embedding import item_vector, open_picture, query_vector
+from pairloom.search.fusion import fused
+from pairloom.search.keywords import keyword_rows
 from pairloom.search.nearest import SCORE_DIGITS, check_filter, nearest_rows
 from pairloom.search.options import MAX_K, Options
 from pairloom.search.release import OpenRelease, Reader
@@ -149,7 +152,7 @@ class _Ranking:
             rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
         rows = rows.slice(options.offset, options.k)
         if options.metric != "cosine" and len(rows):
-            measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, f"{options.target}_vector"))[0]
+            measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, self._side))[0]
             scores = pa.array(measured.round(SCORE_DIGITS))
             rows = rows.set_column(rows.schema.get_field_index("score"), "score", scores)
         return rows
@@ -157,7 +160,7 @@ class _Ranking:
     def _rows(self) -> pa.Table:
         """As many as the page needs, in the order of their scores; copies of one picture folded where that is asked."""
         options = self.options
-        wanted = max(options.depth, options.rerank or 0, POOL if options.diversity else 0)
+        wanted = max(options.depth, options.rerank or 0, POOL if options.diversity or options.hybrid else 0)
         if not options.collapse_duplicates:
             return self._reordered(wanted)
         while True:
@@ -177,6 +180,8 @@ class _Ranking:
             without=self.query.items,
             target=self.options.target,
         )
+        if self.options.hybrid:
+            rows = self._with_keywords(rows)
         if self._scorer:
             looked_at = max(self.options.k, self.options.rerank or 0)
             first, rest = rows.slice(0, looked_at), rows.slice(looked_at)
@@ -186,12 +191,41 @@ class _Ranking:
             rows = pa.concat_tables([first, rest])
         return rows
 
+    def _with_keywords(self, rows: pa.Table) -> pa.Table:
+        """Rows by both rankings made one: their first `POOL`, fused, then what is left of the nearest."""
+        columns = [*self._columns, *([] if self._side in self._columns else [self._side])]
+        found = keyword_rows(
+            self.release,
+            self.query.words,
+            k=POOL,
+            where=self.options.where,
+            columns=columns,
+            without=self.query.items,
+        )
+        near = rows["item_id"].to_pylist()
+        by_words = dict(zip(found["item_id"].to_pylist(), found["keyword_score"].to_pylist(), strict=True))
+        score = fused([near[:POOL], list(by_words)])
+        fresh = found.filter(pc.invert(pc.is_in(found["item_id"], rows["item_id"].combine_chunks())))
+        similar_N = [float(vector_D @ self._vector_D) for vector_D in fresh[self._side].to_numpy()]
+        similar = pa.array(np.round(similar_N, SCORE_DIGITS), pa.float64())
+        both = pa.concat_tables([rows, fresh.append_column("score", similar).select(rows.column_names)])
+        ids = both["item_id"].to_pylist()
+        both = both.append_column("fused_score", pa.array([score.get(each) for each in ids], pa.float64()))
+        both = both.append_column("keyword_score", pa.array([by_words.get(each) for each in ids], pa.float64()))
+        place = {item_id: place for place, item_id in enumerate(score)}
+        return both.take(np.argsort([place.get(each, len(ids)) for each in ids], kind="stable"))
+
+    @property
+    def _side(self) -> str:
+        """The column that the query is compared with."""
+        return f"{self.options.target}_vector"
+
     @property
     def _columns(self) -> list[str]:
         options = self.options
         names = ["item_id", "texts", "path", "thumbnail", *self.metadata]
         if options.metric != "cosine":
-            names.append(f"{options.target}_vector")
+            names.append(self._side)
         if options.diversity or options.collapse_duplicates:
             names.append("image_vector")
         return list(dict.fromkeys(names))

@@ -131,6 +131,13 @@ class OpenRelease:
         return table
 
     @cached_property
+    def worded(self) -> Any:
+        """Its table with an index of the texts' words; where it has none, a copy in memory, made when first asked."""
+        from pairloom.storage.table.words import with_words
+
+        return with_words(self.dataset)
+
+    @cached_property
     def encoder(self) -> "Encoder":
         """The dual encoder that made this release's vectors, loaded when first asked for."""
         return self.model.encoder

@@ -57,6 +57,12 @@ def candidates(rerank: int | bool | None) -> int | None:
     return rerank
 
 
+def named_picture(name: str) -> Path | Weighted:
+    """A file by its name, `2:photo.jpg` where it counts twice; the name as it is where there is such a file."""
+    found = name if Path(name).exists() else parsed(name)
+    return Weighted(Path(str(found.part)), found.weight) if isinstance(found, Weighted) else Path(found)
+
+
 def _several(given: object) -> "list[str | Picture | Item | Weighted]":
     one = isinstance(given, str | Path | Image.Image | Item | Weighted)
     return [given] if one else list(given)  # type: ignore[list-item, call-overload]  # the callers' types say which

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pairloom.search.asking import Pictures
     from pairloom.search.combination import Part
     from pairloom.search.exact import Side
+    from pairloom.search.options import Options
     from pairloom.search.query import Query
     from pairloom.search.results import SearchResult
     from pairloom.search.sql import SqlResult
@@ -93,7 +94,6 @@ class Index:
         """
         from pairloom.search.asking import asked_for, candidates
         from pairloom.search.options import Options
-        from pairloom.search.query import answer
 
         whole = asked_for(query, text=text, image=image, like=like, vector=vector, plus=plus, minus=minus)
         options = Options(
@@ -108,8 +108,23 @@ class Index:
             collapse_duplicates=collapse_duplicates,
             target=target,
         )
+        return self.ask(whole, options)
+
+    def ask(self, query: "Query", options: "Options") -> "SearchResult":
+        """What `search` finds for a whole query, answered as the options say."""
+        from pairloom.search.query import answer
+
         with self._answering() as release:
-            return answer(release, whole, options)
+            return answer(release, query, options)
+
+    def check(self, options: "Options") -> None:
+        """Raises ValueError, in one line, where nothing can be answered so; no model is loaded for that."""
+        from pairloom.search.nearest import check_filter
+
+        with self._answering() as release:
+            options.check(release.columns)
+            if options.where is not None:
+                check_filter(release, options.where)
 
     def search_many(
         self,

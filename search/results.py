@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GRID_COLUMNS, GRID_ROW = 5, 330
 """About how many hits stand beside one another in a notebook, and how many pixels they take."""
+LISTED, LONGEST = 6, 200
+"""Of a column's value: parts of a list, and characters, that people are shown."""
 
 
 class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -174,3 +176,21 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(each) for each in value]
     return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def shown_value(value: Any) -> str:
+    """A column's value in one line, for people; not escaped."""
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.6g}"
+        case bytes():
+            return f"{len(value)} bytes"
+        case datetime.datetime():
+            return f"{value:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+        case list():
+            return ", ".join(map(shown_value, value[:LISTED])) + (f", … ({len(value)})" if len(value) > LISTED else "")
+        case _:
+            text = str(value)
+            return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -16,7 +16,7 @@ from pairloom.search.exact import Offsets, nearest_by_product
 from pairloom.search.filters import lance_filter
 from pairloom.search.nearest import SCORE_DIGITS, check_filter, tied
 from pairloom.search.options import MAX_K, Options
-from pairloom.search.query import Query, metadata_of
+from pairloom.search.query import Query, metadata_of, results_of
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.results import Hit, SearchResult
 from pairloom.storage.sealed import MAX_SECONDS, in_time
@@ -46,14 +46,14 @@ def answers(reader: Reader, queries: Sequence[Query], options: Options) -> list[
     vector = [] if options.metric == "cosine" else [f"{options.target}_vector"]
     columns = dict.fromkeys(["item_id", "texts", "path", "thumbnail", *metadata, *vector])
     rows = _rows(release, [offsets_K for offsets_K, _ in best], list(columns))
-    results = []
+    results, result = [], results_of(release, options)
     for query, query_D, (offsets_K, scores_K) in zip(queries, query_QD, best, strict=True):
         own = [rows[offset] for offset in offsets_K.tolist()]
         if vector and own:
             item_KD = np.stack([np.asarray(row[vector[0]], np.float32) for row in own])
             scores_K = MEASURES[options.metric](query_D[None], item_KD)[0].round(SCORE_DIGITS)
         hits = [
-            Hit(
+            Hit.model_construct(
                 item_id=row["item_id"],
                 score=score,
                 texts=row["texts"],
@@ -63,7 +63,7 @@ def answers(reader: Reader, queries: Sequence[Query], options: Options) -> list[
             )
             for row, score in zip(own, scores_K.tolist(), strict=True)
         ]
-        results.append(SearchResult.of(release, query.title, hits, metadata, options))
+        results.append(result(query, hits))
     return results
 
 

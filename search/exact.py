@@ -16,6 +16,8 @@ Offsets = npt.NDArray[np.int64]
 
 ROWS_AT_ONCE = 8_192
 QUERIES_AT_ONCE = 1_024
+GROUP = 64
+"""Scores of which the largest stands for all: the best rows lie in the best groups, and no others are looked at."""
 
 
 @dataclass(frozen=True)
@@ -58,36 +60,58 @@ def _merged(
     """The `k` best of those known and those of a block, in no order."""
     if scores_QK.shape[1] == k:
         # Most blocks hold little that is better than what is known: only that is looked at.
-        better_QB = scores_QB > scores_QK.min(axis=1, keepdims=True)
-        most = int(better_QB.sum(axis=1).max(initial=0))
+        row_M, column_M = _better(scores_QB, scores_QK.min(axis=1))
+        most = int(np.bincount(row_M).max(initial=0))
         if most < scores_QB.shape[1] // 8:
-            return _with_few(offsets_QK, scores_QK, offsets_B, scores_QB, better_QB, most)
+            return _with_few(offsets_QK, scores_QK, row_M, offsets_B[column_M], scores_QB[row_M, column_M])
     all_QN = np.concatenate([scores_QK, scores_QB], axis=1)
     places_QN = np.concatenate([offsets_QK, np.broadcast_to(offsets_B, scores_QB.shape)], axis=1)
     if all_QN.shape[1] <= k:
         return places_QN, all_QN
-    best_QK = np.argpartition(-all_QN, k - 1, axis=1)[:, :k]
+    best_QK = _largest(all_QN, k)
     return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
 
 
+def _largest(scores_QN: Floats, k: int) -> Offsets:
+    """Columns of the `k` largest scores of each row, (Q, K), in no order."""
+    groups = scores_QN.shape[1] // GROUP
+    if groups < 2 * k:
+        return np.argpartition(-scores_QN, k - 1, axis=1)[:, :k]
+    grouped_QGS = scores_QN[:, : groups * GROUP].reshape(len(scores_QN), groups, GROUP)
+    group_QK = np.argpartition(-grouped_QGS.max(axis=2), k - 1, axis=1)[:, :k]
+    column_QM = (group_QK[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores_QN), -1)
+    rest = np.broadcast_to(np.arange(groups * GROUP, scores_QN.shape[1]), (len(scores_QN), scores_QN.shape[1] % GROUP))
+    column_QM = np.concatenate([column_QM, rest], axis=1)
+    best_QK = np.argpartition(-np.take_along_axis(scores_QN, column_QM, 1), k - 1, axis=1)[:, :k]
+    return np.take_along_axis(column_QM, best_QK, 1)
+
+
+def _better(scores_QB: Floats, floor_Q: Floats) -> tuple[Offsets, Offsets]:
+    """Rows and columns of the scores above the floor of their row, row by row."""
+    groups = scores_QB.shape[1] // GROUP
+    grouped_QGS = scores_QB[:, : groups * GROUP].reshape(len(scores_QB), groups, GROUP)
+    row_M, group_M = np.nonzero(grouped_QGS.max(axis=2) > floor_Q[:, None])
+    at_H, inside_H = np.nonzero(grouped_QGS[row_M, group_M] > floor_Q[row_M, None])
+    row_T, column_T = np.nonzero(scores_QB[:, groups * GROUP :] > floor_Q[:, None])
+    rows = np.concatenate([row_M[at_H], row_T])
+    columns = np.concatenate([group_M[at_H] * GROUP + inside_H, groups * GROUP + column_T])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], columns[order]
+
+
 def _with_few(
-    offsets_QK: Offsets,
-    scores_QK: Floats,
-    offsets_B: Offsets,
-    scores_QB: Floats,
-    better_QB: npt.NDArray[np.bool_],
-    most: int,
+    offsets_QK: Offsets, scores_QK: Floats, row_M: Offsets, offset_M: Offsets, score_M: Floats
 ) -> tuple[Offsets, Floats]:
-    """The same where each query has at most `most` better ones in the block."""
-    if not most:
+    """The same where few are better, given row by row."""
+    if not len(row_M):
         return offsets_QK, scores_QK
     count, k = offsets_QK.shape
-    row_M, column_M = np.nonzero(better_QB)
     place_M = k + np.arange(len(row_M)) - np.searchsorted(row_M, row_M)
-    all_QN = np.full((count, k + most), -np.inf, np.float32)
-    places_QN = np.zeros((count, k + most), np.int64)
+    width = int(place_M.max()) + 1
+    all_QN = np.full((count, width), -np.inf, np.float32)
+    places_QN = np.zeros((count, width), np.int64)
     all_QN[:, :k], places_QN[:, :k] = scores_QK, offsets_QK
-    all_QN[row_M, place_M], places_QN[row_M, place_M] = scores_QB[row_M, column_M], offsets_B[column_M]
+    all_QN[row_M, place_M], places_QN[row_M, place_M] = score_M, offset_M
     best_QK = np.argpartition(-all_QN, k - 1, axis=1)[:, :k]
     return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
 

@@ -2,6 +2,7 @@
 
 # N = rows, D = embedding
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,7 +115,26 @@ def answer(reader: Reader, query: Query, options: Options) -> SearchResult:
         check_filter(release, options.where)
     ranking = _Ranking(release, query, options)
     rows = ranking.page()
-    return SearchResult.of(release, query.title, hits_of(rows, ranking.metadata), ranking.metadata, options)
+    return results_of(release, options)(query, hits_of(rows, ranking.metadata))
+
+
+def results_of(release: OpenRelease, options: Options) -> Callable[[Query, list[Hit]], SearchResult]:
+    """Makes a result of a query and its hits."""
+    types = pa.schema([release.dataset.schema.field(name) for name in metadata_of(release, options)])
+    record = release.record
+
+    def result(query: Query, hits: list[Hit]) -> SearchResult:
+        return SearchResult.model_construct(
+            release=record.number,
+            model_id=record.model_id,
+            title=query.title,
+            hits=hits,
+            offset=options.offset,
+            where=options.where,
+            types=types,
+        )
+
+    return result
 
 
 def metadata_of(release: OpenRelease, options: Options) -> tuple[str, ...]:
@@ -123,10 +143,10 @@ def metadata_of(release: OpenRelease, options: Options) -> tuple[str, ...]:
 
 
 def hits_of(rows: pa.Table, metadata: tuple[str, ...]) -> list[Hit]:
-    """A hit a row: its columns are the hit's fields, and those of `metadata`."""
+    """A hit a row: its columns are the hit's fields, and those of `metadata`; as they come from a table, unchecked."""
     given = [name for name in Hit.model_fields if name in rows.column_names and name not in metadata]
     return [
-        Hit(metadata={name: row[name] for name in metadata}, **{name: row[name] for name in given})
+        Hit.model_construct(metadata={name: row[name] for name in metadata}, **{name: row[name] for name in given})
         for row in rows.to_pylist()
     ]
 

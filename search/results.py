@@ -6,7 +6,7 @@ import decimal
 import html
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pydantic import BaseModel, Field
@@ -15,9 +15,6 @@ from pairloom.storage.escaping import plain
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pairloom.search.options import Options
-    from pairloom.search.release import OpenRelease
 
 GRID_COLUMNS, GRID_ROW = 5, 330
 """About how many hits stand beside one another in a notebook, and how many pixels they take."""
@@ -70,21 +67,6 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """The condition that the hits fulfil."""
     types: pa.Schema | None = Field(default=None, exclude=True, repr=False)
     """Of the columns in the hits' metadata."""
-
-    @classmethod
-    def of(
-        cls, release: "OpenRelease", title: str, hits: list[Hit], metadata: tuple[str, ...], options: "Options"
-    ) -> Self:
-        """What a release found, with the columns in the hits' metadata."""
-        return cls(
-            release=release.record.number,
-            model_id=release.record.model_id,
-            title=title,
-            hits=hits,
-            offset=options.offset,
-            where=options.where,
-            types=pa.schema([release.dataset.schema.field(name) for name in metadata]),
-        )
 
     def to_json(self) -> dict[str, Any]:
         """The document that `pairloom search --json` prints."""

@@ -42,6 +42,15 @@ def test_blocks_of_any_size_find_what_a_full_product_finds(
             np.testing.assert_allclose(scores_K, (vector_ND @ query_D)[expected], atol=1e-6)
 
 
+@pytest.mark.parametrize("columns", [640, 641, 703, 1_500])
+def test_the_largest_of_many_are_found_by_their_groups(columns: int) -> None:
+    scores = np.random.default_rng(columns).normal(size=(9, columns)).astype(np.float32)
+    scores[:, -5:] += 2
+    for k in (1, 3, 5, 11):
+        found = np.sort(pairloom.search.exact._largest(scores, k), axis=1)
+        assert found.tolist() == np.sort(np.argsort(-scores, axis=1)[:, :k], axis=1).tolist()
+
+
 def test_nothing_to_find_is_no_row_for_every_query(table: VectorTable) -> None:
     dataset = lance.dataset(str(table.path))
     assert nearest_by_product(dataset, unit_vectors(1, 3), k=5, where="subgroup = 'C'").offsets_QK.shape == (3, 0)

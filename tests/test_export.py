@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from released_pipeline import D, HOSTILE, MODEL_ID, NAMES, picture, publish
+from released_pipeline import HOSTILE, MODEL_ID, NAMES, D, picture, publish
 from typer.testing import CliRunner, Result
 
 import pairloom

@@ -91,7 +91,10 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
         ]
 
     def to_arrow(self) -> pa.Table:
-        """The same as a table, a row a hit, with `rank` before and `thumbnail` (WebP bytes) behind."""
+        """The same as a table, a row a hit, with `rank` before and `thumbnail` (WebP bytes) behind.
+
+        A column of the pipeline's own that is called `rank` stands in its place.
+        """
         own = {
             "item_id": pa.string(),
             "score": pa.float64(),

@@ -181,7 +181,17 @@ VECTOR_COLUMNS = ("image_vector", "text_vector")
 
 RESERVED_COLUMNS = frozenset(
     [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
-    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score", "fingerprint"]
+    + [
+        *VECTOR_COLUMNS,
+        "_distance",
+        "_score",
+        "score",
+        "rerank_score",
+        "fused_score",
+        "keyword_score",
+        "collapsed",
+        "fingerprint",
+    ]
 )
 """Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
 

@@ -138,6 +138,9 @@ def test_columns_choose_what_hits_bring(index: Index) -> None:
     found = index.search("red apple", columns=["split", "price", "image_vector"], k=2)
     assert [list(hit.metadata) for hit in found.hits] == [["split", "price", "image_vector"]] * 2
     assert [list(hit.metadata) for hit in index.search("red apple", columns=[], k=2).hits] == [[], []]
+    both = index.search("red apple", columns=["texts", "item_id", "thumbnail"], k=2)
+    assert [hit.metadata["texts"] for hit in both.hits] == [hit.texts for hit in both.hits]
+    assert both.to_arrow().column_names == ["rank", "item_id", "score", "texts", "path", "thumbnail"]
 
 
 def test_diverse_hits_begin_with_the_nearest_and_lie_further_apart(index: Index) -> None:

@@ -171,12 +171,13 @@ def test_texts_with_escape_sequences_reach_neither_terminal_nor_page(options: tu
     evil, page = ("-p", "evil", *options[2:]), tmp_path / "hits.html"
     columns = ("--column", "tags", "--column", "texts", "--column", "group")
     lines = f"apple\n:like red apple\n:html {page}\n:sql SELECT * FROM items\n:where '{EVIL}'\n:{EVIL}\n"  # noqa: S608  # typed into a shell
-    for done in (
-        invoke("search", "apple", *columns, *evil),
-        invoke("search", EVIL, "--hybrid", "--where", f"item_id = '{EVIL}'", *evil),
-        invoke("search", "red", "--column", EVIL, *evil),
-        invoke("shell", *evil, typed=lines),
+    for status, done in (
+        (0, invoke("search", "apple", *columns, *evil)),
+        (0, invoke("search", EVIL, "--hybrid", "--where", f"item_id = '{EVIL}'", *evil)),
+        (2, invoke("search", "red", "--column", EVIL, *evil)),
+        (2, invoke("shell", *evil, typed=lines)),
     ):
+        assert done.exit_code == status, done.stderr
         shown = (done.stdout + done.stderr).replace("\n", "")
         assert not unseen(shown)
     assert "\\x1b" in invoke("search", "apple", *evil).stdout
@@ -188,6 +189,7 @@ def test_texts_with_escape_sequences_reach_neither_terminal_nor_page(options: tu
     assert "<script" not in found._repr_html_()
 
 
+@pytest.mark.filterwarnings("ignore:Image.Image.getdata")  # textual-image's
 def test_pictures_are_made_of_characters_where_they_are_wanted_and_nothing_better_is_there(
     options: tuple[str, ...],
 ) -> None:

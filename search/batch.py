@@ -18,7 +18,7 @@ from pairloom.search.nearest import SCORE_DIGITS, check_filter, tied
 from pairloom.search.options import MAX_K, Options
 from pairloom.search.query import Query, metadata_of, results_of
 from pairloom.search.release import OpenRelease, Reader
-from pairloom.search.results import Hit, SearchResult
+from pairloom.search.results import SearchResult, hit_of
 from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats
 
@@ -52,17 +52,7 @@ def answers(reader: Reader, queries: Sequence[Query], options: Options) -> list[
         if vector and own:
             item_KD = np.stack([np.asarray(row[vector[0]], np.float32) for row in own])
             scores_K = MEASURES[options.metric](query_D[None], item_KD)[0].round(SCORE_DIGITS)
-        hits = [
-            Hit.model_construct(
-                item_id=row["item_id"],
-                score=score,
-                texts=row["texts"],
-                path=row["path"],
-                metadata={name: row[name] for name in metadata},
-                thumbnail=row["thumbnail"],
-            )
-            for row, score in zip(own, scores_K.tolist(), strict=True)
-        ]
+        hits = [hit_of(row, metadata, score=score) for row, score in zip(own, scores_K.tolist(), strict=True)]
         results.append(result(query, hits))
     return results
 
@@ -93,8 +83,9 @@ def _best(release: OpenRelease, queries: Sequence[Query], found: Sequence[Found]
     names = {offset: row["item_id"] for offset, row in _rows(release, [each for each, _ in found], ["item_id"]).items()}
     best = []
     for query, (offsets_K, scores_K) in zip(queries, found, strict=True):
+        left_out = query.items
         ranked = sorted(zip((-scores_K).tolist(), (names[each] for each in offsets_K.tolist()), offsets_K, strict=True))
-        kept = [(offset, -score) for score, item_id, offset in ranked if item_id not in query.items][:k]
+        kept = [(offset, -score) for score, item_id, offset in ranked if item_id not in left_out][:k]
         best.append((np.array([each for each, _ in kept], np.int64), np.array([score for _, score in kept])))
     return best
 

@@ -21,7 +21,7 @@ from pairloom.search.nearest import SCORE_DIGITS, check_filter, nearest_rows
 from pairloom.search.options import MAX_K, Options
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.search.results import EXTRA, Hit, SearchResult, json_value
+from pairloom.search.results import EXTRA, Hit, SearchResult, hit_of, json_value
 from pairloom.storage.table.index import Floats
 
 __all__ = [
@@ -143,12 +143,9 @@ def metadata_of(release: OpenRelease, options: Options) -> tuple[str, ...]:
 
 
 def hits_of(rows: pa.Table, metadata: tuple[str, ...]) -> list[Hit]:
-    """A hit a row: its columns are the hit's fields, and those of `metadata`; as they come from a table, unchecked."""
-    given = [name for name in ("item_id", "score", *EXTRA, "texts", "path", "thumbnail") if name in rows.column_names]
-    return [
-        Hit.model_construct(metadata={name: row[name] for name in metadata}, **{name: row[name] for name in given})
-        for row in rows.to_pylist()
-    ]
+    """A hit a row: its columns are the hit's fields, and those of `metadata`."""
+    extra = [name for name in EXTRA if name in rows.column_names]
+    return [hit_of(row, metadata, **{name: row[name] for name in extra}) for row in rows.to_pylist()]
 
 
 class _Ranking:

@@ -6,6 +6,7 @@ import decimal
 import html
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -52,6 +53,16 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 EXTRA = ("rerank_score", "fused_score", "keyword_score", "collapsed")
 """Fields that a hit has only where it was asked for."""
+GIVEN = ("item_id", "score", "texts", "path", "thumbnail")
+_LACKING: dict[str, Any] = dict.fromkeys(EXTRA)
+_SET = {*Hit.model_fields}
+
+
+def hit_of(row: Mapping[str, Any], metadata: Sequence[str], **given: Any) -> Hit:
+    """A hit of a row of the table, of which some columns are its metadata; unchecked, since there may be thousands."""
+    own = {name: row[name] for name in metadata}
+    fields = {name: row[name] for name in GIVEN if name not in given}
+    return Hit.model_construct(_SET, metadata=own, **(_LACKING | fields | given))
 
 
 class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True):

@@ -13,7 +13,6 @@ from PIL import Image
 
 from pairloom.search.combination import Item, Part, Picture, direction, weighed
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
 from pairloom.storage.table.index import Floats
 
@@ -65,10 +64,8 @@ def item_vector(release: OpenRelease, item_id: str) -> Floats:
 
 
 def open_picture(release: OpenRelease, image: Picture) -> Image.Image:
-    """A picture of a query, decoded as a stranger's and shrunk as the items' were. ValueError where it is none."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return open_query_image(image, IngestConfig(max_side=release.record.max_side, min_side=1))
+    """A picture of a query, made like those of the items. ValueError where it is none."""
+    return open_query_image(image, release.as_ingested)
 
 
 def _parts(query: "Query") -> list[Given]:

@@ -1,6 +1,6 @@
 """A reader that stays: it answers from one release at a time, and goes to the newest one when it is told to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -83,6 +83,8 @@ class Index:
         diversity: float = 0.0,
         collapse_duplicates: bool = False,
         metric: "Metric" = "cosine",
+        hubness: bool | None = None,
+        only_fitting: bool = False,
     ) -> "SearchResult":
         """The `k` items nearest to the sum of `text`, `image`, `like` (an item_id), `vector` and `plus`, less `minus`.
 
@@ -107,6 +109,8 @@ class Index:
             diversity=diversity,
             collapse_duplicates=collapse_duplicates,
             target=target,
+            hubness=hubness,
+            only_fitting=only_fitting,
         )
         return self.ask(whole, options)
 
@@ -135,6 +139,8 @@ class Index:
         columns: Sequence[str] | None = None,
         target: "Side" = "image",
         metric: "Metric" = "cosine",
+        hubness: bool | None = None,
+        only_fitting: bool = False,
     ) -> "list[SearchResult]":
         """What `search` finds for each of some queries, all of one release: encoded at once, answered by one pass over
         all vectors, so exactly.
@@ -146,20 +152,32 @@ class Index:
         from pairloom.search.options import Options
 
         names = None if columns is None else tuple(columns)
-        options = Options(k=k, where=where, columns=names, target=target, metric=metric)
+        options = Options(
+            k=k,
+            where=where,
+            columns=names,
+            target=target,
+            metric=metric,
+            hubness=hubness,
+            only_fitting=only_fitting,
+        )
         with self._answering() as release:
             return answers(release, [asked_for(query) for query in queries], options)
 
-    def sql(self, statement: str) -> "SqlResult":
-        """The rows of one SELECT over the table `items`, as `pairloom sql` gives them.
+    def sql(
+        self, statement: str, *, attach: Mapping[str, Path] | None = None, image_folder: Path | None = None
+    ) -> "SqlResult":
+        """The rows of one SELECT over the table `items` and its like, as `pairloom sql` gives them.
 
-        Raises ValueError, in one line, for what can't be asked, DamagedError where the release's files are no longer
-        there.
+        `attach` are CSV or Parquet files that it may read, by the names of their tables; below `image_folder` lie the
+        images that it may name. Raises ValueError, in one line, for what can't be asked, DamagedError where the
+        release's files are no longer there.
         """
-        from pairloom.search.sql import SqlResult, run_sql
+        from pairloom.search.sql import Attached, SqlResult, run_sql
 
+        attached = Attached(attach or {}, image_folder)
         with self._answering() as release:
-            rows = run_sql(release, statement)
+            rows = run_sql(release, statement, attached)
             return SqlResult(release=release.record.number, model_id=release.record.model_id, rows=rows)
 
     @contextmanager

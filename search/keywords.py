@@ -36,7 +36,7 @@ def keyword_rows(
         raise ValueError("hybrid search looks for words: give a text")
     if len(words) > MAX_CHARACTERS:
         raise ValueError(f"hybrid search takes at most {MAX_CHARACTERS} characters of text, not {len(words)}")
-    condition = None if where is None else lance_filter(where, release.columns)
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
     wanted = k + len(without)
     asked = wanted + 8
     while True:

@@ -34,6 +34,11 @@ class Options:
     target: Side = "image"
     """What the query is compared with: the items' images, or the mean of their texts."""
 
+    hubness: bool | None = None
+    """Whether hits for texts are ordered with their hubness taken off; None where the release says so."""
+    only_fitting: bool = False
+    """Whether those of the `k` that don't fit are left out."""
+
     @property
     def depth(self) -> int:
         """Hits down to the last one of the page."""

@@ -10,18 +10,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.combination import Item, Part, Picture, named, weighed
 from pairloom.search.diversity import POOL, diversified
 from pairloom.search.duplicates import folded
 from pairloom.search.embedding import item_vector, open_picture, query_vector
+from pairloom.search.fitting import cutoff_for, fitting, require_cutoff, unmet_words
 from pairloom.search.fusion import fused
 from pairloom.search.keywords import keyword_rows
-from pairloom.search.nearest import SCORE_DIGITS, check_filter, nearest_rows
+from pairloom.search.nearest import SCORE_DIGITS, check_filter, corrects, nearest_rows
 from pairloom.search.options import MAX_K, Options
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.search.results import EXTRA, Hit, SearchResult, hit_of, json_value
+from pairloom.search.results import EXTRA, Hit, SearchResult, hit_of
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.index import Floats
 
 __all__ = [
@@ -32,8 +35,8 @@ __all__ = [
     "SearchResult",
     "answer",
     "check_filter",
+    "corrects",
     "item_vector",
-    "json_value",
     "nearest_rows",
     "query_vector",
     "search",
@@ -61,6 +64,13 @@ class Query:
     where nothing is said."""
     vector: Floats | None = field(default=None, compare=False)
     """An embedding of the release's own model, of any length but 0: taken as a direction that counts 1."""
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether nothing but texts is given."""
+        whole = (self.image, self.like, self.vector)
+        parts = (thing for _, thing in map(weighed, (*self.plus, *self.minus)))
+        return all(each is None for each in whole) and all(isinstance(each, str) for each in parts)
 
     @property
     def title(self) -> str:
@@ -96,15 +106,22 @@ def search(
     where: str | None = None,
     metric: Metric = "cosine",
     rerank: int | None = None,
+    hubness: bool | None = None,
+    only_fitting: bool = False,
 ) -> SearchResult:
     """The `k` items of the reader's release nearest to `query` among those that fulfil the SQL condition `where`.
 
     All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
     With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
-    are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
-    `where`, and where the model has no cross-encoder or the query is none that it reads.
+    are taken. `hubness` says whether hits for texts are ordered with their hubness taken off, None that they are where
+    the release says so; the scores are the same. `only_fitting` leaves out those of the `k` that don't fit.
+
+    Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed `where`, and
+    where the model has no cross-encoder, the table no hubness, the release no cut-off for the query, or where it is
+    none that the cross-encoder reads.
     """
-    return answer(reader, query, Options(k=k, where=where, metric=metric, rerank=rerank))
+    options = Options(k=k, where=where, metric=metric, rerank=rerank, hubness=hubness, only_fitting=only_fitting)
+    return answer(reader, query, options)
 
 
 def answer(reader: Reader, query: Query, options: Options) -> SearchResult:
@@ -128,6 +145,8 @@ def results_of(release: OpenRelease, options: Options) -> Callable[[Query, list[
             release=record.number,
             model_id=record.model_id,
             title=query.title,
+            cutoff=cutoff_for(release, query, options.target),
+            unmet_words=unmet_words(release, query),
             hits=hits,
             offset=options.offset,
             where=options.where,
@@ -156,18 +175,25 @@ class _Ranking:
         self.query = query
         self.options = options
         self.metadata = metadata_of(release, options)
+        self._cutoff = cutoff_for(release, query, options.target)
+        if options.only_fitting:
+            require_cutoff(release, self._cutoff)
+        self._correct = corrects(release, query, options.hubness, options.target)
         self._scorer = None if options.rerank is None else _scorer(release, query)
         self._vector_D = query_vector(release, query)
 
     def page(self) -> pa.Table:
-        """Those from `offset` on, with their scores by `metric`."""
+        """Those from `offset` on, with their scores by `metric`, and whether they fit where that is known."""
         options = self.options
         rows = self._rows()
         if options.diversity:
             pool = rows.slice(0, POOL)
-            order = diversified(_standing(pool), _vectors(pool, "image_vector"), options.diversity)
+            order = diversified(self._standing(pool), _vectors(pool, "image_vector"), options.diversity)
             rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
         rows = rows.slice(options.offset, options.k)
+        if self._cutoff:
+            rows = rows.append_column("fits", pa.array(fitting(rows, self._cutoff), pa.bool_()))
+            rows = rows.filter(rows["fits"]) if options.only_fitting else rows
         if options.metric != "cosine" and len(rows):
             measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, self._side))[0]
             scores = pa.array(measured.round(SCORE_DIGITS))
@@ -196,6 +222,7 @@ class _Ranking:
             columns=self._columns,
             without=self.query.items,
             target=self.options.target,
+            hubness=self._correct,
         )
         if self.options.hybrid:
             rows = self._with_keywords(rows)
@@ -232,6 +259,17 @@ class _Ranking:
         place = {item_id: place for place, item_id in enumerate(score)}
         return both.take(np.argsort([place.get(each, len(ids)) for each in ids], kind="stable"))
 
+    def _standing(self, rows: pa.Table) -> npt.NDArray[np.float64]:
+        """What each row stands at its place for; those that were not re-ranked, for a little less than the others."""
+        name = next((each for each in ("rerank_score", "fused_score") if each in rows.column_names), "score")
+        found: npt.NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
+        if name == "score" and self._correct:
+            found = corrected(found, rows[HUBNESS].to_numpy())
+        lacking = np.isnan(found)
+        if lacking.any():
+            found = np.where(lacking, np.nanmin(found) - 1e-6, found)
+        return found
+
     @property
     def _side(self) -> str:
         """The column that the query is compared with."""
@@ -245,6 +283,8 @@ class _Ranking:
             names.append(self._side)
         if options.diversity or options.collapse_duplicates:
             names.append("image_vector")
+        if self._correct or (self._cutoff and self._cutoff.corrected):
+            names.append(HUBNESS)
         return list(dict.fromkeys(names))
 
 
@@ -258,16 +298,6 @@ def _without_copies(rows: pa.Table) -> pa.Table:
             copies[first].append(ids[place])
     kept = rows.take(list(copies))
     return kept.append_column("collapsed", pa.array(list(copies.values()), pa.list_(pa.string())))
-
-
-def _standing(rows: pa.Table) -> npt.NDArray[np.float64]:
-    """What each row stands at its place for; those that were not re-ranked, for a little less than the others."""
-    name = next((each for each in ("rerank_score", "fused_score") if each in rows.column_names), "score")
-    found: npt.NDArray[np.float64] = rows[name].to_numpy().astype(np.float64)
-    lacking = np.isnan(found)
-    if lacking.any():
-        found = np.where(lacking, np.nanmin(found) - 1e-6, found)
-    return found
 
 
 def _vectors(rows: pa.Table, column: str) -> Floats:

@@ -20,6 +20,7 @@ from pairloom.search.own_items import (
     draw_sample,
     embed_images_again,
     embed_texts_again,
+    measure_hubness_again,
     shown_ids,
 )
 from pairloom.search.query import Query, search
@@ -121,6 +122,7 @@ def rehearse(script: Script) -> Rehearsal:
         release = OpenRelease(folder, record)
         sample = draw_sample(release, served, findings)
         compare(release, sample, findings)
+        measure_hubness_again(release, sample, findings)
         ask(release, sample, findings)
         ask_by_words(release, sample, findings)
         embed_texts_again(release, sample, findings)

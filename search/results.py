@@ -1,8 +1,6 @@
 """What a query found, for people and programs: hits as objects, JSON, Arrow, pandas, and a grid for notebooks."""
 
-import base64
 import datetime
-import decimal
 import html
 import math
 import sys
@@ -12,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
+from pairloom.search.fitting import notes
 from pairloom.storage.escaping import plain
+from pairloom.storage.plain_values import json_value
+from pairloom.storage.releases import Cutoff
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,8 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
     score: float
     """Similarity of the query and the item's image (or, for target text, its texts) by the metric asked for, rounded; a
     distance for `euclidean`."""
+    fits: bool | None = None
+    """Whether it reaches the release's cut-off for such a query; None where there is none."""
     rerank_score: float | None = None
     """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
     fused_score: float | None = None
@@ -51,8 +54,8 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
         return next((each for each in better if each is not None), self.score)
 
 
-EXTRA = ("rerank_score", "fused_score", "keyword_score", "collapsed")
-"""Fields that a hit has only where it was asked for."""
+EXTRA = ("fits", "rerank_score", "fused_score", "keyword_score", "collapsed")
+"""Fields that a hit has only where they were asked for, or can be known."""
 GIVEN = ("item_id", "score", "texts", "path", "thumbnail")
 _LACKING: dict[str, Any] = dict.fromkeys(EXTRA)
 _SET = {*Hit.model_fields}
@@ -71,6 +74,10 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     release: int
     model_id: str
     title: str
+    cutoff: Cutoff | None = None
+    """From which score on hits fit; None where none was measured for such a query."""
+    unmet_words: tuple[str, ...] = ()
+    """Words of the query that no training text of the model has: it can't know what they look like."""
     hits: list[Hit]
     offset: int = 0
     """Hits that were passed over."""
@@ -79,11 +86,17 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     types: pa.Schema | None = Field(default=None, exclude=True, repr=False)
     """Of the columns in the hits' metadata."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the hits, a sentence each: words never met, and what doesn't fit."""
+        return notes(self.unmet_words, self.cutoff, [hit.fits for hit in self.hits])
+
     def to_json(self) -> dict[str, Any]:
         """The document that `pairloom search --json` prints."""
         return {
             "release": self.release,
             "model_id": self.model_id,
+            "unmet_words": list(self.unmet_words),
             "hits": [{name: json_value(value) for name, value in row.items()} for row in self.to_list()],
         }
 
@@ -109,6 +122,7 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
         own = {
             "item_id": pa.string(),
             "score": pa.float64(),
+            "fits": pa.bool_(),
             "rerank_score": pa.float64(),
             "fused_score": pa.float64(),
             "keyword_score": pa.float64(),
@@ -141,8 +155,11 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
 
     def __str__(self) -> str:
         lines = [f"{plain(self.title)} · release {self.release} · {len(self.hits)} hits"]
+        lines += map(plain, self.notes)
         for hit in self.hits:
-            lines.append(f"{hit.shown_score:.3f}  {plain(hit.item_id)}  {plain(' · '.join(hit.texts))[:120]}")
+            lines.append(
+                f"{'~ ' if hit.fits is False else ''}{hit.shown_score:.3f}  {plain(hit.item_id)}  {plain(' · '.join(hit.texts))[:120]}"
+            )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -155,23 +172,6 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
             f'<iframe sandbox="" srcdoc="{html.escape(page, quote=True)}" '
             f'style="width:100%;height:{min(height, 900)}px;border:0"></iframe>'
         )
-
-
-def json_value(value: Any) -> Any:
-    """`value` as JSON can hold it: times in ISO 8601, bytes in base64, NaN as null, whole decimals as integers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {str(key): json_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
-    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def shown_value(value: Any) -> str:

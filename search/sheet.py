@@ -52,6 +52,8 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
 details { font-size: .8rem; color: var(--soft); margin-top: 4px; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 .none { color: var(--soft); }
+.unfit .none { font-size: .8rem; }
+.unfit .picture { opacity: .45; }
 .map { display: block; width: 100%; height: auto; margin-top: 12px; background: #fff; border: 1px solid var(--line);
        border-radius: 10px; font: bold 13px system-ui, sans-serif; }
 .map circle { fill: #fff; stroke: #b00040; stroke-width: 3; }
@@ -135,7 +137,8 @@ def _section(heading: str, result: SearchResult) -> str:
     said = [f"where {result.where}"] if result.where is not None else []
     said += [f"from hit {result.offset + 1} on"] if result.offset else []
     about = f'<div class="soft about-hits">{html_text(" · ".join(said))}</div>\n' if said else ""
-    return f"<section>\n<h2>{html_text(heading)}</h2>\n{about}{body}\n</section>\n"
+    told = "".join(f'<p class="soft">{html_text(note)}</p>\n' for note in result.notes)
+    return f"<section>\n<h2>{html_text(heading)}</h2>\n{about}{told}{body}\n</section>\n"
 
 
 def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
@@ -177,8 +180,9 @@ def _card(hit: Hit) -> str:
     )
     own = f'<div class="own">{own}</div>' if own else ""
     copies = f'<div class="own">{len(hit.collapsed)} more of the same picture</div>' if hit.collapsed else ""
+    unfit, label = (' class="unfit"', '<div class="none">doesn’t fit</div>') if hit.fits is False else ("", "")
     return (
-        f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
+        f'<li{unfit}><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
         f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'
-        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{own}{copies}{texts}</div></li>\n'
+        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{label}{own}{copies}{texts}</div></li>\n'
     )

@@ -70,6 +70,7 @@ KNOWN_ROWS = pa.schema(
             ("image_bytes", pa.binary(16)),
             ("decided_by", pa.uint64()),
             ("max_side", pa.int32()),
+            ("trim", pa.int8()),
             ("retry", pa.bool_()),
             ("is_picture", pa.bool_()),
             ("pixel_hash", pa.binary(16)),
@@ -99,7 +100,8 @@ KNOWN_ROWS = pa.schema(
 
 `checked`: a value of `Checked`. `length`: -1 where unknown. `image_at`, `image_bytes`: digests of the image's place and
 version, and of its bytes, zero where unknown. `decided_by`, `max_side`: the configuration that it was decoded under.
-`retry`: what refused it may pass. Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
+`trim`: a value of `Trim`. `retry`: what refused it may pass.
+Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
 of the content. `split`: a place in `SPLITS`, or -1. `text_key`, `domain_key`: what caps count it by, or zero.
 `became`: a value of `Became`, on that night.
 `file`: which one of its source's files it stands in, where these are several. `texts`: of a picture, where
@@ -178,11 +180,14 @@ VECTOR_FIELDS: list[pa.Field] = [
 ]
 
 VECTOR_COLUMNS = ("image_vector", "text_vector")
+HUBNESS = "hubness"
+"""Column of an image's mean cosine to the nearest training texts of its model; tables of older models have none."""
 
 RESERVED_COLUMNS = frozenset(
     [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
     + [
         *VECTOR_COLUMNS,
+        HUBNESS,
         "_distance",
         "_score",
         "score",
@@ -190,6 +195,7 @@ RESERVED_COLUMNS = frozenset(
         "fused_score",
         "keyword_score",
         "collapsed",
+        "fits",
         "fingerprint",
     ]
 )
@@ -234,8 +240,16 @@ def example_schema(dimension: int) -> pa.Schema:
     )
 
 
-def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
-    """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata."""
+def training_text_schema(dimension: int) -> pa.Schema:
+    """Schema of the kept embeddings of a model's training texts: a text a row, L2-normalised."""
+    return pa.schema([pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)])
+
+
+def vector_schema(dimension: int, keep: Mapping[str, ColumnType], *, hubness: bool = False) -> pa.Schema:
+    """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata.
+
+    `hubness` where the model has training texts to measure it by.
+    """
     image_vector, text_vector = VECTOR_COLUMNS
     return pa.schema(
         [
@@ -244,6 +258,7 @@ def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
             # Of variable length on purpose: LanceDB refuses plain `table.search("a red shoe")` on a table with two
             # columns of one fixed length, since it can't tell which of them is meant.
             pa.field(text_vector, pa.list_(pa.float32()), nullable=False),
+            *([pa.field(HUBNESS, pa.float32(), nullable=False)] if hubness else []),
             *VECTOR_FIELDS[1:],
             *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items()),
         ]

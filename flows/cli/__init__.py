@@ -18,6 +18,7 @@ from pairloom.flows.cli import (
     reading,
     running,
     shell,
+    sql,
     upkeep,
 )
 from pairloom.flows.interrupt import watch
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(running.app)
 app.add_typer(reading.app)
+app.add_typer(sql.app)
 app.add_typer(shell.app)
 app.add_typer(exporting.app)
 app.add_typer(approval.app)

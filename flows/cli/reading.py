@@ -13,6 +13,7 @@ from pairloom.flows.cli.options import (
     File,
     Json,
     Name,
+    Number,
     Root,
     chosen_folder,
     chosen_pipeline,
@@ -60,6 +61,13 @@ def search(
         Literal["cosine", "inner_product", "euclidean"],
         typer.Option(help="What the scores are; the hits are the same."),
     ] = "cosine",
+    hubness: Annotated[
+        bool | None,
+        typer.Option(help="Whether images near many texts stand further back for each; else as the release says."),
+    ] = None,
+    only_fitting: Annotated[
+        bool, typer.Option("--only-fitting", help="Leave out hits below the release's cut-off: nothing may fit.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
     ] = None,
@@ -67,6 +75,7 @@ def search(
     pictures: Annotated[
         bool | None, typer.Option(help="Small pictures in the terminal; by default where it shows real ones.")
     ] = None,
+    number: Number = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -108,8 +117,10 @@ def search(
             diversity=diversity,
             collapse_duplicates=collapse_duplicates,
             target=target,
+            hubness=hubness,
+            only_fitting=only_fitting,
         )
-        release = chosen_release(name, file, root)
+        release = chosen_release(name, file, root, number)
         result = find(release, query, options)
         if html:
             page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
@@ -139,29 +150,6 @@ def map_(
         release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
         out.write_bytes(map_picture(release_map))
     typer.echo(plain(f"{out}: {release_map.title}"))
-
-
-@app.command()
-def sql(
-    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT over the table `items`.")],
-    name: Name = None,
-    file: File = DEFAULT_FILE,
-    root: Root = None,
-    json_: Json = False,
-) -> None:
-    """Query the current release with DuckDB.
-
-    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number. The release that the rows
-    are of is told on standard error.
-    """
-    from pairloom.flows.show.console import show_rows
-    from pairloom.search.sql import json_rows, run_sql
-
-    with errors_in_one_line():
-        release = chosen_release(name, file, root)
-        rows = json_rows(run_sql(release, statement))
-    answer(json_, rows, lambda: show_rows(rows))
-    typer.echo(f"release {release.record.number} · model {release.record.model_id}", err=True)
 
 
 @app.command()

@@ -39,6 +39,8 @@ def show_night(night: "Night") -> None:
     out.print(Line("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
     show_rejected(night.rejected)
     show_metrics(night.metrics, night.intervals)
+    if night.floor_said:
+        out.print(Line(f"floor    {night.floor_said}"))
     for comparison in night.comparisons:
         out.print(Line(f"         {comparison}"))
     if night.golden:
@@ -60,7 +62,7 @@ def show_rejected(counts: Sequence["ReasonCount"]) -> None:
 
 def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
-    found = ref.model_dump(exclude={"rejected"})
+    found = ref.model_dump(exclude={"rejected", "floor"})
     facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None, "")}
     out.print(Line(stage, style="bold"))
     for name, value in facts.items():
@@ -70,6 +72,9 @@ def show_ref(stage: str, ref: BaseModel) -> None:
         if found.get(metrics):
             out.print(Line(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
             show_metrics(found[metrics], found[intervals])
+    if floor := getattr(ref, "floor", None):
+        out.print(Line("floor", style="bold"))
+        out.print(Line(f"  {floor.summary}"))
 
 
 def show_scores(scores: "Scores") -> None:
@@ -87,7 +92,10 @@ def show_scores(scores: "Scores") -> None:
 
 
 def show_hits(result: "SearchResult", *, pictures: bool | None = None) -> None:
-    """The hits of one query, with the first of the columns that they bring; `pictures` as `shown_pictures` takes it."""
+    """The hits of one query, with the first of the columns that they bring; those that don't fit are marked.
+
+    `pictures` as `shown_pictures` takes it.
+    """
     from pairloom.search.results import shown_value
 
     names = [name for name in (result.hits[0].metadata if result.hits else ()) if name not in ("texts", "item_id")]
@@ -101,14 +109,18 @@ def show_hits(result: "SearchResult", *, pictures: bool | None = None) -> None:
         table.add_column("")
     for place, hit in enumerate(result.hits):
         copies = f" +{len(hit.collapsed)} of the same picture" if hit.collapsed else ""
+        unfit = hit.fits is False
         table.add_row(
-            f"{hit.shown_score:.3f}",
+            f"{'~ ' if unfit else ''}{hit.shown_score:.3f}",
             Line(hit.item_id),
             Line(shorten(" · ".join(hit.texts), 120, placeholder=" …") + copies),
             *(Line(shown_value(hit.metadata[name])) for name in names[:OWN_COLUMNS]),
             *([small[place]] if small else ()),
+            style="dim" if unfit else "",
         )
     out.print(table)
+    for note in result.notes:
+        out.print(Line(note))
     where = [f"where {result.where}"] if result.where is not None else []
     more = [f"more columns: {', '.join(names[OWN_COLUMNS:])}"] if len(names) > OWN_COLUMNS else []
     hits = [f"hits {result.offset + 1} to {result.offset + len(result.hits)}"] if result.offset and result.hits else []

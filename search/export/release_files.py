@@ -47,7 +47,7 @@ def export_release(
         require_usearch()
     if where is not None:
         check_filter(release, where)
-    condition = None if where is None else lance_filter(where, release.columns)
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
     selection = Selection(release, condition, release.dataset.count_rows(condition), progress)
     if not selection.count:
         raise ValueError(

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.towers.words import known_words
+from pairloom.search.combination import weighed
+from pairloom.search.exact import Side
 from pairloom.search.release import OpenRelease
 from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
@@ -17,10 +21,11 @@ if TYPE_CHECKING:
 SCORE_DIGITS = 6
 
 
-def cutoff_for(release: OpenRelease, query: "Query") -> Cutoff | None:
-    """The one measured with such queries: one text, image or item; None for sums, and where none was measured."""
+def cutoff_for(release: OpenRelease, query: "Query", target: Side = "image") -> Cutoff | None:
+    """The one measured with such queries: one text, image or item; None for sums and vectors, for
+    the items' texts as the target, and where none was measured."""
     given = (query.text, query.image, query.like, *query.plus)
-    if sum(each is not None for each in given) != 1 or query.minus:
+    if sum(each is not None for each in given) != 1 or query.minus or query.vector is not None or target != "image":
         return None
     return release.record.cutoffs.get("text_to_image" if query.of_texts else "image_to_image")
 
@@ -38,16 +43,24 @@ def fitting(rows: pa.Table, cutoff: Cutoff | None) -> list[bool | None]:
     """Whether each of the rows, which have a `score`, reaches the cut-off; None where there is none."""
     if cutoff is None:
         return [None] * len(rows)
-    scores = rows["score"].to_numpy()
-    if cutoff.corrected:
-        scores = corrected(scores, rows[HUBNESS].to_numpy())
+    return reaching(rows["score"].to_numpy(), rows[HUBNESS].to_numpy() if cutoff.corrected else None, cutoff)
+
+
+def reaching(
+    scores: npt.NDArray[np.float64], hubness: npt.NDArray[np.floating] | None, cutoff: Cutoff
+) -> list[bool | None]:
+    """Whether each of some cosine similarities reaches the cut-off; `hubness` where that is of corrected scores."""
+    if hubness is not None:
+        scores = corrected(scores, hubness)
     found: list[bool | None] = (scores.round(SCORE_DIGITS) >= cutoff.score).tolist()
     return found
 
 
 def unmet_words(release: OpenRelease, query: "Query") -> tuple[str, ...]:
     """The query's words that no training text has; none where nobody knows them."""
-    words = [word for text in (query.text, *query.plus, *query.minus) if text for word in known_words(text)]
+    parts = [thing for _, thing in map(weighed, (*query.plus, *query.minus))]
+    texts = [each for each in (query.text, *parts) if isinstance(each, str)]
+    words = [word for text in texts for word in known_words(text)]
     known = release.model.words if words else None
     return () if known is None else tuple(word for word in dict.fromkeys(words) if word not in known)
 

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from pairloom.models.encoder import Encoder
     from pairloom.models.evaluation.similarity import Metric
     from pairloom.models.reranker import Reranker
-    from pairloom.search.query import Query, SearchResult
+    from pairloom.search.asking import Pictures
+    from pairloom.search.combination import Part
+    from pairloom.search.exact import Side
+    from pairloom.search.options import Options
+    from pairloom.search.query import Query
+    from pairloom.search.results import SearchResult
     from pairloom.search.sql import SqlResult
     from pairloom.storage.export import CorpusFile
+    from pairloom.storage.table.index import Floats
 
 
 class Index:
@@ -59,34 +65,104 @@ class Index:
 
     def search(
         self,
-        query: "Query | str",
+        query: "Query | str | None" = None,
         *,
+        text: str | None = None,
+        image: "Pictures | None" = None,
+        like: str | None = None,
+        vector: "Floats | Sequence[float] | None" = None,
+        plus: "Part | Sequence[Part]" = (),
+        minus: "Part | Sequence[Part]" = (),
         k: int = 10,
+        offset: int = 0,
         where: str | None = None,
+        columns: Sequence[str] | None = None,
+        target: "Side" = "image",
+        hybrid: bool = False,
+        rerank: int | bool | None = None,
+        diversity: float = 0.0,
+        collapse_duplicates: bool = False,
         metric: "Metric" = "cosine",
-        rerank: int | None = None,
         hubness: bool | None = None,
         only_fitting: bool = False,
     ) -> "SearchResult":
-        """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`.
+        """The `k` items nearest to the sum of `text`, `image`, `like` (an item_id), `vector` and `plus`, less `minus`.
 
-        The other options are those of `pairloom.search.query.search`. Raises ValueError, in one line, for what can't be
-        asked, DamagedError where the release's files are no longer there.
+        `image` is a file or an open picture, or several; `plus` and `minus` take texts, pictures and `Item`s. Each may
+        be `Weighted`; `2:red shoe` is the text "red shoe" that counts twice. A text or a whole `Query` may come first.
+        What the rest does is said of each at `pairloom.search.options.Options`; `rerank=True` orders the nearest 50.
+        Raises ValueError, in one line, for what can't be asked, DamagedError where the release's files are no longer
+        there.
         """
-        from pairloom.search.query import Query, search
+        from pairloom.search.asking import asked_for, candidates
+        from pairloom.search.options import Options
 
-        asked = Query(text=query) if isinstance(query, str) else query
+        whole = asked_for(query, text=text, image=image, like=like, vector=vector, plus=plus, minus=minus)
+        options = Options(
+            k=k,
+            offset=offset,
+            where=where,
+            columns=None if columns is None else tuple(columns),
+            metric=metric,
+            rerank=candidates(rerank),
+            hybrid=hybrid,
+            diversity=diversity,
+            collapse_duplicates=collapse_duplicates,
+            target=target,
+            hubness=hubness,
+            only_fitting=only_fitting,
+        )
+        return self.ask(whole, options)
+
+    def ask(self, query: "Query", options: "Options") -> "SearchResult":
+        """What `search` finds for a whole query, answered as the options say."""
+        from pairloom.search.query import answer
+
         with self._answering() as release:
-            return search(
-                release,
-                asked,
-                k=k,
-                where=where,
-                metric=metric,
-                rerank=rerank,
-                hubness=hubness,
-                only_fitting=only_fitting,
-            )
+            return answer(release, query, options)
+
+    def check(self, options: "Options") -> None:
+        """Raises ValueError, in one line, where nothing can be answered so; no model is loaded for that."""
+        from pairloom.search.nearest import check_filter
+
+        with self._answering() as release:
+            options.check(release.columns)
+            if options.where is not None:
+                check_filter(release, options.where)
+
+    def search_many(
+        self,
+        queries: "Sequence[Query | str]",
+        *,
+        k: int = 10,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        target: "Side" = "image",
+        metric: "Metric" = "cosine",
+        hubness: bool | None = None,
+        only_fitting: bool = False,
+    ) -> "list[SearchResult]":
+        """What `search` finds for each of some queries, all of one release: encoded at once, answered by one pass over
+        all vectors, so exactly.
+
+        Raises ValueError, in one line, where one of them can't be asked, DamagedError as `search` does.
+        """
+        from pairloom.search.asking import asked_for
+        from pairloom.search.batch import answers
+        from pairloom.search.options import Options
+
+        names = None if columns is None else tuple(columns)
+        options = Options(
+            k=k,
+            where=where,
+            columns=names,
+            target=target,
+            metric=metric,
+            hubness=hubness,
+            only_fitting=only_fitting,
+        )
+        with self._answering() as release:
+            return answers(release, [asked_for(query) for query in queries], options)
 
     def sql(
         self, statement: str, *, attach: Mapping[str, Path] | None = None, image_folder: Path | None = None
@@ -144,6 +220,11 @@ class Index:
     def dataset(self) -> Any:
         """Its table, a Lance dataset at the release's version."""
         return self._current.dataset
+
+    @property
+    def table(self) -> Any:
+        """Its table as plain LanceDB opens it, at the release's version."""
+        return self._current.table
 
     @property
     def columns(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 # N = items, T = texts, D = embedding
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pairloom.models.evaluation.hubness import hubness
-from pairloom.search.query import nearest_rows
+from pairloom.search.keywords import MAX_CHARACTERS, keyword_rows
+from pairloom.search.nearest import nearest_rows
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
@@ -20,6 +22,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.releases import Release
 from pairloom.storage.schema import HUBNESS
+from pairloom.storage.table.words import has_words
 from pairloom.storage.training_texts import TrainingTexts
 
 Floats = npt.NDArray[np.float32]
@@ -38,6 +41,8 @@ ALIKE = 0.999
 INDEXED_SHARE = 0.5
 """Of the items asked for, what an index must find at least: how good it is was measured where it was made."""
 SHOWN = 5
+WORD = re.compile(r"(?<![^\W_])[A-Za-z]{2,30}(?![^\W_])")
+"""What is a word by itself however texts are parted."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,19 @@ def ask(release: OpenRelease, sample: Sample, findings: Findings) -> None:
     if len(lost) > allowed:
         findings.faults.append(
             f"{len(lost)} of {len(sample.asked)} items aren't found by their own image vectors: {shown_ids(lost)}"
+        )
+
+
+def ask_by_words(release: OpenRelease, sample: Sample, findings: Findings) -> None:
+    """Note where the full-text index, if there is one, finds nothing by the items' own texts."""
+    if not has_words(release.dataset):
+        return
+    wordy = [item for item in sample.asked if WORD.search(" ".join(sample.texts[item]))]
+    texts = {item: next(text for text in sample.texts[item] if WORD.search(text))[:MAX_CHARACTERS] for item in wordy}
+    found = [keyword_rows(release, text, k=1, columns=["item_id"]) for text in texts.values()]
+    if found and not any(map(len, found)):
+        findings.faults.append(
+            f"the full-text index finds nothing by the texts of {len(wordy)} items: {shown_ids(wordy)}"
         )
 
 

@@ -15,6 +15,7 @@ from pairloom.models.evaluation.config import GoldenQuery
 from pairloom.search.own_items import (
     Findings,
     ask,
+    ask_by_words,
     compare,
     draw_sample,
     embed_images_again,
@@ -123,6 +124,7 @@ def rehearse(script: Script) -> Rehearsal:
         compare(release, sample, findings)
         measure_hubness_again(release, sample, findings)
         ask(release, sample, findings)
+        ask_by_words(release, sample, findings)
         embed_texts_again(release, sample, findings)
         golden += [answer(release, query) for query in script.golden]
         looked_at |= {"items": len(sample.parts), "items' texts": len(sample.asked)}

@@ -145,6 +145,22 @@ class OpenRelease:
         return released_files(self.folder, self.record)
 
     @cached_property
+    def table(self) -> Any:
+        """Its table as plain LanceDB opens it, at the release's version."""
+        import lancedb
+
+        table = lancedb.connect(str(self.folder / "vectors")).open_table(self.record.model_id)
+        table.checkout(self.record.table_version)
+        return table
+
+    @cached_property
+    def worded(self) -> Any:
+        """Its table with an index of the texts' words; where it has none, a copy in memory, made when first asked."""
+        from pairloom.storage.table.words import with_words
+
+        return with_words(self.dataset)
+
+    @cached_property
     def encoder(self) -> "Encoder":
         """The dual encoder that made this release's vectors, loaded when first asked for."""
         return self.model.encoder

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pairloom.search.map import ReleaseMap
 from pairloom.search.map_picture import HEIGHT, WIDTH, map_picture, plotted
 from pairloom.search.picture import fitting, paste, webp
-from pairloom.search.query import Hit, SearchResult
+from pairloom.search.results import Hit, SearchResult, shown_value
 from pairloom.storage.escaping import html_text
 
 Titled = tuple[str, SearchResult]
@@ -46,6 +46,9 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
         -webkit-box-orient: vertical; }
 .path { color: var(--soft); font-size: .75rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
         margin-top: 2px; direction: rtl; text-align: left; }
+.about-hits { margin: -6px 0 12px; }
+.own { margin-top: 4px; font-size: .8rem; overflow-wrap: anywhere; }
+.own .name { color: var(--soft); }
 details { font-size: .8rem; color: var(--soft); margin-top: 4px; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 .none { color: var(--soft); }
@@ -131,8 +134,11 @@ def data_uri(picture: bytes) -> str:
 def _section(heading: str, result: SearchResult) -> str:
     hits = "".join(_card(hit) for hit in result.hits)
     body = f"<ol>\n{hits}</ol>" if hits else '<p class="none">Nothing found.</p>'
+    said = [f"where {result.where}"] if result.where is not None else []
+    said += [f"from hit {result.offset + 1} on"] if result.offset else []
+    about = f'<div class="soft about-hits">{html_text(" · ".join(said))}</div>\n' if said else ""
     told = "".join(f'<p class="soft">{html_text(note)}</p>\n' for note in result.notes)
-    return f"<section>\n<h2>{html_text(heading)}</h2>\n{told}{body}\n</section>\n"
+    return f"<section>\n<h2>{html_text(heading)}</h2>\n{about}{told}{body}\n</section>\n"
 
 
 def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
@@ -167,9 +173,16 @@ def _card(hit: Hit) -> str:
     more = "".join(f"<div>{html_text(text)}</div>" for text in hit.texts[1:])
     texts = f"<details><summary>{len(hit.texts) - 1} more</summary>{more}</details>" if more else ""
     name = html_text(hit.path or hit.item_id)
+    own = "".join(
+        f'<div><span class="name">{html_text(column)}</span> {html_text(shown_value(value))}</div>'
+        for column, value in hit.metadata.items()
+        if value is not None and not isinstance(value, bytes)
+    )
+    own = f'<div class="own">{own}</div>' if own else ""
+    copies = f'<div class="own">{len(hit.collapsed)} more of the same picture</div>' if hit.collapsed else ""
     unfit, label = (' class="unfit"', '<div class="none">doesn’t fit</div>') if hit.fits is False else ("", "")
     return (
         f'<li{unfit}><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
         f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'
-        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{label}{texts}</div></li>\n'
+        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{label}{own}{copies}{texts}</div></li>\n'
     )

@@ -185,7 +185,19 @@ HUBNESS = "hubness"
 
 RESERVED_COLUMNS = frozenset(
     [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
-    + [*VECTOR_COLUMNS, HUBNESS, "_distance", "_score", "score", "rerank_score", "fits", "fingerprint"]
+    + [
+        *VECTOR_COLUMNS,
+        HUBNESS,
+        "_distance",
+        "_score",
+        "score",
+        "rerank_score",
+        "fused_score",
+        "keyword_score",
+        "collapsed",
+        "fits",
+        "fingerprint",
+    ]
 )
 """Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
 

@@ -106,8 +106,9 @@ class Tags(html.parser.HTMLParser):
 
 
 def hits(text: str) -> SearchResult:
-    hit = Hit(item_id=text, score=1.0, texts=[text, text], path=text, metadata={"m": text}, thumbnail=b"")
-    return SearchResult(release=1, model_id="m", title=text, hits=[hit])
+    own = {"m": text, text: [text]}
+    hit = Hit(item_id=text, score=1.0, texts=[text, text], path=text, metadata=own, thumbnail=b"", collapsed=[text])
+    return SearchResult(release=1, model_id="m", title=text, hits=[hit], where=text, offset=3)
 
 
 def night(text: str) -> Night:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, sql, upkeep
+from pairloom.flows.cli import (
+    approval,
+    classes,
+    comparing,
+    exporting,
+    garbage,
+    quarantine,
+    reading,
+    running,
+    shell,
+    sql,
+    upkeep,
+)
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
 
@@ -21,6 +33,8 @@ app = typer.Typer(
 app.add_typer(running.app)
 app.add_typer(reading.app)
 app.add_typer(sql.app)
+app.add_typer(shell.app)
+app.add_typer(exporting.app)
 app.add_typer(approval.app)
 app.add_typer(comparing.app)
 app.add_typer(quarantine.app)

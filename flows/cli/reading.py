@@ -1,5 +1,6 @@
 """Commands that only read: the state, the releases, and questions to the current one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,8 +28,10 @@ app = typer.Typer()
 
 @app.command()
 def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Look for what resembles this image file.")] = None,
+    text: Annotated[str | None, typer.Argument(help="What to look for; `2:red shoe` counts twice.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Look for what resembles this image; repeatable.")
+    ] = None,
     as_: Annotated[
         str | None,
         typer.Option("--as", metavar="VALUE", help="Which of two image towers encodes the file: that of this value."),
@@ -38,7 +41,19 @@ def search(
     minus: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a text from the query.")] = None,
     text_weight: Annotated[float, typer.Option(help="How much a text counts beside the image or item.")] = 1.0,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many items.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Pass over so many: `--offset 10` is the second page.")] = 0,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="Only items for which this holds.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Show this column; by default the pipeline's own.")
+    ] = None,
+    target: Annotated[
+        Literal["image", "text"], typer.Option(help="Compare with the items' images, or with their texts.")
+    ] = "image",
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Find items that hold the words of the text, too.")] = False,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="How much hits differ from one another.")] = 0.0,
+    collapse_duplicates: Annotated[
+        bool, typer.Option("--collapse-duplicates", help="Show one of the hits that have the same picture.")
+    ] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="Let the model's cross-encoder order the nearest.")] = False,
     candidates: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=1_000, help="How many `--rerank` orders: 50 by default.")
@@ -58,6 +73,9 @@ def search(
         Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
     ] = None,
     method: Annotated[Literal["pca", "umap"], typer.Option("--map", help="How the page's map is laid out.")] = "pca",
+    pictures: Annotated[
+        bool | None, typer.Option(help="Small pictures in the terminal; by default where it shows real ones.")
+    ] = None,
     number: Number = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
@@ -68,8 +86,10 @@ def search(
     say_first("search")
     reads_without_pandas()
     from pairloom.flows.show.console import show_hits
-    from pairloom.search.query import Query
-    from pairloom.search.query import search as find
+    from pairloom.flows.show.pictures import require_pictures
+    from pairloom.search.asking import asked_for, named_picture
+    from pairloom.search.options import Options
+    from pairloom.search.query import answer as find
     from pairloom.search.rerank import CANDIDATES
 
     with errors_in_one_line():
@@ -79,27 +99,37 @@ def search(
             from pairloom.models.evaluation.projection import require_method
 
             require_method(method)
-        more, less = tuple(plus or ()), tuple(minus or ())
-        query = Query(text, image, like, more, less, text_weight, image_as=as_)
-        release = chosen_release(name, file, root, number)
-        reordered = (candidates or CANDIDATES) if rerank else None
-        result = find(
-            release,
-            query,
+        if pictures:
+            require_pictures()
+        files = [named_picture(each) for each in image or ()]
+        query = replace(
+            asked_for(text, image=files or None, like=like, plus=plus or (), minus=minus or ()),
+            text_weight=text_weight,
+            image_as=as_,
+        )
+        options = Options(
             k=k,
+            offset=offset,
             where=where,
+            columns=tuple(column) if column else None,
             metric=metric,
-            rerank=reordered,
+            rerank=(candidates or CANDIDATES) if rerank else None,
+            hybrid=hybrid,
+            diversity=diversity,
+            collapse_duplicates=collapse_duplicates,
+            target=target,
             hubness=hubness,
             only_fitting=only_fitting,
         )
+        release = chosen_release(name, file, root, number)
+        result = find(release, query, options)
         if html:
             from pairloom.search.map import ReleaseMap
             from pairloom.search.sheet import contact_sheet
 
             page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
             html.write_text(page, encoding="utf-8")
-    answer(json_, result.to_json(), lambda: show_hits(result))
+    answer(json_, result.to_json(), lambda: show_hits(result, pictures=pictures))
 
 
 @app.command("map")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pairloom.flows.show.line import Line
 from pairloom.flows.show.metrics_table import Grid, Intervals, metrics_grid, probes_grid, slices_grid
+from pairloom.flows.show.pictures import shown_pictures
 
 if TYPE_CHECKING:
     from pairloom.flows.outcome import Night
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pairloom.tasks.evaluation.scoring import Scores
 
 SLICES = 12
+OWN_COLUMNS = 4
+"""Of a pipeline, shown beside its hits: no more fit a terminal."""
 MEASURED = ("metrics", "intervals", "champion_metrics", "champion_intervals")
 
 out = Console()
@@ -88,21 +91,41 @@ def show_scores(scores: "Scores") -> None:
     out.print(Line("seconds  " + " · ".join(f"{stage} {value:,.1f}" for stage, value in scores.seconds.items())))
 
 
-def show_hits(result: "SearchResult") -> None:
-    """The hits of one query; those that don't fit are marked."""
+def show_hits(result: "SearchResult", *, pictures: bool | None = None) -> None:
+    """The hits of one query, with the first of the columns that they bring; those that don't fit are marked.
+
+    `pictures` as `shown_pictures` takes it.
+    """
+    from pairloom.search.results import shown_value
+
+    names = [name for name in (result.hits[0].metadata if result.hits else ()) if name not in ("texts", "item_id")]
+    small = shown_pictures([hit.thumbnail for hit in result.hits], wanted=pictures)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
         table.add_column(title, **options)
-    for hit in result.hits:
-        texts = Line(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+    for name in names[:OWN_COLUMNS]:
+        table.add_column(Line(name), overflow="fold", max_width=24)
+    if small:
+        table.add_column("")
+    for place, hit in enumerate(result.hits):
+        copies = f" +{len(hit.collapsed)} of the same picture" if hit.collapsed else ""
         unfit = hit.fits is False
         table.add_row(
-            f"{'~ ' if unfit else ''}{hit.shown_score:.3f}", Line(hit.item_id), texts, style="dim" if unfit else ""
+            f"{'~ ' if unfit else ''}{hit.shown_score:.3f}",
+            Line(hit.item_id),
+            Line(shorten(" · ".join(hit.texts), 120, placeholder=" …") + copies),
+            *(Line(shown_value(hit.metadata[name])) for name in names[:OWN_COLUMNS]),
+            *([small[place]] if small else ()),
+            style="dim" if unfit else "",
         )
     out.print(table)
     for note in result.notes:
         out.print(Line(note))
-    out.print(Line(f"release {result.release} · model {result.model_id}", style="dim"))
+    where = [f"where {result.where}"] if result.where is not None else []
+    more = [f"more columns: {', '.join(names[OWN_COLUMNS:])}"] if len(names) > OWN_COLUMNS else []
+    hits = [f"hits {result.offset + 1} to {result.offset + len(result.hits)}"] if result.offset and result.hits else []
+    about = [f"release {result.release}", f"model {result.model_id}"]
+    out.print(Line(" · ".join([*where, *more, *hits, *about]), style="dim"))
 
 
 def show_classified(found: "Classified") -> None:

@@ -10,7 +10,16 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.index import COLUMN, Floats, K, indexed_kind, recall_at_10, unindexed_rows
+from pairloom.storage.table.index import (
+    COLUMN,
+    Floats,
+    K,
+    indexed_kind,
+    recall_at_10,
+    uncovered_rows,
+    unindexed_rows,
+)
+from pairloom.storage.table.words import INDEX_NAME as WORDS_INDEX
 
 # N = rows, D = embedding, Q = queries, K = neighbours
 
@@ -20,6 +29,8 @@ class TableCheck(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
 
     rows: int
     unindexed_rows: int
+    unindexed_texts: int
+    """Rows whose words the full-text index doesn't cover; 0 where there is none."""
     duplicate_ids: int
     bad_vectors: int
     """Vectors with a NaN or a length other than 1."""
@@ -46,7 +57,7 @@ def check_table(
     some = None if fresh is None else [dataset.get_fragment(each) for each in fresh]
     queries_QD = _queries(dataset, rows if some is None else sum(each.count_rows() for each in some), sample, seed)
     survey = _survey(dataset, some, queries_QD)
-    unindexed = unindexed_rows(dataset)
+    unindexed, unindexed_texts = unindexed_rows(dataset), uncovered_rows(dataset, WORDS_INDEX)
     indexed = indexed_kind(dataset) is not None and len(queries_QD) > 0
     recall = recall_at_10(dataset, queries_QD, survey.nearest, fresh) if indexed else 1.0
     duplicates = 0 if fresh is not None else _duplicates(dataset)
@@ -55,6 +66,7 @@ def check_table(
         (duplicates > 0, f"{duplicates} rows repeat an item_id"),
         (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
         (unindexed > 0, f"{unindexed} rows aren't indexed"),
+        (unindexed_texts > 0, f"the words of {unindexed_texts} rows aren't indexed"),
         (
             recall < config.min_ann_recall,
             f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",
@@ -63,6 +75,7 @@ def check_table(
     return TableCheck(
         rows=rows,
         unindexed_rows=unindexed,
+        unindexed_texts=unindexed_texts,
         duplicate_ids=duplicates,
         bad_vectors=survey.bad,
         ann_recall=recall,

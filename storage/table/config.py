@@ -22,3 +22,6 @@ class IndexConfig(
     """Below this many rows no index is built: reading all vectors is exact and takes milliseconds."""
     min_ann_recall: float = Field(default=0.95, ge=0, le=1, alias="min_ann_recall@10")
     """Least share of the exact ten nearest items that the index must find, on a seeded sample of items."""
+    full_text: bool = True
+    """Whether the words of the texts are indexed too, for searches by keyword; without, such a search indexes them in
+    memory first."""

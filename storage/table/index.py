@@ -72,11 +72,21 @@ def indexed_kind(dataset: Any) -> str | None:
 
 def unindexed_rows(dataset: Any) -> int:
     """Rows that the vector index doesn't cover; 0 where there is no index."""
-    index = _index(dataset)
+    return uncovered_rows(dataset, INDEX_NAME)
+
+
+def uncovered_rows(dataset: Any, name: str) -> int:
+    """Rows that the index of a name doesn't cover; 0 where there is no such index."""
+    index = named_index(dataset, name)
     if index is None:
         return 0
     covered = {fragment for segment in index.segments for fragment in segment.fragment_ids}
     return sum(each.count_rows() for each in dataset.get_fragments() if each.fragment_id not in covered)
+
+
+def named_index(dataset: Any, name: str) -> Any:
+    """What Lance says of the index of a name; None where there is none."""
+    return next((each for each in dataset.describe_indices() if each.name == name), None)
 
 
 def due(dataset: Any, config: IndexConfig) -> Work:
@@ -113,7 +123,7 @@ def carry_out(dataset: Any, work: Work, kind: str | None) -> None:
             dataset.create_index(COLUMN, kind.upper(), name=INDEX_NAME, metric="cosine", replace=True, **tuning)
         case "extend" | "merge":
             merged = len(_index(dataset).segments) if work == "merge" else 0
-            dataset.optimize.optimize_indices(num_indices_to_merge=merged)
+            dataset.optimize.optimize_indices(num_indices_to_merge=merged, index_names=[INDEX_NAME])
 
 
 def recall_at_10(dataset: Any, queries_QD: Floats, exact_QK: Floats, fragments: Collection[int] | None = None) -> float:
@@ -154,4 +164,4 @@ def _outgrown(dataset: Any, rows: int) -> bool:
 
 
 def _index(dataset: Any) -> Any:
-    return next((each for each in dataset.describe_indices() if each.name == INDEX_NAME), None)
+    return named_index(dataset, INDEX_NAME)

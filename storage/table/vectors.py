@@ -22,6 +22,7 @@ from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, open_version, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
 from pairloom.storage.table.versions import stored_versions
+from pairloom.storage.table.words import carry_out_words, words_due
 from pairloom.storage.training_texts import TrainingTexts
 
 logger = logging.getLogger(__name__)
@@ -161,22 +162,29 @@ class VectorTable:
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
-        """Bring the index up to date, merge small data files where there are many; returns the index's kind or None.
+        """Bring both indexes up to date, merge small data files where there are many; returns the kind of the vectors'.
 
         Raises DamagedError where bytes of a file would be copied that isn't as it was released.
         """
         self._require_alone()
         work, kind = due(self._dataset, config), wanted_kind(self._dataset, config)
+        crowded = len(self._dataset.get_fragments()) > MAX_FRAGMENTS
         if work == "extend":
             self._require_whole("/index.idx")
         if work == "merge":
             self._require_whole("/_indices/")
+        words = words_due(self._dataset, config)
+        # Files of which each has a segment of its own are never merged.
+        words = "merge" if words == "extend" and crowded else words
+        if words == "merge":
+            self._require_whole("/_indices/")
         hit("index.before", self.path)
         carry_out(self._dataset, work, kind)
+        carry_out_words(self._dataset, words)
         hit("index.after", self.path)
         if work in ("build", "merge"):
             self._fresh = None
-        if len(self._dataset.get_fragments()) > MAX_FRAGMENTS:
+        if crowded:
             # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
             self._require_whole("/data/", "/_indices/")
             self._dataset.optimize.compact_files()

@@ -1,0 +1,121 @@
+"""The nearest rows of many queries by one pass over all vectors, in blocks: exact, and made for batches."""
+
+# Q = queries, B = rows of one block, K = neighbours kept of each query, D = embedding
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pairloom.storage.table.index import Floats
+
+Side = Literal["image", "text"]
+Offsets = npt.NDArray[np.int64]
+
+ROWS_AT_ONCE = 8_192
+QUERIES_AT_ONCE = 1_024
+GROUP = 64
+"""Scores of which the largest stands for all: the best rows lie in the best groups, and no others are looked at."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What is nearest to each query, best first; where there are fewer rows than asked for, all of them."""
+
+    offsets_QK: Offsets
+    """Places of rows in the table's order."""
+    scores_QK: Floats
+    """Cosine similarities."""
+
+
+def nearest_by_product(
+    dataset: Any, query_QD: Floats, *, k: int, side: Side = "image", where: str | None = None
+) -> Nearest:
+    """The `k` rows nearest to every query (Q, D) by cosine, among those that fulfil the Lance filter `where`.
+
+    Reads the vectors of one side once, whatever the number of queries; one block of them is in memory at a time.
+    """
+    offsets_QK = np.empty((len(query_QD), 0), np.int64)
+    scores_QK = np.empty((len(query_QD), 0), np.float32)
+    column = f"{side}_vector"
+    reader = dataset.scanner(columns=[column, "_rowoffset"], filter=where, batch_size=ROWS_AT_ONCE)
+    for batch in reader.to_batches():
+        block_BD = _matrix(batch[column], query_QD.shape[1])
+        offsets_B = batch["_rowoffset"].to_numpy(zero_copy_only=False).astype(np.int64)
+        found = [
+            _merged(offsets_QK[some], scores_QK[some], offsets_B, query_QD[some] @ block_BD.T, k)
+            for some in (slice(at, at + QUERIES_AT_ONCE) for at in range(0, len(query_QD), QUERIES_AT_ONCE))
+        ]
+        if found:
+            offsets_QK, scores_QK = (np.concatenate(each) for each in zip(*found, strict=True))
+    order_QK = np.argsort(-scores_QK, axis=1, kind="stable")
+    return Nearest(np.take_along_axis(offsets_QK, order_QK, 1), np.take_along_axis(scores_QK, order_QK, 1))
+
+
+def _merged(
+    offsets_QK: Offsets, scores_QK: Floats, offsets_B: Offsets, scores_QB: Floats, k: int
+) -> tuple[Offsets, Floats]:
+    """The `k` best of those known and those of a block, in no order."""
+    if scores_QK.shape[1] == k:
+        # Most blocks hold little that is better than what is known: only that is looked at.
+        row_M, column_M = _better(scores_QB, scores_QK.min(axis=1))
+        most = int(np.bincount(row_M).max(initial=0))
+        if most < scores_QB.shape[1] // 8:
+            return _with_few(offsets_QK, scores_QK, row_M, offsets_B[column_M], scores_QB[row_M, column_M])
+    all_QN = np.concatenate([scores_QK, scores_QB], axis=1)
+    places_QN = np.concatenate([offsets_QK, np.broadcast_to(offsets_B, scores_QB.shape)], axis=1)
+    if all_QN.shape[1] <= k:
+        return places_QN, all_QN
+    best_QK = _largest(all_QN, k)
+    return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
+
+
+def _largest(scores_QN: Floats, k: int) -> Offsets:
+    """Columns of the `k` largest scores of each row, (Q, K), in no order."""
+    groups = scores_QN.shape[1] // GROUP
+    if groups < 2 * k:
+        return np.argpartition(-scores_QN, k - 1, axis=1)[:, :k]
+    grouped_QGS = scores_QN[:, : groups * GROUP].reshape(len(scores_QN), groups, GROUP)
+    group_QK = np.argpartition(-grouped_QGS.max(axis=2), k - 1, axis=1)[:, :k]
+    column_QM = (group_QK[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores_QN), -1)
+    rest = np.broadcast_to(np.arange(groups * GROUP, scores_QN.shape[1]), (len(scores_QN), scores_QN.shape[1] % GROUP))
+    column_QM = np.concatenate([column_QM, rest], axis=1)
+    best_QK = np.argpartition(-np.take_along_axis(scores_QN, column_QM, 1), k - 1, axis=1)[:, :k]
+    return np.take_along_axis(column_QM, best_QK, 1)
+
+
+def _better(scores_QB: Floats, floor_Q: Floats) -> tuple[Offsets, Offsets]:
+    """Rows and columns of the scores above the floor of their row, row by row."""
+    groups = scores_QB.shape[1] // GROUP
+    grouped_QGS = scores_QB[:, : groups * GROUP].reshape(len(scores_QB), groups, GROUP)
+    row_M, group_M = np.nonzero(grouped_QGS.max(axis=2) > floor_Q[:, None])
+    at_H, inside_H = np.nonzero(grouped_QGS[row_M, group_M] > floor_Q[row_M, None])
+    row_T, column_T = np.nonzero(scores_QB[:, groups * GROUP :] > floor_Q[:, None])
+    rows = np.concatenate([row_M[at_H], row_T])
+    columns = np.concatenate([group_M[at_H] * GROUP + inside_H, groups * GROUP + column_T])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], columns[order]
+
+
+def _with_few(
+    offsets_QK: Offsets, scores_QK: Floats, row_M: Offsets, offset_M: Offsets, score_M: Floats
+) -> tuple[Offsets, Floats]:
+    """The same where few are better, given row by row."""
+    if not len(row_M):
+        return offsets_QK, scores_QK
+    count, k = offsets_QK.shape
+    place_M = k + np.arange(len(row_M)) - np.searchsorted(row_M, row_M)
+    width = int(place_M.max()) + 1
+    all_QN = np.full((count, width), -np.inf, np.float32)
+    places_QN = np.zeros((count, width), np.int64)
+    all_QN[:, :k], places_QN[:, :k] = scores_QK, offsets_QK
+    all_QN[row_M, place_M], places_QN[row_M, place_M] = score_M, offset_M
+    best_QK = np.argpartition(-all_QN, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
+
+
+def _matrix(vectors: pa.Array, width: int) -> Floats:
+    flat: Floats = vectors.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width)

@@ -1,0 +1,1 @@
+"""A release in forms that need neither Pairloom nor LanceDB."""

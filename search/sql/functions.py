@@ -86,11 +86,11 @@ def _text_vectors(session: Session, texts: Sequence[str]) -> Any:
 def _file_vectors(session: Session, names: Sequence[str]) -> Any:
     config = _image_config(session)
     images = [open_query_image(session.attached.image(name), config) for name in names]
-    return session.release.encoder.embed_images(images)
+    return session.release.embed_images(images)
 
 
 def _byte_vectors(session: Session, contents: Sequence[bytes]) -> Any:
-    return session.release.encoder.embed_images(images_of(session, contents))
+    return session.release.embed_images(images_of(session, contents))
 
 
 def images_of(session: Session, contents: Sequence[bytes]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, upkeep
+from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, upkeep, web
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
 
@@ -25,6 +25,7 @@ app.add_typer(comparing.app)
 app.add_typer(quarantine.app)
 app.add_typer(upkeep.app)
 app.add_typer(garbage.app)
+app.add_typer(web.app)
 app.add_typer(classes.classes, name="classes")
 
 

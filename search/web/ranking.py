@@ -1,0 +1,70 @@
+"""The nearest items in their order, worked out once for all pages of an answer, and the rows of one page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pairloom.search.query import MAX_K, Query, nearest_rows, query_vector
+from pairloom.search.web.served import ServedRelease
+
+FIRST, GROWTH = 240, 5
+"""Items that are ranked at first, and by how much more when people go on."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items by similarity, best first."""
+
+    row_ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    complete: bool
+    """Whether no item is left out that fulfils the condition."""
+
+
+def rank(release: ServedRelease, query: Query, where: str | None, wanted: int) -> Ranking:
+    """At least `wanted` items, where there are so many. ValueError for what can't be asked."""
+    size = FIRST
+    while size < wanted:
+        size *= GROWTH
+    size = min(size, MAX_K)
+    vector_D = query_vector(release, query)
+    rows = nearest_rows(release, vector_D, k=size, where=where, columns=["item_id", "_rowid"], without=query.like)
+    return Ranking(
+        rows["_rowid"].to_numpy().astype(np.int64),
+        rows["score"].to_numpy().astype(np.float64),
+        len(rows) < size,
+    )
+
+
+def all_rows(release: ServedRelease, where: str | None, offset: int, count: int) -> list[int]:
+    """Row ids of the items that fulfil a condition, in the order of the table: what is there where nothing is asked."""
+    from pairloom.search.filters import bad_filter, lance_filter
+
+    condition = None if where is None else lance_filter(where, release.columns)
+    try:
+        found = release.dataset.scanner(
+            columns=["item_id"], filter=condition, with_row_id=True, offset=offset, limit=count
+        ).to_table()
+    except (ValueError, OSError, RuntimeError) as error:
+        if where is None:
+            raise
+        raise bad_filter(where, str(error), release.columns) from error
+    ids: list[int] = found["_rowid"].to_pylist()
+    return ids
+
+
+def rows_of(release: ServedRelease, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """`columns` of some rows, in the order of their ids. LookupError where there is no such row."""
+    if not row_ids:
+        return []
+    try:
+        found = release.dataset._take_rows(list(row_ids), columns=list(columns))
+    except (ValueError, OSError, RuntimeError, IndexError) as error:
+        raise LookupError(f"release {release.record.number} has no such row") from error
+    rows: list[dict[str, Any]] = found.to_pylist()
+    if len(rows) != len(row_ids):
+        raise LookupError(f"release {release.record.number} has no such row")
+    return rows

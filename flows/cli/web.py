@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from pairloom.flows.cli.answers import errors_in_one_line, say_first
-from pairloom.flows.cli.options import DEFAULT_FILE, File, Name, Root, chosen_folder
+from pairloom.flows.cli.options import DEFAULT_FILE, File, Name, Root, chosen_folder, chosen_pipeline
+from pairloom.storage.escaping import plain_lines
 
 app = typer.Typer()
 
@@ -36,5 +37,11 @@ def web(
         if token is not None and len(token) < 16:
             raise ValueError("--token is shorter than 16 characters")
         config = with_token(WebConfig(host=host, port=port, token=token))
-        service = Service(chosen_folder(name, file, root), config, number=release)
+        try:
+            sources = chosen_pipeline(name, file, root).sources
+        except ValueError as error:
+            # What is served can be read all the same.
+            typer.echo(f"pictures of rejected rows are not shown: {plain_lines(str(error))}", err=True)
+            sources = ()
+        service = Service(chosen_folder(name, file, root), config, number=release, sources=sources)
         serve(service, lambda address: typer.echo(f"{address}  (Ctrl-C ends it)", err=True), version=__version__)

@@ -7,7 +7,19 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from pairloom.search.web import answers, facets, health, items, pages, pictures, releases, uploads
+from pairloom.search.web import (
+    answers,
+    comparing,
+    facets,
+    health,
+    items,
+    nights,
+    pages,
+    pictures,
+    rejected,
+    releases,
+    uploads,
+)
 from pairloom.search.web.access import Access
 from pairloom.search.web.errors import add_handlers
 from pairloom.search.web.limits import Limits
@@ -42,6 +54,9 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
         facets.router(service),
         items.router(service),
         releases.router(service),
+        comparing.router(service, found),
+        nights.router(service),
+        rejected.router(rejected.Rejected(service)),
         uploads.router(uploaded),
         pictures.router(service, held),
         health.router(service),

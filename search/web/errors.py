@@ -21,6 +21,10 @@ class TooManyError(RuntimeError):
     """More than is worked on at once: the caller may try again soon."""
 
 
+class TooLongError(ValueError):
+    """A caller sends more than is taken."""
+
+
 def told(status: int, reason: object, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer that tells it."""
     line = " ".join(plain(redacted(str(reason))).split())
@@ -46,6 +50,10 @@ def add_handlers(app: FastAPI) -> None:
         if type(error) is not LookupError:
             return _failed(error)
         return told(404, error)
+
+    @app.exception_handler(TooLongError)
+    async def _too_long(_: Request, error: Exception) -> JSONResponse:
+        return told(413, error, {"Connection": "close"})
 
     @app.exception_handler(ValueError)
     async def _bad(_: Request, error: Exception) -> JSONResponse:

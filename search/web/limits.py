@@ -1,6 +1,7 @@
 """What one request and one caller may cost: length, time, how many in a minute; and the headers of every answer."""
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 
@@ -8,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pairloom.search.web.config import WebConfig, is_loopback
-from pairloom.search.web.errors import told
+from pairloom.search.web.errors import TooLongError, told
 
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -27,6 +28,7 @@ HEADERS = {
 _CALLERS = 10_000
 _BURST_SECONDS = 60.0
 _SMALL_BODY = 65_536
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d+)?")
 
 
 class Limits:
@@ -103,7 +105,7 @@ class Limits:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > most:
-                raise ValueError(f"the upload is longer than {most:,} bytes")
+                raise TooLongError(f"the upload is longer than {most:,} bytes")
             return message
 
         return measured
@@ -129,5 +131,5 @@ class _Answer:
 
 
 def _is_here(host: str) -> bool:
-    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name)
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1])

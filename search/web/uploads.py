@@ -2,9 +2,10 @@
 
 import hashlib
 import threading
-from typing import Annotated
+from typing import Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import BaseModel
 
@@ -18,6 +19,10 @@ from pairloom.storage.images.stored_image import RejectedImage
 AT_ONCE = 2
 """Pictures that are decoded at once."""
 SECONDS = 10.0
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+}
 
 
 class UploadedImage(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -83,16 +88,15 @@ def router(uploads: Uploads) -> APIRouter:
     """Where pictures are given, and seen again."""
     routes = APIRouter(tags=["pictures"])
 
-    @routes.post("/api/images", status_code=201)
-    def upload(
-        request: Request, content: Annotated[bytes, Body(media_type="application/octet-stream")]
-    ) -> UploadedImage:
+    @routes.post("/api/images", status_code=201, openapi_extra={"requestBody": _BODY})
+    async def upload(request: Request) -> UploadedImage:
         """Give a picture to search by: its bytes are the request's body, of type `image/…`."""
         kind = request.headers.get("content-type", "")
         # Such a type a page elsewhere can't send without asking first.
         if not kind.startswith("image/") and kind != "application/octet-stream":
             raise ValueError("the body is to be a picture, its type image/… or application/octet-stream")
-        return uploads.take(content)
+        content = await request.body()
+        return await run_in_threadpool(uploads.take, content)
 
     @routes.get("/pictures/uploads/{name}.webp", response_class=Response)
     def uploaded(name: str) -> Response:

@@ -23,6 +23,7 @@ MOST_PARTS = 20
 RANKINGS = 512
 
 Words = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Id = Annotated[str, Field(max_length=1_024)]
 
 
 class WebHit(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -61,18 +62,19 @@ class Asked(BaseModel, frozen=True):
     text: str | None
     plus: tuple[str, ...]
     minus: tuple[str, ...]
-    like: str | None
+    like: tuple[str, ...]
     image: str | None
 
     @property
     def nothing(self) -> bool:
         """Whether everything is meant."""
-        return not (self.text or self.plus or self.minus or self.like is not None or self.image)
+        return not (self.text or self.plus or self.minus or self.like or self.image)
 
     def query(self, uploads: Uploads) -> Query:
         """As a release is asked. LookupError where the picture is no longer here."""
         image = uploads.image(self.image) if self.image else None
-        return Query(text=self.text or None, image=image, like=self.like, plus=self.plus, minus=self.minus)
+        like = self.like[0] if self.like else None
+        return Query(text=self.text or None, image=image, like=like, plus=self.plus, minus=self.minus)
 
 
 class Answers:
@@ -96,7 +98,8 @@ class Answers:
             ranking = self._ranking(release, asked, query, where, offset + count + 1)
             own = slice(offset, offset + count)
             row_ids, scores = ranking.row_ids[own].tolist(), ranking.scores[own].tolist()
-            more, title = len(ranking.row_ids) > offset + count, query.title
+            more = len(ranking.row_ids) > offset + count
+            title = query.title if len(asked.like) < 2 else f"like {len(asked.like)} items"
         hits = self._hits(release, row_ids, scores, offset)
         return Answer(
             release=release.record.number,
@@ -113,7 +116,7 @@ class Answers:
         found: Ranking | None = self._rankings.known(key)
         if found is None or not (found.complete or len(found.row_ids) >= min(wanted, MAX_K - 1)):
             size = wanted
-            found = self._rankings.get((key, size), lambda: rank(release, query, where, size))
+            found = self._rankings.get((key, size), lambda: rank(release, query, where, size, asked.like[1:]))
             self._rankings.put(key, found)
         return found
 
@@ -148,7 +151,7 @@ def router(service: Service, answers: Answers) -> APIRouter:
         text: Annotated[str | None, Parameter(max_length=LONGEST_TEXT, description="What to look for.")] = None,
         plus: Annotated[list[Words], Parameter(max_length=MOST_PARTS, description="Texts to add to the query.")] = [],  # noqa: B006
         minus: Annotated[list[Words], Parameter(max_length=MOST_PARTS, description="Texts to take from it.")] = [],  # noqa: B006
-        like: Annotated[str | None, Parameter(max_length=4_096, description="The id of an item to resemble.")] = None,
+        like: Annotated[list[Id], Parameter(max_length=MOST_PARTS, description="Ids of items to resemble.")] = [],  # noqa: B006
         image: Annotated[str | None, Parameter(max_length=64, description="A picture given to `/api/images`.")] = None,
         where: Annotated[str | None, Parameter(max_length=4_096, description="A SQL condition on columns.")] = None,
         offset: Annotated[int, Parameter(ge=0, lt=MAX_K)] = 0,
@@ -160,7 +163,9 @@ def router(service: Service, answers: Answers) -> APIRouter:
         `f.COLUMN=VALUE` keeps only items with that value (given twice: either value; of a number or time a range such
         as `10..20`).
         """
-        asked = Asked(text=(text or "").strip() or None, plus=tuple(plus), minus=tuple(minus), like=like, image=image)
+        asked = Asked(
+            text=(text or "").strip() or None, plus=tuple(plus), minus=tuple(minus), like=tuple(like), image=image
+        )
         with service.reading(release) as opened:
             picked = chosen(opened, parameters(request.query_params.multi_items()))
             return answers.page(opened, asked, condition(picked, where), offset, min(k, MAX_K - 1 - offset) or 1)

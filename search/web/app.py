@@ -13,15 +13,18 @@ from pairloom.search.web import (
     facets,
     health,
     items,
+    maps,
     nights,
     pages,
     pictures,
     rejected,
     releases,
+    report,
     uploads,
 )
 from pairloom.search.web.access import Access
 from pairloom.search.web.errors import add_handlers
+from pairloom.search.web.jobs import Jobs
 from pairloom.search.web.limits import Limits
 from pairloom.search.web.service import Service
 
@@ -49,6 +52,7 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
     held = pictures.Pictures(service.config.picture_bytes)
     uploaded = uploads.Uploads(service)
     found = answers.Answers(service, held, uploaded)
+    jobs = Jobs()
     for routes in (
         answers.router(service, found),
         facets.router(service),
@@ -57,6 +61,8 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
         comparing.router(service, found),
         nights.router(service),
         rejected.router(rejected.Rejected(service)),
+        maps.router(service, jobs),
+        report.router(service, jobs),
         uploads.router(uploaded),
         pictures.router(service, held),
         health.router(service),

@@ -65,7 +65,9 @@ def router(service: Service, answers: Answers) -> APIRouter:
         k: Annotated[int, Parameter(ge=1, le=PAGE)] = 12,
     ) -> Compared:
         """What two releases answer to one question, each with its own model."""
-        asked = Asked(text=(text or "").strip() or None, plus=(), minus=(), like=like, image=image)
+        asked = Asked(
+            text=(text or "").strip() or None, plus=(), minus=(), like=(like,) if like is not None else (), image=image
+        )
         if asked.nothing:
             raise ValueError("nothing to compare by: give a text, an image or an item")
         old, new = (_side(service, answers, number, asked, request, k) for number in (before, after))

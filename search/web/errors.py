@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from pairloom.search.web.jobs import BusyError
 from pairloom.search.web.service import NoReleaseError
 from pairloom.storage.escaping import plain
 from pairloom.storage.files import DamagedError
@@ -41,6 +42,7 @@ def add_handlers(app: FastAPI) -> None:
         return told(503, error, {"Retry-After": "30"})
 
     @app.exception_handler(TooManyError)
+    @app.exception_handler(BusyError)
     async def _busy(_: Request, error: Exception) -> JSONResponse:
         return told(503, error, {"Retry-After": "1"})
 

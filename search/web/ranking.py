@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pairloom.search.query import MAX_K, Query, nearest_rows, query_vector
+from pairloom.search.query import MAX_K, Query, item_vector, nearest_rows, query_vector
 from pairloom.search.web.served import ServedRelease
 
 FIRST, GROWTH = 240, 5
@@ -24,19 +26,24 @@ class Ranking:
     """Whether no item is left out that fulfils the condition."""
 
 
-def rank(release: ServedRelease, query: Query, where: str | None, wanted: int) -> Ranking:
-    """At least `wanted` items, where there are so many. ValueError for what can't be asked."""
+def rank(release: ServedRelease, query: Query, where: str | None, wanted: int, beside: Sequence[str] = ()) -> Ranking:
+    """At least `wanted` items, where there are so many; `beside` are further items that they are to be like.
+
+    ValueError for what can't be asked.
+    """
     size = FIRST
     while size < wanted:
         size *= GROWTH
     size = min(size, MAX_K)
     vector_D = query_vector(release, query)
+    if beside:
+        total_D = np.sum([vector_D, *(item_vector(release, item) for item in beside)], axis=0)
+        vector_D = np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-9), np.float32)
     rows = nearest_rows(release, vector_D, k=size, where=where, columns=["item_id", "_rowid"], without=query.like)
-    return Ranking(
-        rows["_rowid"].to_numpy().astype(np.int64),
-        rows["score"].to_numpy().astype(np.float64),
-        len(rows) < size,
-    )
+    complete = len(rows) < size
+    if beside:
+        rows = rows.filter(pc.invert(pc.is_in(rows["item_id"], pa.array(list(beside), pa.string()))))
+    return Ranking(rows["_rowid"].to_numpy().astype(np.int64), rows["score"].to_numpy().astype(np.float64), complete)
 
 
 def all_rows(release: ServedRelease, where: str | None, offset: int, count: int) -> list[int]:

@@ -44,7 +44,7 @@ export function readQuery(url) {
     text: url.searchParams.get("text") || "",
     plus: all("plus"),
     minus: all("minus"),
-    like: url.searchParams.get("like"),
+    like: all("like"),
     image: url.searchParams.get("image"),
     where: url.searchParams.get("where") || "",
     release: url.searchParams.get("release"),
@@ -57,7 +57,8 @@ export function parametersOf(query) {
   if (query.text) found.set("text", query.text);
   query.plus.forEach((text) => found.append("plus", text));
   query.minus.forEach((text) => found.append("minus", text));
-  for (const name of ["like", "image", "where", "release"]) if (query[name]) found.set(name, query[name]);
+  query.like.forEach((id) => found.append("like", id));
+  for (const name of ["image", "where", "release"]) if (query[name]) found.set(name, query[name]);
   for (const [column, values] of Object.entries(query.filters))
     values.forEach((value) => found.append(`f.${column}`, value));
   return found;
@@ -69,4 +70,4 @@ export function searchAddress(query) {
 }
 
 export const nothingAsked = (query) =>
-  !(query.text || query.plus.length || query.minus.length || query.like || query.image);
+  !(query.text || query.plus.length || query.minus.length || query.like.length || query.image);

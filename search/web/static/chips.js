@@ -19,6 +19,12 @@ function useItem(id) {
   return item;
 }
 
+function Like({ id, remove }) {
+  const item = useItem(id);
+  const label = item ? `like ${item.texts[0] || item.item_id}` : "like an item";
+  return html`<${Chip} kind="like" label=${label} what="the item" picture=${item && sized(item.picture, 48)} remove=${remove} />`;
+}
+
 function Add({ side, sign, word, add }) {
   const [open, setOpen] = useState(false);
   const input = useRef(null);
@@ -43,16 +49,16 @@ function Add({ side, sign, word, add }) {
 const words = (column, value) => `${column}: ${value === "" ? "none" : value.replace("..", " to ")}`;
 
 export function Chips({ query, change }) {
-  const item = useItem(query.like);
   const without = (list, place) => list.filter((_, at) => at !== place);
   const filters = Object.entries(query.filters).flatMap(([column, values]) => values.map((value, at) => [column, value, at]));
-  const asked = query.text || query.image || query.like || query.plus.length || query.minus.length;
+  const asked = query.text || query.image || query.like.length || query.plus.length || query.minus.length;
   if (!asked && !filters.length && !query.where && !query.release) return null;
   return html`<ul class="chips" aria-label="Parts of the query">
     ${query.image &&
     html`<${Chip} kind="image" label="your picture" what="your picture" picture=${`/pictures/uploads/${query.image}.webp`} remove=${() => change({ image: null })} />`}
-    ${query.like &&
-    html`<${Chip} kind="like" label=${item ? `like ${item.texts[0] || item.item_id}` : "like an item"} what="the item" picture=${item && sized(item.picture, 48)} remove=${() => change({ like: null })} />`}
+    ${query.like.length > 3
+      ? html`<${Chip} kind="like" label=${`like ${query.like.length} items`} what="the items" remove=${() => change({ like: [] })} />`
+      : query.like.map((id, at) => html`<${Like} key=${id} id=${id} remove=${() => change({ like: without(query.like, at) })} />`)}
     ${query.plus.map((text, at) => html`<${Chip} kind="plus" label=${`+ ${text}`} what=${text} remove=${() => change({ plus: without(query.plus, at) })} />`)}
     ${query.minus.map((text, at) => html`<${Chip} kind="minus" label=${`− ${text}`} what=${text} remove=${() => change({ minus: without(query.minus, at) })} />`)}
     ${asked &&

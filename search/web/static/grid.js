@@ -4,7 +4,7 @@ import { go, searchAddress } from "/static/address.js";
 import { itemAddress, score, sized } from "/static/api.js";
 
 function like(hit, query) {
-  return searchAddress({ ...query, text: "", plus: [], minus: [], image: null, like: hit.item_id });
+  return searchAddress({ ...query, text: "", plus: [], minus: [], image: null, like: [hit.item_id] });
 }
 
 export function Hit({ hit, query, change }) {

@@ -41,7 +41,7 @@ function useAnswer(key) {
 }
 
 function useCounts(query) {
-  const key = parametersOf({ ...query, text: "", plus: [], minus: [], like: null, image: null }).toString();
+  const key = parametersOf({ ...query, text: "", plus: [], minus: [], like: [], image: null }).toString();
   const [counts, setCounts] = useState(null);
   useEffect(() => {
     const own = new AbortController();
@@ -102,7 +102,7 @@ function Box({ query, change, take, busy }) {
   return html`<form class="box" role="search" onSubmit=${submitted}>
     <label class="hidden" for="text">What to look for</label>
     <input id="text" ref=${input} type="search" name="text" autocomplete="off" spellcheck="false" maxlength="1000"
-      placeholder="Describe a picture, or drop one here" value=${text} onInput=${typed} />
+      placeholder=${matchMedia("(min-width: 720px)").matches ? "Describe a picture, or drop one here" : "Describe a picture"} value=${text} onInput=${typed} />
     <span class=${`busy ${busy ? "on" : ""}`} aria-hidden="true"></span>
     <label class="pick" title="Search with a picture">
       <span class="hidden">Search with a picture</span>
@@ -165,7 +165,7 @@ export function Search({ url, facts }) {
     setTaking(true);
     try {
       const taken = await upload(file);
-      change({ image: taken.image, text: "", plus: [], minus: [], like: null });
+      change({ image: taken.image, text: "", plus: [], minus: [], like: [] });
     } catch (error) {
       setUpset(error.message);
     }

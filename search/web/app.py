@@ -14,6 +14,7 @@ from pairloom.search.web import (
     health,
     items,
     maps,
+    metrics,
     nights,
     pages,
     pictures,
@@ -53,6 +54,7 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
     uploaded = uploads.Uploads(service)
     found = answers.Answers(service, held, uploaded)
     jobs = Jobs()
+    measured = metrics.Measurements(service, held)
     for routes in (
         answers.router(service, found),
         facets.router(service),
@@ -66,10 +68,11 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
         uploads.router(uploaded),
         pictures.router(service, held),
         health.router(service),
+        metrics.router(measured),
         pages.router(),
     ):
         app.include_router(routes)
-    guarded: ASGIApp = app
+    guarded: ASGIApp = metrics.Measured(app, measured)
     if service.config.token is not None:
         guarded = Access(guarded, service.config.token)
     return Limits(guarded, service.config)

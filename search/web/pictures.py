@@ -27,8 +27,13 @@ class Pictures:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
-        self._bytes = 0
+        self._size = 0
         self._lock = Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+        return self._size
 
     def get(self, key: tuple[str, str, int]) -> bytes | None:
         """What is held of a release's (or the uploads') picture at a size."""
@@ -41,10 +46,10 @@ class Pictures:
     def put(self, key: tuple[str, str, int], content: bytes) -> None:
         """Hold a picture, and let go what was shown longest ago."""
         with self._lock:
-            self._bytes += len(content) - len(self._held.pop(key, b""))
+            self._size += len(content) - len(self._held.pop(key, b""))
             self._held[key] = content
-            while self._bytes > self._limit and self._held:
-                self._bytes -= len(self._held.popitem(last=False)[1])
+            while self._size > self._limit and self._held:
+                self._size -= len(self._held.popitem(last=False)[1])
 
 
 def address(release: ServedRelease, row_id: int) -> str:

@@ -28,8 +28,8 @@ SHOWN = 48
 NEARNESS = 10.0
 """How much more a nearer neighbour says: the weight is exp of this times its cosine."""
 BETTER, DOUBT = 0.1, 0.6
-"""How much better neighbours' texts must fit an image than its own, in cosine similarity; and the least doubt, which also
-counts how unlike the texts are and how far the neighbours agree. benchmarks/web.md says what that finds."""
+"""How much better neighbours' texts must fit an image than its own, in cosine similarity; and the least doubt, which
+also counts how unlike the texts are and how far the neighbours agree. benchmarks/web.md says what that finds."""
 COPY = 0.985
 """Cosine from which two images are near-duplicates, if their pixels agree as well."""
 PIXELS = 12.0
@@ -282,7 +282,8 @@ def _poor_pictures(release: ServedRelease, sample: _Sample) -> Iterator[Findings
 
 
 def _sharpest(grey_HW: npt.NDArray[np.uint8]) -> float:
-    """How steep the steepest hundredth of the edges is: the step from pixel to pixel, of the contrast, in percent / 4."""
+    """How steep the steepest hundredth of the edges is: a step from pixel to pixel in quarters of a percent of the
+    contrast."""
     values_HW = grey_HW.astype(np.float32)
     steps = np.concatenate([np.abs(np.diff(values_HW, axis=0)).ravel(), np.abs(np.diff(values_HW, axis=1)).ravel()])
     contrast = float(values_HW.max() - values_HW.min()) or 1.0

@@ -28,20 +28,25 @@ function Like({ id, remove }) {
 function Add({ side, sign, word, add }) {
   const [open, setOpen] = useState(false);
   const input = useRef(null);
+  const done = useRef(false);
   useEffect(() => {
+    done.current = false;
     if (open) input.current?.focus();
   }, [open]);
   if (!open)
     return html`<li><button type="button" class="chip add" data-side=${side} onClick=${() => setOpen(true)}>${sign} ${word}</button></li>`;
   const submit = (event) => {
     event.preventDefault();
+    // Leaving the field is heard as well when Enter takes it away.
+    if (!input.current || done.current) return;
+    done.current = true;
     const text = input.current.value.trim();
     setOpen(false);
     if (text) add(text);
   };
   return html`<li><form class=${`chip ${side}`} onSubmit=${submit}>
     <label><span class="hidden">${word}</span>${sign}
-      <input ref=${input} maxlength="1000" size="12" onBlur=${submit} onKeyDown=${(event) => event.key === "Escape" && setOpen(false)} />
+      <input ref=${input} maxlength="1000" size="12" onBlur=${submit} onKeyDown=${(event) => event.key === "Escape" && ((done.current = true), setOpen(false))} />
     </label>
   </form></li>`;
 }

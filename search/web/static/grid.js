@@ -28,7 +28,7 @@ export function Hit({ hit, query, change }) {
 function move(event, list, query) {
   const links = [...list.querySelectorAll("a.picture")];
   const at = links.indexOf(document.activeElement);
-  if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (at < 0 || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "m") {
     const own = list.querySelectorAll(".hit")[at].querySelector("a.act");
     if (own) (event.preventDefault(), go(own.getAttribute("href")));

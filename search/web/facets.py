@@ -249,6 +249,12 @@ def router(service: Service) -> APIRouter:
     held = service.cache("facets", 3)
     counted = service.cache("counts", 256)
 
+    def columns(release: ServedRelease) -> ReleaseFacets:
+        own: ReleaseFacets = held.get(release.key, lambda: ReleaseFacets(release))
+        return own
+
+    service.ahead.append(columns)
+
     @routes.get("/api/facets")
     def facets(
         request: Request,
@@ -259,7 +265,7 @@ def router(service: Service) -> APIRouter:
         with service.reading(release) as opened:
             choices = chosen(opened, parameters(request.query_params.multi_items()))
             condition = where if where and where.strip() else None
-            own: ReleaseFacets = held.get(opened.key, lambda: ReleaseFacets(opened))
+            own = columns(opened)
             key: Any = (opened.key, choices, condition)
             found: FacetCounts = counted.get(key, lambda: own.counted(opened, choices, condition))
             return found

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pairloom.search.query import MAX_K, Query, item_vector, nearest_rows, query_vector
 from pairloom.search.web.served import ServedRelease
 
-FIRST, GROWTH = 240, 5
+FIRST, GROWTH = 64, 4
 """Items that are ranked at first, and by how much more when people go on."""
 
 

@@ -84,6 +84,8 @@ class Service:
         self._opening = threading.Lock()
         self._ended = threading.Event()
         self.caches: dict[str, Latest[Any]] = {}
+        self.ahead: list[Callable[[ServedRelease], object]] = []
+        """What is done for a release before anybody asks for it."""
 
     def cache(self, name: str, most: int) -> Latest[Any]:
         """A named store of what was worked out; keys name the release they are of."""
@@ -114,22 +116,23 @@ class Service:
         self._ended.set()
 
     def _follow(self) -> None:
-        self._warm()
-        while not self._ended.wait(self.config.refresh_seconds):
+        prepared = wrong = ""
+        while not self._ended.is_set():
             try:
-                if self._index is None:
-                    self._warm()
-                elif self._number is None:
+                if self._index is not None and self._number is None:
                     self._index.refresh()
+                with self.reading() as release:
+                    if release.key != prepared:
+                        release.embed_texts(["warm"])
+                        for prepare in self.ahead:
+                            prepare(release)
+                        prepared = release.key
+                wrong = ""
             except Exception as error:  # whoever asks is told; the next look may find better
-                logger.warning("%s", error)
-
-    def _warm(self) -> None:
-        try:
-            with self.reading() as release:
-                release.embed_texts(["warm"])
-        except (ValueError, RuntimeError, OSError) as error:
-            logger.warning("%s", error)
+                if wrong != str(error):
+                    wrong = str(error)
+                    logger.warning("%s", error)
+            self._ended.wait(self.config.refresh_seconds)
 
     def _open(self, number: int | None) -> ServedRelease:
         newest = self._newest()

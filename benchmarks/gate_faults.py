@@ -158,8 +158,8 @@ def adopting(changed: Callable[[TrainingResult], TrainingResult]) -> Any:
     """While this is entered, a training leaves what is made of what it gave."""
     from pairloom.tasks.training.challenger import adopt
 
-    def adopted(run: Run, models: ModelStore, result: TrainingResult) -> None:
-        adopt(run, models, changed(result))
+    def adopted(run: Run, models: ModelStore, result: TrainingResult, texts: Sequence[str]) -> None:
+        adopt(run, models, changed(result), texts)
 
     return patch(ADOPT, adopted)
 

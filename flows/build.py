@@ -6,6 +6,7 @@ from pairloom.flows.placement import placed
 from pairloom.flows.rehearsal import rehearse
 from pairloom.models.fitness import UnfitModelError
 from pairloom.search.rehearsal import GoldenAnswer
+from pairloom.tasks.calibrate import calibrate
 from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
@@ -30,8 +31,9 @@ def build(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, model_id: str
     """
     try:
         table = index(pipeline, placed(embed, pipeline)(pipeline, plan.snapshot, model_id))
+        fitting = calibrate(pipeline, table)
     except UnfitModelError as error:
         return Built(fit=None, unfit=str(error))
-    proposal = propose(pipeline, plan, verdict, table)
+    proposal = propose(pipeline, plan, verdict, table, fitting)
     rehearsal = rehearse(pipeline, proposal)
     return Built(None if rehearsal.missed else proposal, rehearsal.missed, rehearsal.golden)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from pairloom.search.query import Query, nearest_rows, query_vector
+from pairloom.search.query import Query, corrects, nearest_rows, query_vector
 from pairloom.search.release import OpenRelease
 
 PLACES = 10
@@ -130,7 +130,8 @@ def _asked(before: OpenRelease, after: OpenRelease, query: Query, *, golden: boo
 
 def _ten(release: OpenRelease, query: Query) -> list[Found]:
     vector_D = query_vector(release, query)
-    rows = nearest_rows(release, vector_D, k=PLACES, columns=["item_id", "texts"], without=query.like)
+    columns, correct = ["item_id", "texts"], corrects(release, query)
+    rows = nearest_rows(release, vector_D, k=PLACES, columns=columns, without=query.like, hubness=correct)
     return [
         Found(item_id=row["item_id"], text=row["texts"][0] if row["texts"] else "", score=row["score"])
         for row in rows.select(["item_id", "texts", "score"]).to_pylist()

@@ -65,17 +65,28 @@ class Index:
         where: str | None = None,
         metric: "Metric" = "cosine",
         rerank: int | None = None,
+        hubness: bool | None = None,
+        only_fitting: bool = False,
     ) -> "SearchResult":
         """The `k` items nearest to a text or a Query, among those that fulfil the SQL condition `where`.
 
-        `metric` and `rerank` are those of `pairloom.search.query.search`. Raises ValueError, in one line, for what
-        can't be asked, DamagedError where the release's files are no longer there.
+        The other options are those of `pairloom.search.query.search`. Raises ValueError, in one line, for what can't be
+        asked, DamagedError where the release's files are no longer there.
         """
         from pairloom.search.query import Query, search
 
         asked = Query(text=query) if isinstance(query, str) else query
         with self._answering() as release:
-            return search(release, asked, k=k, where=where, metric=metric, rerank=rerank)
+            return search(
+                release,
+                asked,
+                k=k,
+                where=where,
+                metric=metric,
+                rerank=rerank,
+                hubness=hubness,
+                only_fitting=only_fitting,
+            )
 
     def sql(self, statement: str) -> "SqlResult":
         """The rows of one SELECT over the table `items`, as `pairloom sql` gives them.

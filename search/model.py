@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release
+from pairloom.storage.training_texts import TrainingTexts
 
 if TYPE_CHECKING:
     from pairloom.models.encoder import Encoder
@@ -45,6 +46,11 @@ class OpenModel:
         """The text tower that needs no torch; None where the model is not of that kind."""
         with self._loading:
             return self._query_tower
+
+    @cached_property
+    def words(self) -> frozenset[str] | None:
+        """All words of its training texts; None where nobody knows them."""
+        return TrainingTexts(self._directory).words()
 
     @cached_property
     def _encoder(self) -> "Encoder":

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.evaluation.hubness import hubness
 from pairloom.search.query import nearest_rows
 from pairloom.search.release import FEW_TEXTS, OpenRelease
 from pairloom.storage.corpus import Corpus, Part, Snapshot
@@ -18,6 +19,8 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.releases import Release
+from pairloom.storage.schema import HUBNESS
+from pairloom.storage.training_texts import TrainingTexts
 
 Floats = npt.NDArray[np.float32]
 
@@ -59,6 +62,8 @@ class Sample:
     served: dict[str, Vectors]
     """In the table."""
     texts: dict[str, list[str]]
+    hubness: dict[str, float]
+    """In the table, where that has it."""
     embedded: dict[str, Vectors]
     """In the files that the table was made from, where they can be read."""
 
@@ -94,7 +99,7 @@ def draw_sample(release: OpenRelease, before: Release | None, findings: Findings
     new, old = ([part for part in snapshot.parts if (part.digest in known) == there] for there in (False, True))
     draw = np.random.default_rng(record.number)
     parts = {**_drawn(corpus, snapshot, new, NEW, draw), **_drawn(corpus, snapshot, old, OLD, draw)}
-    columns = ["item_id", "texts", "image_vector", "text_vector"]
+    columns = ["item_id", "texts", "image_vector", "text_vector", *([HUBNESS] if HUBNESS in release.columns else [])]
     table = release.dataset.to_table(columns=columns, filter=pc.field("item_id").isin(list(parts)))
     stored = {row["item_id"]: row for row in table.to_pylist()}
     return Sample(
@@ -102,6 +107,7 @@ def draw_sample(release: OpenRelease, before: Release | None, findings: Findings
         parts,
         served={item: Vectors.of(stored[item]) for item in parts if item in stored},
         texts={item: row["texts"] for item, row in stored.items()},
+        hubness={item: row[HUBNESS] for item, row in stored.items() if HUBNESS in row},
         embedded=_embedded(EmbeddingStore(release.folder, record.model_id), parts, findings),
     )
 
@@ -119,6 +125,20 @@ def compare(release: OpenRelease, sample: Sample, findings: Findings) -> None:
     if other:
         findings.faults.append(
             f"{table} holds other vectors than were embedded for {len(other)} {count}: {shown_ids(other)}"
+        )
+
+
+def measure_hubness_again(release: OpenRelease, sample: Sample, findings: Findings) -> None:
+    """Note items whose hubness in the table isn't what the model's training texts give."""
+    if not sample.hubness:
+        return
+    image_ND = np.stack([sample.served[item].image_D for item in sample.hubness])
+    again_N = hubness(image_ND, TrainingTexts(release.folder / "models" / release.record.model_id).vectors())
+    stored_N = np.array(list(sample.hubness.values()), np.float32)
+    if other := [item for item, same in zip(sample.hubness, again_N == stored_N, strict=True) if not same]:
+        findings.faults.append(
+            f"{release.record.table} holds another hubness than is measured for {len(other)} of {len(again_N)} items: "
+            f"{shown_ids(other)}"
         )
 
 

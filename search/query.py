@@ -16,12 +16,16 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel
 
+from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.evaluation.similarity import MEASURES, Metric
 from pairloom.search.filters import bad_filter, lance_filter
+from pairloom.search.fitting import cutoff_for, fitting, notes, require_cutoff, unmet_words
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats, nearest
 
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from pairloom.models.arrays import Mask
 
 MAX_K = 10_000
+CORRECTED = 300
+"""Nearest items that are ordered anew where hubs are corrected; those behind them stay as they are."""
 SCORE_DIGITS = 6
 """Digits after which equal similarities differ by the order of summation only."""
 
@@ -50,6 +56,11 @@ class Query:
     where nothing is said."""
 
     @property
+    def of_texts(self) -> bool:
+        """Whether nothing but texts is given."""
+        return self.image is None and self.like is None
+
+    @property
     def title(self) -> str:
         """The query in words, for people."""
         image = self.image.name if isinstance(self.image, Path) else "an image" if self.image else None
@@ -64,6 +75,8 @@ class Hit(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True)
     item_id: str
     score: float
     """Similarity of the query and the item's image by the metric asked for, rounded; a distance for `euclidean`."""
+    fits: bool | None = None
+    """Whether it reaches the release's cut-off for such a query; None where there is none."""
     rerank_score: float | None = None
     """What a re-ranked hit is ordered by instead; None for a hit that was not re-ranked."""
     texts: list[str]
@@ -84,17 +97,28 @@ class SearchResult(BaseModel, frozen=True, extra="forbid"):
     release: int
     model_id: str
     title: str
+    cutoff: Cutoff | None = None
+    """From which score on hits fit; None where none was measured for such a query."""
+    unmet_words: tuple[str, ...] = ()
+    """Words of the query that no training text of the model has: it can't know what they look like."""
     hits: list[Hit]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the hits, a sentence each: words never met, and what doesn't fit."""
+        return notes(self.unmet_words, self.cutoff, [hit.fits for hit in self.hits])
 
     def to_json(self) -> dict[str, Any]:
         """The document that `pairloom search --json` prints."""
         return {
             "release": self.release,
             "model_id": self.model_id,
+            "unmet_words": list(self.unmet_words),
             "hits": [
                 {
                     "item_id": hit.item_id,
                     "score": hit.score,
+                    **({} if hit.fits is None else {"fits": hit.fits}),
                     **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                     "texts": hit.texts,
                     "path": hit.path,
@@ -113,27 +137,38 @@ def search(
     where: str | None = None,
     metric: Metric = "cosine",
     rerank: int | None = None,
+    hubness: bool | None = None,
+    only_fitting: bool = False,
 ) -> SearchResult:
     """The `k` items of the reader's release nearest to `query` among those that fulfil the SQL condition `where`.
 
     All embeddings being L2-normalised, every `metric` gives the same hits in the same order, and scores of its own.
     With `rerank`, the cross-encoder orders the nearest `rerank` of them (`k` where that is more) before the best `k`
-    are taken. Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed
-    `where`, and where the model has no cross-encoder or the query is none that it reads.
+    are taken. `hubness` says whether hits for texts are ordered with their hubness taken off, None that they are where
+    the release says so; the scores are the same. `only_fitting` leaves out those of the `k` that don't fit.
+
+    Raises ValueError, in one line, for an empty query, an unknown item, an unreadable image or a malformed `where`, and
+    where the model has no cross-encoder, the table no hubness, the release no cut-off for the query, or where it is
+    none that the cross-encoder reads.
     """
     release = reader.current
     if where is not None:
         check_filter(release, where)
     keep = list(release.record.keep)
     columns = ["item_id", "texts", "path", "thumbnail", *keep]
+    cutoff = cutoff_for(release, query)
+    if only_fitting:
+        require_cutoff(release, cutoff)
     scorer = None if rerank is None else _scorer(release, query)
     vector_D, wanted = query_vector(release, query), max(k, rerank or k)
-    vectors = [] if metric == "cosine" else ["image_vector"]
-    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns + vectors, without=query.like)
+    columns += [] if metric == "cosine" else ["image_vector"]
+    columns += [HUBNESS] if cutoff and cutoff.corrected else []
+    correct = corrects(release, query, hubness)
+    rows = nearest_rows(release, vector_D, k=wanted, where=where, columns=columns, without=query.like, hubness=correct)
     if scorer:
         rows = rows.append_column("rerank_score", pa.array(scorer(rows), pa.float64()))
         rows = rows.sort_by([("rerank_score", "descending"), ("item_id", "ascending")]).slice(0, k)
-    if vectors and len(rows):
+    if metric != "cosine" and len(rows):
         found_KD = np.stack(rows["image_vector"].to_numpy())
         scores = MEASURES[metric](vector_D[None], found_KD)[0].round(SCORE_DIGITS)
     else:
@@ -142,15 +177,24 @@ def search(
         Hit(
             item_id=row["item_id"],
             score=score,
+            fits=fits,
             rerank_score=row.get("rerank_score"),
             texts=row["texts"],
             path=row["path"],
             metadata={name: row[name] for name in keep},
             thumbnail=row["thumbnail"],
         )
-        for row, score in zip(rows.to_pylist(), scores.tolist(), strict=True)
+        for row, score, fits in zip(rows.to_pylist(), scores.tolist(), fitting(rows, cutoff), strict=True)
+        if fits or not only_fitting
     ]
-    return SearchResult(release=release.record.number, model_id=release.record.model_id, title=query.title, hits=hits)
+    return SearchResult(
+        release=release.record.number,
+        model_id=release.record.model_id,
+        title=query.title,
+        cutoff=cutoff,
+        unmet_words=unmet_words(release, query),
+        hits=hits,
+    )
 
 
 def query_vector(release: OpenRelease, query: Query) -> Floats:
@@ -197,19 +241,23 @@ def nearest_rows(
     where: str | None = None,
     columns: list[str],
     without: str | None = None,
+    hubness: bool = False,
 ) -> pa.Table:
     """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
 
-    Scores that only their last bits could tell apart are equal.
+    Scores that only their last bits could tell apart are equal. With `hubness`, the first `CORRECTED` are ordered by
+    their scores less that.
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
     condition = None if where is None else lance_filter(where, release.columns)
     wanted = k + (without is not None)
+    wanted = max(wanted, CORRECTED) if hubness else wanted
     asked = wanted + 8
+    read = [*columns, HUBNESS] if hubness and HUBNESS not in columns else columns
     while True:
         try:
-            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=columns)
+            find = partial(nearest, release.dataset, vector, k=asked, where=condition, columns=read)
             found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
             if where is None:
@@ -223,7 +271,26 @@ def nearest_rows(
     found = found.drop_columns(["_distance"]).append_column("score", pa.array(scores))
     if without is not None:
         found = found.filter(pc.field("item_id") != without)
-    return found.sort_by([("score", "descending"), ("item_id", "ascending")]).slice(0, k)
+    found = found.sort_by([("score", "descending"), ("item_id", "ascending")])
+    return (_reordered(found) if hubness else found).slice(0, k).select([*columns, "score"])
+
+
+def corrects(release: OpenRelease, query: Query, wanted: bool | None = None) -> bool:
+    """Whether hits of `query` are ordered with their hubness taken off: it is of images, measured by texts.
+
+    None as the release says. ValueError where it is wanted and the release's table doesn't hold it.
+    """
+    if wanted and HUBNESS not in release.columns:
+        raise ValueError(f"release {release.record.number} was made without hubness: there is nothing to correct by")
+    return query.of_texts and (release.record.hubness if wanted is None else wanted)
+
+
+def _reordered(rows: pa.Table) -> pa.Table:
+    """Rows, nearest first, of which the first `CORRECTED` are ordered by their corrected scores."""
+    scores = corrected(rows["score"].to_numpy()[:CORRECTED], rows[HUBNESS].to_numpy()[:CORRECTED])
+    # Stable: what is equally good stays in the order of scores and item_ids.
+    order = np.argsort(-_tied(scores), kind="stable")
+    return pa.concat_tables([rows.slice(0, len(order)).take(pa.array(order)), rows.slice(len(order))])
 
 
 def check_filter(release: OpenRelease, where: str) -> None:

@@ -19,6 +19,7 @@ from pairloom.search.own_items import (
     draw_sample,
     embed_images_again,
     embed_texts_again,
+    measure_hubness_again,
     shown_ids,
 )
 from pairloom.search.query import Query, search
@@ -120,6 +121,7 @@ def rehearse(script: Script) -> Rehearsal:
         release = OpenRelease(folder, record)
         sample = draw_sample(release, served, findings)
         compare(release, sample, findings)
+        measure_hubness_again(release, sample, findings)
         ask(release, sample, findings)
         embed_texts_again(release, sample, findings)
         golden += [answer(release, query) for query in script.golden]

@@ -49,6 +49,8 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
 details { font-size: .8rem; color: var(--soft); margin-top: 4px; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 .none { color: var(--soft); }
+.unfit .none { font-size: .8rem; }
+.unfit .picture { opacity: .45; }
 .map { display: block; width: 100%; height: auto; margin-top: 12px; background: #fff; border: 1px solid var(--line);
        border-radius: 10px; font: bold 13px system-ui, sans-serif; }
 .map circle { fill: #fff; stroke: #b00040; stroke-width: 3; }
@@ -129,7 +131,8 @@ def data_uri(picture: bytes) -> str:
 def _section(heading: str, result: SearchResult) -> str:
     hits = "".join(_card(hit) for hit in result.hits)
     body = f"<ol>\n{hits}</ol>" if hits else '<p class="none">Nothing found.</p>'
-    return f"<section>\n<h2>{html_text(heading)}</h2>\n{body}\n</section>\n"
+    told = "".join(f'<p class="soft">{html_text(note)}</p>\n' for note in result.notes)
+    return f"<section>\n<h2>{html_text(heading)}</h2>\n{told}{body}\n</section>\n"
 
 
 def _map_section(release_map: ReleaseMap, queries: Sequence[Titled]) -> str:
@@ -164,8 +167,9 @@ def _card(hit: Hit) -> str:
     more = "".join(f"<div>{html_text(text)}</div>" for text in hit.texts[1:])
     texts = f"<details><summary>{len(hit.texts) - 1} more</summary>{more}</details>" if more else ""
     name = html_text(hit.path or hit.item_id)
+    unfit, label = (' class="unfit"', '<div class="none">doesn’t fit</div>') if hit.fits is False else ("", "")
     return (
-        f'<li><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
+        f'<li{unfit}><img class="picture" loading="lazy" alt="{alternative}" src="{data_uri(hit.thumbnail)}">'
         f'<div class="about"><span class="score">{hit.shown_score:.3f}</span><div class="text">{alternative}</div>'
-        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{texts}</div></li>\n'
+        f'<div class="path" title="{name}"><bdi>{name}</bdi></div>{label}{texts}</div></li>\n'
     )

@@ -9,7 +9,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pairloom.search.query import Query, json_value, nearest_rows, query_vector
+from pairloom.search.fitting import cutoff_for, fitting
+from pairloom.search.query import Query, corrects, json_value, nearest_rows, query_vector
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.storage.sealed import MAX_SECONDS, Deadline, sealed_connection
 
@@ -174,8 +175,10 @@ def _searched(release: OpenRelease, arguments: list[dict[str, Any]]) -> pa.Table
         given[name] = literal["text"]
     if "text" not in given:
         raise ValueError("search takes a text: search('red apple', k := 10)")
-    vector = query_vector(release, Query(text=given["text"]))
-    return nearest_rows(release, vector, k=int(given.get("k", 10)), where=given.get("where"), columns=release.columns)
+    query, k, where = Query(text=given["text"]), int(given.get("k", 10)), given.get("where")
+    vector, correct = query_vector(release, query), corrects(release, query)
+    rows = nearest_rows(release, vector, k=k, where=where, columns=release.columns, hubness=correct)
+    return rows.append_column("fits", pa.array(fitting(rows, cutoff_for(release, query)), pa.bool_()))
 
 
 def _fetched(result: Any, deadline: Deadline) -> pa.Table:

@@ -16,6 +16,8 @@ CARD_FILES = ("README.md", "pairloom.json", CURVE)
 """Files about the model, not of it: they do not enter its identity."""
 OWN_TEXT_TOWER = "text_tower"
 """Folder of a text tower that open_clip can't build: with such a model it embeds images only."""
+TRAINING_TEXTS = "training_texts"
+"""Folder of what follows from the weights and the training texts: it doesn't enter the model's identity either."""
 
 P = TypeVar("P", bound=PurePath)
 
@@ -113,9 +115,9 @@ def model_digest(folder: Path) -> str:
     """The model_id: digest of weights, configuration, preprocessing and tokenizer, file by file."""
     digests = {}
     for path in folder.rglob("*"):
-        if path.is_file() and path.name not in CARD_FILES:
+        if path.is_file() and _identifies(own := path.relative_to(folder)):
             with path.open("rb") as stream:
-                digests[path.relative_to(folder)] = hashlib.file_digest(stream, "sha256").digest()
+                digests[own] = hashlib.file_digest(stream, "sha256").digest()
     return _digest(digests)
 
 
@@ -127,9 +129,14 @@ def recorded_digest(files: FileDigests, model_id: str) -> str:
         {
             path.relative_to(folder): bytes.fromhex(each.sha256)
             for path, each in names.items()
-            if path.is_relative_to(folder) and path.name not in CARD_FILES
+            if path.is_relative_to(folder) and _identifies(path.relative_to(folder))
         }
     )
+
+
+def _identifies(path: PurePath) -> bool:
+    """Whether a file, by its path in a model's folder, is part of what makes the vectors."""
+    return path.name not in CARD_FILES and path.parts[0] != TRAINING_TEXTS
 
 
 def _digest(digests: Mapping[P, bytes]) -> str:

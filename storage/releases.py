@@ -42,6 +42,22 @@ class Training(BaseModel, frozen=True, extra="forbid"):
     verdict: Literal["released", "held"]
 
 
+class Cutoff(BaseModel, frozen=True, extra="forbid"):
+    """The score from which on a hit is taken to fit, and how good that is, as measured when its model was released."""
+
+    score: float
+    corrected: bool
+    """Whether it is of twice the cosine less the item's hubness, not of the cosine."""
+    max_false_finds: float
+    """Share that it was made for."""
+    queries: int
+    """Validation queries that it was measured with."""
+    true_finds: float
+    """Share of them that an item of their own concept fits."""
+    false_finds: float
+    """Share of them that something fits although all items of their own concept are left out."""
+
+
 class Release(Record, frozen=True):
     """One published, bound state. Paths are relative to the pipeline's folder."""
 
@@ -58,6 +74,12 @@ class Release(Record, frozen=True):
     """Longest side of the stored images, which query images are shrunk to as well."""
     keep: dict[str, ColumnType]
     """The pipeline's own metadata columns in the table."""
+    cutoffs: dict[str, Cutoff] = Field(default={})
+    """By direction: text_to_image and image_to_image, as far as there were queries enough to tell; empty in records
+    older than this field."""
+    hubness: bool = False
+    """Whether readers order what texts find with the items' hubness taken off, a column of the table; not in records
+    older than this field."""
     index: str | None
     """Kind of the vector index; None where every query is answered exactly."""
     metrics: dict[str, float]

@@ -178,10 +178,12 @@ VECTOR_FIELDS: list[pa.Field] = [
 ]
 
 VECTOR_COLUMNS = ("image_vector", "text_vector")
+HUBNESS = "hubness"
+"""Column of an image's mean cosine to the nearest training texts of its model; tables of older models have none."""
 
 RESERVED_COLUMNS = frozenset(
     [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
-    + [*VECTOR_COLUMNS, "_distance", "_score", "score", "rerank_score", "fingerprint"]
+    + [*VECTOR_COLUMNS, HUBNESS, "_distance", "_score", "score", "rerank_score", "fits", "fingerprint"]
 )
 """Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
 
@@ -224,8 +226,16 @@ def example_schema(dimension: int) -> pa.Schema:
     )
 
 
-def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
-    """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata."""
+def training_text_schema(dimension: int) -> pa.Schema:
+    """Schema of the kept embeddings of a model's training texts: a text a row, L2-normalised."""
+    return pa.schema([pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False)])
+
+
+def vector_schema(dimension: int, keep: Mapping[str, ColumnType], *, hubness: bool = False) -> pa.Schema:
+    """Schema of the released vector table: vectors, texts, thumbnail, then the pipeline's own metadata.
+
+    `hubness` where the model has training texts to measure it by.
+    """
     image_vector, text_vector = VECTOR_COLUMNS
     return pa.schema(
         [
@@ -234,6 +244,7 @@ def vector_schema(dimension: int, keep: Mapping[str, ColumnType]) -> pa.Schema:
             # Of variable length on purpose: LanceDB refuses plain `table.search("a red shoe")` on a table with two
             # columns of one fixed length, since it can't tell which of them is meant.
             pa.field(text_vector, pa.list_(pa.float32()), nullable=False),
+            *([pa.field(HUBNESS, pa.float32(), nullable=False)] if hubness else []),
             *VECTOR_FIELDS[1:],
             *(pa.field(name, ARROW_TYPES[kind]) for name, kind in keep.items()),
         ]

@@ -18,6 +18,7 @@ from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig
 from pairloom.tasks.nearest import nearest
 from pairloom.tasks.retrain import RetrainConfig
+from pairloom.tasks.searching import SearchConfig
 
 
 class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -70,7 +71,9 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     gate: GateConfig = GateConfig()
     """When a challenger is released, and a night's rows are served."""
     index: IndexConfig = IndexConfig()
-    """How the vector table is searched."""
+    """How the vector table is indexed."""
+    search: SearchConfig = SearchConfig()
+    """How the releases that follow are searched."""
     retention: RetentionConfig = RetentionConfig()
     """What is kept."""
     schedule: ScheduleConfig | None = None

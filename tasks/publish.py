@@ -11,16 +11,17 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.evaluation.retained import best_measured
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Plan, Proposal, ReleaseRef, TableRef, Verdict
+from pairloom.tasks.refs import CutoffsRef, Plan, Proposal, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
 
 
 @stage()
-def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef) -> Proposal:
+def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: TableRef, fitting: CutoffsRef) -> Proposal:
     """The release that a checked table makes, with all it names on the disk and held; no reader sees it yet.
 
     Raises StaleWriterError where another run released in the meantime.
@@ -51,6 +52,8 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         dimension=table.dimension,
         max_side=pipeline.ingest.max_side,
         keep=pipeline.columns.types,
+        cutoffs=fitting.cutoffs,
+        hubness=pipeline.search.hubness and HUBNESS in vectors.schema.names,
         index=table.index,
         metrics=metrics,
         intervals=intervals,

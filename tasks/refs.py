@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from pairloom.models.evaluation.findings import Finding
 from pairloom.storage.quarantine import ReasonCount, explained
-from pairloom.storage.releases import Release, Training
+from pairloom.storage.releases import Cutoff, Release, Training
 
 
 class Ref(BaseModel, frozen=True, extra="forbid"):
@@ -196,6 +196,22 @@ class TableRef(Ref):
     def summary(self) -> str:
         """How many rows there are, and how they are searched."""
         return f"{self.rows:,} rows, {self.index or 'no index'}"
+
+
+class CutoffsRef(Ref):
+    """The scores from which on hits are taken to fit."""
+
+    cutoffs: dict[str, Cutoff]
+    """By direction."""
+
+    @property
+    def summary(self) -> str:
+        """How good they are."""
+        said = [
+            f"{direction.replace('_', ' ')} {each.true_finds:.0%} true, {each.false_finds:.0%} false finds"
+            for direction, each in self.cutoffs.items()
+        ]
+        return "; ".join(said) or "no cut-off"
 
 
 class Proposal(Ref):

@@ -11,6 +11,7 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError, digest_files, set_aside, written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Release, release_log
+from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.verify import Verification
@@ -100,6 +101,7 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
             "table_version": table.version,
             "rows": table.rows,
             "keep": pipeline.columns.types,
+            "hubness": pipeline.search.hubness and HUBNESS in rows.schema.names,
             "index": table.index,
             "reason": f"the table of release {release.number} was damaged, and is made anew",
         }

@@ -14,12 +14,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.hubness import hubness as measure
 from pairloom.storage.files import digest_files
 from pairloom.storage.images.stored_image import thumbnail
 from pairloom.storage.releases import Release, Training, release_log
-from pairloom.storage.schema import ColumnType
+from pairloom.storage.schema import HUBNESS, ColumnType
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable, table_name
+from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.training.texts import keep_training_texts
 
 D = 16
 MODEL_ID = "tiny0001"
@@ -83,14 +86,22 @@ def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
     )
 
 
-def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Release:
-    """Write model, table and release record below `folder`; returns the record."""
+def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1, hubness: bool = False) -> Release:
+    """Write model, table and release record below `folder`; returns the record.
+
+    With `hubness` the model keeps its training texts, and the items' hubness is in the table.
+    """
     model = folder / "models" / MODEL_ID
     if not model.is_dir():
         save_model(model)
     encoder = Encoder.load(model)
+    rows = item_rows(encoder, names)
+    if hubness:
+        keep_training_texts(model, encoder, names)
+        image_ND = np.stack(rows["image_vector"].to_numpy())
+        rows = rows.append_column(HUBNESS, pa.array(measure(image_ND, TrainingTexts(model).vectors())))
     table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
-    table.upsert(item_rows(encoder, names))
+    table.upsert(rows)
     table.sync({})
     files = digest_files(folder, iter([*table.files(), *(path for path in model.rglob("*") if path.is_file())]), {})
     record = Release(
@@ -106,6 +117,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1) -> Relea
         dimension=D,
         max_side=16,
         keep=KEEP,
+        hubness=hubness,
         index=None,
         metrics={},
         training=Training(

@@ -68,7 +68,7 @@ def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str,
 
 def test_search_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
     found = document("search", "a large red circle", "-k", "3", "--where", "colour = 'red' AND size > 20", *released)
-    assert list(found) == ["release", "model_id", "hits"]
+    assert list(found) == ["release", "model_id", "unmet_words", "hits"]
     assert len(found["hits"]) == 3
     assert list(found["hits"][0]) == ["item_id", "score", "texts", "path", "colour", "size"]
     assert {hit["colour"] for hit in found["hits"]} == {"red"}

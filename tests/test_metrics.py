@@ -96,7 +96,8 @@ def test_chunked_metrics_match_sorting_every_candidate(monkeypatch: pytest.Monke
     known = relations()
     image_ND, text_TD = embeddings(COUNT, 0), embeddings(len(known.texts), 1)
     slices = column_slices(known, {"colour": COLOURS})
-    found = evaluate(image_ND, text_TD, known, EvaluationConfig(k=(1, 3)), slices)
+    hubness_N = (np.arange(COUNT) % 5 / 4).astype(np.float32)
+    found = evaluate(image_ND, text_TD, known, EvaluationConfig(k=(1, 3)), slices, hubness_N)
 
     for direction, asked, score, positive, candidate in questions(image_ND, text_TD, known):
         expected = [naive(score[q].tolist(), positive[q].tolist(), candidate[q].tolist()) for q in asked]
@@ -113,7 +114,15 @@ def test_chunked_metrics_match_sorting_every_candidate(monkeypatch: pytest.Monke
         if direction != "text_to_image":
             red = [rank < 1 for rank, q in zip(ranks, asked, strict=True) if COLOURS[q] == "red"]
             assert values[f"{direction}_recall@1/colour=red"] == pytest.approx(np.mean(red))
+        if direction == "text_to_image":
+            ranked = 2 * score - hubness_N
+            ranks = [naive(ranked[q].tolist(), positive[q].tolist(), candidate[q].tolist())[0] for q in asked]
+            values = found.as_dict()
+            assert values["text_to_image_corrected_recall@3"] == pytest.approx(np.mean([rank < 3 for rank in ranks]))
+            assert values["text_to_image_corrected_recall@3"] != values["text_to_image_recall@3"]
     assert "text_to_image_ndcg@10/colour=blue" in values
+    assert "text_to_image_corrected_recall@1/colour=blue" in values
+    assert found.intervals(EvaluationConfig(k=(1, 3))).keys() == values.keys()
     whole = {name for name in values if "/" not in name and not name.endswith("_median_rank")}
     assert whole == set(measured(EvaluationConfig(k=(1, 3))))
 

@@ -110,7 +110,7 @@ def test_every_metric_finds_the_same_hits_with_scores_of_its_own(release: OpenRe
 
 def test_json_holds_the_documented_keys_only(release: OpenRelease) -> None:
     document = search(release, Query(text="red apple"), k=46).to_json()
-    assert list(document) == ["release", "model_id", "hits"]
+    assert list(document) == ["release", "model_id", "unmet_words", "hits"]
     assert document["release"] == 1
     assert document["model_id"] == MODEL_ID
     hit = next(each for each in document["hits"] if each["item_id"] == "red apple")

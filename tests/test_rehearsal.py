@@ -40,7 +40,7 @@ from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import propose
-from pairloom.tasks.refs import Proposal, TableRef, Verdict
+from pairloom.tasks.refs import CutoffsRef, Proposal, TableRef, Verdict
 
 WritePipelines = Callable[..., Path]
 FEW = "retrain.min_new_fraction=0.9"
@@ -85,7 +85,7 @@ def table_of(pipeline: Pipeline) -> TableRef:
 def proposal_of(pipeline: Pipeline, table: TableRef | None = None) -> Proposal:
     plan = decide(pipeline, snapshot_ref(pipeline))
     verdict = Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
-    return propose(pipeline, plan, verdict, table or table_of(pipeline))
+    return propose(pipeline, plan, verdict, table or table_of(pipeline), CutoffsRef(cutoffs={}))
 
 
 def flip(file: Path) -> None:

@@ -18,7 +18,8 @@ from pairloom.flows.config import load_pipeline
 from pairloom.models.towers.config import ModelConfig, WordVectorsConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.word_start import start_from_words
-from pairloom.models.towers.word_vectors import Question, WordVectors, alike, ask, beside, learn_words, split_words
+from pairloom.models.towers.word_vectors import Question, WordVectors, alike, ask, beside, learn_words
+from pairloom.models.towers.words import split_words
 from pairloom.storage.words import WordStore
 from pairloom.tasks.words import from_table, served_words, to_table
 

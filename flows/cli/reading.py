@@ -45,6 +45,13 @@ def search(
         Literal["cosine", "inner_product", "euclidean"],
         typer.Option(help="What the scores are; the hits are the same."),
     ] = "cosine",
+    hubness: Annotated[
+        bool | None,
+        typer.Option(help="Whether images near many texts stand further back for each; else as the release says."),
+    ] = None,
+    only_fitting: Annotated[
+        bool, typer.Option("--only-fitting", help="Leave out hits below the release's cut-off: nothing may fit.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
     ] = None,
@@ -73,7 +80,16 @@ def search(
         query = Query(text, image, like, more, less, text_weight, image_as=as_)
         release = chosen_release(name, file, root)
         reordered = (candidates or CANDIDATES) if rerank else None
-        result = find(release, query, k=k, where=where, metric=metric, rerank=reordered)
+        result = find(
+            release,
+            query,
+            k=k,
+            where=where,
+            metric=metric,
+            rerank=reordered,
+            hubness=hubness,
+            only_fitting=only_fitting,
+        )
         if html:
             page = contact_sheet([(query.title, result)], release_map=ReleaseMap(release, method=method))
             html.write_text(page, encoding="utf-8")

@@ -84,15 +84,19 @@ def show_scores(scores: "Scores") -> None:
 
 
 def show_hits(result: "SearchResult") -> None:
-    """The hits of one query."""
+    """The hits of one query; those that don't fit are marked."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, options in (("score", {"justify": "right"}), ("item", {"overflow": "fold"}), ("texts", {"ratio": 1})):
         table.add_column(title, **options)
     for hit in result.hits:
+        texts = Line(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+        unfit = hit.fits is False
         table.add_row(
-            f"{hit.shown_score:.3f}", Line(hit.item_id), Line(shorten(" · ".join(hit.texts), 120, placeholder=" …"))
+            f"{'~ ' if unfit else ''}{hit.shown_score:.3f}", Line(hit.item_id), texts, style="dim" if unfit else ""
         )
     out.print(table)
+    for note in result.notes:
+        out.print(Line(note))
     out.print(Line(f"release {result.release} · model {result.model_id}", style="dim"))
 
 

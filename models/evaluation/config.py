@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 DIRECTIONS = ("text_to_image", "image_to_text")
+CORRECTED = "text_to_image_corrected"
+"""Texts asked for images, with the images' hubness taken off."""
 NDCG_DEPTH = 10
 CLASSIFIERS = ("logistic", "svm", "knn")
 """What probes learn with."""
@@ -132,5 +134,6 @@ def measured(config: EvaluationConfig) -> list[str]:
     """The metrics that a floor can stand on, but for what slices add to their names."""
     kinds = [*(f"recall@{k}" for k in config.k), "map@r", f"ndcg@{NDCG_DEPTH}"]
     directions = (*DIRECTIONS, "image_to_image")
+    corrected = [f"{CORRECTED}_recall@{k}" for k in config.k]
     probes = [f"probe_{column}_{classifier}" for column in config.probes for classifier in CLASSIFIERS]
-    return [*(f"{direction}_{kind}" for direction in directions for kind in kinds), *probes]
+    return [*(f"{direction}_{kind}" for direction in directions for kind in kinds), *corrected, *probes]

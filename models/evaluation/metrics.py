@@ -11,11 +11,12 @@ import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 from scipy.stats import hypergeom  # type: ignore[import-untyped]  # as above
 
-from pairloom.models.arrays import Embeddings, Indices, Mask, Values
+from pairloom.models.arrays import Embeddings, Indices, Mask, Scores, Values
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.bootstrap import mean_intervals, median, median_interval
-from pairloom.models.evaluation.config import NDCG_DEPTH, EvaluationConfig
-from pairloom.models.evaluation.ranking import Answers, answered, on_grid
+from pairloom.models.evaluation.config import CORRECTED, NDCG_DEPTH, EvaluationConfig
+from pairloom.models.evaluation.grid import on_grid
+from pairloom.models.evaluation.ranking import Answers, answered
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class RetrievalMetrics:
     text_queries: tuple[str, ...]
     image_queries: tuple[str, ...]
     answers: Mapping[str, Answers]
-    """By direction: `DIRECTIONS`, and image_to_image where an image has a positive besides itself."""
+    """By direction: `DIRECTIONS`, and image_to_image where an image has a positive besides itself; `CORRECTED` beside
+    them where the images' hubness is known."""
     slices: Mapping[str, Slice]
     """Keyed `column=value`."""
     probes: Mapping[str, Values] = field(default_factory=dict)
@@ -42,24 +44,25 @@ class RetrievalMetrics:
 
     def as_dict(self) -> dict[str, float]:
         """By direction: `_recall@k`, `_map@r`, `_ndcg@10`, each from 0 to 1, and `_median_rank` from 1 up;
-        and the accuracy of each of `probes`.
+        and the accuracy of each of `probes`. Of `CORRECTED`, recall alone.
 
         For a slice, `/column=value` follows the name; slices without a query in a direction are left out.
         """
         metrics = {name: _mean(right_Q) for name, right_Q in self.probes.items()}
         for direction, answers in self.answers.items():
-            columns = self._columns(answers)
+            columns = self._columns(direction, answers)
             for suffix, member_Q in self._members(direction):
                 for name, value_Q in columns.items():
                     metrics[f"{direction}_{name}{suffix}"] = _mean(value_Q[member_Q])
-                metrics[f"{direction}_median_rank{suffix}"] = 1 + median(answers.rank_Q[member_Q])
+                if direction != CORRECTED:
+                    metrics[f"{direction}_median_rank{suffix}"] = 1 + median(answers.rank_Q[member_Q])
         return metrics
 
     def intervals(self, config: EvaluationConfig) -> dict[str, tuple[float, float]]:
         """Low and high end of every metric of `as_dict`, at `config.confidence`."""
         ends: dict[str, tuple[float, float]] = {}
         for direction, answers in self.answers.items():
-            columns, members = self._columns(answers), self._members(direction)
+            columns, members = self._columns(direction, answers), self._members(direction)
             value_QC = np.stack(list(columns.values()), axis=1)
             member_QM = np.repeat(np.stack([member for _, member in members], axis=1), len(columns), axis=1)
             found_M2 = mean_intervals(
@@ -67,7 +70,7 @@ class RetrievalMetrics:
             )
             names = [f"{direction}_{name}{suffix}" for suffix, _ in members for name in columns]
             ends |= {name: (float(low), float(high)) for name, (low, high) in zip(names, found_M2, strict=True)}
-            for suffix, member_Q in members:
+            for suffix, member_Q in members if direction != CORRECTED else ():
                 found = median_interval(1 + answers.rank_Q[member_Q], confidence=config.confidence)
                 ends[f"{direction}_median_rank{suffix}"] = found
         for name, right_Q in self.probes.items():
@@ -92,15 +95,17 @@ class RetrievalMetrics:
         """10, or the largest k that is measured: recall at it both ways is what the gate compares."""
         return 10 if 10 in self.k else max(self.k)
 
-    def _columns(self, answers: Answers) -> dict[str, Values]:
+    def _columns(self, direction: str, answers: Answers) -> dict[str, Values]:
         recalls = {f"recall@{k}": recall_Q for k, recall_Q in zip(self.k, answers.recall_QR.T, strict=True)}
+        if direction == CORRECTED:
+            return recalls
         return recalls | {"map@r": answers.average_precision_Q, f"ndcg@{NDCG_DEPTH}": answers.ndcg_Q}
 
     def _members(self, direction: str) -> list[tuple[str, Mask]]:
         """Name suffix and queries of everything and of each slice that has any."""
         queries_Q, members = self.answers[direction].queries_Q, []
         for name, part in self.slices.items():
-            mask = part.text_queries_T if direction == "text_to_image" else part.image_queries_N
+            mask = part.text_queries_T if direction in ("text_to_image", CORRECTED) else part.image_queries_N
             members.append((f"/{name}", mask[queries_Q]))
         return [("", np.ones(len(queries_Q), bool)), *(each for each in members if each[1].any())]
 
@@ -111,8 +116,11 @@ def evaluate(
     relations: Relations,
     config: EvaluationConfig,
     slices: Mapping[str, Slice],
+    hubness_N: Scores | None = None,
 ) -> RetrievalMetrics:
     """Metrics of N images and the T unique texts of `relations` (`text_TD` follows `relations.texts`).
+
+    `hubness_N` is taken off what texts find, beside the plain order, where it is given.
 
     Ties count against the model (`ranking`). An image that is asked for images is no candidate of its own, nor
     is any image of the same pixels: finding a copy is no merit. Raises ValueError where the embeddings are not as many
@@ -144,6 +152,13 @@ def evaluate(
         "image_to_text": answered(image, text, images_N, lambda rows: item_NF[rows] @ text_TF.T, config.k),
         "image_to_image": answered(image, image, images_N, other_images, config.k),
     }
+    if hubness_N is not None:
+        # One more dimension, on which texts are 1: the score is the cosine less half the hubness.
+        ranked = (
+            np.hstack([image, on_grid(hubness_N[:, None] / np.float32(-2))]),
+            np.hstack([text, np.ones((len(text), 1))]),
+        )
+        answers[CORRECTED] = answered(*ranked[::-1], texts_T, lambda rows: text_TF[rows] @ item_NF.T, config.k)
     return RetrievalMetrics(
         k=config.k,
         text_queries=relations.texts,

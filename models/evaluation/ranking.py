@@ -26,15 +26,12 @@ import numpy as np
 import torch
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.arrays import Embeddings, Indices, Values
+from pairloom.models.arrays import Indices, Values
 from pairloom.models.evaluation.config import NDCG_DEPTH
 from pairloom.models.evaluation.similarity import TIE
 
 BLOCK = 1 << 23  # scores held at once
 
-# A power of two, as `TIE` is: with them no sum or difference of scores, nor its share of a tolerance, is ever rounded.
-GRID = 2.0**-24
-"""What embeddings are rounded to multiples of: the distance of neighbouring float32 numbers from 0.5 to 1."""
 GAINS = np.array([*(1 / math.log2(place + 2) for place in range(NDCG_DEPTH)), 0.0])
 """What a positive at each place is worth to ndcg@10, the last for all beyond."""
 
@@ -56,15 +53,6 @@ class Answers:
     """At R, the number of the query's positives (Musgrave et al. 2020, A Metric Learning Reality Check)."""
     ndcg_Q: Values
     """At 10, every positive of gain 1 (Järvelin and Kekäläinen 2002)."""
-
-
-def on_grid(embedding_ND: Embeddings) -> Values:
-    """The embeddings rounded to `GRID`: for norms up to 4 all sums of their products are exact."""
-    exact_ND = embedding_ND.astype(np.float64)
-    exact_ND /= GRID
-    np.rint(exact_ND, out=exact_ND)
-    exact_ND *= GRID
-    return exact_ND
 
 
 def answered(

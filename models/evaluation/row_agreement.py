@@ -11,7 +11,7 @@ from pairloom.models.arrays import Embeddings, Indices, Mask, Values
 from pairloom.models.evaluation.agreement import Contrasts, Estimate, agreement, mean_estimate
 from pairloom.models.evaluation.config import GateConfig
 from pairloom.models.evaluation.findings import FEWEST, Finding, found, matters
-from pairloom.models.evaluation.ranking import on_grid
+from pairloom.models.evaluation.grid import on_grid
 from pairloom.models.evaluation.similarity import TIE
 
 CLEAR = 3.0

@@ -3,8 +3,6 @@
 # V = words, D = vector
 
 import difflib
-import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from pairloom.models.towers.config import WordVectorsConfig
+from pairloom.models.towers.words import split_words
 
 Vectors = npt.NDArray[np.float32]
 
-WORD = re.compile(r"[^\W\d_]+|\d+")  # the pieces that a fitted vocabulary splits texts into, without punctuation
 WORDS_SEEN, MAX_EPOCHS = 5_000_000, 100
 
 
@@ -71,11 +69,6 @@ class Answer(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """The question in words."""
     neighbours: tuple[Neighbour, ...]
     """Best first."""
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text, in lower case: runs of letters, and runs of digits."""
-    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def learn_words(item_texts: Iterable[Sequence[str]], config: WordVectorsConfig) -> WordVectors:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, open_version, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
 from pairloom.storage.table.versions import stored_versions
+from pairloom.storage.training_texts import TrainingTexts
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,9 @@ class VectorTable:
         path = folder / table_name(model_id)
         make_folder(path.parent)
         damaged = put_unreadable_aside(path)
-        metadata = table_metadata(folder / "models" / model_id)
-        empty = vector_schema(dimension, keep).empty_table().replace_schema_metadata(metadata)
+        model = folder / "models" / model_id
+        schema = vector_schema(dimension, keep, hubness=TrainingTexts(model).kept)
+        empty = schema.empty_table().replace_schema_metadata(table_metadata(model))
         lance.write_dataset(empty, str(path), mode="overwrite" if stored_versions(path) else "create")
         table = cls(path)
         table._pass(damaged)
@@ -95,9 +97,18 @@ class VectorTable:
         return table
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return self._dataset.schema
+
+    @property
     def version(self) -> int:
         """The version that the last operation made or found."""
         return int(self._dataset.version)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """These columns of all rows, some thousands at a time."""
+        yield from self._dataset.scanner(columns=list(columns), batch_size=8192).to_batches()
 
     def items(self) -> pa.Table:
         """`item_id`, `content_digest` and `split` of every row: what an upsert need not bring again."""

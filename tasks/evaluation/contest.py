@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.gate import Decision, Difference, gate, gate_unmeasured
+from pairloom.models.evaluation.hubness import hubness
 from pairloom.models.evaluation.metrics import RetrievalMetrics, Slice
 from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.training_texts import TrainingTexts
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, read_items, split_slices
@@ -55,8 +57,9 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         report_progress("evaluate", number, 1 + len(rivals), f"{len(items.item_ids):,} items")
         # The challenger was named by its bytes a moment ago; the others have lain there.
         folder = models.whole(model_id) if number else models.path(model_id)
-        pictures = Pictures(corpus, snapshot, Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id))
-        return measure_encoder(pipeline, asked, pictures)
+        encoder, store = Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id)
+        pictures = Pictures(corpus, snapshot, encoder, store)
+        return measure_encoder(pipeline, asked, pictures, TrainingTexts(folder))
 
     try:
         own = measured(challenger.model_id, 0)
@@ -93,11 +96,12 @@ def held(challenger: ModelRef, reason: str) -> Verdict:
     )
 
 
-def measure_encoder(pipeline: Pipeline, asked: Questions, pictures: Pictures) -> RetrievalMetrics:
+def measure_encoder(pipeline: Pipeline, asked: Questions, pictures: Pictures, texts: TrainingTexts) -> RetrievalMetrics:
     """Retrieval metrics of one model on the validation items, and what probes read off its embeddings."""
     image_ND = pictures.embeddings(asked.items.item_ids)
     text_TD = pictures.encoder.embed_texts(asked.items.relations.texts)
-    measured = measure(image_ND, text_TD, asked.items.relations, pipeline.evaluation, asked.slices)
+    hubness_N = hubness(image_ND, texts.vectors()) if texts.kept else None
+    measured = measure(image_ND, text_TD, asked.items.relations, pipeline.evaluation, asked.slices, hubness_N)
     train_ND = pictures.embeddings(asked.probes.train_ids)
     return replace(measured, probes=probe_embeddings(asked.probes, train_ND, image_ND, pipeline.evaluation.seed))
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
+from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Release, release_log
-from pairloom.storage.schema import vector_schema
 from pairloom.storage.table.vectors import VectorTable
+from pairloom.storage.training_texts import TrainingTexts
 from pairloom.tasks.indexing.rows import PartIds, unlike, vector_rows
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import EmbeddingsRef
@@ -70,10 +71,10 @@ def write(
     pipeline: Pipeline, table: VectorTable, snapshot: Snapshot, vectors: EmbeddingsRef, wanted: list[PartIds]
 ) -> None:
     """Write the `wanted` items to the table."""
-    schema = vector_schema(vectors.dimension, pipeline.columns.types)
     store = EmbeddingStore(pipeline.folder, vectors.model_id)
-    rows = vector_rows(Corpus(pipeline.folder), snapshot, store, wanted, schema)
-    table.upsert(pa.RecordBatchReader.from_batches(schema, rows))
+    texts = TrainingTexts(ModelStore(pipeline.folder).path(vectors.model_id))
+    rows = vector_rows(Corpus(pipeline.folder), snapshot, store, wanted, table.schema, texts)
+    table.upsert(pa.RecordBatchReader.from_batches(table.schema, rows))
 
 
 def ids(items: Iterator[PartIds] | list[PartIds]) -> set[str]:

@@ -1,15 +1,22 @@
 """Rows of the vector table: what the corpus holds of an item, joined with the model's vectors of it."""
 
+# N = rows, T = training texts, D = embedding
+
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.arrays import Embeddings
+from pairloom.models.evaluation.hubness import hubness
 from pairloom.models.pictures import mapped
 from pairloom.storage.changes import differing_parts
 from pairloom.storage.corpus import EMPTY, Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.images.stored_image import thumbnail
+from pairloom.storage.schema import HUBNESS
+from pairloom.storage.training_texts import TrainingTexts
 from pairloom.tasks.stage import report_progress
 
 PartIds = tuple[Part, pa.StringArray]
@@ -26,23 +33,38 @@ def unlike(corpus: Corpus, snapshot: Snapshot, other: Snapshot = EMPTY) -> Itera
 
 
 def vector_rows(
-    corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, wanted: Iterable[PartIds], schema: pa.Schema
+    corpus: Corpus,
+    snapshot: Snapshot,
+    store: EmbeddingStore,
+    wanted: Iterable[PartIds],
+    schema: pa.Schema,
+    texts: TrainingTexts,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of the vector table for the `wanted` items, part by part; other parts are not opened."""
+    """Rows of the vector table for the `wanted` items, part by part; other parts are not opened.
+
+    Where `schema` has their hubness, it is measured by the model's training `texts`.
+    """
     wanted, done = list(wanted), 0
     total = sum(len(own) for _, own in wanted)
+    text_TD = texts.vectors() if total and HUBNESS in schema.names else None
     for part, own in wanted:
-        for batch in part_rows(corpus, snapshot, part, store.read(part), own, schema):
+        for batch in part_rows(corpus, snapshot, part, store.read(part), own, schema, text_TD):
             done += batch.num_rows
             report_progress("index", done, total)
             yield batch
 
 
 def part_rows(
-    corpus: Corpus, snapshot: Snapshot, part: Part, vectors: pa.Table, wanted: pa.Array, schema: pa.Schema
+    corpus: Corpus,
+    snapshot: Snapshot,
+    part: Part,
+    vectors: pa.Table,
+    wanted: pa.Array,
+    schema: pa.Schema,
+    text_TD: Embeddings | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The `wanted` items of one part, joined with their vectors."""
-    stored = [name for name in schema.names if name not in (*vectors.column_names, "path", "thumbnail")]
+    """The `wanted` items of one part, joined with their vectors; `text_TD` measure their hubness, if any."""
+    stored = [name for name in schema.names if name not in (*vectors.column_names, "path", "thumbnail", HUBNESS)]
     paths = corpus.image_paths(part)
     for items in corpus.read(snapshot, part, ["item_id", "thumbnail", *stored], among=("item_id", wanted)):
         columns = {
@@ -53,6 +75,9 @@ def part_rows(
         place = pc.index_in(items["item_id"], value_set=vectors["item_id"].combine_chunks())
         embedded = vectors.take(place)
         columns |= {name: embedded[name].combine_chunks() for name in embedded.column_names}
+        if text_TD is not None:
+            image_ND = np.asarray(columns["image_vector"].flatten(), np.float32).reshape(len(items), -1)
+            columns[HUBNESS] = pa.array(hubness(image_ND, text_TD), pa.float32())
         yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 

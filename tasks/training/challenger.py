@@ -1,10 +1,12 @@
 """Tonight's challenger: warm-started from the champion, trained on the mined pairs, put into the model store."""
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_pixels, write_pixels
+from pairloom.models.encoder import Encoder
 from pairloom.models.fitness import UnfitModelError
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
@@ -26,6 +28,7 @@ from pairloom.tasks.refs import ModelRef, PairsRef, Plan
 from pairloom.tasks.training.champion import fitting_champion
 from pairloom.tasks.training.pairs import pairs_of, stored_negatives
 from pairloom.tasks.training.progress import show, show_log
+from pairloom.tasks.training.texts import keep_training_texts
 from pairloom.tasks.words import corpus_words
 
 
@@ -79,14 +82,15 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 run.write("train", ref)
         else:
             if ranks.leads:
-                adopt(run, ModelStore(pipeline.folder), result)
+                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts)
         ranks.wait()
 
 
-def adopt(run: Run, models: ModelStore, result: TrainingResult) -> None:
-    """Put the trained model into the store, and leave word of it."""
+def adopt(run: Run, models: ModelStore, result: TrainingResult, texts: Sequence[str]) -> None:
+    """Put the trained model into the store with what it has to say of its training `texts`, and leave word of it."""
     result.encoder.save(run.built)
     result.objectives.save_kept(run.built)
+    keep_training_texts(run.built, Encoder(result.encoder), texts)
     model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
         model_id=model_id, steps=result.steps, samples=result.samples, seconds=result.seconds, loss=result.loss

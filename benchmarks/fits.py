@@ -1,0 +1,129 @@
+"""How well a score tells that nothing fits: queries whose concept is served, and the same with all of it left out.
+
+    python -m benchmarks.fits s0/emoji s1/emoji s2/emoji s0/grocery s1/grocery s2/grocery
+
+The folders are those of pipelines with a release; folders of one name are the seeds of one pipeline. Each rule makes a
+number of a query and what it is near to. Its cut-off is the lowest that at most a share of 0.05 of half of the
+validation texts reach, all items of their own groups left out; what follows is measured on the others: on the
+other half of the validation texts, the test texts and the training texts. `true` is the share of queries that reach it
+with their own items there and have one of them among the ten nearest, `false` the share that reaches it without them.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.served import Asked, Served, say, seeds
+from pairloom.models.arrays import Mask, Values
+from pairloom.models.evaluation.hubness import hubness
+from pairloom.models.towers.words import known_words
+
+MAX_FALSE = 0.05
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What queries are near to: scores, -inf where an item is left out, and what else rules know."""
+
+    score_QN: Values
+    hubness_N: npt.NDArray[np.float32]
+    scale: float
+    unmet_Q: Mask
+    """Whether a word of the query is in no training text."""
+
+
+def _sorted(scene: Scene) -> Values:
+    return -np.sort(-scene.score_QN, axis=1)
+
+
+def _margin(scene: Scene, count: int) -> Values:
+    best_QN = _sorted(scene)
+    margin_Q: Values = best_QN[:, 0] - best_QN[:, 1 : 1 + count].mean(axis=1)
+    return margin_Q
+
+
+def _softmax(scene: Scene) -> Values:
+    top_Q = scene.score_QN.max(axis=1, keepdims=True)
+    share_Q: Values = 1 / np.exp(scene.scale * (scene.score_QN - top_Q)).sum(axis=1)
+    return share_Q
+
+
+def _corrected(scene: Scene) -> Values:
+    top_Q: Values = (2 * scene.score_QN - scene.hubness_N).max(axis=1)
+    return top_Q
+
+
+def _cosine(scene: Scene) -> Values:
+    top_Q: Values = scene.score_QN.max(axis=1)
+    return top_Q
+
+
+RULES: dict[str, Callable[[Scene], Values]] = {
+    "cosine of the nearest": _cosine,
+    "2 · cosine − hubness": _corrected,
+    "nearest − mean of the next 10": lambda scene: _margin(scene, 10),
+    "nearest − mean of the next 50": lambda scene: _margin(scene, 50),
+    "softmax at logit_scale": _softmax,
+    "cosine, all words met": lambda scene: np.where(scene.unmet_Q, -np.inf, _cosine(scene)),
+}
+
+
+def scenes(served: Served, asked: Asked, words: set[str]) -> tuple[Scene, Scene]:
+    """With the queries' own items, and without."""
+    score_QN = (asked.text_QD @ served.image_ND.T).astype(np.float64)
+    network = served.release.encoder.dual_encoder.network
+    scale = math.exp(network.get_parameter("logit_scale").item())
+    hubness_N = hubness(served.image_ND, served.training_embeddings)
+    unmet_Q = np.array([not set(known_words(text)) <= words for text in asked.texts])
+    left_QN = np.where(asked.own_QN, -np.inf, score_QN)
+    return Scene(score_QN, hubness_N, scale, unmet_Q), Scene(left_QN, hubness_N, scale, unmet_Q)
+
+
+def measured(served: Served) -> dict[str, dict[str, float]]:
+    """By rule: true and false finds of each kind of texts."""
+    words = {word for text in served.texts("train") for word in known_words(text)}
+    val = served.texts("val")
+    kinds = {"calibrated": val[::2], "val": val[1::2]}
+    kinds |= {split: served.texts(split) for split in served.splits if split != "val"}
+    asked = {kind: served.asked(texts) for kind, texts in kinds.items()}
+    seen = {kind: scenes(served, each, words) for kind, each in asked.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, rule in RULES.items():
+        absent_Q = np.sort(rule(seen["calibrated"][1]))[::-1]
+        cutoff = absent_Q[int(len(absent_Q) * MAX_FALSE)]
+        found[name] = {}
+        for kind in kinds:
+            there, absent = seen[kind]
+            ten_QK = np.argsort(-there.score_QN, axis=1)[:, :10]
+            right_Q = np.take_along_axis(asked[kind].own_QN, ten_QK, axis=1).any(axis=1)
+            found[name][f"{kind} true"] = float(((rule(there) > cutoff) & right_Q).mean())
+            found[name][f"{kind} false"] = float((rule(absent) > cutoff).mean())
+    return found
+
+
+def mean(found: list[dict[str, dict[str, float]]], rule: str) -> Mapping[str, float]:
+    """Over the seeds."""
+    return {name: float(np.mean([each[rule][name] for each in found])) for name in found[0][rule]}
+
+
+def main() -> None:
+    """Print a table of means over the seeds for each pipeline."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    for name, releases in seeds(parser.parse_args().folders):
+        found = [measured(each) for each in releases]
+        columns = [each for each in found[0][next(iter(RULES))] if not each.startswith("calibrated")]
+        say(f"\n| {name}, {len(found)} seeds | {' | '.join(columns)} |")
+        say("| --- |" + " --- |" * len(columns))
+        for rule in RULES:
+            values = mean(found, rule)
+            say(f"| {rule} | {' | '.join(f'{values[each]:.3f}' for each in columns)} |")
+
+
+if __name__ == "__main__":
+    main()

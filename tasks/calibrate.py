@@ -1,0 +1,21 @@
+"""Calibrate: the scores below which nothing fits, once for every model that is released."""
+
+from pairloom.storage.releases import release_log
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import CutoffsRef, TableRef
+from pairloom.tasks.stage import stage
+
+
+@stage()
+def calibrate(pipeline: Pipeline, table: TableRef) -> CutoffsRef:
+    """Those of the release before where its model is the same and they were made for the same share; else measured."""
+    most, champion = pipeline.search.max_false_finds, release_log(pipeline.folder).current()
+    if most is None:
+        return CutoffsRef(cutoffs={})
+    before = champion.cutoffs if champion and champion.model_id == table.model_id else {}
+    if before and all(each.max_false_finds == most for each in before.values()):
+        return CutoffsRef(cutoffs=before)
+    # torch, for a night that releases a model.
+    from pairloom.tasks.calibration.measured import measured_cutoffs
+
+    return CutoffsRef(cutoffs=measured_cutoffs(pipeline, table, most))

@@ -1,0 +1,1 @@
+"""What `calibrate` does for a model that has no cut-offs yet."""

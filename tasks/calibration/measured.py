@@ -1,0 +1,139 @@
+"""The cut-offs of a model, measured on the table that is to be released."""
+
+# Q = queries, N = rows of a batch, D = embedding
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pairloom.models.arrays import Embeddings, Mask
+from pairloom.models.batches.relations import normalize_text
+from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.cutoff import Calibration, Candidates, calibrated
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
+from pairloom.storage.table.vectors import VectorTable
+from pairloom.tasks.pipeline import Pipeline
+from pairloom.tasks.refs import TableRef
+
+MOST = 1_000
+"""Queries of a direction: of more, a sample."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What tells which items are of one concept."""
+
+    item_id: str
+    group: str | None
+    texts: dict[str, str]
+    """As they are written, by how they are compared."""
+    val: bool
+
+
+def measured_cutoffs(pipeline: Pipeline, ref: TableRef, most: float) -> dict[str, Cutoff]:
+    """By direction: with at most `most` false finds, as far as there are validation queries enough to tell."""
+    table = VectorTable(pipeline.folder / ref.path, ref.version)
+    rows = [row for batch in table.batches(["item_id", "group", "texts", "split"]) for row in _rows(batch)]
+    corrected = HUBNESS in table.schema.names
+    found = {
+        "text_to_image": _texts(pipeline, ref, table, rows, most, corrected=corrected),
+        "image_to_image": _images(table, rows, most),
+    }
+    return {
+        direction: Cutoff(
+            score=each.score,
+            corrected=corrected and direction == "text_to_image",
+            max_false_finds=most,
+            queries=each.queries,
+            true_finds=each.true_finds,
+            false_finds=each.false_finds,
+        )
+        for direction, each in found.items()
+        if each
+    }
+
+
+def _texts(
+    pipeline: Pipeline, ref: TableRef, table: VectorTable, rows: list[Row], most: float, *, corrected: bool
+) -> Calibration | None:
+    """Texts of validation items; own are the items with the text, and those of a group with one of them."""
+    written = {
+        key: text for row in sorted(rows, key=lambda row: row.item_id) if row.val for key, text in row.texts.items()
+    }
+    texts = _drawn(sorted(written))
+    if len(texts) * most < 1:
+        return None
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(ref.model_id))
+    query_QD = encoder.embed_texts([written[text] for text in texts])
+    place = {text: number for number, text in enumerate(texts)}
+    asked: dict[str, set[int]] = {}
+    for row in rows:
+        if row.group is not None:
+            asked.setdefault(row.group, set()).update(place[text] for text in row.texts if text in place)
+
+    def candidates() -> Iterator[Candidates]:
+        for batch in table.batches(["item_id", "group", "texts", "split", "image_vector", *([HUBNESS] * corrected)]):
+            own = ({place[text] for text in row.texts if text in place} | _of(row.group, asked) for row in _rows(batch))
+            hubness_N = batch[HUBNESS].to_numpy(zero_copy_only=False) if corrected else None
+            yield Candidates(_vectors(batch), _mask(own, len(texts), len(batch)), hubness_N=hubness_N)
+
+    return calibrated(query_QD, candidates(), most)
+
+
+def _images(table: VectorTable, rows: list[Row], most: float) -> Calibration | None:
+    """Images of validation items; own are the others of the group, but for copies, which are no candidates."""
+    groups = {row.item_id: row.group for row in rows}
+    chosen = set(_drawn(sorted(row.item_id for row in rows if row.val and row.group is not None)))
+    if len(chosen) * most < 1:
+        return None
+    ids, vectors, asked, same = list[str](), list[np.ndarray](), dict[str, set[int]](), dict[bytes, set[int]]()
+    for batch in table.batches(["item_id", "image_vector"]):
+        for item_id, vector_D in zip(batch["item_id"].to_pylist(), _vectors(batch), strict=True):
+            if item_id in chosen:
+                asked.setdefault(str(groups[item_id]), set()).add(len(ids))
+                same.setdefault(vector_D.tobytes(), set()).add(len(ids))
+                ids.append(item_id)
+                vectors.append(vector_D)
+
+    def candidates() -> Iterator[Candidates]:
+        for batch in table.batches(["item_id", "group", "texts", "split", "image_vector"]):
+            image_ND = _vectors(batch)
+            own = (_of(row.group, asked) for row in _rows(batch))
+            copies = (same.get(vector_D.tobytes(), set()) for vector_D in image_ND)
+            yield Candidates(image_ND, _mask(own, len(ids), len(batch)), out_QN=_mask(copies, len(ids), len(batch)))
+
+    return calibrated(np.stack(vectors), candidates(), most)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[Row]:
+    for row in batch.select(["item_id", "group", "texts", "split"]).to_pylist():
+        texts = {normalize_text(text): text for text in row["texts"]}
+        yield Row(row["item_id"], row["group"], texts, row["split"] == "val")
+
+
+def _of(group: str | None, asked: dict[str, set[int]]) -> set[int]:
+    return set() if group is None else asked.get(group, set())
+
+
+def _drawn(names: list[str]) -> list[str]:
+    """At most `MOST` of some names, in their order."""
+    if len(names) <= MOST:
+        return names
+    return [names[place] for place in sorted(np.random.default_rng(0).choice(len(names), MOST, replace=False))]
+
+
+def _mask(queries: Iterator[set[int]], count: int, rows: int) -> Mask:
+    """(Q, N): which of the queries are named for each row."""
+    mask_QN = np.zeros((count, rows), bool)
+    for row, own in enumerate(queries):
+        mask_QN[list(own), row] = True
+    return mask_QN
+
+
+def _vectors(batch: pa.RecordBatch) -> Embeddings:
+    flat: Embeddings = np.asarray(batch["image_vector"].flatten(), np.float32)
+    return flat.reshape(len(batch), -1)

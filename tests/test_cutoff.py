@@ -1,0 +1,165 @@
+"""The score below which nothing fits: measured, released, asked for."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from released_pipeline import NAMES, publish
+from test_hubness import units
+from typer.testing import CliRunner
+
+from pairloom.flows.cli import app
+from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
+from pairloom.models.evaluation.cutoff import Candidates, calibrated
+from pairloom.models.towers.words import known_words
+from pairloom.search.query import Query, search
+from pairloom.search.release import OpenRelease
+from pairloom.search.sheet import contact_sheet
+from pairloom.search.sql import run_sql
+from pairloom.storage.releases import Cutoff, Release, release_log
+
+QUERIES, ITEMS = 40, 90
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
+    """One with cut-offs between its items' scores."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    publish(folder, hubness=True)
+    plain = OpenRelease.open(folder)
+    text = _middle(list(corrected_scores(plain).values()))
+    image = _middle([hit.score for hit in search(plain, Query(like=NAMES[0]), k=45).hits])
+    made = {"max_false_finds": 0.05, "queries": 40, "true_finds": 0.5, "false_finds": 0.05}
+    cutoffs = {
+        "text_to_image": Cutoff(score=text, corrected=True, **made),
+        "image_to_image": Cutoff(score=image, corrected=False, **made),
+    }
+    release_log(folder).publish(plain.record.model_copy(update={"number": 2, "cutoffs": cutoffs}))
+    return OpenRelease.open(folder)
+
+
+def corrected_scores(release: OpenRelease) -> dict[str, float]:
+    """2 · cosine - hubness of every item for a text."""
+    rows = run_sql(
+        release, "SELECT item_id, 2 * score - hubness AS told FROM search('red apple', k := 100)"
+    ).to_pylist()
+    return {row["item_id"]: row["told"] for row in rows}
+
+
+def _middle(values: list[float]) -> float:
+    """Between the two in the middle."""
+    place = len(values) // 2
+    return sum(sorted(values)[place - 1 : place + 1]) / 2
+
+
+def test_a_cut_off_is_the_lowest_that_so_many_queries_without_their_concept_do_not_reach() -> None:
+    query_QD, image_ND, hubness_N = units(0, QUERIES), units(1, ITEMS), np.abs(units(2, ITEMS)[:, 0])
+    own_QN = np.random.default_rng(3).random((QUERIES, ITEMS)) < 0.03
+    out_QN = np.random.default_rng(4).random((QUERIES, ITEMS)) < 0.03
+    halves = (slice(0, 31), slice(31, ITEMS))
+    parts = [Candidates(image_ND[each], own_QN[:, each], out_QN[:, each], hubness_N[each]) for each in halves]
+    found = calibrated(query_QD, iter(parts), 0.1)
+    assert found is not None
+
+    score = 2 * query_QD.astype(np.float64) @ image_ND.astype(np.float64).T - hubness_N
+    score[out_QN] = -np.inf
+    tops = [(max(score[q][own_QN[q]], default=-np.inf), score[q][~own_QN[q]].max()) for q in range(QUERIES)]
+    asked = [(own, other) for own, other in tops if np.isfinite(own)]
+    allowed = int(len(asked) * 0.1)
+    assert found.queries == len(asked) < QUERIES
+    assert sum(other >= found.score for _, other in asked) == allowed
+    assert sum(other >= found.score - 2e-6 for _, other in asked) == allowed + 1
+    assert found.false_finds == pytest.approx(allowed / len(asked))
+    assert found.true_finds == pytest.approx(np.mean([own >= found.score for own, _ in asked]))
+
+
+def test_too_few_queries_give_no_cut_off() -> None:
+    some = Candidates(units(1, 9), np.eye(9, dtype=bool))
+    assert calibrated(units(0, 9), [some], 0.1) is None
+    assert calibrated(units(0, 9), [some], 0.2) is not None
+
+
+def test_hits_below_the_cut_off_are_marked_and_can_be_left_out(release: OpenRelease) -> None:
+    hits = search(release, Query(text="red apple"), k=46).hits
+    assert {hit.fits for hit in hits} == {True, False}
+    cutoff = release.record.cutoffs["text_to_image"].score
+    told = corrected_scores(release)
+    assert all(hit.fits == (told[hit.item_id] >= cutoff) for hit in hits)
+    fitting = search(release, Query(text="red apple"), k=46, only_fitting=True).hits
+    assert [hit.item_id for hit in fitting] == [hit.item_id for hit in hits if hit.fits]
+    rows = run_sql(release, "SELECT item_id FROM search('red apple', k := 46) WHERE fits").to_pylist()
+    assert {row["item_id"] for row in rows} == {hit.item_id for hit in fitting}
+
+    like = search(release, Query(like=NAMES[0]), k=45).hits
+    assert [hit.fits for hit in like] == [hit.score >= release.record.cutoffs["image_to_image"].score for hit in like]
+    euclidean = search(release, Query(text="red apple"), k=46, metric="euclidean").hits
+    assert [hit.fits for hit in euclidean] == [hit.fits for hit in hits]
+
+
+def test_of_sums_and_of_releases_without_a_cut_off_it_is_not_known_what_fits(
+    release: OpenRelease, tmp_path: Path
+) -> None:
+    for query in (Query(text="red", plus=("apple",)), Query(text="red", minus=("apple",)), Query("red", like=NAMES[0])):
+        assert {hit.fits for hit in search(release, query).hits} == {None}
+        with pytest.raises(ValueError, match="no cut-off for such a query"):
+            search(release, query, only_fitting=True)
+    publish(tmp_path)
+    old = json.loads((tmp_path / "releases" / "000001.json").read_text())
+    del old["cutoffs"], old["hubness"], old["sha256"]
+    assert Release.model_validate(old).cutoffs == {}
+    plain = OpenRelease.open(tmp_path)
+    found = search(plain, Query(text="red apple qwertyuiop"))
+    assert ({hit.fits for hit in found.hits}, found.unmet_words, found.notes) == ({None}, (), [])
+
+
+def test_words_that_no_training_text_has_are_named(release: OpenRelease) -> None:
+    found = search(release, Query(text="Red qwertyuiop, zzz", plus=("apple zzz",), minus=("yonder",)))
+    assert found.unmet_words == ("qwertyuiop", "zzz", "yonder")
+    assert found.to_json()["unmet_words"] == ["qwertyuiop", "zzz", "yonder"]
+    assert "no training text has 'qwertyuiop', 'zzz', 'yonder'" in found.notes[0]
+    assert search(release, Query(text="the red APPLE")).unmet_words == ("the",)
+    assert search(release, Query(like=NAMES[0])).unmet_words == ()
+    assert known_words("红色的 shoe №5") == ["红", "色", "的", "shoe", "no", "5"]
+
+
+def test_a_page_says_what_does_not_fit(release: OpenRelease) -> None:
+    found = search(release, Query(text="red apple"), k=46)
+    page = contact_sheet([("red", found)])
+    unfit = sum(hit.fits is False for hit in found.hits)
+    assert page.count("doesn’t fit") == unfit
+    assert f"{unfit} of 46 hits don" in page
+    none = search(release, Query(text="<b>zzz"), k=1)
+    assert "&lt;b&gt;zzz" in contact_sheet([("<b>zzz", none)])
+
+
+def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    shutil.copytree(shapes, tmp_path / "shapes")
+    captions = tmp_path / "shapes" / "captions.jsonl"
+    lines = captions.read_text("utf-8").splitlines(keepends=True)
+    captions.write_text("".join(lines[1:]), encoding="utf-8")
+    search_ = {"max_false_finds": 0.25, "hubness": True}
+    file = write_pipelines(tmp_path, tmp_path / "shapes", retrain={"min_new_fraction": 0.9}, search=search_)
+    nightly(load_pipeline(file))
+    captions.write_text("".join(lines), encoding="utf-8")
+    nightly(load_pipeline(file))
+    pipeline = load_pipeline(file)
+    one, two = (release_log(pipeline.folder).read(number) for number in (1, 2))
+    assert one.model_id == two.model_id
+    assert one.cutoffs == two.cutoffs
+    found = one.cutoffs["text_to_image"]
+    assert found.corrected
+    assert found.false_finds <= 0.25
+    options = ["--file", str(file), "--only-fitting", "--json"]
+    done = CliRunner().invoke(app, ["search", "a red circle", *options])
+    assert done.exit_code == 0, done.output
+    assert all(hit["fits"] for hit in json.loads(done.stdout)["hits"])
+    shown = CliRunner().invoke(app, ["search", "zzz", "--file", str(file)])
+    assert "no training text has 'zzz'" in " ".join(shown.stdout.split())
+    strange = Query(text="zzz", like="large-red-circle")
+    assert search(OpenRelease.open(pipeline.folder), strange).hits[0].fits is None

@@ -172,24 +172,36 @@ def told(name: str, times: list[float]) -> None:
     say(f"| {name} | {len(times)} | {p50:.0f} | {p95:.0f} | {most:.0f} |")
 
 
-def one_by_one(port: int, rows: int) -> None:
+def spent(service: psutil.Process) -> float:
+    """Milliseconds of processor time that the service has used."""
+    times = service.cpu_times()
+    return 1_000 * (times.user + times.system)
+
+
+def one_by_one(port: int, rows: int, service: psutil.Process) -> None:
     """Answers to one client."""
-    say("\n| one client, ms | answers | p50 | p95 | most |\n| --- | ---: | ---: | ---: | ---: |")
-    told("a text, 36 hits", [asked(port, f"/api/search?k=36&text={quote(text)}") for text in texts(200, 1)])
-    told("the same text again", [asked(port, "/api/search?k=36&text=red%20heart") for _ in range(50)][1:])
-    paged = [asked(port, f"/api/search?k=36&text=red%20heart&offset={at}") for at in range(36, 1_800, 36)]
-    told("its further pages, to the 1,800th hit", paged)
-    chosen = [asked(port, f"/api/search?k=36&text={quote(text)}&f.colour=red&f.price=10..30") for text in texts(50, 2)]
-    told("a text among one colour and a range of prices", chosen)
-    like = [asked(port, f"/api/search?k=36&like=item-{at * 19_997 % rows:08d}") for at in range(50)]
-    told("what is like an item", like)
-    counted = [asked(port, f"/api/facets?f.colour={colour}&f.price={at}..") for colour in COLOURS for at in range(6)]
-    told("counts of all facets as two are chosen", counted)
-    told("one item with its origin", [asked(port, f"/api/items/item-{at * 29_989 % rows:08d}") for at in range(30)])
-    told(
-        "everything, a page in the middle",
-        [asked(port, f"/api/search?k=36&offset={at}") for at in range(0, 9_000, 450)],
-    )
+    say("\n| one client, ms | answers | p50 | p95 | most | CPU an answer |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    some = [f"&f.colour={COLOURS[at % 8]}&f.price={at}..{at + 20}" for at in range(48)]
+    asks = {
+        "a text, 36 hits": [f"/api/search?k=36&text={quote(text)}" for text in texts(200, 1)],
+        "the same text again": ["/api/search?k=36&text=red%20heart"] * 50,
+        "its further pages, to the 1,800th hit": [
+            f"/api/search?k=36&text=red%20heart&offset={at}" for at in range(36, 1_800, 36)
+        ],
+        "a text among one colour and a range of prices": [
+            f"/api/search?k=36&text={quote(text)}{own}" for text, own in zip(texts(48, 2), some, strict=True)
+        ],
+        "what is like an item": [f"/api/search?k=36&like=item-{at * 19_997 % rows:08d}" for at in range(50)],
+        "counts of all facets as two are chosen": [f"/api/facets?{own[1:]}" for own in some],
+        "one item with its origin": [f"/api/items/item-{at * 29_989 % rows:08d}" for at in range(30)],
+        "everything, a page in the middle": [f"/api/search?k=36&offset={at}" for at in range(0, 9_000, 450)],
+    }
+    for name, paths in asks.items():
+        before = spent(service)
+        times = [asked(port, path) for path in paths]
+        cpu = (spent(service) - before) / len(times)
+        p50, p95, most = np.percentile(times, [50, 95, 100])
+        say(f"| {name} | {len(times)} | {p50:.0f} | {p95:.0f} | {most:.0f} | {cpu:.0f} |")
 
 
 def first_paint(port: int) -> None:
@@ -263,9 +275,9 @@ def main() -> None:
     try:
         say(f"first answer {seconds:.1f} s after the command; {memory.memory_info().rss / 2**20:.0f} MiB")
         say(f"facets for the first time: {asked(options.port, '/api/facets'):.0f} ms")
-        one_by_one(options.port, options.rows)
+        one_by_one(options.port, options.rows, memory)
         first_paint(options.port)
-        before = memory.memory_info().rss
+        before, used = memory.memory_info().rss, spent(memory)
         say(f"\n{options.clients} clients for {options.seconds:g} s; load average {os.getloadavg()}")
         times, errors = asyncio.run(load(options.port, options.clients, options.seconds))
         say("| what, ms | answers | p50 | p95 | most |\n| --- | ---: | ---: | ---: | ---: |")

@@ -15,6 +15,7 @@ from pairloom.search.web.ranking import Ranking, all_rows, rank, rows_of
 from pairloom.search.web.served import ServedRelease
 from pairloom.search.web.service import Service
 from pairloom.search.web.uploads import Uploads
+from pairloom.storage.releases import Cutoff
 
 PAGE = 60
 """Most hits of one page."""
@@ -39,6 +40,8 @@ class WebHit(BaseModel, frozen=True, use_attribute_docstrings=True):
     group: str | None
     metadata: dict[str, Any]
     picture: str
+    fits: bool | None
+    """Whether it reaches the release's cut-off for such a question; None where there is none."""
 
 
 class Answer(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -48,6 +51,10 @@ class Answer(BaseModel, frozen=True, use_attribute_docstrings=True):
     model_id: str
     title: str
     """The query in words; empty where nothing was asked."""
+    cutoff: Cutoff | None
+    """How it is told which hits fit, and how good that is; None where none was measured for such a question."""
+    unmet_words: list[str]
+    """Words of the question that no training text of the model has."""
     offset: int
     hits: list[WebHit]
     more: bool
@@ -89,7 +96,10 @@ class Answers:
     def page(self, release: ServedRelease, asked: Asked, where: str | None, offset: int, count: int) -> Answer:
         """`count` hits from place `offset` on."""
         begun = time.perf_counter()
+        cutoff: Cutoff | None = None
+        unmet: list[str] = []
         scores: Sequence[float | None]
+        fits: Sequence[bool | None] = [None] * count
         if asked.nothing:
             found = all_rows(release, where, offset, count + 1)
             row_ids, scores, more, title = found[:count], [None] * count, len(found) > count, ""
@@ -99,12 +109,15 @@ class Answers:
             own = slice(offset, offset + count)
             row_ids, scores = ranking.row_ids[own].tolist(), ranking.scores[own].tolist()
             more = len(ranking.row_ids) > offset + count
+            fits, cutoff, unmet = ranking.fits[own], ranking.cutoff, [*ranking.unmet_words]
             title = query.title if len(asked.like) < 2 else f"like {len(asked.like)} items"
-        hits = self._hits(release, row_ids, scores, offset)
+        hits = self._hits(release, row_ids, list(zip(scores, fits, strict=False)), offset)
         return Answer(
             release=release.record.number,
             model_id=release.record.model_id,
             title=title,
+            cutoff=cutoff,
+            unmet_words=unmet,
             offset=offset,
             hits=hits,
             more=more,
@@ -121,7 +134,11 @@ class Answers:
         return found
 
     def _hits(
-        self, release: ServedRelease, row_ids: Sequence[int], scores: Sequence[float | None], offset: int
+        self,
+        release: ServedRelease,
+        row_ids: Sequence[int],
+        told: Sequence[tuple[float | None, bool | None]],
+        offset: int,
     ) -> list[WebHit]:
         keep = list(release.record.keep)
         rows = rows_of(release, row_ids, ["item_id", "texts", "path", "group", "thumbnail", *keep])
@@ -136,8 +153,9 @@ class Answers:
                 group=row["group"],
                 metadata={name: json_value(row[name]) for name in keep},
                 picture=address(release, row_id),
+                fits=fit,
             )
-            for place, (row, row_id, score) in enumerate(zip(rows, row_ids, scores, strict=False), 1)
+            for place, (row, row_id, (score, fit)) in enumerate(zip(rows, row_ids, told, strict=False), 1)
         ]
 
 

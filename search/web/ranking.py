@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairloom.search.query import MAX_K, Query, item_vector, nearest_rows, query_vector
+from pairloom.search.fitting import cutoff_for, fitting, unmet_words
+from pairloom.search.query import MAX_K, Query, corrects, item_vector, nearest_rows, query_vector
 from pairloom.search.web.served import ServedRelease
+from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
 
 FIRST, GROWTH = 64, 4
 """Items that are ranked at first, and by how much more when people go on."""
@@ -22,6 +25,10 @@ class Ranking:
 
     row_ids: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
+    fits: Sequence[bool | None]
+    """Whether each reaches the release's cut-off; None where there is none."""
+    cutoff: Cutoff | None
+    unmet_words: tuple[str, ...]
     complete: bool
     """Whether no item is left out that fulfils the condition."""
 
@@ -39,11 +46,20 @@ def rank(release: ServedRelease, query: Query, where: str | None, wanted: int, b
     if beside:
         total_D = np.sum([vector_D, *(item_vector(release, item) for item in beside)], axis=0)
         vector_D = np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-9), np.float32)
-    rows = nearest_rows(release, vector_D, k=size, where=where, columns=["item_id", "_rowid"], without=query.like)
+    cutoff, hubs = None if beside else cutoff_for(release, query), corrects(release, query)
+    columns = ["item_id", "_rowid", *([HUBNESS] if cutoff and cutoff.corrected else [])]
+    rows = nearest_rows(release, vector_D, k=size, where=where, columns=columns, without=query.like, hubness=hubs)
     complete = len(rows) < size
     if beside:
         rows = rows.filter(pc.invert(pc.is_in(rows["item_id"], pa.array(list(beside), pa.string()))))
-    return Ranking(rows["_rowid"].to_numpy().astype(np.int64), rows["score"].to_numpy().astype(np.float64), complete)
+    return Ranking(
+        row_ids=rows["_rowid"].to_numpy().astype(np.int64),
+        scores=rows["score"].to_numpy().astype(np.float64),
+        fits=fitting(rows, cutoff),
+        cutoff=cutoff,
+        unmet_words=unmet_words(release, query),
+        complete=complete,
+    )
 
 
 def all_rows(release: ServedRelease, where: str | None, offset: int, count: int) -> list[int]:

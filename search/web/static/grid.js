@@ -43,8 +43,9 @@ function move(event, list, query) {
 }
 
 function Cutoff({ first, cutoff }) {
-  const limit = cutoff == null ? "" : `: similarity under ${cutoff.toFixed(2)}`;
-  return html`<li class="cutoff"><span>${first ? "Probably nothing fits" : "From here on probably nothing fits"}${limit}</span></li>`;
+  const percent = (share) => `${Math.round(100 * share)} %`;
+  const measured = cutoff && `Measured with ${cutoff.queries} queries: something that is there is found for ${percent(cutoff.true_finds)} of them, something that isn’t for ${percent(cutoff.false_finds)}.`;
+  return html`<li class="cutoff" title=${measured}><span>${first ? "Probably nothing here fits" : "From here on probably nothing fits"}</span></li>`;
 }
 
 export function Grid({ hits, cutoff, query, change, stale }) {
@@ -54,7 +55,9 @@ export function Grid({ hits, cutoff, query, change, stale }) {
     addEventListener("keydown", listener);
     return () => removeEventListener("keydown", listener);
   });
-  const edge = hits.findIndex((hit) => hit.fits === false);
+  // Where hubs are taken off the order isn't that of the similarities: the line is drawn behind the last hit that fits.
+  const fits = hits.map((hit) => hit.fits !== false);
+  const edge = fits.includes(false) ? fits.lastIndexOf(true) + 1 : -1;
   return html`<ol class=${`grid ${stale ? "stale" : ""}`} ref=${list}>
     ${hits.flatMap((hit, at) => {
       const shown = html`<${Hit} key=${`${at} ${hit.item_id}`} hit=${hit} query=${query} change=${change} />`;

@@ -205,6 +205,8 @@ export function Search({ url, facts }) {
               ${" "}${answer.release} · model ${answer.model_id.slice(0, 8)}${asked ? ` · ${Math.max(1, Math.round(answer.milliseconds))} ms` : ""}`}
           </p>
         </div>
+        ${answer.unmet_words?.length > 0 &&
+        html`<p class="unmet">No training text has ${answer.unmet_words.map((word, at) => html`${at ? ", " : ""}<b>${word}</b>`)}: the model can’t know what that looks like.</p>`}
         ${empty
           ? html`<div class="nothing"><p>Nothing fits these filters.</p>
               ${filtered && html`<button type="button" class="chip" onClick=${() => change({ filters: {}, where: "" })}>Take them away</button>`}</div>`

@@ -175,7 +175,7 @@ def told(name: str, times: list[float]) -> None:
 def spent(service: psutil.Process) -> float:
     """Milliseconds of processor time that the service has used."""
     times = service.cpu_times()
-    return 1_000 * (times.user + times.system)
+    return 1_000 * float(times.user + times.system)
 
 
 def one_by_one(port: int, rows: int, service: psutil.Process) -> None:
@@ -288,6 +288,7 @@ def main() -> None:
         say(
             f"errors: {len(errors)} {errors[:3]}; {len(whole) / options.seconds:.0f} answers/s; p95/p50 {p95 / p50:.1f}"
         )
+        say(f"processor time of the service an answer: {(spent(memory) - used) / len(whole):.0f} ms")
         with urllib.request.urlopen(f"http://127.0.0.1:{options.port}/metrics") as told_metrics:
             lines = [line for line in told_metrics.read().decode().splitlines() if "text" in line and line[0] != "#"]
         say("; ".join(lines))

@@ -3,9 +3,9 @@
     python -m benchmarks.web_report --data ../shared/data --root FOLDER
 
 Of grocery's rows, five in a hundred get texts, group and subgroup of a row of another class. A night runs over that,
-and the report's likely mislabelled items are counted: how many of them were swapped, and how many of the swapped are among
-them; beside it the same number of items by the plainest measure, how much better the ten nearest neighbours' texts fit
-the image than its own.
+and the report's likely mislabelled items are counted: how many of them were swapped, and how many of the swapped are
+among them; beside it the same number of items by the plainest measure, how much better the ten nearest neighbours' texts
+fit the image than its own.
 """
 
 import argparse

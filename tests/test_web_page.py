@@ -258,6 +258,19 @@ def test_every_view_is_named_legible_and_fits_a_phone(browser: Any, address: str
     context.close()
 
 
+def test_what_is_chosen_on_the_map_becomes_a_query(page: Any) -> None:
+    page.goto("/map")
+    canvas = page.get_by_role("application")
+    canvas.wait_for()
+    page.wait_for_function("() => document.querySelector('canvas').width > 300")
+    canvas.press("+")
+    canvas.press("Enter")
+    page.get_by_role("heading", name=re.compile(r"\d+ chosen")).wait_for()
+    page.get_by_role("link", name="Search for more like these").click()
+    page.wait_for_url("**/?like=*&like=*")
+    page.get_by_role("heading", level=1, name=re.compile(r"like \d+ items")).wait_for()
+
+
 def test_an_error_is_said_in_the_page(page: Any) -> None:
     page.goto("/?text=fig&where=nonsense%20%3D")
     page.get_by_role("alert").filter(has_text="is not a filter").wait_for()

@@ -5,11 +5,14 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pairloom.search.release import FEW_TEXTS, OpenRelease
+from pairloom.search.release import OpenRelease
 from pairloom.search.web.batching import TextBatches
 
 if TYPE_CHECKING:
     from pairloom.models.arrays import Embeddings
+
+MOST = 16
+"""Texts that are encoded at once: more would load torch for towers that need none for a few."""
 
 
 class ServedRelease(OpenRelease):
@@ -27,8 +30,7 @@ class ServedRelease(OpenRelease):
 
     @cached_property
     def _batches(self) -> TextBatches:
-        # More at once would load torch where the text tower needs none.
-        return TextBatches(super().embed_texts, most=FEW_TEXTS)
+        return TextBatches(super().embed_texts, most=MOST)
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "/static/vendor/preact-htm.js";
 import { ask } from "/static/api.js";
 
+const marked = (text) => text.split("`").map((part, at) => (at % 2 ? html`<code class="mono">${part}</code>` : part));
 const kind = (schema = {}) => {
   if (schema.anyOf) return schema.anyOf.map(kind).filter((each) => each !== "null").join(" or ");
   if (schema.$ref) return schema.$ref.split("/").pop();
@@ -16,10 +17,10 @@ function Operation({ path, method, told, schemas }) {
   const name = Object.values(reply?.content || {})[0]?.schema?.$ref?.split("/").pop();
   return html`<section class="operation card">
     <h3><span class="badge good">${method.toUpperCase()}</span> <code class="mono">${path}</code></h3>
-    <p>${told.description || told.summary}</p>
+    <p>${marked(told.description || told.summary)}</p>
     ${told.parameters?.length > 0 && html`<div class="scroll"><table><thead><tr><th>Parameter</th><th>Type</th><th>Meaning</th></tr></thead><tbody>
       ${told.parameters.map((each) => html`<tr><td><code class="mono">${each.name}</code>${each.required ? " *" : ""}</td><td>${kind(each.schema)}</td>
-        <td>${[each.description || each.schema?.description, limits(each.schema)].filter(Boolean).join(" · ")}${each.schema?.default != null && each.schema.default !== "" && !Array.isArray(each.schema.default) ? html` <span class="quiet">default ${String(each.schema.default)}</span>` : ""}</td></tr>`)}
+        <td>${marked([each.description || each.schema?.description, limits(each.schema)].filter(Boolean).join(" · "))}${each.schema?.default != null && each.schema.default !== "" && !Array.isArray(each.schema.default) ? html` <span class="quiet">default ${String(each.schema.default)}</span>` : ""}</td></tr>`)}
     </tbody></table></div>`}
     ${name && schemas[name] && html`<details><summary>Answer: ${name}</summary><dl class="facts">
       ${Object.entries(schemas[name].properties || {}).map(([field, schema]) => html`<dt><code class="mono">${field}</code></dt><dd>${kind(schema)}${schema.description ? html` <span class="quiet">${schema.description}</span>` : ""}</dd>`)}

@@ -4,7 +4,8 @@ import { go } from "/static/address.js";
 import { ask, itemAddress, number, when } from "/static/api.js";
 import { Chart } from "/static/chart.js";
 
-const words = (name) => name.replaceAll("_", " ");
+const words = (name) => name.replaceAll(/[_-]/g, " ");
+const marked = (text) => text.split("`").map((part, at) => (at % 2 ? html`<code class="mono">${part}</code>` : part));
 
 function History({ history, metric }) {
   const chosen = history.metrics.includes(metric) ? metric : history.metrics[0];
@@ -92,7 +93,7 @@ function Quarantine({ chosen }) {
         <span class=${`badge ${each.outcome === "quarantined" ? "bad" : ""}`}>${each.outcome}</span>
         <b>${words(each.reason)}</b> <span class="n">${number(each.rows)}</span></a>
       <meter class="share" min="0" max=${most} value=${each.rows} aria-hidden="true"></meter>
-      <p class="quiet">${each.remedy || each.example}</p>
+      <p class="quiet">${marked(each.remedy || each.example)}</p>
       ${chosen === each.reason && html`<${Rows} reason=${each.reason} />`}
     </li>`)}</ul>`;
 }

@@ -4,9 +4,10 @@
 
 The folders are those of pipelines with a release; folders of one name are the seeds of one pipeline. Each rule makes a
 number of a query and what it is near to. Its cut-off is the lowest that at most a share of 0.05 of half of the
-validation texts reach, all items of their own groups left out; what follows is measured on the others: on the
-other half of the validation texts, the test texts and the training texts. `true` is the share of queries that reach it
-with their own items there and have one of them among the ten nearest, `false` the share that reaches it without them.
+validation texts reach, all items of their own groups left out. What follows is measured on the other half of the
+validation texts, on the test texts and on the training texts; likewise with halves of the validation images. `true` is
+the share of queries that reach it with their own items there and have one of them among the ten nearest, `false` the
+share that reaches it without them.
 """
 
 import argparse
@@ -75,29 +76,37 @@ RULES: dict[str, Callable[[Scene], Values]] = {
 
 def scenes(served: Served, asked: Asked, words: set[str]) -> tuple[Scene, Scene]:
     """With the queries' own items, and without."""
-    score_QN = (asked.text_QD @ served.image_ND.T).astype(np.float64)
+    score_QN = (asked.query_QD @ served.image_ND.T).astype(np.float64)
+    if asked.out_QN is not None:
+        score_QN[asked.out_QN] = -np.inf
     network = served.release.encoder.dual_encoder.network
     scale = math.exp(network.get_parameter("logit_scale").item())
     hubness_N = hubness(served.image_ND, served.training_embeddings)
-    unmet_Q = np.array([not set(known_words(text)) <= words for text in asked.texts])
+    unmet_Q = np.array([not set(known_words(name)) <= words for name in asked.names])
     left_QN = np.where(asked.own_QN, -np.inf, score_QN)
     return Scene(score_QN, hubness_N, scale, unmet_Q), Scene(left_QN, hubness_N, scale, unmet_Q)
 
 
 def measured(served: Served) -> dict[str, dict[str, float]]:
-    """By rule: true and false finds of each kind of texts."""
-    words = {word for text in served.texts("train") for word in known_words(text)}
+    """By rule: true and false finds of each kind of queries."""
     val = served.texts("val")
-    kinds = {"calibrated": val[::2], "val": val[1::2]}
-    kinds |= {split: served.texts(split) for split in served.splits if split != "val"}
-    asked = {kind: served.asked(texts) for kind, texts in kinds.items()}
+    kinds = {"val": val[1::2]} | {split: served.texts(split) for split in served.splits if split != "val"}
+    found = judged(served, served.asked(val[::2]), {kind: served.asked(texts) for kind, texts in kinds.items()})
+    images = judged(served, served.asked_images("val", 0), {"val images": served.asked_images("val", 1)})
+    return {name: found[name] | images[name] for name in RULES}
+
+
+def judged(served: Served, calibrating: Asked, asked: Mapping[str, Asked]) -> dict[str, dict[str, float]]:
+    """By rule: true and false finds at the cut-off that some queries give."""
+    words = {word for text in served.texts("train") for word in known_words(text)}
     seen = {kind: scenes(served, each, words) for kind, each in asked.items()}
+    _, without = scenes(served, calibrating, words)
     found: dict[str, dict[str, float]] = {}
     for name, rule in RULES.items():
-        absent_Q = np.sort(rule(seen["calibrated"][1]))[::-1]
+        absent_Q = np.sort(rule(without))[::-1]
         cutoff = absent_Q[int(len(absent_Q) * MAX_FALSE)]
         found[name] = {}
-        for kind in kinds:
+        for kind in asked:
             there, absent = seen[kind]
             ten_QK = np.argsort(-there.score_QN, axis=1)[:, :10]
             right_Q = np.take_along_axis(asked[kind].own_QN, ten_QK, axis=1).any(axis=1)
@@ -117,7 +126,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     for name, releases in seeds(parser.parse_args().folders):
         found = [measured(each) for each in releases]
-        columns = [each for each in found[0][next(iter(RULES))] if not each.startswith("calibrated")]
+        columns = list(found[0][next(iter(RULES))])
         say(f"\n| {name}, {len(found)} seeds | {' | '.join(columns)} |")
         say("| --- |" + " --- |" * len(columns))
         for rule in RULES:

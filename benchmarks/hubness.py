@@ -36,7 +36,7 @@ def questions(served: Served) -> Iterator[tuple[str, Asked, Mask]]:
         if split != "train":
             yield f"{split} texts among {split}", asked, served.split_N == split
         yield f"{split} texts among all", asked, everything
-    if (asked := served.keywords()).texts:
+    if (asked := served.keywords()).names:
         yield "keywords among all", asked, everything
 
 
@@ -45,7 +45,7 @@ def measured(served: Served) -> dict[str, list[list[float]]]:
     hubness_N = hubness(served.image_ND, served.training_embeddings)
     found = {}
     for title, asked, among_N in questions(served):
-        score_QN = (asked.text_QD @ served.image_ND[among_N].T).astype(np.float64)
+        score_QN = (asked.query_QD @ served.image_ND[among_N].T).astype(np.float64)
         ranked_QN = np.stack([corrected(score_N, hubness_N[among_N]) for score_N in score_QN])
         found[title] = [recalls(each, asked.own_QN[:, among_N]) for each in (score_QN, ranked_QN)]
     return found

@@ -22,11 +22,13 @@ COLUMNS = ["item_id", "group", "split", "texts", "image_vector"]
 
 @dataclass(frozen=True)
 class Asked:
-    """Texts with the items that they are to find."""
+    """Texts or images with the items that they are to find."""
 
-    texts: list[str]
-    text_QD: Embeddings
+    names: list[str]
+    query_QD: Embeddings
     own_QN: Mask
+    out_QN: Mask | None = None
+    """Items that a query isn't asked about."""
 
 
 class Served:
@@ -68,6 +70,19 @@ class Served:
         has = [{normalize_text(word) for word in row.get("keywords") or ()} for row in self.rows]
         own_QN = np.array([[word in each for each in has] for word in drawn], bool).reshape(len(drawn), len(has))
         return Asked(drawn, self.release.embed_texts(drawn) if drawn else self.image_ND[:0], own_QN)
+
+    def asked_images(self, split: str, half: int, most: int = 600) -> Asked:
+        """At most so many images of half a split; own are the others of the group, and copies are not asked about."""
+        ids = [row["item_id"] for row in self.rows]
+        place = {item_id: number for number, item_id in enumerate(ids)}
+        drawn = _drawn([ids[number] for number in np.flatnonzero(self.split_N == split)][half::2], most)
+        rows_Q = [place[item_id] for item_id in drawn]
+        query_QD = self.image_ND[rows_Q]
+        out_QN = np.array([(self.image_ND == vector_D).all(axis=1) for vector_D in query_QD])
+        own_QN = (self.group_N[rows_Q][:, None] == self.group_N) & ~out_QN
+        some_Q = own_QN.any(axis=1)
+        names = [item_id for item_id, some in zip(drawn, some_Q, strict=True) if some]
+        return Asked(names, query_QD[some_Q], own_QN[some_Q], out_QN[some_Q])
 
     @cached_property
     def training_embeddings(self) -> Embeddings:

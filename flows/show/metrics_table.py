@@ -28,7 +28,10 @@ def metrics_grid(metrics: Mapping[str, float], intervals: Intervals) -> Grid:
                 cells.setdefault(measure, {})[direction] = value_text(name, metrics, intervals)
     found = [direction for direction in DIRECTIONS if any(direction in row for row in cells.values())]
     rows = tuple(
-        (measure.replace("_", " "), *(cells[measure].get(direction, "–") for direction in found))
+        (
+            measure.replace("corrected_recall", "corrected").replace("_", " "),
+            *(cells[measure].get(direction, "–") for direction in found),
+        )
         for measure in sorted(cells, key=_place)
     )
     return Grid(("metric", *(DIRECTIONS[direction] for direction in found)), rows)

@@ -4,8 +4,8 @@
 
 Of grocery's rows, five in a hundred get texts, group and subgroup of a row of another class. A night runs over that,
 and the report's likely mislabelled items are counted: how many of them were swapped, and how many of the swapped are
-among them; beside it the same number of items by the plainest measure, how much better the ten nearest neighbours' texts
-fit the image than its own.
+among them; beside it as many items by the plainest measure, how much better the ten nearest neighbours' texts fit the
+image than its own.
 """
 
 import argparse

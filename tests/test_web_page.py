@@ -21,6 +21,8 @@ from pairloom.search.release import OpenRelease
 from pairloom.search.web.app import create_app
 from pairloom.search.web.config import WebConfig
 from pairloom.search.web.service import Service
+from pairloom.storage.releases import Cutoff, release_log
+from pairloom.storage.table.upkeep import TableUpkeep
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -269,6 +271,25 @@ def test_what_is_chosen_on_the_map_becomes_a_query(page: Any) -> None:
     page.get_by_role("link", name="Search for more like these").click()
     page.wait_for_url("**/?like=*&like=*")
     page.get_by_role("heading", level=1, name=re.compile(r"like \d+ items")).wait_for()
+
+
+def test_a_line_is_drawn_where_nothing_fits_any_more(page: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "fruits"
+    record = publish(folder, names=NAMES[:20])
+    hits = Index(OpenRelease.open(folder)).search("a fig", k=20).hits
+    measured = {"corrected": False, "max_false_finds": 0.05, "queries": 200, "true_finds": 0.9, "false_finds": 0.04}
+    cutoff = Cutoff(score=hits[4].score, **measured)
+    changed = record.model_copy(update={"number": 2, "cutoffs": {"text_to_image": cutoff}, "hubness": False})
+    TableUpkeep(folder / record.table).tag(2, record.table_version)
+    release_log(folder).publish(changed)
+    with serving(folder) as address, contextlib.closing(page.context.browser.new_context(base_url=address)) as context:
+        own = context.new_page()
+        own.goto("/?text=a%20fig")
+        line = own.get_by_text("From here on probably nothing fits")
+        line.wait_for()
+        assert own.locator(".grid > li").nth(5).inner_text() == line.inner_text()
+        assert "90 %" in own.locator(".cutoff").get_attribute("title")
+        assert own.locator(".unfit").count() == 15
 
 
 def test_an_error_is_said_in_the_page(page: Any) -> None:

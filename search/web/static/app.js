@@ -100,6 +100,7 @@ function App() {
   const path = url.pathname;
   const first = Object.keys(LATER).find((each) => path === each || path.startsWith(`${each}/`));
   useEffect(() => {
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     if (path !== "/") document.title = `${(VIEWS.find(([each]) => each === path) || [, "Item"])[1]} · Pairloom`;
   }, [path]);
   return html`<${Header} path=${path} facts=${facts} />

@@ -7,9 +7,9 @@ function like(hit, query) {
   return searchAddress({ ...query, text: "", plus: [], minus: [], image: null, like: [hit.item_id] });
 }
 
-export function Hit({ hit, query, change }) {
+export function Hit({ hit, unfit, query, change }) {
   const text = hit.texts[0] || hit.item_id;
-  return html`<li class=${`hit ${hit.fits === false ? "unfit" : ""}`}>
+  return html`<li class=${`hit ${unfit ? "unfit" : ""}`}>
     <a class="picture" href=${itemAddress(hit.item_id) + (query?.release ? `?release=${query.release}` : "")} data-place=${hit.place} title=${hit.texts.slice(0, 4).join("\n")}>
       <img src=${sized(hit.picture, 96)} alt="" loading=${hit.place > 24 ? "lazy" : "eager"} decoding="async" />
       <span class="text">${text}</span>
@@ -42,6 +42,8 @@ function move(event, list, query) {
   else links[Math.min(links.length - 1, Math.max(0, at + step))].focus();
 }
 
+const weak = (cutoff) => !cutoff || cutoff.true_finds < 0.2;
+
 function Cutoff({ first, cutoff }) {
   const percent = (share) => `${Math.round(100 * share)} %`;
   const measured = cutoff && `Measured with ${cutoff.queries} queries: something that is there is found for ${percent(cutoff.true_finds)} of them, something that isn’t for ${percent(cutoff.false_finds)}.`;
@@ -56,11 +58,12 @@ export function Grid({ hits, cutoff, query, change, stale }) {
     return () => removeEventListener("keydown", listener);
   });
   // Where hubs are taken off the order isn't that of the similarities: the line is drawn behind the last hit that fits.
-  const fits = hits.map((hit) => hit.fits !== false);
+  // A cut-off by which hardly anything is found that is there tells nothing.
+  const fits = hits.map((hit) => hit.fits !== false || weak(cutoff));
   const edge = fits.includes(false) ? fits.lastIndexOf(true) + 1 : -1;
   return html`<ol class=${`grid ${stale ? "stale" : ""}`} ref=${list}>
     ${hits.flatMap((hit, at) => {
-      const shown = html`<${Hit} key=${`${at} ${hit.item_id}`} hit=${hit} query=${query} change=${change} />`;
+      const shown = html`<${Hit} key=${`${at} ${hit.item_id}`} hit=${hit} unfit=${!fits[at]} query=${query} change=${change} />`;
       return at === edge ? [html`<${Cutoff} key="cutoff" first=${!at} cutoff=${cutoff} />`, shown] : [shown];
     })}
   </ol>`;

@@ -45,16 +45,16 @@ class ReleaseMap:
         method: Method = "pca",
         colour: str | None = None,
         seed: int = 0,
-        most: int = MAX_ITEMS,
+        most: int | None = None,
     ):
-        """Lay out at most `most` items, coloured by the column `colour`, or by the one that says most.
+        """Lay out at most `most` items, `MAX_ITEMS` by default, coloured by the column `colour` or the one that says most.
 
         Raises ValueError where the release has no such column or `method` can't be had.
         """
         self.release = release = reader.current
         self.method = method
         self.rows: int = release.dataset.count_rows()
-        chosen = np.random.default_rng(seed).choice(self.rows, min(self.rows, most), replace=False)
+        chosen = np.random.default_rng(seed).choice(self.rows, min(self.rows, most or MAX_ITEMS), replace=False)
         self.places: list[int] = chosen.tolist()
         """Of the sampled items in the table."""
         columns = _label_columns(release) if colour is None else [_known(release, colour)]

@@ -4,11 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from pairloom.models.arrays import Embeddings
+from pairloom.models.arrays import Scores as Hubness
 from pairloom.models.encoder import Encoder
+from pairloom.models.evaluation.hubness import hubness
 from pairloom.models.evaluation.metrics import column_slices
 from pairloom.models.evaluation.metrics import evaluate as measure
 from pairloom.models.pictures import Picture
@@ -17,6 +20,7 @@ from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.ingest import Ingest, RowCounts
 from pairloom.storage.sources.rows import read_source
 from pairloom.storage.sources.source_row import SourceRow
+from pairloom.storage.training_texts import TrainingTexts
 from pairloom.tasks.evaluation.probing import embed_probe_items, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, image_batches, read_items, second_tower_items, split_slices
 from pairloom.tasks.pipeline import Pipeline
@@ -67,7 +71,7 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
     report_end("embed", f"{len(image_ND):,} images and {len(text_TD):,} texts", seconds["embed"])
     with timed("measure"):
         seen = split_slices(corpus, snapshot, items) if split else column_slices(items.relations, items.slices)
-        measured = measure(image_ND, text_TD, items.relations, config, seen)
+        measured = measure(image_ND, text_TD, items.relations, config, seen, own_hubness(pipeline, image_ND))
     with timed("probe"):
         asked = read_probe_items(corpus, snapshot, items.item_ids, config)
         train_ND = embed_probe_items(corpus, snapshot, asked, encoder)
@@ -87,6 +91,13 @@ def score(pipeline: Pipeline, split: str | None) -> Scores:
         confidence=config.confidence,
         seconds=seconds,
     )
+
+
+def own_hubness(pipeline: Pipeline, image_ND: Embeddings) -> Hubness | None:
+    """(N,): the images' hubness, where the model is one of ours, whose folder holds training texts to measure it by."""
+    _, local, folder = pipeline.model.architecture.partition("local-dir:")
+    texts = TrainingTexts(Path(folder))
+    return hubness(image_ND, texts.vectors()) if local and texts.kept else None
 
 
 def named_encoder(pipeline: Pipeline) -> Encoder:

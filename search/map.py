@@ -47,7 +47,7 @@ class ReleaseMap:
         seed: int = 0,
         most: int | None = None,
     ):
-        """Lay out at most `most` items (by default `MAX_ITEMS`), coloured by the column `colour` or the one that says most.
+        """Lay out at most `most` items (else `MAX_ITEMS`), coloured by the column `colour` or the one that says most.
 
         Raises ValueError where the release has no such column or `method` can't be had.
         """

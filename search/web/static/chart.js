@@ -1,7 +1,7 @@
 // A line over the releases, with its interval as a band, drawn as SVG.
 import { html, useState } from "/static/vendor/preact-htm.js";
 
-const W = 760, H = 220, L = 46, R = 14, T = 14, B = 30;
+const W = 760, H = 240, L = 74, R = 18, T = 16, B = 40;
 
 export function Chart({ points, label, unit = (value) => value.toFixed(3) }) {
   const [at, setAt] = useState(null);

@@ -54,6 +54,7 @@ KINDS = {
     "weights": "models/*/*.safetensors",
     "model config": "models/*/open_clip_config.json",
     "tokenizer": "models/*/tokenizer*.json",
+    "training texts": "models/*/training_texts/*",
     "model card": "models/*/README.md",
     "lineage": "models/*/pairloom.json",
     "training log": "models/*/training.jsonl",

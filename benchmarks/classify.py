@@ -36,7 +36,6 @@ from pairloom.flows.config import pipeline_folder
 from pairloom.models.arrays import Embeddings
 from pairloom.search.classify import add_examples, classify
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
 
 PIPELINES = Path(__file__).parent / "objectives" / "classify.yaml"
@@ -118,8 +117,7 @@ def read_unreleased(release: OpenRelease, known: "Released") -> Photographs:
             if row["image_id"] not in held and (row["split"] == "val" or row["concept_id"] not in known.classes)
         ]
     paths = [DATA / row["image"] for row in rows]
-    config = IngestConfig(max_side=release.record.max_side, min_side=1)
-    image_MD = release.encoder.embed_images([open_query_image(path, config) for path in paths])
+    image_MD = release.encoder.embed_images([open_query_image(path, release.as_ingested) for path in paths])
     return Photographs(paths, [row["concept_id"] for row in rows], [row["split"] for row in rows], image_MD)
 
 

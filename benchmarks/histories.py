@@ -4,10 +4,10 @@
 
 Hypothesis plays histories over real files: two caption files with an id column, or one without beside a folder of
 pictures. Rows are added, dropped, reordered, edited, swapped and repeated; pictures are drawn anew, touched, moved,
-linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side`, `keep`
-and what becomes of near-duplicates change; what is known of rows or compared pictures is lost, or that of an earlier
-night, the newest snapshot is lost; nights are interrupted, or hold removals back. After each whole night the corpus is
-compared with that of a first night: items with all they store but the time, rejections, counts. Groups of
+linked, broken and erased; sources are renamed, lost and found; `where`, limits, caps, fractions, `max_side`, `trim`,
+`keep` and what becomes of near-duplicates change; what is known of rows or compared pictures is lost, or that of an
+earlier night, the newest snapshot is lost; nights are interrupted, or hold removals back. After each whole night the
+corpus is compared with that of a first night: items with all they store but the time, rejections, counts. Groups of
 near-duplicates are in one split. A further night must find nothing to do and nothing to decode.
 
 Images are decoded by what the decoding children run, in this process: starting children would take most of the time.
@@ -27,7 +27,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.images.config import IngestConfig
@@ -42,6 +42,8 @@ Row = dict[str, Any]
 
 PICTURES = ("images/a.png", "images/b.png", "images/c.jpg", "pics/d.png", "pics/sub/e.png", "pics/f.jpg")
 COLOURS, SIZES = ("red", "lime", "navy", "#f90000", "#f30000"), ((8, 8), (20, 12), (70, 40))
+FRAMED = SIZES[1]
+"""Pictures of this size have a white border, which `trim` cuts."""
 LOOKS = st.tuples(st.sampled_from(COLOURS), st.sampled_from(SIZES))
 KEEPS: tuple[dict[str, ColumnType], ...] = (
     {},
@@ -136,7 +138,10 @@ class Collection:
         """Make or replace a picture."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, colour).save(path)
+        picture = Image.new("RGB", size, colour)
+        if size == FRAMED:
+            picture = ImageOps.expand(picture, 6, "white")
+        picture.save(path)
         self.stamp(path)
 
 
@@ -312,6 +317,8 @@ class Histories(RuleBasedStateMachine):
                 {"max_side": 8},
                 {"max_side": 64},
                 {"max_side": 128},
+                {"trim": False},
+                {"trim": True},
             )
         ),
         then=THEN,

@@ -24,6 +24,10 @@ class Night(BaseModel, frozen=True):
     rows: dict[str, int]
     metrics: dict[str, float]
     """Of tonight's challenger; without one, of the champion."""
+    floor: dict[str, float] = {}
+    """What textbook features reach without training on the same items; of nights that measured a challenger."""
+    floor_said: str = Field(default="", exclude=True)
+    """The same in a sentence; for people."""
     intervals: dict[str, tuple[float, float]] = Field(default={}, exclude=True)
     """Low and high end of `metrics`."""
     comparisons: tuple[str, ...] = Field(default=(), exclude=True)
@@ -73,6 +77,8 @@ class Night(BaseModel, frozen=True):
             rows=_rows(snapshot, release.rows if release else plan.champion_rows),
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,
+            floor=verdict.floor.metrics if verdict and verdict.floor else {},
+            floor_said=verdict.floor.summary if verdict and verdict.floor else "",
             comparisons=verdict.comparisons if verdict else (),
             findings=plan.findings,
             pairs_id=pairs.pairs_id if pairs else None,

@@ -1,5 +1,6 @@
 """What `pairloom evaluate --model … --data …` asks for, as a pipeline that stores nothing for longer than it runs."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.evaluation.scoring import Scores, score
 
 NAME = "evaluate"
-MAX_SIDE = 512  # no smaller than what open_clip's models look at, so that nothing is lost before their preprocessing
+# No smaller than what open_clip's models look at, and whole: nothing is lost before their preprocessing.
+PLAIN = {"max_side": 512, "trim": False}
 KINDS: dict[str, dict[str, Any]] = {
     ".jsonl": {"kind": "jsonl"},
     ".ndjson": {"kind": "jsonl"},
@@ -58,7 +60,7 @@ def score_question(question: Question, owner: Owner | None, overrides: Sequence[
 
 def block_of(question: Question, owner: Owner | None) -> dict[str, Any]:
     """The raw block of a pipeline over `question.data` alone."""
-    owned = pipeline_block(owner.file, owner.name) if owner else {"ingest": {"max_side": MAX_SIDE}}
+    owned = pipeline_block(owner.file, owner.name) if owner else {"ingest": PLAIN}
     columns = _mapping(owned, "columns") | _columns(question.columns)
     evaluation = _mapping(owned, "evaluation")
     if question.k:
@@ -70,12 +72,13 @@ def block_of(question: Question, owner: Owner | None) -> dict[str, Any]:
     for name in (*question.slices, *question.probes):
         if name not in ("group", "split"):
             kept.setdefault(name, "string")
+    architecture = _architecture(question.model, owner)
     return {
         "name": NAME,
         "sources": [_source(question)],
         "columns": columns,
-        "ingest": _mapping(owned, "ingest"),
-        "model": {"architecture": _architecture(question.model, owner), "pretrained": question.pretrained},
+        "ingest": _mapping(owned, "ingest") | _as_trained(architecture),
+        "model": {"architecture": architecture, "pretrained": question.pretrained},
         "evaluation": evaluation,
     }
 
@@ -101,6 +104,15 @@ def _architecture(model: str, owner: Owner | None) -> str:
         if model in models.ids():
             return f"local-dir:{models.whole(model)}"
     return model
+
+
+def _as_trained(architecture: str) -> dict[str, Any]:
+    """How one of our own models has the pictures cut that it learned from; nothing of any other."""
+    try:
+        facts = json.loads((Path(architecture.removeprefix("local-dir:")) / "pairloom.json").read_bytes())
+        return {"trim": facts.get("trim") is True}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from pairloom.models.evaluation.prototypes import (
 from pairloom.search.query import SCORE_DIGITS
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.storage.classes import ClassStore, Vectors, checked_name
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image, open_stored, read_example
 from pairloom.storage.schema import VECTOR_COLUMNS
 from pairloom.storage.table.index import Floats
@@ -169,18 +168,21 @@ class Classes:
         """Embeddings of all examples, those not kept from an earlier time made now."""
         model_id = self.release.record.model_id
         wanted = {digest: image for images in self._examples.values() for digest, image in images.items()}
+        # Those that were added to a release whose pictures weren't cut are cut now.
+        made = {digest: f"{digest} trimmed" if self.release.record.trim else digest for digest in wanted}
         known = self._store.vectors(model_id)
-        missing = [digest for digest in wanted if digest not in known]
+        missing = [digest for digest in wanted if made[digest] not in known]
         if missing:
-            embedded_ND = self.release.encoder.embed_images([open_stored(wanted[digest]) for digest in missing])
-            known |= dict(zip(missing, embedded_ND, strict=True))
+            images = [open_query_image(open_stored(wanted[each]), self.release.as_ingested) for each in missing]
+            embedded_ND = self.release.encoder.embed_images(images)
+            known |= dict(zip((made[each] for each in missing), embedded_ND, strict=True))
             try:
                 self._store.keep_vectors(model_id, known)
             except OSError as error:
                 logger.warning(
                     "embeddings of added classes can't be kept, so the next query makes them anew: %s", error
                 )
-        return known
+        return {digest: known[made[digest]] for digest in wanted}
 
 
 def classify(
@@ -194,8 +196,7 @@ def classify(
         raise ValueError(f"threshold is {threshold}, must be from -1 to 1: it is a cosine similarity")
     release = reader.current
     classes = Classes(release, column)
-    config = _as_ingested(release)
-    opened = _each(images, lambda path: open_query_image(path, config))
+    opened = _each(images, lambda path: open_query_image(path, release.as_ingested))
     found = classes.tell(release.encoder.embed_images(opened))
     chosen = classes.threshold if threshold is None else Threshold(threshold)
     told = []
@@ -222,9 +223,9 @@ def add_examples(reader: Reader, name: str, images: Sequence[Path], *, column: s
     All or none: raises ValueError, in one line, naming every image that can't be read.
     """
     release = reader.current
-    name, config = checked_name(name), _as_ingested(release)
+    name = checked_name(name)
     _checked_column(release, column)
-    contents = _each(images, lambda path: read_example(path, config))
+    contents = _each(images, lambda path: read_example(path, release.as_ingested))
     ClassStore(release.folder).add(column, name, contents)
     return next(row for row in Classes(release, column).rows() if row.name == name)
 
@@ -261,10 +262,6 @@ def _checked_column(release: OpenRelease, column: str) -> str:
     if column not in allowed:
         raise ValueError(f"column {column!r} can't hold classes: those of strings are {', '.join(allowed)}")
     return column
-
-
-def _as_ingested(release: OpenRelease) -> IngestConfig:
-    return IngestConfig(max_side=release.record.max_side, min_side=1)
 
 
 def _each(images: Sequence[Path], read: Callable[[Path], R]) -> list[R]:

@@ -32,6 +32,8 @@ class Side(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True
     """The model that the training started from, if any."""
     snapshot: int
     index: str | None
+    hubness: bool
+    """Whether what texts find is ordered with it taken off."""
 
 
 class Setting(BaseModel, frozen=True, extra="forbid"):
@@ -112,6 +114,7 @@ def _side(log: ReleaseLog, record: Release) -> Side:
         parent=facts.get("parent"),
         snapshot=record.snapshot,
         index=record.index,
+        hubness=record.hubness,
     )
 
 
@@ -137,7 +140,14 @@ def _settings(folder: Path, before: Release, after: Release) -> list[Setting]:
     facts = [_lineage(folder, each) for each in (before, after)]
     told = _LINEAGE if all(facts) else ()
     old, new = (
-        _flat({**{key: own.get(key) for key in told}, "columns.keep": each.keep, "ingest.max_side": each.max_side})
+        _flat(
+            {
+                **{key: own.get(key) for key in told},
+                "columns.keep": each.keep,
+                "ingest.max_side": each.max_side,
+                "ingest.trim": each.trim,
+            }
+        )
         for own, each in zip(facts, (before, after), strict=True)
     )
     keys = dict.fromkeys([*old, *new])

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection
 
+from pairloom.search.time_literals import with_times
+
 FUNCTIONS = {
     "abs", "array_contains", "array_has", "array_has_all", "array_has_any", "array_length", "arrow_cast",
     "btrim", "cardinality", "cast", "ceil", "char_length", "character_length", "coalesce", "contains",
@@ -20,11 +22,12 @@ _OPERATOR = re.compile(r"::|\|\||[-+*/%&|^~#\[]")
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`")
 
 
-def lance_filter(where: str, columns: Collection[str]) -> str:
+def lance_filter(where: str, columns: Collection[str], times: Collection[str] = ()) -> str:
     """`where` as the one parenthesised condition that Lance may apply.
 
     Lance reads a condition and silently ignores what follows it, and takes "double quotes" for a string where SQL means
-    a column: text after the condition is refused here, and quoted names of `columns` are rewritten as Lance wants them.
+    a column: text after the condition is refused here, and quoted names of `columns` are rewritten as Lance wants them,
+    times beside those of them that are `times` as well.
     Raises ValueError in one line.
     """
     bare = _QUOTED.sub("\0", where.replace("\0", " "))
@@ -48,7 +51,8 @@ def lance_filter(where: str, columns: Collection[str]) -> str:
             )
     if len(_OPERATOR.findall(bare)) > MAX_OPERATORS:
         raise bad_filter(where, f"more than {MAX_OPERATORS} operators", columns)
-    return f"({_QUOTED.sub(lambda match: _as_lance(match.group(), columns), where)})"
+    timed = with_times(where, times)
+    return f"({_QUOTED.sub(lambda match: _as_lance(match.group(), columns), timed)})"
 
 
 def bad_filter(where: str, reason: str, columns: Collection[str]) -> ValueError:

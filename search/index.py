@@ -1,6 +1,6 @@
 """A reader that stays: it answers from one release at a time, and goes to the newest one when it is told to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -88,16 +88,20 @@ class Index:
                 only_fitting=only_fitting,
             )
 
-    def sql(self, statement: str) -> "SqlResult":
-        """The rows of one SELECT over the table `items`, as `pairloom sql` gives them.
+    def sql(
+        self, statement: str, *, attach: Mapping[str, Path] | None = None, image_folder: Path | None = None
+    ) -> "SqlResult":
+        """The rows of one SELECT over the table `items` and its like, as `pairloom sql` gives them.
 
-        Raises ValueError, in one line, for what can't be asked, DamagedError where the release's files are no longer
-        there.
+        `attach` are CSV or Parquet files that it may read, by the names of their tables; below `image_folder` lie the
+        images that it may name. Raises ValueError, in one line, for what can't be asked, DamagedError where the
+        release's files are no longer there.
         """
-        from pairloom.search.sql import SqlResult, run_sql
+        from pairloom.search.sql import Attached, SqlResult, run_sql
 
+        attached = Attached(attach or {}, image_folder)
         with self._answering() as release:
-            rows = run_sql(release, statement)
+            rows = run_sql(release, statement, attached)
             return SqlResult(release=release.record.number, model_id=release.record.model_id, rows=rows)
 
     @contextmanager

@@ -1,8 +1,5 @@
 """Nearest items: by text, by image, by another item, and by sums and differences of these."""
 
-import base64
-import datetime
-import decimal
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +19,8 @@ from pairloom.search.filters import bad_filter, lance_filter
 from pairloom.search.fitting import cutoff_for, fitting, notes, require_cutoff, unmet_words
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.plain_values import json_value
 from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.sealed import MAX_SECONDS, in_time
@@ -209,7 +206,7 @@ def query_vector(release: OpenRelease, query: Query) -> Floats:
         weights = [query.text_weight] * len(texts) + [-query.text_weight] * len(query.minus)
         parts.extend(np.asarray(weights, np.float32)[:, None] * release.embed_texts([*texts, *query.minus]))
     if query.image is not None:
-        image = _opened(query.image, release.record.max_side)
+        image = open_query_image(query.image, release.as_ingested)
         parts.extend(release.encoder.embed_images([image], _second_tower(release, query.image_as)))
     elif query.image_as is not None:
         raise ValueError(f"the query has no image to take as {query.image_as!r}")
@@ -250,7 +247,7 @@ def nearest_rows(
     """
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k is {k}, must be from 1 to {MAX_K}")
-    condition = None if where is None else lance_filter(where, release.columns)
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
     wanted = k + (without is not None)
     wanted = max(wanted, CORRECTED) if hubness else wanted
     asked = wanted + 8
@@ -295,7 +292,7 @@ def _reordered(rows: pa.Table) -> pa.Table:
 
 def check_filter(release: OpenRelease, where: str) -> None:
     """Raises ValueError, in one line, where `where` is no condition on the columns: before a model is loaded."""
-    condition = lance_filter(where, release.columns)
+    condition = lance_filter(where, release.columns, release.times)
     try:
         in_time(lambda: release.dataset.scanner(columns=["item_id"], filter=condition).explain_plan(), MAX_SECONDS)
     except (ValueError, OSError, RuntimeError) as error:
@@ -313,23 +310,6 @@ def _tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             best = scores[place]
         tied[place] = best
     return tied.round(SCORE_DIGITS)
-
-
-def json_value(value: Any) -> Any:
-    """`value` as JSON can hold it: times in ISO 8601, bytes in base64, NaN as null, whole decimals as integers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {str(key): json_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
-    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _second_tower(release: OpenRelease, value: str | None) -> "Mask | None":
@@ -356,10 +336,4 @@ def _scorer(release: OpenRelease, query: Query) -> Scorer:
     if query.text is not None:
         return text_scorer(release, query.text)
     assert query.image is not None
-    return image_scorer(release, _opened(query.image, release.record.max_side))
-
-
-def _opened(image: Path | Image.Image, max_side: int) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return open_query_image(image, IngestConfig(max_side=max_side, min_side=1))
+    return image_scorer(release, open_query_image(query.image, release.as_ingested))

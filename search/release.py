@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pairloom.models.towers.query_tower import QueryTower
     from pairloom.search.query import Query, SearchResult
     from pairloom.storage.export import CorpusFile
+    from pairloom.storage.images.config import IngestConfig
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class OpenRelease:
             ) from error
         _refuse_other_table(folder, record, self.dataset.schema)
         self.model = model if model and model.is_of(record) else OpenModel(folder, record)
+        self.idle_databases: list[Any] = []
+        """Of `search.sql`, for the next statements."""
 
     @classmethod
     def open(cls, folder: Path, number: int | None = None) -> Self:
@@ -115,6 +118,13 @@ class OpenRelease:
         return self.encoder.embed_texts(texts)
 
     @property
+    def as_ingested(self) -> "IngestConfig":
+        """How a query's image is made like the stored ones."""
+        from pairloom.storage.images.config import IngestConfig
+
+        return IngestConfig(max_side=self.record.max_side, trim=self.record.trim, min_side=1)
+
+    @property
     def corpus_files(self) -> "list[CorpusFile]":
         """The Parquet files of the items that this release serves, each with the ids of its rows that are none."""
         from pairloom.storage.export import released_files
@@ -145,6 +155,11 @@ class OpenRelease:
         """Names of the table's columns, in their order."""
         names: list[str] = self.dataset.schema.names
         return names
+
+    @property
+    def times(self) -> list[str]:
+        """Names of those of them that hold times."""
+        return [name for name, kind in self.record.keep.items() if kind == "timestamp"]
 
 
 def _nothing_served(folder: Path) -> str:

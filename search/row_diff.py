@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from pairloom.search.query import json_value
 from pairloom.search.release import OpenRelease
 from pairloom.storage.changes import changes
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import DamagedError
+from pairloom.storage.plain_values import json_value
 
 EXAMPLES = 3
 """Items that are shown of each kind of change."""

@@ -56,6 +56,11 @@ class PairStore:
         """What was mined, counted. Raises DamagedError where it isn't what was written."""
         return self._document(pairs_id)[1]
 
+    def newest(self) -> str | None:
+        """The mining that was last written to its end and is still kept; None where there is none."""
+        ended = list(self.folder.glob("[!.]*/audit.json"))
+        return max(ended, key=lambda path: (path.stat().st_mtime_ns, path)).parent.name if ended else None
+
     def read(self, pairs_id: str) -> pa.Table:
         """All pairs of one mining."""
         parts = sorted((self.folder / pairs_id).glob("part-*.parquet"))

@@ -72,6 +72,9 @@ class Release(Record, frozen=True):
     dimension: int
     max_side: int
     """Longest side of the stored images, which query images are shrunk to as well."""
+    trim: bool = False
+    """Whether the stored images are cut to their content boxes, and query images with them; not in records older than
+    this field."""
     keep: dict[str, ColumnType]
     """The pipeline's own metadata columns in the table."""
     cutoffs: dict[str, Cutoff] = Field(default={})

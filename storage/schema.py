@@ -70,6 +70,7 @@ KNOWN_ROWS = pa.schema(
             ("image_bytes", pa.binary(16)),
             ("decided_by", pa.uint64()),
             ("max_side", pa.int32()),
+            ("trim", pa.int8()),
             ("retry", pa.bool_()),
             ("is_picture", pa.bool_()),
             ("pixel_hash", pa.binary(16)),
@@ -99,7 +100,8 @@ KNOWN_ROWS = pa.schema(
 
 `checked`: a value of `Checked`. `length`: -1 where unknown. `image_at`, `image_bytes`: digests of the image's place and
 version, and of its bytes, zero where unknown. `decided_by`, `max_side`: the configuration that it was decoded under.
-`retry`: what refused it may pass. Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
+`trim`: a value of `Trim`. `retry`: what refused it may pass.
+Without `is_picture`, `reason` says why there is no item. `made_id`: its id is made
 of the content. `split`: a place in `SPLITS`, or -1. `text_key`, `domain_key`: what caps count it by, or zero.
 `became`: a value of `Became`, on that night.
 `file`: which one of its source's files it stands in, where these are several. `texts`: of a picture, where

@@ -30,12 +30,16 @@ class Snapshot(Record, frozen=True):
     """Items that a part still holds but the corpus no longer does, by the part's digest."""
     keep: dict[str, ColumnType] | None = None
     """The pipeline's own metadata columns, whatever a part has; None in older records: those that all parts have."""
+    trim: bool = False
+    """Whether its pictures are cut to their content boxes; not in records older than this field."""
 
     @property
     def digest(self) -> str:
         """Identity of the items, whatever was rejected beside them."""
         parts = [part.digest for part in self.parts]
-        return digest([parts, self.tombstones] if self.keep is None else [parts, self.tombstones, self.keep])
+        # As it was before there was the one or the other.
+        told = [*([] if self.keep is None else [self.keep]), *(["trim"] if self.trim else [])]
+        return digest([parts, self.tombstones, *told])
 
     @property
     def identity(self) -> str:
@@ -83,7 +87,7 @@ class SnapshotLog(RecordLog[Snapshot]):
         manifest = {name: each for name, each in record.files.items() if name.startswith(_MANIFESTS)}
         assert len(manifest) == 1, "a snapshot is published with its manifest"
         return record.model_copy(update={"files": manifest}).model_dump(
-            mode="json", include={"number", "files", "keep"}
+            mode="json", include={"number", "files", "keep", "trim"}
         )
 
     def _understood(self, document: dict[str, Any]) -> Snapshot:

@@ -94,7 +94,8 @@ def brings_items(pipeline: Pipeline, snapshot: SnapshotRef) -> Callable[[Release
             before, tonight = corpus.log.read(release.snapshot), corpus.log.read(snapshot.number)
         except (ValueError, DamagedError):
             return False
-        return before.keep == tonight.keep and not changes(corpus, before, tonight)
+        alike = (before.keep, before.trim) == (tonight.keep, tonight.trim)
+        return alike and not changes(corpus, before, tonight)
 
     return same
 
@@ -187,10 +188,12 @@ def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Trainin
 
 
 def training_digest(pipeline: Pipeline) -> str:
-    """Digest of what shapes a model beside the items: the configuration, and what the files of given pairs hold."""
+    """Digest of what shapes a model beside the items: the configuration, what the files of given pairs hold, and how
+    pictures are cut."""
     blocks = (pipeline.model, pipeline.mining, *pipeline.objective)
     shape = [pipeline.training.shape, *(block.model_dump(mode="json") for block in blocks)]
-    return digest([*shape, *filter(None, [given_digest(pipeline.pairs)])])
+    trim = "trim" if pipeline.ingest.trim else ""
+    return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])
 
 
 def verdict_name(pipeline: Pipeline) -> str:

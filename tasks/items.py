@@ -94,11 +94,14 @@ def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[lis
 
 
 def part_pictures(
-    corpus: Corpus, snapshot: Snapshot, part: Part, item_ids: pa.StringArray
+    corpus: Corpus, snapshot: Snapshot, part: Part, item_ids: pa.StringArray, *, side: int | None = None
 ) -> Iterator[tuple[list[Picture], list[int]]]:
-    """The images of those of `item_ids` that one part has, in its order, a batch at a time; and their places there."""
+    """The images of those of `item_ids` that one part has, in its order, a batch at a time; and their places there.
+
+    `side` is how large they need be at least, if not whole.
+    """
     for batch in corpus.read(snapshot, part, ["item_id", "image"], among=("item_id", item_ids)):
-        yield _pictures(batch), pc.index_in(batch["item_id"], item_ids).to_pylist()
+        yield _pictures(batch, side), pc.index_in(batch["item_id"], item_ids).to_pylist()
 
 
 def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray) -> Iterator[tuple[int, Image.Image]]:
@@ -117,5 +120,5 @@ def image_batches(corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -
         yield batch
 
 
-def _pictures(batch: pa.RecordBatch) -> list[Picture]:
-    return [partial(open_stored, image["bytes"]) for image in batch["image"].to_pylist()]
+def _pictures(batch: pa.RecordBatch, side: int | None = None) -> list[Picture]:
+    return [partial(open_stored, image["bytes"], side=side) for image in batch["image"].to_pylist()]

@@ -51,6 +51,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         rows=table.rows,
         dimension=table.dimension,
         max_side=pipeline.ingest.max_side,
+        trim=snapshot.trim,
         keep=pipeline.columns.types,
         cutoffs=fitting.cutoffs,
         hubness=pipeline.search.hubness and HUBNESS in vectors.schema.names,

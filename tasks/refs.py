@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from pairloom.models.evaluation.config import DIRECTIONS
 from pairloom.models.evaluation.findings import Finding
 from pairloom.storage.quarantine import ReasonCount, explained
 from pairloom.storage.releases import Cutoff, Release, Training
@@ -139,6 +140,31 @@ class ModelRef(Ref):
         return self.unfit or f"{self.steps:,} steps, loss {self.loss:.3f}"
 
 
+class Floor(Ref):
+    """What textbook features reach without training on the items that a challenger was asked."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """Low and high end of each of `metrics`, at `evaluation.confidence`."""
+    items: int
+    """Training items that they were fitted on."""
+    of: int
+    """Training items that there are."""
+
+    @property
+    def summary(self) -> str:
+        """Recall both ways, at the smallest and the largest measured k up to 10."""
+        recalls: dict[int, list[str]] = {}
+        for direction in DIRECTIONS:
+            for name, value in self.metrics.items():
+                if name.startswith(f"{direction}_recall@") and "/" not in name:
+                    recalls.setdefault(int(name.rpartition("@")[2]), []).append(f"{value:.3f}")
+        first, last = min(recalls), max([k for k in recalls if k <= 10], default=max(recalls))
+        said = ", ".join(f"{' / '.join(recalls[k])} @{k}" for k in dict.fromkeys((first, last)))
+        drawn = f", fitted on {self.items:,} of {self.of:,} training items" if self.items < self.of else ""
+        return f"textbook features without training reach {said} (text → image / image → text{drawn})"
+
+
 class Verdict(Ref):
     """What the gate said of a challenger."""
 
@@ -157,6 +183,8 @@ class Verdict(Ref):
     """Why the challenger was held."""
     comparisons: tuple[str, ...]
     """Challenger and champion on the headline metrics, a sentence each."""
+    floor: Floor | None = None
+    """None where there are no validation items, or by `gate.floor`."""
 
     @property
     def summary(self) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -86,10 +87,19 @@ def item_rows(encoder: Encoder, names: list[str]) -> pa.Table:
     )
 
 
-def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1, hubness: bool = False) -> Release:
+def publish(
+    folder: Path,
+    *,
+    names: list[str] = NAMES,
+    number: int = 1,
+    change: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+    metrics: Mapping[str, float] | None = None,
+    hubness: bool = False,
+) -> Release:
     """Write model, table and release record below `folder`; returns the record.
 
-    With `hubness` the model keeps its training texts, and the items' hubness is in the table.
+    `change` makes other rows of those that the model made. With `hubness` the model keeps its training texts, and the
+    items' hubness is in the table.
     """
     model = folder / "models" / MODEL_ID
     if not model.is_dir():
@@ -101,7 +111,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1, hubness:
         image_ND = np.stack(rows["image_vector"].to_numpy())
         rows = rows.append_column(HUBNESS, pa.array(measure(image_ND, TrainingTexts(model).vectors())))
     table = VectorTable.create_or_open(folder, MODEL_ID, dimension=D, keep=KEEP)
-    table.upsert(rows)
+    table.upsert(change(rows))
     table.sync({})
     files = digest_files(folder, iter([*table.files(), *(path for path in model.rglob("*") if path.is_file())]), {})
     record = Release(
@@ -119,7 +129,7 @@ def publish(folder: Path, *, names: list[str] = NAMES, number: int = 1, hubness:
         keep=KEEP,
         hubness=hubness,
         index=None,
-        metrics={},
+        metrics=dict(metrics or {}),
         training=Training(
             config_digest="0" * 64, items=len(names), trained_at=datetime(2026, 11, 22, tzinfo=UTC), verdict="released"
         ),

@@ -22,6 +22,7 @@ SHOWN = 6
 PLAYED = {
     "Pickles and code beside models": len(pickles.PICKLES) * len(pickles.PLACES) + 3,
     "SQL statements": len(sql.READS + sql.WRITES + sql.BOMBS + sql.SLOW) + len(sql.DATES) + 5,
+    "Files that SQL names": 2 * len(sql.IMAGES) + 1,
     "Conditions of a search and of a source": len(sql.CONDITIONS + sql.SOURCE_WHERES) + 2,
     "Names of pipelines": len(paths.COMMANDS) + len(paths.NAMES) + 4,
     "YAML and `--set`": len(yaml.DOCUMENTS) + len(yaml.OVERRIDES),

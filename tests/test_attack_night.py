@@ -85,6 +85,7 @@ COMMANDS: dict[str, list[str]] = {
     "search by item": ["search", "--like", "0 <script>alert(1)</script>"],
     "sql": ["sql", 'SELECT item_id, texts, colour, "group", path FROM items'],
     "sql of hostile columns": ["sql", 'SELECT 1 AS "\x1b[31m<b>", item_id AS "a|b" FROM items'],
+    "sql in blocks": ["sql", "FROM items", "--vertical"],
     "classes": ["classes"],
     "classes of a column": ["classes", "--column", "colour"],
     "status": ["status"],

@@ -3,20 +3,22 @@
 import contextlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from released_pipeline import NAMES, publish
+from released_pipeline import NAMES, picture, publish
 
 import pairloom.search.query
-import pairloom.search.sql
+import pairloom.search.sql.statement
 import pairloom.storage.sources.row_filter
 from pairloom.search.query import Query
 from pairloom.search.query import search as find
 from pairloom.search.release import OpenRelease
-from pairloom.search.sql import json_rows, run_sql
+from pairloom.search.sql import NOTHING, Attached, json_rows, run_sql
+from pairloom.search.sql.limits import ANSWER
 from pairloom.storage.sealed import in_time, sealed_connection
 from pairloom.storage.sources.row_filter import RowFilter
 
@@ -86,13 +88,53 @@ def test_statement_reaches_nothing_but_the_table(release: OpenRelease, secret: P
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
 
 
+IMAGES = [
+    "../secret.png",
+    "/etc/hostname",
+    "link.png",
+    "folder/../../secret.png",
+    "file:///etc/hostname",
+    "http://127.0.0.1:1/a.png",
+    "absent.png",
+    "folder",
+    "",
+    "a\0b.png",
+]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("sql", ["SELECT embed_image({})", "SELECT * FROM search_image({})"])
+def test_statement_names_no_image_but_those_below_the_folder_that_the_caller_allows(
+    release: OpenRelease, tmp_path: Path, name: str, sql: str
+) -> None:
+    (tmp_path / "secret.png").write_bytes(picture(1))
+    allowed = tmp_path / "allowed"
+    (allowed / "folder").mkdir(parents=True)
+    (allowed / "link.png").symlink_to(tmp_path / "secret.png")
+    literal = "'" + name.replace("\0", "' || chr(0) || '") + "'"
+    for attached in (Attached(images=allowed), NOTHING):
+        with pytest.raises(ValueError, match=r"\S") as error:
+            run_sql(release, sql.format(literal), attached)
+        assert "\n" not in str(error.value)
+
+
+def test_attached_files_are_read_and_never_reached_by_another_name(release: OpenRelease, secret: Path) -> None:
+    attached = Attached({"mine": secret})
+    assert json_rows(run_sql(release, "SELECT a FROM mine", attached)) == [{"a": "hidden"}]
+    for sql in (*READS, "DELETE FROM mine", "UPDATE mine SET a = 'x'", "DROP VIEW mine"):
+        with pytest.raises(ValueError, match=r"\S") as error:
+            run_sql(release, sql, attached)
+        assert "hidden" not in str(error.value)
+    assert secret.read_text() == "a,b\nhidden,1\n"
+
+
 def test_statement_that_needs_more_memory_spills_nowhere(
     release: OpenRelease, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pairloom.storage.sealed, "MEMORY_LIMIT", "64MB")
     sql = "SELECT count(*) FROM (SELECT range AS r FROM range(20000000) ORDER BY hash(range) LIMIT 19000000)"
     with pytest.raises(ValueError, match="Out of Memory"):
-        run_sql(release, sql)
+        run_sql(OpenRelease(release.folder, release.record), sql)
     assert [path.name for path in secret.parent.iterdir()] == ["secret.csv"]
 
 
@@ -131,7 +173,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("sql", BOMBS)
 def test_bytes_of_a_result_are_bounded(release: OpenRelease, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
-    monkeypatch.setattr(pairloom.search.sql, "MAX_BYTES", 2**24)
+    monkeypatch.setattr(pairloom.search.sql.statement, "ANSWER", replace(ANSWER, bytes=2**24))
     with pytest.raises(ValueError, match=r"more than 16 MiB: select fewer columns, or add a LIMIT"):
         run_sql(release, sql)
 
@@ -149,6 +191,7 @@ SLOW = [
     "SELECT count(*) FROM range(100000000000) a, range(100000) b WHERE a.range % 7 = b.range % 11",
     "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
     "SELECT count(*) FROM repeat('x', 10000000000000)",
+    "SELECT * FROM search((SELECT max(a.range * b.range)::VARCHAR FROM range(10000000) a, range(10000000) b))",
     "FROM " + ", ".join(f"search('text {number}', k := 40) s{number}" for number in range(60)) + " SELECT count(*)",
 ]
 
@@ -172,7 +215,7 @@ def test_deadline_holds_in_our_own_functions_too(
     slow.__dict__["_query_tower"] = None
     started = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: started + now[0])
-    monkeypatch.setattr(pairloom.search.sql, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(pairloom.search.sql.statement, "ANSWER", replace(ANSWER, seconds=1.0))
     with pytest.raises(ValueError, match="longer than 1 seconds"):
         run_sql(slow, sql)
 

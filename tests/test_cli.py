@@ -60,7 +60,17 @@ def fresh(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> tupl
 
 def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str, ...]) -> None:
     night = document("run", *released)
-    assert list(night) == ["pipeline", "outcome", "release", "model_id", "reason", "rows", "metrics", "seconds"]
+    assert list(night) == [
+        "pipeline",
+        "outcome",
+        "release",
+        "model_id",
+        "reason",
+        "rows",
+        "metrics",
+        "floor",
+        "seconds",
+    ]
     counted = ["seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held", "served"]
     assert list(night["rows"]) == counted
     assert (night["pipeline"], night["outcome"], night["release"]) == ("shapes", "unchanged", 1)
@@ -162,6 +172,62 @@ def test_sql_lists_row_objects(released: tuple[str, ...]) -> None:
     assert [row["item_id"] for row in document("sql", nearest, *released)] == [hit["item_id"] for hit in found]
 
 
+def test_sql_reads_what_is_attached_and_names_no_image_without_a_folder(
+    released: tuple[str, ...], shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.csv").write_text("item_id,price\nlarge-red-circle,3\n")
+    joined = "SELECT item_id, price FROM items JOIN prices USING (item_id)"
+    attach = ("--attach", f"prices={tmp_path / 'prices.csv'}")
+    [row] = document("sql", joined, *attach, *released)
+    assert (row["item_id"], row["price"]) == ("large-red-circle", 3)
+    alike = "SELECT item_id FROM search_image('large-red-circle.png', k := 3)"
+    assert "--image-folder" in invoke("sql", alike, *released).stderr
+    found = document("sql", alike, "--image-folder", str(shapes), *released)
+    hits = document("search", "--image", str(shapes / "large-red-circle.png"), "-k", "3", *released)["hits"]
+    assert [each["item_id"] for each in found] == [each["item_id"] for each in hits]
+
+
+def test_sql_writes_to_the_file_it_is_told_and_asks_the_release_it_is_told(
+    released: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.csv"
+    told = document("sql", "SELECT item_id FROM items", "--out", str(out), "--release", "1", *released)
+    assert told == {"file": str(out), "rows": 60}
+    assert len(out.read_text("utf-8").splitlines()) == 61
+    for command in (["sql", "SELECT 1"], ["search", "red"]):
+        result = invoke(*command, "--release", "7", *released)
+        assert (result.exit_code, "no release 7" in result.stderr) == (2, True)
+
+
+def test_sql_knows_releases_metrics_quarantine_and_pairs_as_the_commands_do(released: tuple[str, ...]) -> None:
+    shown = document("show", "1", *released)
+    [release] = document("sql", "SELECT release, model_id, rows, asked FROM releases", *released)
+    assert release == {"release": 1, "model_id": shown["model_id"], "rows": shown["rows"], "asked": True}
+    measured = document("sql", "SELECT metric, slice, value, low, high FROM metrics", *released)
+    told = {each["metric"] + (f"/{each['slice']}" if each["slice"] else ""): each for each in measured}
+    assert {name: each["value"] for name, each in told.items()} == shown["metrics"]
+    assert {name: [told[name]["low"], told[name]["high"]] for name in shown["intervals"]} == shown["intervals"]
+    assert document("sql", "FROM quarantine", *released) == document("quarantine", *released)["rows"]
+    [pairs] = document("sql", "SELECT count(*) AS n FROM pairs p JOIN items i ON p.anchor = i.item_id", *released)
+    assert pairs["n"] > 0
+
+
+def test_what_is_wider_than_the_terminal_is_shown_in_blocks(
+    released: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pairloom.flows.show.console.out.width", 80)
+    wide, narrow = "FROM items LIMIT 2", "SELECT item_id, width FROM items LIMIT 2"
+    for statement, option, blocks in (
+        (wide, (), True),
+        (narrow, (), False),
+        (narrow, ("--vertical",), True),
+        (wide, ("--table",), False),
+    ):
+        shown = invoke("sql", statement, *option, *released).stdout
+        assert ("row 2 of 2" in shown) is blocks
+        assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
     (state,) = document("status", *released)
     (listed,) = document("releases", *released)
@@ -174,7 +240,8 @@ def test_status_releases_and_show_agree(released: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["releases"], ["show", "1"], ["search", "red"], ["sql", "SELECT 1 AS a"]]
+    "command",
+    [["status"], ["releases"], ["show", "1"], ["search", "red"], ["sql", "SELECT 1 AS a"], ["sql", "FROM items"]],
 )
 def test_what_is_shown_to_people_fits_the_terminal(
     released: tuple[str, ...], command: list[str], monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,15 @@ def test_filter_is_applied_before_the_search(release: OpenRelease) -> None:
         ("\"group\" = 'apple'", 8),
         ("array_has(tags, 'red fig')", 1),
         ("seen >= timestamp '2026-11-28 00:00:00'", 1),
+        ("seen >= '2026-11-28'", 1),
+        ("seen >= '2026-11-28 00:00' AND seen < '2026-11-28T02:00:00+02:00'", 0),
+        ("'2026-11-28' <= \"seen\"", 1),
+        ("`seen` NOT BETWEEN '2026-11-01' AND '2026-11-27'", 1),
+        ("seen BETWEEN timestamp '2026-11-28' AND '2026-11-30'", 1),
+        ("seen IN ('2026-11-28', '2026-11-28T01:00:00+01:00')", 1),
+        ("seen = timestamptz '2026-11-28 00:00:00+00'", 1),
+        ("seen < timestamp with time zone '2026-11-02' AND subgroup != '2026-11-02'", 2),
+        ("group = 'apple'", 8),
         ("price BETWEEN 1 AND 3", 3),
         ("(subgroup = 'Apple') OR (subgroup = 'Pear')", 16),
         ("lower(subgroup) = 'apple'", 8),
@@ -68,6 +77,8 @@ def test_hostile_values_match_exactly(release: OpenRelease, hostile: str) -> Non
         "subgroup = 3",
         "price",
         "price > 'x'",
+        "price > '2026-11-02'",
+        "seen > 'yesterday'",
         "subgroup IN (SELECT 1)",
         "count(*) > 1",
         "read_csv('/etc/passwd') = 1",
@@ -82,6 +93,12 @@ def test_what_is_no_condition_is_refused_in_one_line(release: OpenRelease, where
     assert "\n" not in message
     assert message.startswith(repr(where))
     assert message.endswith("thumbnail, subgroup, price, seen, tags")
+
+
+def test_times_beside_other_columns_stay_texts() -> None:
+    where = "name = '2026-11-02' AND seen > '2026-11-02' OR name IN ('2026-11-02') AND name BETWEEN '2026' AND '2027'"
+    timed = where.replace("seen > '2026-11-02'", "seen > timestamp '2026-11-02 00:00:00.000000'")
+    assert lance_filter(where, ["name", "seen"], ["seen"]) == f"({timed})"
 
 
 def test_quoted_column_becomes_a_column_and_a_quoted_value_stays_a_value() -> None:

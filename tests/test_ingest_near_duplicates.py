@@ -66,7 +66,9 @@ class Collection:
     def night(self, mode: str, *sources: SourceConfig, root: str = "grown", **config: Any) -> "Night":
         self.decoded = []
         corpus = Corpus(self.folder / root)
-        settings = IngestConfig.model_validate({"workers": 1, "part_rows": 2, "near_duplicates": mode, **config})
+        # Where a drawing is cut by a hair otherwise, its copy is none: not what is tested here.
+        common = {"workers": 1, "part_rows": 2, "trim": False, "near_duplicates": mode}
+        settings = IngestConfig.model_validate({**common, **config})
         snapshot, counts = Ingest(corpus, COLUMNS.types, settings, self.decode).run(sources, COLUMNS)
         return Night(corpus, snapshot, counts)
 

@@ -354,7 +354,7 @@ def test_a_held_first_challenger_releases_nothing_and_another_gate_judges_it_ane
     assert (held.outcome, held.release, held.rows["served"]) == ("held", None, 0)
     pipeline = load_pipeline(file)
     (run,) = (pipeline.folder / "runs").iterdir()
-    assert {path.suffix for path in run.iterdir()} == {".json"}, "pixels and checkpoints are gone"
+    assert {path.suffix for path in run.iterdir()} == {".json", ".npz"}, "pixels and checkpoints are gone"
     with pytest.raises(ValueError, match="no release yet"):
         OpenRelease.open(pipeline.folder)
     notes: list[str] = []

@@ -111,6 +111,7 @@ def test_the_examples_in_python_run(
     publish(tmp_path / ".pairloom" / "mine")
     (tmp_path / "mine.yaml").write_text("pipelines: {mine: {}}")
     (tmp_path / "photo.jpg").write_bytes(picture(1))
+    (tmp_path / "stock.csv").write_text("item_id,stock\nred fig,3\n")
     text = (PROJECT / page).read_text(encoding="utf-8")
     section = text[text.index("import pairloom") - len("```python\n") :].partition("\n## ")[0]
     (tmp_path / "example.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL)))

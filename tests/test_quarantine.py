@@ -160,7 +160,7 @@ def test_no_cell_is_a_formula(ingested: tuple[str, ...], tmp_path: Path, text: s
 def test_an_export_names_a_format_and_leaves_what_is_no_file_alone(ingested: tuple[str, ...], tmp_path: Path) -> None:
     result = invoke("quarantine", "--export", str(tmp_path / "rows.xlsx"), *ingested)
     assert result.exit_code == 2
-    assert "name a file that ends in .csv, .jsonl or .parquet" in result.stderr
+    assert "name a file that ends in .csv, .json, .jsonl or .parquet" in result.stderr
     (tmp_path / "folder.csv").mkdir()
     assert "is there and no file" in invoke("quarantine", "--export", str(tmp_path / "folder.csv"), *ingested).stderr
 

@@ -59,6 +59,11 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         (0, ["releases"], HEAVY),
         (0, ["show", "1"], HEAVY),
         (0, ["sql", "SELECT count(*) AS n FROM items"], (*LEARNING, "prefect", "matplotlib")),
+        (
+            0,
+            ["sql", "SELECT count(*) FROM outliers(), near_duplicates(0.999), releases, quarantine"],
+            (*LEARNING, "prefect", "matplotlib"),
+        ),
         (0, ["run"], HEAVY),
         (0, ["collect-garbage", "--dry-run"], HEAVY),
         (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib")),
@@ -104,7 +109,7 @@ def test_few_texts_and_many_are_embedded_alike_and_only_many_load_the_whole_mode
 
 
 def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_path: Path) -> None:
-    early = ("admit", "collect", "decide", "embed", "evaluate", "index", "ingest")
+    early = ("admit", "calibrate", "collect", "decide", "embed", "evaluate", "index", "ingest")
     verbs = (*early, "mine", "pipeline", "publish", "readiness", "train")
     modules = ("pairloom.flows.nightly", "pairloom.flows.stages", *(f"pairloom.tasks.{verb}" for verb in verbs))
     program = f"import json, sys, {', '.join(modules)}; print(json.dumps(list(sys.modules)))"

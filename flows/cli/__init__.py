@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, upkeep, web
+from pairloom.flows.cli import approval, classes, comparing, garbage, quarantine, reading, running, sql, upkeep, web
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(running.app)
 app.add_typer(reading.app)
+app.add_typer(sql.app)
 app.add_typer(approval.app)
 app.add_typer(comparing.app)
 app.add_typer(quarantine.app)

@@ -27,6 +27,9 @@ AcceptChanges = Annotated[
     typer.Option("--accept-changes", help="Let tonight's rows in, whatever they are like (gate.rows.accept)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
+Number = Annotated[
+    int | None, typer.Option("--release", metavar="N", min=1, help="Ask release N instead of the current one.")
+]
 Column = Annotated[str, typer.Option(help="The column of classes: `group`, or a kept one of strings.")]
 
 DEFAULT_FILE = Path("pipelines.yaml")
@@ -54,8 +57,8 @@ def writable(pipeline: "Pipeline") -> "Pipeline":
     return pipeline
 
 
-def chosen_release(name: str | None, file: Path, root: Path | None) -> "OpenRelease":
-    """The current release of the chosen pipeline."""
+def chosen_release(name: str | None, file: Path, root: Path | None, number: int | None = None) -> "OpenRelease":
+    """The current release of the chosen pipeline, or that of a number."""
     from pairloom.search.release import OpenRelease
 
-    return OpenRelease.open(chosen_folder(name, file, root))
+    return OpenRelease.open(chosen_folder(name, file, root), number)

@@ -17,7 +17,7 @@ def quarantine(
     source: Annotated[str | None, typer.Option(metavar="LABEL", help="Only rows of this source.")] = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="List at most so many rows.")] = 20,
     export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all of them to a .csv, .jsonl or .parquet file.")
+        Path | None, typer.Option(metavar="FILE", help="Write all of them to a .csv, .json, .jsonl or .parquet file.")
     ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Have the next night try all quarantined images again.")

@@ -12,6 +12,7 @@ from pairloom.flows.cli.options import (
     File,
     Json,
     Name,
+    Number,
     Root,
     chosen_folder,
     chosen_pipeline,
@@ -56,6 +57,7 @@ def search(
         Path | None, typer.Option(help="Write the hits with their pictures, and a map of all, to this page.")
     ] = None,
     method: Annotated[Literal["pca", "umap"], typer.Option("--map", help="How the page's map is laid out.")] = "pca",
+    number: Number = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -78,7 +80,7 @@ def search(
             require_method(method)
         more, less = tuple(plus or ()), tuple(minus or ())
         query = Query(text, image, like, more, less, text_weight, image_as=as_)
-        release = chosen_release(name, file, root)
+        release = chosen_release(name, file, root, number)
         reordered = (candidates or CANDIDATES) if rerank else None
         result = find(
             release,
@@ -125,29 +127,6 @@ def map_(
         else:
             out.write_bytes(map_picture(release_map))
     typer.echo(plain(f"{html or out}: {release_map.title}"))
-
-
-@app.command()
-def sql(
-    statement: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT over the table `items`.")],
-    name: Name = None,
-    file: File = DEFAULT_FILE,
-    root: Root = None,
-    json_: Json = False,
-) -> None:
-    """Query the current release with DuckDB.
-
-    `search('text', k := 50)` is a table of hits, `similarity(image_vector, 'text')` a number. The release that the rows
-    are of is told on standard error.
-    """
-    from pairloom.flows.show.console import show_rows
-    from pairloom.search.sql import json_rows, run_sql
-
-    with errors_in_one_line():
-        release = chosen_release(name, file, root)
-        rows = json_rows(run_sql(release, statement))
-    answer(json_, rows, lambda: show_rows(rows))
-    typer.echo(f"release {release.record.number} · model {release.record.model_id}", err=True)
 
 
 @app.command()

@@ -91,6 +91,7 @@ def candidate(pipeline: Pipeline, challenger: Approval) -> OpenRelease:
         rows=built.rows,
         dimension=built.dimension,
         max_side=pipeline.ingest.max_side,
+        trim=snapshot.trim,
         keep=pipeline.columns.types,
         index=built.index,
         metrics=challenger.metrics,

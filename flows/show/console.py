@@ -36,6 +36,8 @@ def show_night(night: "Night") -> None:
     out.print(Line("rows     " + " · ".join(f"{count:,} {name}" for name, count in night.rows.items())))
     show_rejected(night.rejected)
     show_metrics(night.metrics, night.intervals)
+    if night.floor_said:
+        out.print(Line(f"floor    {night.floor_said}"))
     for comparison in night.comparisons:
         out.print(Line(f"         {comparison}"))
     if night.golden:
@@ -57,7 +59,7 @@ def show_rejected(counts: Sequence["ReasonCount"]) -> None:
 
 def show_ref(stage: str, ref: BaseModel) -> None:
     """What a stage left."""
-    found = ref.model_dump(exclude={"rejected"})
+    found = ref.model_dump(exclude={"rejected", "floor"})
     facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None, "")}
     out.print(Line(stage, style="bold"))
     for name, value in facts.items():
@@ -67,6 +69,9 @@ def show_ref(stage: str, ref: BaseModel) -> None:
         if found.get(metrics):
             out.print(Line(metrics.replace("_metrics", "").replace("metrics", "challenger"), style="bold"))
             show_metrics(found[metrics], found[intervals])
+    if floor := getattr(ref, "floor", None):
+        out.print(Line("floor", style="bold"))
+        out.print(Line(f"  {floor.summary}"))
 
 
 def show_scores(scores: "Scores") -> None:

@@ -42,6 +42,7 @@ def _show_sides(found: ReleaseDiff, names: tuple[str, ...]) -> None:
         "model": lambda side: side.model_id,
         "trained": _trained,
         "index": lambda side: side.index or "none, exact",
+        "hubness": lambda side: "taken off" if side.hubness else "not taken off",
     }
     rows = []
     for title, fact in facts.items():

@@ -90,6 +90,9 @@ def markdown(night: Night, answers: Sequence[tuple[str, SearchResult]], learning
         lines += table("measure", ["released", "tonight", ""], [_finding(each) for each in night.findings])
     for grid in (metrics_grid(night.metrics, night.intervals), probes_grid(night.metrics, night.intervals)):
         lines += table(grid.columns[0], grid.columns[1:], grid.rows)
+    if night.floor:
+        grid = metrics_grid(night.floor, {})
+        lines += [markdown_text(night.floor_said), "", *table("textbook features", grid.columns[1:], grid.rows)]
     lines += [*(f"- {markdown_text(comparison)}" for comparison in night.comparisons), ""] if night.comparisons else []
     lines += table("golden query", ["found", "wanted", "at least", "nearest"], [_golden(each) for each in night.golden])
     if answers:

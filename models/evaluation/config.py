@@ -63,7 +63,7 @@ class EvaluationConfig(BaseModel, frozen=True, extra="forbid", use_attribute_doc
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of every metric's interval (bootstrap over queries)."""
     seed: int = Field(default=0, ge=0)
-    """Of the bootstrap, and of the training items that probes learn from."""
+    """Of the bootstrap, and of the training items that probes and the floor learn from."""
 
     @field_validator("slices")
     @classmethod
@@ -108,6 +108,9 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     `max_regression`. `hold` wants proof that it didn't, which takes thousands of them."""
     first: Literal["chance", "none"] = "chance"
     """What a first model must beat: what an order by chance would find, or nothing."""
+    floor: Literal["warn", "hold", "off"] = "warn"
+    """What becomes of a challenger that is below the floor, which is what textbook features without training reach on
+    the same queries: a warning, or it is held. `off` measures no floor."""
     approval: Literal["none", "person"] = "none"
     """What releases a challenger that passed: `none` the night at once, `person` `pairloom approve`, or the form on the
     page of the night's flow run."""
@@ -117,6 +120,12 @@ class GateConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     """Of the bootstrap."""
     rows: RowsGateConfig = RowsGateConfig()
     """What a night's rows must be like."""
+
+    @field_validator("floor", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, said: object) -> object:
+        """YAML reads a bare `off` as false."""
+        return "off" if said is False else said
 
     @field_validator("min")
     @classmethod

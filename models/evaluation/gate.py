@@ -2,7 +2,7 @@
 
 # Q = queries
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from pairloom.models.arrays import Values
 from pairloom.models.evaluation.bootstrap import mean_intervals
 from pairloom.models.evaluation.config import DIRECTIONS, GateConfig
 from pairloom.models.evaluation.metrics import RetrievalMetrics
+
+TEXTBOOK = "textbook features"
+"""What the floor is in words."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,27 @@ class Decision:
     """Empty without a rival."""
     unsure: tuple[str, ...] = ()
     """A sentence for everything that the queries are too few to tell; `GateConfig.when_unsure` decides."""
+    warnings: tuple[str, ...] = ()
+    """A sentence for what speaks against the challenger and holds it by no rule."""
 
 
-def gate(challenger: RetrievalMetrics, rivals: Mapping[str, RetrievalMetrics], config: GateConfig) -> Decision:
-    """Held by any metric under its floor or without a measure, and by any headline metric that fell too far.
+def gate(
+    challenger: RetrievalMetrics,
+    rivals: Mapping[str, RetrievalMetrics],
+    config: GateConfig,
+    floor: RetrievalMetrics | None = None,
+) -> Decision:
+    """Held by any metric under its minimum or without a measure, and by any headline metric that fell too far.
 
     The headline metrics are recall at 10 both ways, or at the largest k there is. `rivals` are the models to compare
-    with, by what they are in words; a first model has none, and must beat chance. Raises ValueError where two models
-    weren't asked the same queries, and for a floor on what is no metric.
+    with, by what they are in words; a first model has none, and must beat chance. `floor` is what textbook features
+    reach: `config.floor` decides. Raises ValueError where two weren't asked the same queries, and for a minimum of what
+    is no metric.
     """
     reasons, unsure = below_floors(challenger.as_dict(), config), []
+    warnings = below_textbook(challenger, floor, config) if floor else []
+    if config.floor == "hold":
+        reasons, warnings = reasons + warnings, []
     comparisons = _compare(challenger, rivals, config) if rivals else ()
     for each in comparisons:
         if _fell(each, config):
@@ -62,7 +76,7 @@ def gate(challenger: RetrievalMetrics, rivals: Mapping[str, RetrievalMetrics], c
         else:
             images = len(challenger.image_queries)
             unsure.append(f"{images} validation images are too few to tell the model from an order by chance")
-    return _decided(reasons, comparisons, unsure, config)
+    return _decided(reasons, comparisons, unsure, config, warnings)
 
 
 def gate_unmeasured(config: GateConfig, *, first: bool) -> Decision:
@@ -74,10 +88,24 @@ def gate_unmeasured(config: GateConfig, *, first: bool) -> Decision:
 
 
 def _decided(
-    reasons: list[str], comparisons: tuple[Difference, ...], unsure: list[str], config: GateConfig
+    reasons: list[str],
+    comparisons: tuple[Difference, ...],
+    unsure: list[str],
+    config: GateConfig,
+    warnings: Sequence[str] = (),
 ) -> Decision:
     against = (*reasons, *(unsure if config.when_unsure == "hold" else ()))
-    return Decision(not against, against, comparisons, tuple(unsure))
+    return Decision(not against, against, comparisons, tuple(unsure), tuple(warnings))
+
+
+def below_textbook(challenger: RetrievalMetrics, floor: RetrievalMetrics, config: GateConfig) -> list[str]:
+    """A sentence for every headline metric that is below what textbook features reach, and not by chance."""
+    return [
+        f"{each.metric} is {each.challenger:.4f}, below the {each.before:.4f} that textbook features reach without "
+        f"training (difference {each.difference:+.4f}, interval {each.low:+.4f} to {each.high:+.4f})"
+        for each in _compare(challenger, {TEXTBOOK: floor}, config)
+        if each.difference < 0 and each.high < 0
+    ]
 
 
 def below_floors(metrics: Mapping[str, float], config: GateConfig) -> list[str]:

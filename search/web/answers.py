@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request
 from fastapi import Query as Parameter
 from pydantic import BaseModel, Field
 
-from pairloom.search.query import MAX_K, Query, json_value
+from pairloom.search.query import MAX_K, Query
 from pairloom.search.web.choice import chosen, condition, parameters
 from pairloom.search.web.pictures import Pictures, address, hold_thumbnails
 from pairloom.search.web.ranking import Ranking, all_rows, rank, rows_of
 from pairloom.search.web.served import ServedRelease
 from pairloom.search.web.service import Service
 from pairloom.search.web.uploads import Uploads
+from pairloom.storage.plain_values import json_value
 from pairloom.storage.releases import Cutoff
 
 PAGE = 60

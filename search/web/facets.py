@@ -198,7 +198,7 @@ class ReleaseFacets:
         check_filter(release, where)
         try:
             found = release.dataset.scanner(
-                columns=["item_id"], filter=lance_filter(where, release.columns), with_row_id=True
+                columns=["item_id"], filter=lance_filter(where, release.columns, release.times), with_row_id=True
             ).to_table()
         except (ValueError, OSError, RuntimeError) as error:
             raise bad_filter(where, str(error), release.columns) from error

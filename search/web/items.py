@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import BaseModel
 
-from pairloom.search.query import json_value
 from pairloom.search.web.pictures import address
 from pairloom.search.web.ranking import rows_of
 from pairloom.search.web.served import ServedRelease
@@ -19,6 +18,7 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.parquet import read_parquet
+from pairloom.storage.plain_values import json_value
 from pairloom.storage.secrets import redacted_values
 
 PAIRS = 24

@@ -66,7 +66,7 @@ def all_rows(release: ServedRelease, where: str | None, offset: int, count: int)
     """Row ids of the items that fulfil a condition, in the order of the table: what is there where nothing is asked."""
     from pairloom.search.filters import bad_filter, lance_filter
 
-    condition = None if where is None else lance_filter(where, release.columns)
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
     try:
         found = release.dataset.scanner(
             columns=["item_id"], filter=condition, with_row_id=True, offset=offset, limit=count

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from pairloom.search.web.errors import TooManyError
 from pairloom.search.web.pictures import FOR_EVER, sized
 from pairloom.search.web.service import Latest, Service
-from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode, open_stored
 from pairloom.storage.images.stored_image import RejectedImage
 
@@ -71,8 +70,7 @@ class Uploads:
         if not content:
             raise ValueError("the upload is empty")
         with self._service.reading() as release:
-            side = release.record.max_side
-        config = IngestConfig(max_side=max(side, 8), min_side=1, workers=1, timeout_seconds=SECONDS)
+            config = release.as_ingested.model_copy(update={"workers": 1, "timeout_seconds": SECONDS})
         if not self._turns.acquire(timeout=SECONDS):
             raise TooManyError("too many pictures at once: try again in a moment")
         try:

@@ -16,6 +16,10 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
 
     max_side: int = Field(default=256, ge=8, le=4_096)
     """Longest side stored, in pixels: the size that models are trained at. Larger images are shrunk, once."""
+    trim: bool = True
+    """Cut pictures on a plain background (icons, drawings, products on white) to what isn't background, and put that
+    into the middle of a square with a small margin, before they are shrunk; the images of queries likewise. Pictures
+    whose border isn't of one colour, photographs above all, are left as they are."""
     min_side: int = Field(default=16, ge=1)
     """Images with a shorter side than this are filtered."""
     max_pixels: int = Field(default=64_000_000, ge=1)
@@ -55,8 +59,8 @@ class IngestConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
 
     @property
     def limits(self) -> Limits:
-        """What a single image is measured against."""
-        return Limits(self.max_side, self.min_side, self.max_pixels, self.max_aspect)
+        """What a single image is measured against and made to."""
+        return Limits(self.max_side, self.min_side, self.max_pixels, self.max_aspect, self.trim)
 
     @property
     def decided_by(self) -> str:

@@ -21,7 +21,7 @@ from PIL.Image import open as open_image
 
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Address, FileSlice, NoImageError, Origin
-from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file, open_upright
+from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, as_stored, decode_file, open_as_stored
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 from pairloom.storage.reasons import Reason
 
@@ -72,23 +72,31 @@ def decode(items: Iterable[tuple[K, Origin]], config: IngestConfig) -> Iterator[
             child.close()
 
 
-def open_stored(content: bytes) -> Image:
-    """One of the corpus' own images, decoded: RGB, upright."""
+def open_stored(content: bytes, *, side: int | None = None) -> Image:
+    """One of the corpus' own images, decoded: RGB, upright.
+
+    With `side`, a JPEG may come smaller, and sooner, as far as both of its sides stay at least so long.
+    """
     with open_image(BytesIO(content)) as image:
+        if side is not None:
+            image.draft("RGB", (side, side))
         return image.convert("RGB")
 
 
-def open_query_image(path: Path, config: IngestConfig) -> Image:
-    """The image of a user's query, made like the stored ones: RGB, upright, on white, at most `max_side`.
+def open_query_image(query: Path | Image, config: IngestConfig) -> Image:
+    """The image of a user's query, made like the stored ones: RGB, upright, on white, cut where these are, at most
+    `max_side`.
 
     Decoded in this process: for files that the user owns. Raises ValueError for one that cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"image {path}: {_ABSENT}")
+    if not isinstance(query, Path):
+        return as_stored(query, config.limits)
+    if not query.is_file():
+        raise ValueError(f"image {query}: {_ABSENT}")
     try:
-        return open_upright(path, config.limits)
+        return open_as_stored(query, config.limits)
     except ValueError as error:
-        raise ValueError(f"image {path}: {error}") from error
+        raise ValueError(f"image {query}: {error}") from error
 
 
 def read_example(path: Path, config: IngestConfig) -> bytes:

@@ -1,4 +1,5 @@
-"""From an image file to what is stored of it: upright, RGB on white, shrunk once; pure, run in children by `images`.
+"""From an image file to what is stored of it: upright, RGB on white, cut to its content box where that is asked for,
+shrunk once; pure, run in children by `images`.
 
 What is decided here, because files leave it open:
 
@@ -17,7 +18,8 @@ What is decided here, because files leave it open:
 - Files stored as they are keep their metadata (EXIF with its places and dates, profiles); re-encoded ones lose it.
 - A JPEG at least twice too large is decoded at a fraction of its size (Pillow's `draft`, which averages as it decodes;
   still no smaller than it is stored): two to three times as fast, 47 dB from what shrinking the whole gives. Its
-  `pixel_hash` is that of the reduced pixels.
+  `pixel_hash` is that of the reduced pixels. Where little of it is content, it is decoded again, larger: what is stored
+  has as many pixels as there are to be had.
 """
 
 import hashlib
@@ -25,13 +27,15 @@ import io
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import imagehash
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pairloom.storage.images.content_box import content_square, framed
 from pairloom.storage.images.formats import HEIF, is_heif, long_metadata, readable_formats
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.location import FileSlice
@@ -55,11 +59,13 @@ class DecodedImage:
     """Of the original, upright."""
     height: int
     pixel_hash: str
-    """SHA-256, 32 hexadecimal digits, of size and RGB pixels on white before shrinking."""
+    """SHA-256, 32 hexadecimal digits, of size and RGB pixels on white before cutting and shrinking."""
     perceptual_hash: str
     """ImageHash's `phash` of the pixels that are stored, 16 hexadecimal digits."""
     thumbnail: bytes
     """A WebP of at most 96 × 96 of the pixels that are stored, before JPEG loses any of them."""
+    trimmed: bool = False
+    """Whether it was cut to its content box."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,10 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
     try:
         found = read()
         original = found if isinstance(found, bytes) and len(found) <= _as_is(limits) else None
-        upright, kept = _normalised(io.BytesIO(found) if isinstance(found, bytes) else found, limits)
-        small = shrunk(upright.pixels, limits.max_side)
+        source = io.BytesIO(found) if isinstance(found, bytes) else found
+        upright, kept = _normalised(source, limits)
+        trimmed = _trimmed(upright, source, limits)
+        small = shrunk(upright.pixels, limits.max_side) if trimmed is None else trimmed
         unchanged = kept and small is upright.pixels
         content = original if unchanged and original is not None else _encoded(small, upright.lossy)
         return DecodedImage(
@@ -120,6 +128,7 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
             pixel_hash=_pixel_hash(upright.pixels),
             perceptual_hash=str(imagehash.phash(small)),
             thumbnail=_small(small),
+            trimmed=trimmed is not None,
         )
     except _UnfitError as error:
         return error.rejected
@@ -127,13 +136,21 @@ def _decoded(read: Callable[[], Path | bytes], limits: Limits) -> DecodedImage |
         return RejectedImage(Reason.IMAGE_TOO_LARGE, "needs more memory than `memory_mb` allows", transient=True)
 
 
-def open_upright(path: Path, limits: Limits) -> Image.Image:
-    """The image at `path`, upright, RGB on white, at most `limits.max_side` long; ValueError says why not."""
+def open_as_stored(path: Path, limits: Limits) -> Image.Image:
+    """The pixels that are stored of the image at `path`, before JPEG loses any; ValueError says why there are none."""
     try:
         upright, _ = _normalised(path, limits)
+        trimmed = _trimmed(upright, path, limits)
     except _UnfitError as error:
         raise ValueError(error.rejected.message) from error
-    return shrunk(upright.pixels, limits.max_side)
+    return shrunk(upright.pixels, limits.max_side) if trimmed is None else trimmed
+
+
+def as_stored(image: Image.Image, limits: Limits) -> Image.Image:
+    """The same of a picture in memory. One that was made so is left as it is."""
+    pixels = _turned(_rgb_on_white(image), _orientation(image))
+    square = content_square(pixels) if limits.trim else None
+    return shrunk(pixels, limits.max_side) if square is None else framed(pixels, square, limits.max_side)
 
 
 def thumbnail(content: bytes) -> bytes:
@@ -149,6 +166,17 @@ def shrunk(image: Image.Image, max_side: int) -> Image.Image:
         return image
     width, height = (max(1, round(side * max_side / longest)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _trimmed(upright: "_Upright", source: Path | io.BytesIO, limits: Limits) -> Image.Image | None:
+    """The content of a picture in its square; None where it is not to be cut, or there is nothing to cut."""
+    pixels = upright.pixels
+    square = content_square(pixels) if limits.trim else None
+    if square is not None and square.side < limits.max_side and pixels.width < upright.width:
+        larger = ceil(limits.max_side * max(pixels.size) / square.side)
+        pixels = _normalised(source, replace(limits, max_side=larger))[0].pixels
+        square = content_square(pixels)
+    return None if square is None else framed(pixels, square, limits.max_side)
 
 
 def _small(image: Image.Image) -> bytes:
@@ -266,11 +294,9 @@ def _opened(source: Path | io.BytesIO, limits: Limits) -> tuple[_Upright, bool]:
             and not image.has_transparency_data
             and getattr(image, "n_frames", 1) == 1
         )
-        pixels = _rgb_on_white(image)
-        if orientation != 1:
-            pixels = pixels.transpose(_TRANSPOSED[orientation])
-            if orientation >= 5:
-                width, height = height, width
+        pixels = _turned(_rgb_on_white(image), orientation)
+        if orientation >= 5:
+            width, height = height, width
         return _Upright(pixels, width, height, form in _LOSSY), kept
 
 
@@ -299,6 +325,10 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged EXIF raises anything; the picture is still good
         return 1
     return found if found in _TRANSPOSED else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TRANSPOSED[orientation])
 
 
 def _rgb_on_white(image: Image.Image) -> Image.Image:

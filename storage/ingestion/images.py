@@ -13,7 +13,7 @@ from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.location import Address, FileSlice, ImageAt, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
-from pairloom.storage.ingestion.known_rows import Checked, KnownRows
+from pairloom.storage.ingestion.known_rows import Checked, KnownRows, Trim
 from pairloom.storage.ingestion.settling import Picture
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.source_row import SourceRow
@@ -169,9 +169,8 @@ def known_image(known: KnownRows, row: int) -> Found:
 
     if value("is_picture"):
         hashes = (value("pixel_hash").hex(), value("perceptual_hash").hex())
-        return Found(
-            Picture(*hashes, value("width"), value("height"), value("stored_digest").hex()), value("image_bytes")
-        )
+        stored = (value("stored_digest").hex(), value("trim") == Trim.DONE)
+        return Found(Picture(*hashes, value("width"), value("height"), *stored), value("image_bytes"))
     rejected = RejectedImage(Reason(value("reason")), value("message"), value("transient"), value("attempts"))
     return Found(rejected, value("image_bytes"))
 
@@ -196,17 +195,19 @@ def _picture(image: DecodedImage | RejectedImage) -> Picture | RejectedImage:
     if isinstance(image, RejectedImage):
         return image
     stored = bytes_digest(image.content)
-    return Picture(image.pixel_hash, image.perceptual_hash, image.width, image.height, stored)
+    return Picture(image.pixel_hash, image.perceptual_hash, image.width, image.height, stored, image.trimmed)
 
 
 def _usable(known: KnownRows, config: IngestConfig) -> np.ndarray:
     decided_N = known.numbers("decided_by") == decision(config)
     usable_N: np.ndarray = decided_N & ~known.numbers("retry")
-    if decided_N.all() or not known.rows:
+    if not known.rows:
         return usable_N
-    # Under other limits a picture is measured again; what is stored of it depends on `max_side` alone.
-    picture_N = known.numbers("is_picture")
-    usable_N |= ~decided_N & picture_N & _same_at(known, config.max_side)
+    # Under other limits a picture is measured again; what is stored of it depends on `max_side` and `trim` alone.
+    picture_N, trim_N = known.numbers("is_picture"), known.numbers("trim")
+    if not decided_N.all():
+        usable_N |= ~decided_N & picture_N & _same_at(known, config.max_side)
+    usable_N &= ~picture_N | (trim_N == Trim.NEEDLESS) | (trim_N == (Trim.DONE if config.trim else Trim.OFF))
     return usable_N
 
 
@@ -217,6 +218,8 @@ def _same_at(known: KnownRows, max_side: int) -> np.ndarray:
     # Files of up to so many bytes may be stored as they are.
     as_is_at_both_N, as_is_at_none_N = length_N <= 3 * low_N**2, length_N > 3 * high_N**2
     fits_N = np.maximum(known.numbers("width"), known.numbers("height")) <= low_N
+    # With its margin, content may be larger than the picture was.
+    fits_N &= known.numbers("trim") != Trim.DONE
     same_N: np.ndarray = (low_N == high_N) | ((length_N >= 0) & fits_N & (as_is_at_both_N | as_is_at_none_N))
     return same_N
 

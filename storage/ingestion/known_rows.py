@@ -40,6 +40,17 @@ class Checked(IntEnum):
     """It is read as if it were new."""
 
 
+class Trim(IntEnum):
+    """What `ingest.trim` did to the image of a row."""
+
+    OFF = 0
+    """It was not looked for a content box."""
+    NEEDLESS = 1
+    """It has none: it is stored as without the setting."""
+    DONE = 2
+    """It was cut."""
+
+
 class KnownSource(BaseModel, frozen=True, extra="forbid"):
     """Where the rows of one source are."""
 
@@ -84,7 +95,7 @@ class KnownRows:
                 if broken(path):
                     raise DamagedError(f"{path} can't be read: its footer is not what was written")
                 self._file = file = pq.ParquetFile(path, page_checksum_verification=True)
-            if not file.schema_arrow.equals(KNOWN_ROWS):
+            if not file.schema_arrow.equals(KNOWN_ROWS) and not file.schema_arrow.equals(_BEFORE_TRIM):
                 raise DamagedError("they have other columns")
             self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])
             self.rows = file.metadata.num_rows
@@ -137,6 +148,9 @@ class KnownRows:
     def _read(self, name: str, groups: list[int]) -> pa.Array:
         try:
             with damage_told(self.path):
+                if name not in self._file.schema_arrow.names:
+                    rows = sum(self._file.metadata.row_group(group).num_rows for group in groups)
+                    return pa.repeat(pa.scalar(Trim.OFF, KNOWN_ROWS.field(name).type), rows)
                 column = self._file.read_row_groups(groups, [name], use_threads=False)[name].combine_chunks()
                 # Page headers have no checksum: one may say that there is nothing.
                 if len(column) != sum(self._file.metadata.row_group(group).num_rows for group in groups):
@@ -187,6 +201,8 @@ def written(path: Path, last: LastNight) -> Iterator[pq.ParquetWriter]:
         yield writer
 
 
+_BEFORE_TRIM = pa.schema([field for field in KNOWN_ROWS if field.name != "trim"])
+"""Those of versions that cut nothing: images at addresses are not fetched again for a column."""
 FRESH = pa.schema([field for field in KNOWN_ROWS if field.name not in ("number", "became")])
 # Lists of no values would import pandas.
 NO_FRESH = pa.RecordBatch.from_arrays([pa.nulls(0, each.type) for each in FRESH], schema=FRESH)

@@ -166,7 +166,7 @@ class OnePass:
         new = [part for part in self._arrivals.writer.parts if len(dead.get(part.digest, ())) < part.rows]
         lost = any(part.digest in dead for part in base.parts)
         same = not (new or lost) and quarantine == base.quarantine
-        if same and (base.keep == self._keep or base.rows == 0):
+        if same and ((base.keep, base.trim) == (self._keep, self._config.trim) or base.rows == 0):
             return base
         tombstones = {
             part: (*base.tombstones.get(part, ()), *sorted(dead.get(part, ())))
@@ -174,7 +174,13 @@ class OnePass:
         }
         parts = (*base.parts, *new)
         snapshot = Snapshot(
-            number=number, files={}, parts=parts, quarantine=quarantine, tombstones=tombstones, keep=self._keep
+            number=number,
+            files={},
+            parts=parts,
+            quarantine=quarantine,
+            tombstones=tombstones,
+            keep=self._keep,
+            trim=self._config.trim,
         )
         return self._corpus.commit(snapshot, base.files)
 

@@ -14,7 +14,7 @@ from pairloom.storage.images.location import Address
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
 from pairloom.storage.ingestion.caps import cap_key, domain
 from pairloom.storage.ingestion.images import UNKNOWN, Found, decision, image_at
-from pairloom.storage.ingestion.known_rows import FRESH, Checked
+from pairloom.storage.ingestion.known_rows import FRESH, Checked, Trim
 from pairloom.storage.ingestion.part_writer import Values
 from pairloom.storage.ingestion.settling import Candidate, Picture, candidate
 from pairloom.storage.ingestion.splits import group_position
@@ -88,6 +88,7 @@ def _facts(fresh: FreshRow, config: IngestConfig) -> dict[str, Any]:
         "key": fresh.key,
         "decided_by": decision(config),
         "max_side": config.max_side,
+        "trim": Trim.NEEDLESS if config.trim else Trim.OFF,
         "fingerprint": bytes.fromhex(row.fingerprint),
         "item_id": row.item_id,
         "image_path": row.image_path,
@@ -116,6 +117,7 @@ def _facts(fresh: FreshRow, config: IngestConfig) -> dict[str, Any]:
             return {
                 **values,
                 "is_picture": True,
+                **({"trim": Trim.DONE} if picture.trimmed else {}),
                 "pixel_hash": bytes.fromhex(picture.pixel_hash),
                 "perceptual_hash": bytes.fromhex(picture.perceptual_hash),
                 "width": picture.width,

@@ -27,6 +27,8 @@ class Picture:
     height: int
     stored_digest: str
     """Of the bytes that are stored of it."""
+    trimmed: bool = False
+    """Whether these are of its content box alone."""
 
 
 @dataclass(frozen=True, slots=True)

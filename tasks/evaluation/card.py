@@ -40,6 +40,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "model": pipeline.model.model_dump(mode="json"),
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),
+        "trim": pipeline.ingest.trim,
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
         "training_digest": plan.training_digest,
         "steps": challenger.steps,
@@ -47,6 +48,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "seconds": round(challenger.seconds, 1),
         "metrics": verdict.metrics,
         "intervals": verdict.intervals,
+        "floor": verdict.floor.model_dump(mode="json") if verdict.floor else None,
     }
     found: dict[str, Any] = redacted_values(facts)
     return found
@@ -54,8 +56,11 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
 
 def model_card(pipeline: Pipeline, facts: dict[str, Any], *, plain: bool) -> str:
     """The model card, in Hugging Face's Markdown layout. `plain` where plain open_clip embeds texts with the model."""
+    floor = facts["floor"]
+    beside = [" textbook features |", " --- |"] if floor else ["", ""]
     metrics = "\n".join(
         f"| {markdown_text(name)} | {value:.4f} | {_ends(facts['intervals'], name)} |"
+        + (f" {_value(floor['metrics'], name)} |" if floor else "")
         for name, value in sorted(facts["metrics"].items())
     )
     return f"""---
@@ -71,10 +76,10 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 
 {PLAIN_USE if plain else OWN_USE}
 {_second_tower(pipeline)}
-| metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |
-| --- | --- | --- |
+| metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |{beside[0]}
+| --- | --- | --- |{beside[1]}
 {metrics}
-"""
+{_floor(floor)}"""
 
 
 def _second_tower(pipeline: Pipeline) -> str:
@@ -86,6 +91,20 @@ def _second_tower(pipeline: Pipeline) -> str:
 This is the text tower and the first of two image towers. Images of items whose {column} is one of {values} are
 encoded by the second one, of the same architecture; its weights are in `second_image_tower/`.
 """
+
+
+def _floor(floor: dict[str, Any] | None) -> str:
+    if floor is None:
+        return ""
+    drawn = f"{floor['items']:,} of " if floor["items"] < floor["of"] else ""
+    return f"""
+Textbook features (oriented edges and colours, words and their pieces), fitted without training on {drawn}the
+{floor["of"]:,} training items and asked the same, are the floor that a model must beat.
+"""
+
+
+def _value(metrics: dict[str, float], name: str) -> str:
+    return f"{metrics[name]:.4f}" if name in metrics else "–"
 
 
 def _ends(intervals: dict[str, tuple[float, float]], name: str) -> str:

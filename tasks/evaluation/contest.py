@@ -12,7 +12,9 @@ from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.runs import Run
 from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.evaluation.floor import measure_floor
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.evaluation.probing import ProbeItems, probe_embeddings, read_probe_items
 from pairloom.tasks.items import Items, read_items, split_slices
@@ -74,8 +76,15 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
                 raise
             # It may want a column that is kept no more, say: it isn't what is served.
             logger.warning("%s is left out of the comparison: %s", rival, error)
-    said, champion = gate(own, others, pipeline.gate), others.pop(CHAMPION, None)
-    return verdict(pipeline, challenger, said, own, champion, next(iter(others.values()), None))
+    textbook, floor = None, None
+    if pipeline.gate.floor != "off":
+        run = Run(pipeline.folder, plan.run_id)
+        textbook, floor = measure_floor(pipeline, run, corpus, snapshot, items, asked.slices)
+    said, champion = gate(own, others, pipeline.gate, textbook), others.pop(CHAMPION, None)
+    for warning in said.warnings:
+        logger.warning("%s", warning)
+    judged = verdict(pipeline, challenger, said, own, champion, next(iter(others.values()), None))
+    return judged.model_copy(update={"floor": floor})
 
 
 def rival_models(plan: Plan) -> dict[str, str]:
@@ -124,7 +133,11 @@ def verdict(
         champion_intervals=champion.intervals(pipeline.evaluation) if champion else {},
         best_metrics=best.as_dict() if best else {},
         reasons=said.reasons,
-        comparisons=(*(sentence(each, pipeline.gate.confidence) for each in said.comparisons), *said.unsure),
+        comparisons=(
+            *(sentence(each, pipeline.gate.confidence) for each in said.comparisons),
+            *said.unsure,
+            *said.warnings,
+        ),
     )
 
 

@@ -58,7 +58,7 @@ class Index:
             raise ValueError(f"this index was opened at release {self.release} and stays there: open one without it")
         with self._refreshing:
             now = self._current
-            newer = OpenRelease.newest(now.folder, self._passed, above=now.record.number, model=now.model)
+            newer = now.newest(now.folder, self._passed, above=now.record.number, model=now.model)
             if newer:
                 self._current, self._passed = newer, {}
             return self.release

@@ -5,6 +5,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,27 @@ class Labels:
 class ReleaseMap:
     """Sampled items of a release on a plane. Points lie from 0 to 1, to the right and upwards."""
 
-    def __init__(self, reader: Reader, *, method: Method = "pca", colour: str | None = None, seed: int = 0):
-        """Lay out at most `MAX_ITEMS` items, coloured by the column `colour`, or by the one that says most.
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        method: Method = "pca",
+        colour: str | None = None,
+        seed: int = 0,
+        most: int | None = None,
+    ):
+        """Lay out at most `most` items (else `MAX_ITEMS`), coloured by the column `colour` or the one that says most.
 
         Raises ValueError where the release has no such column or `method` can't be had.
         """
         self.release = release = reader.current
         self.method = method
         self.rows: int = release.dataset.count_rows()
-        chosen = np.random.default_rng(seed).choice(self.rows, min(self.rows, MAX_ITEMS), replace=False)
+        chosen = np.random.default_rng(seed).choice(self.rows, min(self.rows, most or MAX_ITEMS), replace=False)
+        self.places: list[int] = chosen.tolist()
+        """Of the sampled items in the table."""
         columns = _label_columns(release) if colour is None else [_known(release, colour)]
-        sample = release.dataset.take(chosen.tolist(), columns=["image_vector", "thumbnail", *columns])
-        self.thumbnails: list[bytes] = sample["thumbnail"].to_pylist()
+        sample = release.dataset.take(self.places, columns=["image_vector", *columns])
         self.labels = labels(sample, columns)
         embedding_SD = _matrix(sample["image_vector"], release.record.dimension)
         self._projection = Projection(embedding_SD, method, seed=seed)
@@ -56,10 +66,16 @@ class ReleaseMap:
         self._low_2, self._high_2 = np.percentile(point_S2, _EDGES, axis=0)
         self.points_S2 = self._stretched(point_S2)
 
+    @cached_property
+    def thumbnails(self) -> list[bytes]:
+        """Of the sampled items."""
+        found: list[bytes] = self.release.dataset.take(self.places, columns=["thumbnail"])["thumbnail"].to_pylist()
+        return found
+
     @property
     def title(self) -> str:
         """What the map shows, in words."""
-        count = f"{self.rows:,}" if self.rows == len(self.thumbnails) else f"{len(self.thumbnails):,} of {self.rows:,}"
+        count = f"{self.rows:,}" if self.rows == len(self.places) else f"{len(self.places):,} of {self.rows:,}"
         kept = self._projection.explained
         method = f"PCA, {kept:.0%} of the variance" if kept is not None else "UMAP"
         return f"{count} images of release {self.release.record.number} · {method} · coloured by {self.labels.column}"

@@ -10,6 +10,7 @@ import test_attack_pickles as pickles
 import test_attack_secrets as secrets
 import test_attack_sql as sql
 import test_attack_texts as texts
+import test_attack_web as web
 import test_attack_yaml as yaml
 
 from pairloom.storage.modelstore import CARD_FILES
@@ -30,6 +31,9 @@ PLAYED = {
     "Terminals": SHOWN * len(texts.TERMINAL),
     "A whole night of them": 2 * len(night.COMMANDS) + 4,
     "Secrets": 3 * len(secrets.LEAKS),
+    "The search page": len(web.FILTERED) * len(web.WHERES)
+    + sum(map(len, (web.QUESTIONS, web.ABSENT, web.UPLOADS, web.FORMS, web.HOSTS)))
+    + 8,
     "Models whose files changed": 2 * len(models.FILES) + len(CARD_FILES) + 2,
 }
 

@@ -20,6 +20,7 @@ from pairloom.flows.cli import (
     shell,
     sql,
     upkeep,
+    web,
 )
 from pairloom.flows.interrupt import watch
 from pairloom.storage.secrets import SafeFormatter
@@ -40,6 +41,7 @@ app.add_typer(comparing.app)
 app.add_typer(quarantine.app)
 app.add_typer(upkeep.app)
 app.add_typer(garbage.app)
+app.add_typer(web.app)
 app.add_typer(classes.classes, name="classes")
 
 

@@ -137,6 +137,9 @@ def map_(
     out: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("map.webp"),
     method: Annotated[Literal["pca", "umap"], typer.Option(help="How it is laid out; umap is an extra.")] = "pca",
     colour: Annotated[str | None, typer.Option(metavar="COLUMN", help="Colour the items by this column.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page instead, on which the map can be enlarged and pointed at.")
+    ] = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -145,6 +148,7 @@ def map_(
     say_first("map")
     from pairloom.models.evaluation.projection import require_method
     from pairloom.search.map import ReleaseMap
+    from pairloom.search.map_page import map_page
     from pairloom.search.map_picture import map_picture
 
     with errors_in_one_line():
@@ -152,8 +156,11 @@ def map_(
             raise ValueError(f"the map is a WebP: name a file that ends in .webp, not {out}")
         require_method(method)
         release_map = ReleaseMap(chosen_release(name, file, root), method=method, colour=colour)
-        out.write_bytes(map_picture(release_map))
-    typer.echo(plain(f"{out}: {release_map.title}"))
+        if html:
+            html.write_text(map_page(release_map), encoding="utf-8")
+        else:
+            out.write_bytes(map_picture(release_map))
+    typer.echo(plain(f"{html or out}: {release_map.title}"))
 
 
 @app.command()

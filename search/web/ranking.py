@@ -1,0 +1,93 @@
+"""The nearest items in their order, worked out once for all pages of an answer, and the rows of one page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pairloom.search.fitting import cutoff_for, fitting, unmet_words
+from pairloom.search.query import MAX_K, Query, corrects, item_vector, nearest_rows, query_vector
+from pairloom.search.web.served import ServedRelease
+from pairloom.storage.releases import Cutoff
+from pairloom.storage.schema import HUBNESS
+
+FIRST, GROWTH = 64, 4
+"""Items that are ranked at first, and by how much more when people go on."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items by similarity, best first."""
+
+    row_ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    fits: Sequence[bool | None]
+    """Whether each reaches the release's cut-off; None where there is none."""
+    cutoff: Cutoff | None
+    unmet_words: tuple[str, ...]
+    complete: bool
+    """Whether no item is left out that fulfils the condition."""
+
+
+def rank(release: ServedRelease, query: Query, where: str | None, wanted: int, beside: Sequence[str] = ()) -> Ranking:
+    """At least `wanted` items, where there are so many; `beside` are further items that they are to be like.
+
+    ValueError for what can't be asked.
+    """
+    size = FIRST
+    while size < wanted:
+        size *= GROWTH
+    size = min(size, MAX_K)
+    vector_D = query_vector(release, query)
+    if beside:
+        total_D = np.sum([vector_D, *(item_vector(release, item) for item in beside)], axis=0)
+        vector_D = np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-9), np.float32)
+    cutoff, hubs = None if beside else cutoff_for(release, query), corrects(release, query)
+    columns = ["item_id", "_rowid", *([HUBNESS] if cutoff and cutoff.corrected else [])]
+    rows = nearest_rows(release, vector_D, k=size, where=where, columns=columns, without=query.like, hubness=hubs)
+    complete = len(rows) < size
+    if beside:
+        rows = rows.filter(pc.invert(pc.is_in(rows["item_id"], pa.array(list(beside), pa.string()))))
+    return Ranking(
+        row_ids=rows["_rowid"].to_numpy().astype(np.int64),
+        scores=rows["score"].to_numpy().astype(np.float64),
+        fits=fitting(rows, cutoff),
+        cutoff=cutoff,
+        unmet_words=unmet_words(release, query),
+        complete=complete,
+    )
+
+
+def all_rows(release: ServedRelease, where: str | None, offset: int, count: int) -> list[int]:
+    """Row ids of the items that fulfil a condition, in the order of the table: what is there where nothing is asked."""
+    from pairloom.search.filters import bad_filter, lance_filter
+
+    condition = None if where is None else lance_filter(where, release.columns, release.times)
+    try:
+        found = release.dataset.scanner(
+            columns=["item_id"], filter=condition, with_row_id=True, offset=offset, limit=count
+        ).to_table()
+    except (ValueError, OSError, RuntimeError) as error:
+        if where is None:
+            raise
+        raise bad_filter(where, str(error), release.columns) from error
+    ids: list[int] = found["_rowid"].to_pylist()
+    return ids
+
+
+def rows_of(release: ServedRelease, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """`columns` of some rows, in the order of their ids. LookupError where there is no such row."""
+    if not row_ids:
+        return []
+    try:
+        found = release.dataset._take_rows(list(row_ids), columns=list(columns))
+    except (ValueError, OSError, RuntimeError, IndexError) as error:
+        raise LookupError(f"release {release.record.number} has no such row") from error
+    rows: list[dict[str, Any]] = found.to_pylist()
+    if len(rows) != len(row_ids):
+        raise LookupError(f"release {release.record.number} has no such row")
+    return rows

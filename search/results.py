@@ -157,9 +157,8 @@ class SearchResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
         lines = [f"{plain(self.title)} · release {self.release} · {len(self.hits)} hits"]
         lines += map(plain, self.notes)
         for hit in self.hits:
-            lines.append(
-                f"{'~ ' if hit.fits is False else ''}{hit.shown_score:.3f}  {plain(hit.item_id)}  {plain(' · '.join(hit.texts))[:120]}"
-            )
+            mark = "~ " if hit.fits is False else ""
+            lines.append(f"{mark}{hit.shown_score:.3f}  {plain(hit.item_id)}  {plain(' · '.join(hit.texts))[:120]}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -32,9 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(folder: Path, **changes: Any) -> TestClient:
     """A client of a service over a pipeline."""
-    return TestClient(
-        create_app(Service(folder, WebConfig(**changes))), "http://localhost", raise_server_exceptions=False
-    )
+    app = create_app(Service(folder, WebConfig(seconds=240, **changes)))
+    return TestClient(app, "http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +163,7 @@ def test_an_item_is_shown_with_what_is_known_of_it(client: TestClient) -> None:
 def test_a_newer_release_is_served_without_a_restart_and_the_older_one_on_demand(tmp_path: Path) -> None:
     folder = tmp_path / "fruits"
     publish(folder, names=NAMES[:20])
-    service = Service(folder, WebConfig(refresh_seconds=0.01))
-    with TestClient(create_app(service), "http://localhost") as client:
+    with started(folder, refresh_seconds=0.01) as client:
         assert client.get("/health").json()["release"] == 1
         publish(folder, number=2)
         until = threading.Event()

@@ -85,7 +85,7 @@ def _rows(start: int, count: int, dimension: int, draw: np.random.Generator) -> 
     vector_ND = draw.normal(size=(count, dimension)).astype(np.float32)
     vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vector_ND.ravel()), dimension)
-    rest = {"group": None, "split": "train", "path": "a.png", "width": 9, "height": 9, "source": "s"}
+    rest: dict[str, Any] = {"group": None, "split": "train", "path": "a.png", "width": 9, "height": 9, "source": "s"}
     rest |= {"content_digest": "d", "thumbnail": draw.bytes(2_000)}
     columns: dict[str, Any] = {name: [value] * count for name, value in rest.items()}
     columns |= {"item_id": [f"item-{start + place}" for place in range(count)], "texts": [["a text"]] * count}
@@ -111,7 +111,7 @@ def main() -> None:
         table.checkout(record.table_version)
 
         def encode(text: str) -> npt.NDArray[np.float32]:
-            (vector_D,) = index.embed_texts([text])
+            vector_D: npt.NDArray[np.float32] = index.embed_texts([text])[0]
             return vector_D
 
         def ask(vector_D: npt.NDArray[np.float32]) -> pa.Table:

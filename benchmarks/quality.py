@@ -47,11 +47,12 @@ from benchmarks.bundle import read_pictures, read_rows, unrelated
 from benchmarks.peer import Batch, train_open_clip
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.feed import TrainingItems
-from pairloom.models.batches.pixels import Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
 from pairloom.models.encoder import Encoder
 from pairloom.models.evaluation.config import EvaluationConfig
 from pairloom.models.evaluation.metrics import evaluate
+from pairloom.models.geometry import Pixels
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.negatives import batch_negatives

@@ -122,7 +122,10 @@ def cached_batches(work: Work) -> Iterator[Batch]:
     token_TL = work.start.tokenize(items.relations.texts)
     for step in itertools.count():
         batch = plan.batch(step)
-        yield normalize_pixels(items.pixels[batch.items_B], work.start.preprocess_cfg), token_TL[batch.texts_B]
+        yield (
+            normalize_pixels(np.asarray(items.pixels[batch.items_B], np.uint8), work.start.preprocess_cfg),
+            token_TL[batch.texts_B],
+        )
 
 
 def our_seconds(
@@ -165,7 +168,10 @@ def largest_difference(work: Work) -> tuple[float, float]:
     token_TL = work.start.tokenize(work.items.relations.texts)
     batches = (plan.batch(step) for step in range(work.steps))
     same = (
-        (normalize_pixels(work.items.pixels[own.items_B], work.start.preprocess_cfg), token_TL[own.texts_B])
+        (
+            normalize_pixels(np.asarray(work.items.pixels[own.items_B], np.uint8), work.start.preprocess_cfg),
+            token_TL[own.texts_B],
+        )
         for own in batches
     )
     theirs = train_open_clip(copy.deepcopy(work.start.network), same, lambda step: rates[step])

@@ -180,7 +180,7 @@ def test_card_shows_it_and_is_made_of_nothing_more(text: str) -> None:
         )
         facts: dict[str, Any] = {"model_id": "m", "snapshot": 1, "steps": 1, "samples": 1, "seconds": 1, "parent": None}
         metrics = {f"text_to_image_recall@10/sub={value}": 0.5}
-        return model_card(pipeline, facts | {"metrics": metrics, "intervals": {}}, plain=True)
+        return model_card(pipeline, facts | {"metrics": metrics, "intervals": {}, "floor": None}, plain=True)
 
     found, innocent = card(text), card("innocent")
     assert found.count("\n") == innocent.count("\n")

@@ -31,7 +31,7 @@ def test_a_row_of_the_ablation_has_valid_settings_and_items(row: quality.Ours, t
     keywords = [own[1:] for own in tiny_texts()]
     concepts = [own[0] for own in tiny_texts()]
     artist = quality.Artist(IDS, concepts, names, keywords, IDS, tiny_images())
-    built = quality.our_items(row, artist, items.pixels)
+    built = quality.our_items(row, artist, np.asarray(items.pixels, np.uint8))
     assert quality.our_config(row, quality.Trial(row.name, 3, 0.5, "tiny-32")).seed == 3
     # The two copies of a colour and shape are positives of one another where relations are known.
     assert built.relations.positive_mask(np.array([0]), np.array([1])).item() == row.related
@@ -46,7 +46,8 @@ def test_the_peer_takes_the_same_steps_as_our_loop(tmp_path: Path) -> None:
     plan = BatchPlan(items.relations.item_texts, None, 16, 0, config.seed)
     tokens = start.tokenize(items.relations.texts)
     batches = [plan.batch(step) for step in range(6)]
-    same = [(normalize_pixels(items.pixels[own.items_B], start.preprocess_cfg), tokens[own.texts_B]) for own in batches]
+    pixels = np.asarray(items.pixels, np.uint8)
+    same = [(normalize_pixels(pixels[own.items_B], start.preprocess_cfg), tokens[own.texts_B]) for own in batches]
     rates = [0, 1e-3 / 3, 2e-3 / 3, 1e-3, 0.75e-3, 0.25e-3]
     losses = train_open_clip(tiny_encoder(tmp_path).network, same, lambda step: rates[step])
     result = train(start, items, Recipe(config), workdir=tmp_path / "run")

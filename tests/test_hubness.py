@@ -13,7 +13,7 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.models.evaluation import hubness as module
 from pairloom.models.evaluation.hubness import hubness
-from pairloom.search import query as querying
+from pairloom.search import nearest as querying
 from pairloom.search.query import Query, corrects, query_vector, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql import run_sql

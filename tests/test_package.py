@@ -124,4 +124,4 @@ def test_an_installed_package_answers_from_a_release(installed: Path, tmp_path: 
         "print(pairloom.open('stored', release=1).search('red apple', k=3).model_dump_json(exclude={'hits'}))\n"
     )
     answer = json.loads(ran(installed / "python", "ask.py", folder=tmp_path))
-    assert answer == {"release": 1, "model_id": release.model_id, "title": "red apple"}
+    assert {"release": 1, "model_id": release.model_id, "title": "red apple"}.items() <= answer.items()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pairloom.flows.cli.answers import answer, errors_in_one_line
+from pairloom.flows.cli.lean import reads_without_pandas
 from pairloom.flows.cli.options import DEFAULT_FILE, File, Json, Name, Number, Root, chosen_release
 
 app = typer.Typer()
@@ -41,6 +42,7 @@ def sql(
     Values: `similarity(image_vector, 'text')`, `embed_text('text')`, `embed_image('file.jpg')`, `avg(image_vector)`.
     The release that the rows are of is told on standard error. More in docs/search.md and docs/sql-cookbook.md.
     """
+    reads_without_pandas()
     from pairloom.flows.show.rows import show_result
     from pairloom.search.sql.attached import Attached, attached_files
     from pairloom.search.sql.export import export_sql

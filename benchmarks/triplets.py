@@ -25,8 +25,9 @@ from PIL import Image
 
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.feed import TrainingItems
-from pairloom.models.batches.pixels import Pixels, normalize_pixels, open_pixels, write_pixels
+from pairloom.models.batches.pixels import normalize_pixels, open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
+from pairloom.models.geometry import Pixels
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.config import Choice, TripletConfig
 from pairloom.models.towers.config import ModelConfig

@@ -617,7 +617,9 @@ def test_nights_killed_in_training_and_embedding_end_as_undisturbed_ones(
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
     calm = night(write_pipelines(tmp_path / "calm", shapes, training=training))
-    file = write_pipelines(tmp_path / "killed", shapes, training=training, ingest={"max_side": 64, "part_rows": 1})
+    file = write_pipelines(
+        tmp_path / "killed", shapes, training=training, ingest={"max_side": 64, "part_rows": 1, "trim": False}
+    )
     folder = load_pipeline(file).folder
     run_and_kill(file, "/checkpoints/step-", 2)
     assert len(list(folder.glob("runs/*/training/checkpoints/step-*[0-9]"))) == 1

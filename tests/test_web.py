@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
+from pairloom.search.web import uploads
 from pairloom.search.web.app import create_app
 from pairloom.search.web.batching import TextBatches
 from pairloom.search.web.config import WebConfig
@@ -38,7 +39,8 @@ def started(folder: Path, **changes: Any) -> TestClient:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[TestClient]:
-    with started(folder) as client:
+    with pytest.MonkeyPatch.context() as patch, started(folder) as client:
+        patch.setattr(uploads, "SECONDS", 240.0)
         yield client
 
 

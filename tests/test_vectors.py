@@ -93,6 +93,23 @@ def test_a_handle_is_stale_once_another_one_has_written(tmp_path: Path, table: V
     assert VectorTable(table.path).upsert(vector_rows(["a", "b", "c"])).updated == 2
 
 
+@pytest.mark.parametrize("step", ["upsert", "delete"])
+def test_a_version_made_while_rows_are_written_makes_the_writer_stale(
+    step: str, table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.upsert(vector_rows(["a"]))
+    first = table.version
+    table.upsert(vector_rows(["b"]))
+
+    def go_back(point: str, path: Path) -> None:
+        if point == f"{step}.before":
+            lance.dataset(str(path), version=first).restore()
+
+    monkeypatch.setattr(pairloom.storage.table.vectors, "hit", go_back)
+    with pytest.raises(StaleWriterError, match="run again"):
+        table.upsert(vector_rows(["a", "b"])) if step == "upsert" else table.delete(["a"])
+
+
 def test_killed_upsert_run_again_loses_and_doubles_nothing(tmp_path: Path) -> None:
     program = """
 import sys, time

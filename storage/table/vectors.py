@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,7 +135,8 @@ class VectorTable:
             before, known, version = self._dataset.count_rows(), self._fragments(), self.version
             merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
             hit("upsert.before", self.path)
-            counts = merge.execute(chunk)
+            with self._writing():
+                counts = merge.execute(chunk)
             hit("upsert.after", self.path)
             if self.version > version + 1:
                 raise StaleWriterError(f"another run wrote {self.path.name} in the meantime: run again")
@@ -157,7 +159,8 @@ class VectorTable:
         for start in range(0, len(item_ids), IDS_PER_DELETE):
             some = pc.field("item_id").isin(item_ids[start : start + IDS_PER_DELETE])
             hit("delete.before", self.path)
-            removed += self._dataset.delete(some)["num_deleted_rows"]
+            with self._writing():
+                removed += self._dataset.delete(some)["num_deleted_rows"]
             hit("delete.after", self.path)
         return removed
 
@@ -179,22 +182,25 @@ class VectorTable:
         if words == "merge":
             self._require_whole("/_indices/")
         hit("index.before", self.path)
-        carry_out(self._dataset, work, kind)
-        carry_out_words(self._dataset, words)
+        with self._writing():
+            carry_out(self._dataset, work, kind)
+            carry_out_words(self._dataset, words)
         hit("index.after", self.path)
         if work in ("build", "merge"):
             self._fresh = None
         if crowded:
             # After indexing, since Lance doesn't merge files that are indexed with those that aren't.
             self._require_whole("/data/", "/_indices/")
-            self._dataset.optimize.compact_files()
+            with self._writing():
+                self._dataset.optimize.compact_files()
             self._fresh = None
         return kind
 
     def ask(self, effort: Effort) -> None:
         """Have the index asked with this effort from now on, by readers too; all of it is to be checked again."""
         self._require_alone()
-        self._dataset.update_schema_metadata({KEY.decode(): effort.model_dump_json()})
+        with self._writing():
+            self._dataset.update_schema_metadata({KEY.decode(): effort.model_dump_json()})
         self._fresh = None
 
     @property
@@ -263,6 +269,16 @@ class VectorTable:
         own = {name: each for name, each in self._released.items() if any(kind in name for kind in kinds)}
         if wrong := damage(self.path.parent.parent, own, contents=True):
             raise DamagedError(f"{self.path} is not as it was released: {'; '.join(wrong[:3])}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Lance tells by the words of its error alone that another handle came first."""
+        try:
+            yield
+        except OSError as error:
+            if not any(words in str(error) for words in ("Incompatible transaction", "Commit conflict")):
+                raise
+            raise StaleWriterError(f"{self.path} is written to by another run or program as well: run again") from error
 
     def _require_alone(self) -> None:
         # A handle is stale once another one has written, and a merge into a stale one can double rows.

@@ -16,6 +16,7 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.models.evaluation.cutoff import Candidates, calibrated
 from pairloom.models.towers.words import known_words
+from pairloom.search.index import Index
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_sheet
@@ -163,3 +164,14 @@ def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
     assert "no training text has 'zzz'" in " ".join(shown.stdout.split())
     strange = Query(text="zzz", like="large-red-circle")
     assert search(OpenRelease.open(pipeline.folder), strange).hits[0].fits is None
+
+
+def test_many_queries_at_once_say_what_fits_as_one_by_one(release: OpenRelease) -> None:
+    index = Index(release)
+    texts = ["red apple", "a green pear"]
+    for hubness, only in ((None, False), (True, False), (None, True)):
+        together = index.search_many(texts, k=9, hubness=hubness, only_fitting=only)
+        alone = [index.search(text, k=9, hubness=hubness, only_fitting=only) for text in texts]
+        told = [[[(hit.item_id, hit.fits) for hit in each.hits] for each in some] for some in (together, alone)]
+        assert told[0] == told[1]
+        assert {hit.fits for each in together for hit in each.hits} <= {True, False}

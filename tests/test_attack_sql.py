@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from released_pipeline import NAMES, picture, publish
 
+import pairloom.search.nearest
 import pairloom.search.query
 import pairloom.search.sql.statement
 import pairloom.storage.sources.row_filter
@@ -306,8 +307,8 @@ def test_condition_that_takes_too_long_is_left_behind(release: OpenRelease, monk
     def never(*_: object, **__: object) -> pa.Table:
         return os.read(read, 1)
 
-    monkeypatch.setattr(pairloom.search.query, "nearest", never)
-    monkeypatch.setattr(pairloom.search.query, "MAX_SECONDS", 0.01)
+    monkeypatch.setattr(pairloom.search.nearest, "nearest", never)
+    monkeypatch.setattr(pairloom.search.nearest, "MAX_SECONDS", 0.01)
     with pytest.raises(ValueError, match=r"is not a filter: it took longer than 0\.01 seconds"):
         pairloom.search.query.nearest_rows(
             release, np.ones(16, np.float32), k=1, where="price = 1", columns=["item_id"]

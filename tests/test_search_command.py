@@ -72,7 +72,10 @@ def test_several_images_may_be_weighted_by_their_names(options: tuple[str, ...],
     assert ids("--image", f"9:{three}", "--image", seven, "-k", "1", *options) == [NAMES[3]]
 
 
-def test_the_list_shows_own_columns_the_condition_and_the_page(options: tuple[str, ...]) -> None:
+def test_the_list_shows_own_columns_the_condition_and_the_page(
+    options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pairloom.flows.show.console.out.width", 140)
     done = invoke("search", "red apple", "--where", "subgroup = 'Apple'", "--offset", "2", "-k", "3", *options)
     assert done.exit_code == 0
     head, *rows, foot = done.stdout.rstrip().split("\n")

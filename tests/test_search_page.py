@@ -18,7 +18,7 @@ from pairloom.flows.nightly import nightly
 
 PAGE = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)
-ELSEWHERE = ("--as", "umap", "diff", "--rerank", "pairloom map", "pairloom sql", "pairloom web")
+ELSEWHERE = ("--as", "--only-fitting", "umap", "diff", "--rerank", "pairloom map", "pairloom sql", "pairloom web")
 """What other tests run, or what needs a model of another kind."""
 
 
@@ -37,6 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipeline
     file.write_text(yaml.safe_dump({"root": ".pairloom", "pipelines": {"mine": pipeline}}), encoding="utf-8")
     night = nightly(load_pipeline(file))
     assert night.outcome == "released", night.reason
+    (folder / "stock.csv").write_text("item_id,stock\nlarge-red-circle,3\n", encoding="utf-8")
     for name, colour in zip(("photo.jpg", "other.jpg"), COLOURS, strict=False):
         (folder / name).write_bytes((shapes / f"large-{colour}-circle.png").read_bytes())
     return folder

@@ -1,6 +1,7 @@
-"""What a foreign image tower that stays as it is reaches: in closed form, and after a training on its features.
+"""What an image tower that stays as it is reaches: in closed form, and after a training on its features.
 
 python -m benchmarks.pretrained --sizes 128 160 192 --seeds 0 1 2 --steps 0 300
+python -m benchmarks.pretrained --architecture drawings --collection emoji --seeds 0 1 2 --steps 0 100
 """
 
 import argparse
@@ -33,13 +34,14 @@ from pairloom.models.training.trainer import Recipe, train
 ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
 
 
-def sized(size: int, folder: Path) -> ModelConfig:
-    """`photographs` for pictures of another size."""
-    architecture = json.loads((ARCHITECTURES / "photographs.json").read_text(encoding="utf-8"))
-    architecture["model_cfg"]["vision_cfg"]["image_size"] = size
-    file = folder / f"photographs-{size}.json"
+def sized(name: str, size: int | None, folder: Path) -> ModelConfig:
+    """An architecture of ours, with what goes with it, for pictures of another size; none leaves it as it is."""
+    architecture = json.loads((ARCHITECTURES / f"{name}.json").read_text(encoding="utf-8"))
+    if size is not None:
+        architecture["model_cfg"]["vision_cfg"]["image_size"] = size
+    file = folder / f"{name}-{size}.json"
     file.write_text(json.dumps(architecture), encoding="utf-8")
-    return ModelConfig.model_validate({"architecture": str(file), **PRESETS["photographs"]})
+    return ModelConfig.model_validate({"architecture": str(file), **PRESETS[name]})
 
 
 def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
@@ -52,9 +54,10 @@ def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collect
 def main() -> None:
     """Prints a row for each size, seed and number of steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", choices=sorted(PRESETS), default="photographs")
     parser.add_argument("--collection", default="grocery")
     parser.add_argument("--max-side", type=int, default=128)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[192])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[None], help="the architecture's own where left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 300], help="0 for the closed form alone")
     parser.add_argument("--set", default="{}", help="other TrainingConfig fields, as JSON")
@@ -67,7 +70,7 @@ def main() -> None:
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            config = sized(size, folder)
+            config = sized(options.architecture, size, folder)
             encoder = Encoder(create(config, texts, seed=0))
             trunk = frozen_trunk(encoder.dual_encoder, config)
             assert trunk is not None
@@ -91,7 +94,7 @@ def main() -> None:
                     cells = recalls(Encoder(own), trunk, check_NF, check)
                     spent = time.process_time() - cpu - started
                     figures = f"{looking:.0f} | {started:.0f} | {spent:.0f} | {os.getloadavg()[0]:.1f}"
-                    sys.stdout.write(f"| {size} | {seed} | {steps} | {cells} | {figures} |\n")
+                    sys.stdout.write(f"| {size or 'own'} | {seed} | {steps} | {cells} | {figures} |\n")
                     sys.stdout.flush()
 
 

@@ -37,10 +37,15 @@ class TextFeatures:
         having_V = np.bincount(counts(texts).indices, minlength=PLACES)
         return cls(np.log((1 + len(texts)) / (1 + having_V)) + 1)
 
-    def __call__(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """(T, V), rows of length 1; a text without a character has none."""
+    def unscaled(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """(T, V): the same before rows are scaled, so that a text's are the sum of its words'."""
         found_TV = counts(texts)
         found_TV.data *= self.rarity_V[found_TV.indices]
+        return found_TV
+
+    def __call__(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """(T, V), rows of length 1; a text without a character has none."""
+        found_TV = self.unscaled(texts)
         length_T = np.sqrt(np.asarray(found_TV.multiply(found_TV).sum(axis=1)).ravel())
         return sparse.csr_matrix(sparse.diags(1 / np.where(length_T > 0, length_T, 1)) @ found_TV)
 

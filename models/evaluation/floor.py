@@ -5,7 +5,7 @@ among their members; a text is where ridge regression of its words and their pie
 model that answers no better has not earned its minutes.
 """
 
-# N = items, T = unique texts, D = dimensions, V = places of text features
+# N = items, T = unique texts, D = dimensions
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,10 @@ from pairloom.models.arrays import Embeddings, Indices, Values
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.closed_form.discriminant import LinearMap, directions, discriminant, whitening
 from pairloom.models.closed_form.image_features import BLOCKS, Pixels, image_features
-from pairloom.models.closed_form.ridge import KernelRidge, kernel_ridge
-from pairloom.models.closed_form.text_features import TextFeatures
+from pairloom.models.closed_form.text_regression import TextRegression, text_regression
 
 ITEMS = 10_000
 """Training items that the floor is fitted on, at most."""
-TEXTS = 20_000
-"""Of their texts, at most."""
 DIMENSIONS = 256
 _AT_ONCE = 2048
 
@@ -33,8 +30,7 @@ class TextbookFeatures:
     """An encoder of pictures and texts, fitted in closed form."""
 
     image_map: LinearMap
-    text_features: TextFeatures
-    ridge: KernelRidge
+    regression: TextRegression
 
     def embed_images(self, pixels_NHWC: Pixels) -> Embeddings:
         """Float32 (N, D), L2-normalised, of pictures of `closed_form.image_features.SIDE`."""
@@ -42,8 +38,7 @@ class TextbookFeatures:
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (T, D), L2-normalised; zero for a text that shares nothing with the texts that it was fitted on."""
-        feature_TV = self.text_features([normalize_text(text) for text in texts])
-        return directions(self.ridge(feature_TV)).astype(np.float32)
+        return directions(self.regression([normalize_text(text) for text in texts])).astype(np.float32)
 
 
 def fit_items(item_ids: Sequence[str], groups: Sequence[str | None], *, seed: int, limit: int = ITEMS) -> Indices:
@@ -75,12 +70,7 @@ def textbook_features(pixels_NHWC: Pixels, relations: Relations, *, seed: int) -
     image_map = white.then(discriminant(white(feature_NF), class_N))
     image_ND = directions(image_map(feature_NF))
     texts, target_TD = _targets(image_ND, class_N, relations)
-    order = np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)
-    if len(order) > TEXTS:
-        order = np.sort(np.random.default_rng(seed).permutation(len(order))[:TEXTS])
-    fitted = TextFeatures.fit([texts[row] for row in order])
-    ridge = kernel_ridge(fitted([texts[row] for row in order]), target_TD[order], seed=seed)
-    return TextbookFeatures(image_map, fitted, ridge)
+    return TextbookFeatures(image_map, text_regression(texts, target_TD, seed=seed))
 
 
 def _classes(relations: Relations) -> Indices:

@@ -65,6 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lock_image": True,
         "closed_form_start": True,
     },
+    "drawings": {"lock_image": True, "closed_form_start": True},
 }
 """What goes with an architecture where the same keys aren't given."""
 
@@ -73,9 +74,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Which dual encoder a pipeline trains."""
 
     architecture: str = "tiny-64"
-    """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too), any
-    open_clip model name, a config file (`.json`), `local-dir:DIR` or
-    `hf-hub:ORG/NAME`."""
+    """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too, `drawings`
+    the last two), any open_clip model name, a config file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`."""
     pretrained: str | None = None
     """open_clip's tag of pretrained weights, a weights file, or `package:NAME`, an installed package of the extra
     `pretrained`; none trains from nothing. `local-dir:` and `hf-hub:` bring their own."""
@@ -88,10 +88,12 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
     None starts all of them at random."""
     closed_form_start: bool = False
-    """Whether a training from no champion starts from discriminant analysis of what a locked timm tower makes of the
-    images, with the text tower sent to the class means; otherwise from random projections."""
+    """Whether a training from no champion starts from discriminant analysis of what a locked image tower makes of the
+    images, timm's or a vision transformer with `final_ln_after_pool`, and from ridge regression of texts at the class
+    means; otherwise from random projections."""
     lock_image: bool = False
-    """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same."""
+    """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same, with
+    `closed_form_start` that of a vision transformer, too."""
     lock_text: bool = False
     """Whether the text tower's weights stay as they are. A Hugging Face tower's projection is trained all the same."""
     unlocked_image_groups: int = Field(default=0, ge=0)
@@ -122,7 +124,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     @property
     def freezes_trunk(self) -> bool:
-        """Whether a timm image tower is trained in its projection alone."""
+        """Whether an image tower is trained in its head alone, if it has one that a lock leaves."""
         return self.lock_image and not self.unlocked_image_groups and self.lora is None and self.layer_decay is None
 
     @model_validator(mode="after")

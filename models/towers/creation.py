@@ -15,6 +15,7 @@ import torch
 from pairloom.models.towers import recurrent
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
+from pairloom.models.towers.edge_start import start_from_edges
 from pairloom.models.towers.image_weights import load_image_weights
 from pairloom.models.towers.layout import CONFIG_NAME, read_config, tokenizer_files
 from pairloom.models.towers.names import architecture_file, image_package, require_towers
@@ -24,6 +25,7 @@ from pairloom.models.towers.second_tower import add_second_tower
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, add_words, fit_vocabulary, save_vocabulary
 
 FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
+EDGES = "edges"  # its `start`, beside `model_cfg`, where its image tower is written by hand
 
 
 def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncoder:
@@ -57,15 +59,18 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
         with tempfile.TemporaryDirectory() as folder:
             text_cfg = architecture["model_cfg"]["text_cfg"]
             if text_cfg.get("hf_tokenizer_name") == FITTED:
-                tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"])
+                tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"], rare=config.closed_form_start)
                 if isinstance(config.word_vectors, str):
                     add_words(tokenizer, common_words(config.word_vectors), text_cfg["vocab_size"])
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
+            from_edges = architecture.pop("start", None) == EDGES
             plain = recurrent.open_clip_config(architecture)
             (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
             with _without_warnings():
                 encoder = open_network(Path(folder), architecture)
+        if from_edges:
+            start_from_edges(encoder.network.visual)
         if package := image_package(config):
             (weights,) = package.paths()
             load_image_weights(encoder.network, weights)

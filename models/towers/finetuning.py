@@ -13,6 +13,7 @@ from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.lora import add_adapters, merge_adapters
 from pairloom.models.towers.recurrent import LstmTextTower
+from pairloom.models.towers.trunk import has_token_head
 
 FITTED_RATE = 0.1
 """Share of the learning rate at which towers go on that a closed form has fitted: more spoils what they know of items
@@ -30,6 +31,9 @@ def prepare(encoder: DualEncoder, config: ModelConfig, *, seed: int) -> None:
     if config.lock_image:
         for tower in image_towers:
             _lock("image", tower.lock, config.unlocked_image_groups)
+            if config.closed_form_start and has_token_head(tower):
+                tower.ln_post.requires_grad_(True)
+                tower.proj.requires_grad_(True)
     if config.lock_text:
         _lock("text", network.lock_text_tower, config.unlocked_text_groups)
     if config.lora is not None:

@@ -6,6 +6,7 @@ pixels, so that training and embedding work on it as they are.
 
 # B = batch, C = colours, H = height, W = width, F = values of the trunk's output, D = embedding
 
+import copy
 import hashlib
 import json
 import math
@@ -25,11 +26,13 @@ _HEAD_SETTINGS = ("timm_proj", "timm_proj_bias", "timm_drop")
 
 
 class Trunk:
-    """The submodule of an image tower that pixels pass first, in evaluation mode."""
+    """What pixels pass first in an image tower, in evaluation mode."""
 
-    def __init__(self, encoder: DualEncoder, name: str) -> None:
-        self._encoder, self._name = encoder, name
-        self.module: nn.Module = encoder.network.visual.get_submodule(name).eval()  # type: ignore[union-attr]
+    def __init__(self, encoder: DualEncoder) -> None:
+        self._encoder = encoder
+        visual: Any = encoder.network.visual
+        self._name = "visual" if has_token_head(visual) else "visual.trunk"
+        self.module: nn.Module = (_without_head(visual) if has_token_head(visual) else visual.trunk).eval()
         settings = encoder.preprocess_cfg
         height, width = settings["size"] if isinstance(settings["size"], (list, tuple)) else (settings["size"],) * 2
         with torch.no_grad():
@@ -46,7 +49,7 @@ class Trunk:
         """Of all that its output follows from: weights, shape and preprocessing."""
         config = self._encoder.config["model_cfg"]["vision_cfg"]
         shape = {key: value for key, value in config.items() if key not in _HEAD_SETTINGS}
-        settings = [self._name, self._shape, shape, self._encoder.preprocess_cfg]
+        settings = [self._name.removeprefix("visual."), self._shape, shape, self._encoder.preprocess_cfg]
         found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in self.module.state_dict().items():
             if not name.endswith("num_batches_tracked"):
@@ -62,16 +65,54 @@ class Trunk:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Inside, the image tower takes features (B, F) instead of pixels, and has none of the trunk's weights."""
-        visual: Any = self._encoder.network.visual
-        visual.register_module(self._name, nn.Unflatten(1, self._shape) if len(self._shape) > 1 else nn.Identity())
+        network: Any = self._encoder.network
+        whole = network.get_submodule(self._name)
+        if self._name == "visual":
+            rest: nn.Module = TokenHead(whole)
+        else:
+            rest = nn.Unflatten(1, self._shape) if len(self._shape) > 1 else nn.Identity()
+        network.set_submodule(self._name, rest)
         try:
             yield
         finally:
-            visual.register_module(self._name, self.module)
+            network.set_submodule(self._name, whole)
+
+
+class TokenHead(nn.Module):
+    """The head of open_clip's vision transformer alone, its weights under the names that they have in the whole."""
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.ln_post, self.proj, self.preprocess_cfg = visual.ln_post, visual.proj, visual.preprocess_cfg
+
+    def forward(self, feature_BF: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D), not normalised, of pooled tokens."""
+        embedding_BD: torch.Tensor = self.ln_post(feature_BF) @ self.proj
+        return embedding_BD
+
+    def lock(self, unlocked_groups: int = 0) -> None:
+        """Freezes nothing: what a lock freezes isn't here."""
+
+
+def has_token_head(visual: Any) -> bool:
+    """Whether a tower is open_clip's vision transformer that normalises and projects the pooled token last."""
+    return getattr(visual, "final_ln_after_pool", False) and visual.attn_pool is None and visual.proj is not None
+
+
+def _without_head(visual: Any) -> nn.Module:
+    """The same vision transformer, with the same weights, up to the pooled token."""
+    body = copy.copy(visual)
+    body._modules, body._parameters = dict(visual._modules), dict(visual._parameters)
+    body.ln_post, body.proj = nn.Identity(), None
+    found: nn.Module = body
+    return found
 
 
 def frozen_trunk(encoder: DualEncoder, config: ModelConfig) -> Trunk | None:
-    """A locked timm tower's trunk, which no training of `config` moves; None where there is none."""
-    if not config.freezes_trunk or encoder.second or not hasattr(encoder.network.visual, "trunk"):
-        return None
-    return Trunk(encoder, "trunk")
+    """A locked tower's trunk, which no training of `config` moves; None where there is none.
+
+    That of a vision transformer only with `closed_form_start`: without it the lock freezes its head too.
+    """
+    visual = encoder.network.visual
+    has_head = hasattr(visual, "trunk") or (config.closed_form_start and has_token_head(visual))
+    return Trunk(encoder) if config.freezes_trunk and not encoder.second and has_head else None

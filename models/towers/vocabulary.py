@@ -19,15 +19,18 @@ PADDING_ID, END_OF_TEXT_ID = 0, 1
 VOCABULARY_NAME, SETTINGS_NAME = "tokenizer.json", "tokenizer_config.json"
 
 
-def fit_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
-    """A tokenizer of at most `size` tokens that ends every text with `<eot>`; the order of `texts` has no influence."""
+def fit_vocabulary(texts: Iterable[str], size: int, *, rare: bool = False) -> Tokenizer:
+    """A tokenizer of at most `size` tokens that ends every text with `<eot>`; the order of `texts` has no influence.
+
+    With `rare`, words of a single text become tokens, too, while there is room.
+    """
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=size,
-        min_frequency=2,
+        min_frequency=1 if rare else 2,
         special_tokens=[PADDING, END_OF_TEXT],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

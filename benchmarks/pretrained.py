@@ -1,5 +1,7 @@
 """What an image tower that stays as it is reaches: in closed form, and after a training on its features.
 
+Questions are the validation split's, and the training split's own.
+
 python -m benchmarks.pretrained --sizes 128 160 192 --seeds 0 1 2 --steps 0 300
 python -m benchmarks.pretrained --architecture drawings --collection emoji --seeds 0 1 2 --steps 0 100
 """
@@ -45,7 +47,7 @@ def sized(name: str, size: int | None, folder: Path) -> ModelConfig:
 
 
 def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
-    """Recall @1 and @10 each way on the validation split, as cells."""
+    """Recall @1 and @10 each way on a split, as cells."""
     image_ND, text_TD = encoder.embed_features(trunk, feature_NF), encoder.embed_texts(check.relations.texts)
     found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}).as_dict()
     return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in ASKED)
@@ -64,8 +66,9 @@ def main() -> None:
     options = parser.parse_args()
     learn, check = (read_collection(options.collection, split, options.max_side) for split in ("train", "val"))
     texts = [text for own in learn.texts for text in own]
-    titles = ("size", "seed", "steps", "t→i @1 / @10", "i→t @1 / @10", "i→i @1 / @10", "features, ms an image")
-    sys.stdout.write(f"| {' | '.join(titles)} | start, CPU s | training, CPU s | load |\n|{' --- |' * 10}\n")
+    asked = [f"{of}{way} @1 / @10" for of in ("", "own ") for way in ("t→i", "i→t", "i→i")]
+    titles = ("size", "seed", "steps", *asked, "features, ms an image", "start, CPU s", "training, CPU s", "load")
+    sys.stdout.write(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}\n")
     negatives_NK = batch_negatives(mine_lexical_negatives(learn.relations, MiningConfig(), seed=0))
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
@@ -91,7 +94,9 @@ def main() -> None:
                         training = TrainingConfig.model_validate(training.model_dump() | json.loads(options.set))
                         with trunk.aside():
                             train(own, items, Recipe(training, model=config), workdir=folder / f"{seed}-{steps}")
-                    cells = recalls(Encoder(own), trunk, check_NF, check)
+                    cells = " | ".join(
+                        recalls(Encoder(own), trunk, *each) for each in ((check_NF, check), (learn_NF, learn))
+                    )
                     spent = time.process_time() - cpu - started
                     figures = f"{looking:.0f} | {started:.0f} | {spent:.0f} | {os.getloadavg()[0]:.1f}"
                     sys.stdout.write(f"| {size or 'own'} | {seed} | {steps} | {cells} | {figures} |\n")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from pairloom.models.evaluation.config import NOVELTY, EvaluationConfig, GateConfig, measured
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
-from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.config import FITTED_STEPS, PRESETS, ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.pipeline_name import PATTERN
@@ -80,6 +80,16 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """When the night runs by itself; never where it is not given."""
     workers: WorkersConfig = WorkersConfig()
     """Where stages run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        model = given.get("model") if isinstance(given, dict) else None
+        if isinstance(model, dict) and model.get("architecture") in PRESETS:
+            training = given.get("training")
+            if training is None or isinstance(training, dict):
+                return {**given, "training": {"max_steps": FITTED_STEPS, **(training or {})}}
+        return given
 
     @field_validator("sources")
     @classmethod

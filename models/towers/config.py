@@ -70,12 +70,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What goes with an architecture where the same keys aren't given."""
 
 
+FITTED_STEPS = 100
+"""A training's `max_steps` with one of these, where it isn't given: a start in closed form needs few."""
+
+
 class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Which dual encoder a pipeline trains."""
 
     architecture: str = "tiny-64"
-    """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too, `drawings`
-    the last two), any open_clip model name, a config file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`."""
+    """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too,
+    `drawings` the last two), any open_clip model name, a config file (`.json`), `local-dir:DIR` or
+    `hf-hub:ORG/NAME`."""
     pretrained: str | None = None
     """open_clip's tag of pretrained weights, a weights file, or `package:NAME`, an installed package of the extra
     `pretrained`; none trains from nothing. `local-dir:` and `hf-hub:` bring their own."""

@@ -28,7 +28,7 @@ FAINT = 2e-4
 COLOUR_SHARE = 0.75
 """What colours, from -1 to 1, weigh beside a patch's edges, whose vector has at most length 1."""
 SHARPNESS = 60.0
-"""A derivative, of pixels from -1 to 1, is multiplied by this before the soft rectifier, that it be nearly a hard one."""
+"""A derivative, of pixels from -1 to 1, is multiplied by this, so that the soft rectifier is nearly a hard one."""
 STEADY = 50.0
 """Constants beside the content that keep layer normalisation from changing its scale."""
 MARK = 10.0
@@ -183,12 +183,13 @@ def _derivatives(patch: int) -> torch.Tensor:
 
 
 def _sharpened() -> Values:
-    """(J, O): turns absolute derivatives |g cos(a - j)| into the share of each orientation, which falls to nothing at the
-    next one: the least squares over all angles a of a gradient g."""
+    """(J, O): turns absolute derivatives |g cos(a - j)| into the share of each orientation.
+
+    A share falls to nothing at the next orientation; least squares over all angles a of a gradient g.
+    """
     angle = np.linspace(0, np.pi, 720, endpoint=False)[:, None]
     wide_AJ = np.abs(np.cos(angle - np.arange(DIRECTIONS) * np.pi / DIRECTIONS))
     apart_AO = np.abs((angle - np.arange(ORIENTATIONS) * np.pi / ORIENTATIONS + np.pi / 2) % np.pi - np.pi / 2)
     narrow_AO = np.clip(1 - apart_AO * ORIENTATIONS / np.pi, 0, None)
     penalty_JJ = 1e-3 * len(angle) / DIRECTIONS * np.eye(DIRECTIONS)
-    found: Values = np.linalg.solve(wide_AJ.T @ wide_AJ + penalty_JJ, wide_AJ.T @ narrow_AO)
-    return found
+    return np.asarray(np.linalg.solve(wide_AJ.T @ wide_AJ + penalty_JJ, wide_AJ.T @ narrow_AO), np.float64)

@@ -1,12 +1,13 @@
 """A start in closed form for a tower whose trunk is frozen: the projection by class means, and the texts at them."""
 
-# N = items, T = unique texts, V = tokens, F = features, D = embedding
+# N = items, T = unique texts, V = tokens, B = batch, L = tokens of a text, F = features, D = embedding
 
 import logging
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pairloom.models.arrays import Embeddings, Features, Indices
@@ -20,6 +21,9 @@ from pairloom.models.towers.vocabulary import END_OF_TEXT_ID
 
 logger = logging.getLogger(__name__)
 
+MANY = 8
+"""Items that carry a text, from which on it is learned by heart."""
+TEXT_STEPS, TEXT_BATCH, TEXT_RATE = 200, 256, 1e-3
 UNKNOWN = 1e-3
 """How far a text without a known word leans to where texts are on average."""
 
@@ -29,23 +33,24 @@ def start_in_closed_form(encoder: DualEncoder, feature_NF: Features, relations: 
 
     The projection is linear discriminant analysis of the features, classes being the items of one group, or of one
     first text where a group has a single item. A text is where ridge regression of its words and their pieces expects
-    the mean of its items' embeddings, each token standing for its own words and pieces. ValueError where the towers
-    can't hold that.
+    the mean of its items' embeddings, each token standing for its own words and pieces; texts that many items carry
+    are then brought to their mean. ValueError where the towers can't hold that.
     """
     embedding_ND = _project(encoder, feature_NF, _classes(relations))
     texts = [normalize_text(text) for text in relations.texts]
-    regression = text_regression(texts, _text_means(embedding_ND, relations), seed=seed)
+    target_TD = _text_means(embedding_ND, relations)
+    regression = text_regression(texts, target_TD.astype(np.float64), seed=seed)
     token_VD = regression.sums(token_texts(encoder))
     token_VD[END_OF_TEXT_ID] = UNKNOWN * regression(texts).mean(axis=0)
     add_up_tokens(encoder, token_VD)
-    logger.info("closed form: %d dimensions, %d tokens", embedding_ND.shape[1], len(token_VD))
+    _learn_by_heart(encoder, relations, target_TD, seed)
 
 
 def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices) -> Embeddings:
     """Sets the projection; returns the embeddings (N, D), not normalised."""
     visual: Any = encoder.network.visual
-    norm = visual.ln_post if has_token_head(visual) else None
-    proj = visual.proj if norm is not None else getattr(visual.head, "proj", None)
+    norm: Any = visual.ln_post if has_token_head(visual) else None
+    proj: Any = visual.proj if norm is not None else getattr(visual.head, "proj", None)
     if norm is None and (not isinstance(proj, nn.Linear) or proj.bias is None):
         raise ValueError(
             "model.closed_form_start needs a linear projection with a bias: timm_proj: linear, timm_proj_bias: true"
@@ -54,7 +59,7 @@ def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices) -> Em
         if norm is not None:
             norm.weight.fill_(1)
             norm.bias.zero_()
-            feature_NF = norm(torch.from_numpy(feature_NF).to(encoder.device)).cpu().numpy()
+            feature_NF = norm(torch.tensor(feature_NF, device=encoder.device)).cpu().numpy()
         weight_DF = proj.T if norm is not None else proj.weight
         found = class_space(feature_NF, class_N, len(weight_DF))
         embedding_ND = np.zeros((len(feature_NF), len(weight_DF)), np.float32)
@@ -87,3 +92,33 @@ def _text_means(embedding_ND: Embeddings, relations: Relations) -> Embeddings:
         mean_TD[own] += unit_D
     unit_TD: Embeddings = mean_TD / np.maximum(np.linalg.norm(mean_TD, axis=1, keepdims=True), 1e-12)
     return unit_TD
+
+
+def _learn_by_heart(encoder: DualEncoder, relations: Relations, target_TD: Embeddings, seed: int) -> None:
+    """Trains the text tower alone until the texts of many items lie near their means, by cosine.
+
+    What few items carry stays where the regression expects it: their mean says less than their words do.
+    """
+    count_T = np.bincount(np.concatenate([*relations.item_texts, np.array([], np.int64)]), minlength=len(target_TD))
+    many = np.flatnonzero(count_T >= MANY)
+    if not len(many):
+        return
+    network: Any = encoder.network
+    own = {id(parameter) for parameter in network.visual.parameters()} | {id(network.logit_scale)}
+    trained = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    optimizer = torch.optim.AdamW(trained, lr=TEXT_RATE, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0)
+    token_TL = encoder.tokenize([relations.texts[text] for text in many])
+    aim_TD = torch.from_numpy(target_TD[many])
+    drawn = np.random.default_rng([seed, 7])
+    network.train()
+    for step in range(TEXT_STEPS):
+        rows = torch.from_numpy(drawn.permutation(len(many))[:TEXT_BATCH])
+        for group in optimizer.param_groups:
+            group["lr"] = TEXT_RATE * min(1, 10 * (step + 1) / TEXT_STEPS) * (1 - step / TEXT_STEPS)
+        text_BD = encoder.encode_texts(encoder.trim(token_TL[rows]))
+        loss = 1 - F.cosine_similarity(text_BD, aim_TD[rows].to(text_BD)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    network.eval()
+    logger.info("closed form: texts lie at a mean cosine of %.3f to the mean of their items", 1 - loss.item())

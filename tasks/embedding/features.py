@@ -1,6 +1,6 @@
 """What a frozen trunk makes of the items' images, computed once an image and read from then on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pairloom.models.arrays import Embeddings, Features
 from pairloom.models.encoder import Encoder
+from pairloom.models.pictures import Picture
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.features import FeatureStore
@@ -30,10 +31,14 @@ class KeptFeatures:
         missing = self.store.missing(snapshot)
         known = self.store.superseded(corpus, snapshot) if missing else {}
         total, done = sum(part.rows for part in missing), 0
-        for part in missing:
-            self._write(corpus, snapshot, part, known)
-            done += part.rows
+
+        def show(rows: int) -> None:
+            nonlocal done
+            done += rows
             report_progress(stage, done, total, "looking at the pictures once")
+
+        for part in missing:
+            self._write(corpus, snapshot, part, known, show)
 
     def matrix(self, snapshot: Snapshot, item_ids: Sequence[str]) -> Features:
         """Float32 (N, F) of `item_ids` in their order."""
@@ -46,12 +51,15 @@ class KeptFeatures:
         held = self.store.of_part(part)
         return self.encoder.embed_features(self.trunk, np.stack([held[item_id] for item_id in item_ids]))
 
-    def _write(self, corpus: Corpus, snapshot: Snapshot, part: Part, known: dict[str, np.ndarray]) -> None:
+    def _write(
+        self, corpus: Corpus, snapshot: Snapshot, part: Part, known: dict[str, np.ndarray], show: Callable[[int], None]
+    ) -> None:
         rows = [row for batch in corpus.read(snapshot, part, ["item_id", "stored_digest"]) for row in batch.to_pylist()]
         found = [known.get(row["stored_digest"]) for row in rows]
         unseen = [row["item_id"] for row, feature_F in zip(rows, found, strict=True) if feature_F is None]
         pictures = part_pictures(corpus, snapshot, part, pa.array(unseen, pa.string()))
-        fresh = iter(self.encoder.features(self.trunk, (own for own, _ in pictures)))
+        show(len(rows) - len(unseen))
+        fresh = iter(self.encoder.features(self.trunk, _told((own for own, _ in pictures), show)))
         feature_NF = np.empty((len(rows), self.trunk.width), np.float32)
         for row, feature_F in enumerate(found):
             feature_NF[row] = next(fresh) if feature_F is None else feature_F
@@ -63,3 +71,10 @@ def kept_features(pipeline: Pipeline, encoder: Encoder) -> KeptFeatures | None:
     """The features of an encoder whose trunk no training of the pipeline moves; None where it has no such trunk."""
     trunk = frozen_trunk(encoder.dual_encoder, pipeline.model)
     return KeptFeatures(encoder, trunk, FeatureStore(pipeline.folder, trunk.digest)) if trunk else None
+
+
+def _told(images: Iterable[Sequence[Picture]], show: Callable[[int], None]) -> Iterator[Sequence[Picture]]:
+    """The same images, each run of them told of when the next one is asked for."""
+    for own in images:
+        yield own
+        show(len(own))

@@ -114,10 +114,14 @@ def test_the_class_space_makes_the_scatter_within_classes_a_ball_and_holds_the_m
     assert (nearest_N == class_N).mean() >= (euclidean_N == class_N).mean()
 
 
-def test_without_classes_of_two_the_space_is_of_principal_components() -> None:
-    feature_NF = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
-    point_ND = class_space(feature_NF, np.arange(30), 4)(feature_NF)
-    np.testing.assert_allclose(point_ND.T @ point_ND / 30, np.eye(4), atol=1e-5)
+def test_without_classes_of_two_the_space_is_of_principal_components_that_vary_more_evenly() -> None:
+    feature_NF = (np.random.default_rng(0).normal(size=(3000, 6)) * [9, 5, 3, 1, 1, 0.1]).astype(np.float32)
+    point_ND = class_space(feature_NF, np.arange(3000), 5)(feature_NF)
+    covariance_DD = point_ND.T @ point_ND / 3000
+    np.testing.assert_allclose(covariance_DD, np.diag(np.diag(covariance_DD)), atol=1e-4)
+    variance_F = feature_NF.var(axis=0, dtype=np.float64)
+    expected = variance_F / (variance_F + variance_F.mean())
+    np.testing.assert_allclose(np.sort(np.diag(covariance_DD)), np.sort(expected)[1:], rtol=0.01)
 
 
 def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path: Path) -> None:

@@ -5,37 +5,58 @@
 import numpy as np
 from scipy import linalg  # type: ignore[import-untyped]  # SciPy publishes no type information
 
-from pairloom.models.arrays import Features, Indices
-from pairloom.models.closed_form.discriminant import LinearMap, whitening
+from pairloom.models.arrays import Features, Indices, Values
+from pairloom.models.closed_form.discriminant import LinearMap
 
 SHRINKAGE = 0.3
 """How far the scatter within classes is drawn to a ball: what a frozen network's features want, measured in
 benchmarks/pretrained.md."""
+EVENNESS = 1.0
+"""Where classes tell little of the scatter within, all items stand in for them, the mean variance times this added to
+each feature's."""
 
 
 def class_space(feature_NF: Features, class_N: Indices, dimensions: int) -> LinearMap:
     """At most `dimensions` directions (F, D) that hold the class means, where the scatter within classes is a ball.
 
     Regularised linear discriminant analysis (Fisher 1936; Friedman 1989), all directions weighing the same; the most
-    telling ones first. Where no class has two members, whitened principal components, which need none.
+    telling ones first. The fewer pairs of one class there are beside features, the more the scatter of all items stands
+    in for that within classes; without any pair what is left are principal components, scaled.
     """
     _, class_N, size_C = np.unique(class_N, return_inverse=True, return_counts=True)
-    if size_C.max(initial=0) < 2 or len(size_C) < 2:
-        return whitening(feature_NF, dimensions)
-    several_N = size_C[class_N] > 1
     mean_F = feature_NF.mean(axis=0, dtype=np.float64)
     mean_CF = np.zeros((len(size_C), feature_NF.shape[1]))
     np.add.at(mean_CF, class_N, feature_NF)
     mean_CF /= size_C[:, None]
-    apart_NF = (feature_NF - mean_CF[class_N])[several_N]
-    within_FF = apart_NF.T @ apart_NF / (several_N.sum() - (size_C > 1).sum())
-    ball = max(float(within_FF.trace()) / len(within_FF), np.finfo(np.float64).tiny)
-    within_FF = (1 - SHRINKAGE) * within_FF + SHRINKAGE * ball * np.eye(len(within_FF))
     # With within = L L', x → L⁻¹ x makes it a ball.
-    lower_FF = linalg.cholesky(within_FF, lower=True)
+    lower_FF = linalg.cholesky(_within(feature_NF, class_N, mean_CF, mean_F), lower=True)
     round_CF = linalg.solve_triangular(lower_FF, (mean_CF - mean_F).T, lower=True).T
-    _, strength_D, axes_DF = linalg.svd(round_CF, full_matrices=False)
-    kept = strength_D > 1e-6 * strength_D[0]
-    axes_DF = axes_DF[kept][:dimensions]
-    map_FD = linalg.solve_triangular(lower_FF, axes_DF.T, lower=True, trans="T")
-    return LinearMap(mean_F, map_FD)
+    strength_F, axes_FF = linalg.eigh(round_CF.T @ round_CF)
+    kept_F = strength_F > 1e-12 * max(strength_F[-1], np.finfo(np.float64).tiny)
+    axes_FD = axes_FF[:, kept_F][:, ::-1][:, :dimensions]
+    return LinearMap(mean_F, linalg.solve_triangular(lower_FF, axes_FD, lower=True, trans="T"))
+
+
+def _within(feature_NF: Features, class_N: Indices, mean_CF: Values, mean_F: Values) -> Values:
+    """(F, F): the scatter within classes, regularised."""
+    several_N = np.bincount(class_N)[class_N] > 1
+    pairs, width = int(several_N.sum()) - len(np.unique(class_N[several_N])), len(mean_F)
+    apart_NF = (feature_NF - mean_CF[class_N])[several_N]
+    within_FF = apart_NF.T @ apart_NF / max(pairs, 1)
+    if pairs >= width:
+        return (1 - SHRINKAGE) * within_FF + SHRINKAGE * _ball(within_FF)
+    centred_NF = feature_NF - mean_F
+    total_FF = centred_NF.T @ centred_NF / len(centred_NF)
+    total_FF += EVENNESS * _ball(total_FF)
+    if pairs:
+        total_FF *= _size(within_FF) / _size(total_FF)
+    return (pairs * within_FF + width * total_FF) / (pairs + width)
+
+
+def _ball(scatter_FF: Values) -> Values:
+    return _size(scatter_FF) * np.eye(len(scatter_FF))
+
+
+def _size(scatter_FF: Values) -> float:
+    """The mean variance of its features, more than nothing."""
+    return max(float(scatter_FF.trace()) / len(scatter_FF), np.finfo(np.float64).tiny)

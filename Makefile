@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs lock
+.PHONY: demo test typed check docs lock
 
 # uv takes the locked torch and torchvision as a pair and checks every hash; a marker file keeps the target idempotent.
 .venv: .venv/installed
@@ -22,12 +22,15 @@ demo: .venv/installed
 test: .venv/installed
 	$(PYTEST)
 
+typed: .venv/installed
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Types are checked in what the tests leave of the cores: they often wait for a process or a disk.
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(PYTEST)
+	$(MAKE) --no-print-directory --jobs 2 typed test
 	$(BIN)/pairloom deploy --check
 
 docs: .venv/installed

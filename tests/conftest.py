@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import urllib.request
@@ -15,10 +16,13 @@ import pytest
 import yaml
 from child_processes import running, wait_until
 from PIL import Image, ImageDraw
-from warm_python import warm_python
+from warm_python import DECODER, REHEARSAL, warm_python
+
+from pairloom.storage.images import decoding
 
 # As many workers as cores run the tests: one each. NumPy and torch, here and in child processes, read this at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+COLD_DECODER = decoding.COMMAND
 # The developer's own Prefect server and profile are none of the tests' business.
 for name in [each for each in os.environ if each.startswith("PREFECT_")]:
     del os.environ[name]
@@ -55,13 +59,29 @@ def warm_rehearsals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nights of this process start their rehearsals without waiting seconds for what these import."""
     from pairloom.flows import rehearsal
 
-    with warm_python(tmp_path_factory.mktemp("warm")) as command, pytest.MonkeyPatch.context() as patch:
+    with warm_python(tmp_path_factory.mktemp("warm"), REHEARSAL) as command, pytest.MonkeyPatch.context() as patch:
         patch.setattr(rehearsal, "COMMAND", command)
         yield
 
 
 @pytest.fixture(scope="session")
-def write_pipelines(warm_rehearsals: None) -> Callable[..., Path]:  # noqa: ARG001  # nights are of pipelines
+def warm_decoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same for the processes that decode images."""
+    with warm_python(tmp_path_factory.mktemp("warm"), DECODER) as command, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "COMMAND", command)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cold_decoders() -> Iterator[None]:
+    """Images are decoded by processes that start as they do for users, whatever ran before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "COMMAND", COLD_DECODER)
+        yield
+
+
+@pytest.fixture(scope="session")
+def write_pipelines(warm_rehearsals: None, warm_decoders: None) -> Callable[..., Path]:  # noqa: ARG001  # for nights
     """Writes pipelines.yaml into a folder: one pipeline, `shapes`, over a collection; its nights take seconds."""
 
     def write(folder: Path, collection: Path, **blocks: Any) -> Path:
@@ -78,6 +98,18 @@ def write_pipelines(warm_rehearsals: None) -> Callable[..., Path]:  # noqa: ARG0
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def first_night(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]) -> Path:
+    """A folder as a first night leaves it: `shapes`, pipelines.yaml over these, `stored`. Shared: copy it to go on."""
+    from pairloom.flows.config import load_pipeline
+    from pairloom.flows.nightly import nightly
+
+    folder = tmp_path_factory.mktemp("first")
+    file = write_pipelines(folder, shutil.copytree(shapes, folder / "shapes"))
+    assert nightly(load_pipeline(file)).outcome == "released"
+    return folder
 
 
 def free_port() -> int:

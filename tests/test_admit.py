@@ -396,18 +396,9 @@ def test_vectors_that_are_not_there_are_named(collection: Collection) -> None:
     np.testing.assert_allclose(text_ND[1], collection.vector(collection.items["i3"], "texts"), atol=1e-7)
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]) -> Path:
-    """A folder with a released pipeline, to copy."""
-    folder = tmp_path_factory.mktemp("first")
-    shutil.copytree(shapes, folder / "shapes")
-    assert nightly(load_pipeline(write_pipelines(folder, folder / "shapes"))).outcome == "released"
-    return folder
-
-
 @pytest.fixture
-def file(tmp_path: Path, first: Path, write_pipelines: Callable[..., Path]) -> Path:
-    shutil.copytree(first, tmp_path / "own")
+def file(tmp_path: Path, first_night: Path, write_pipelines: Callable[..., Path]) -> Path:
+    shutil.copytree(first_night, tmp_path / "own")
     captions = {"kind": "jsonl", "path": str(tmp_path / "own" / "shapes" / "captions.jsonl"), "name": "shapes/captions"}
     return write_pipelines(tmp_path / "own", tmp_path / "own" / "shapes", sources=[captions])
 

@@ -16,7 +16,6 @@ from PIL import Image
 from transformers import RobertaConfig, RobertaModel
 
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.nightly import nightly
 from pairloom.models.encoder import Encoder
 from pairloom.models.export import Compared, export
 from pairloom.models.exported import ExportedEncoder
@@ -171,18 +170,10 @@ def test_both_sides_name_the_same_files() -> None:
     assert sorted(everything.files) == sorted(EXPORT_FILES)
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]) -> Path:
-    """pipelines.yaml with a release beside it; tests work on copies."""
-    file = write_pipelines(tmp_path_factory.mktemp("released"), shapes)
-    assert nightly(load_pipeline(file)).outcome == "released"
-    return file
-
-
 @pytest.fixture
-def folder(released: Path, tmp_path: Path) -> Path:
+def folder(first_night: Path, tmp_path: Path) -> Path:
     """A copy of the pipeline's folder."""
-    shutil.copytree(load_pipeline(released).folder, tmp_path / "stored" / "shapes")
+    shutil.copytree(first_night / "stored" / "shapes", tmp_path / "stored" / "shapes")
     return tmp_path / "stored" / "shapes"
 
 
@@ -213,8 +204,8 @@ def test_a_damaged_export_is_told_and_torch_answers(
     assert name in said
 
 
-def test_a_damaged_export_is_found_and_made_again(released: Path, folder: Path) -> None:
-    pipeline = load_pipeline(released, root=folder.parent)
+def test_a_damaged_export_is_found_and_made_again(first_night: Path, folder: Path) -> None:
+    pipeline = load_pipeline(first_night / "pipelines.yaml", root=folder.parent)
     model = folder / "models" / OpenRelease.open(folder).record.model_id
     (model / TEXT).write_bytes(bytes((model / TEXT).stat().st_size))
     (model / MANIFEST).unlink()
@@ -231,11 +222,11 @@ def test_a_damaged_export_is_found_and_made_again(released: Path, folder: Path) 
     assert "encoder" not in vars(release)
 
 
-def test_a_release_without_an_export_is_answered_by_torch(released: Path, folder: Path) -> None:
+def test_a_release_without_an_export_is_answered_by_torch(first_night: Path, folder: Path) -> None:
     record = OpenRelease.open(folder).record
     older = record.model_copy(update={"files": record.needed})
     release = OpenRelease(folder, older)
     release.embed_texts(["a red circle"])
     assert "encoder" in vars(release)
-    assert load_pipeline(released).model.export
+    assert load_pipeline(first_night / "pipelines.yaml").model.export
     assert FileDigest.of(folder / "models" / record.model_id / CONFIG_NAME) in record.needed.values()

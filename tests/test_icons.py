@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pairloom.flows import icons as drawing
 from pairloom.flows.icons import render_icons
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import JsonlSource
@@ -75,22 +76,28 @@ def test_every_icon_is_drawn_whole_and_in_the_middle(icons: Path) -> None:
 
 
 @needs_fonts
-def test_icons_are_drawn_once_and_again_for_another_size(icons: Path, tmp_path: Path) -> None:
+def test_icons_are_drawn_once_and_again_for_another_size(
+    icons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (icons / "captions.jsonl").stat()
     calls: list[int] = []
     count = render_icons(icons, size=32, progress=lambda done, _: calls.append(done))
     assert count == len(captions(icons))
     assert not calls
     assert (icons / "captions.jsonl").stat() == before
-    again = tmp_path / "again"
-    render_icons(again, size=32)
-    assert (again / "captions.jsonl").read_bytes() == (icons / "captions.jsonl").read_bytes()
-    name = str(captions(icons)[100]["image"])
-    assert (again / name).read_bytes() == (icons / name).read_bytes()
+    few = drawing._FONTS[:2]
+    monkeypatch.setattr(drawing, "_FONTS", few)
+    once, again = tmp_path / "once", tmp_path / "again"
+    for folder in (once, again):
+        render_icons(folder, size=32)
+    assert (again / "captions.jsonl").read_bytes() == (once / "captions.jsonl").read_bytes()
+    assert {caption["family"] for caption in captions(once)} == {font.family for font in few}
+    for caption in captions(once)[::23]:
+        assert (again / str(caption["image"])).read_bytes() == (once / str(caption["image"])).read_bytes()
     render_icons(again, size=24)
-    with Image.open(again / name) as image:
+    with Image.open(again / str(captions(once)[100]["image"])) as image:
         assert image.size == (24, 24)
-    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "once"]
 
 
 @needs_fonts

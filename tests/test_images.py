@@ -29,6 +29,8 @@ DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NASTY = DATA / "nasty" / "index.jsonl"
 CONFIG = IngestConfig(workers=1)
 
+pytestmark = pytest.mark.usefixtures("cold_decoders")
+
 POLICY_REJECTED = {
     "multipage.tiff": "image-too-small",
     "jfif_unit_cm.jpg": "image-too-small",

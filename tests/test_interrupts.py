@@ -22,6 +22,7 @@ import pytest
 from child_processes import running, wait_until
 from PIL import Image
 
+from pairloom.flows import stages
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.here import run_here
 from pairloom.flows.nightly import nightly
@@ -34,7 +35,6 @@ from pairloom.search.release import OpenRelease
 from pairloom.storage.images import decoding as images
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.decoding import decode
-from pairloom.tasks.refs import SnapshotRef
 
 WritePipelines = Callable[..., Path]
 
@@ -158,14 +158,9 @@ def test_an_interrupt_of_the_whole_group_ends_ingest_and_its_decoders(
         assert len(command.descendants()) == 2
         line = command.end(lambda: os.killpg(command.process.pid, signal.SIGINT))
     assert line == f"stopped in ingest; run `pairloom ingest --file {file}` again to go on"
-    refs = []
-    for each in (file, calm):
-        done = subprocess.run(
-            [sys.executable, "-c", CLI, "ingest", "--json", "--file", str(each)], stdout=subprocess.PIPE, check=True
-        )
-        refs.append(SnapshotRef.model_validate_json(done.stdout))
-    assert refs[0] == refs[1]
-    assert refs[0].rows == 60
+    ended, expected = (stages.ingest(load_pipeline(each)) for each in (file, calm))
+    assert ended == expected
+    assert ended.rows == 60
 
 
 BUSY = (
@@ -345,6 +340,7 @@ def test_work_of_threads_interrupted_anywhere_hangs_nobody() -> None:
 
 # What an interrupt takes the clean-up of is left to Python.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("warm_decoders")
 def test_decoding_interrupted_anywhere_hangs_nobody(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     paths = [(number, tmp_path / "a.png") for number in range(3)]

@@ -293,38 +293,36 @@ def test_metrics_are_the_same_for_any_size_of_block(block: int, monkeypatch: pyt
     assert measures(evaluate(*sides, known, config, {})) == found
 
 
-ELSEWHERE = f"""
-import json, sys
-import numpy as np
-from {evaluate.__module__} import EvaluationConfig, evaluate
-from {Relations.__module__} import Relations
-count = 200
-known = Relations.build([str(n) for n in range(count)], [str(n % 13) for n in range(count)],
-                        [[str(n // 2)] for n in range(count)], [None] * count)
-image_ND, text_TD = np.load(sys.argv[1]), np.load(sys.argv[2])
-found = evaluate(image_ND, text_TD, known, EvaluationConfig(), {{}})
-print(json.dumps([found.as_dict(), found.intervals(EvaluationConfig())]))
-"""
+def scored(images: str, texts: str) -> list[dict[str, Any]]:
+    count = 200
+    groups, named = [str(n % 13) for n in range(count)], [[str(n // 2)] for n in range(count)]
+    known = Relations.build([str(n) for n in range(count)], groups, named, [None] * count)
+    found = evaluate(np.load(images), np.load(texts), known, EvaluationConfig(), {})
+    told: list[dict[str, Any]] = json.loads(json.dumps([found.as_dict(), found.intervals(EvaluationConfig())]))
+    return told
 
 
 def test_the_same_embeddings_score_the_same_on_any_processor(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", uneven(200, 0))
     np.save(tmp_path / "texts.npy", uneven(100, 1))
 
-    def ask(**environment: str) -> list[dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, str(tmp_path / "images.npy"), str(tmp_path / "texts.npy")],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-            capture_output=True,
-            check=True,
-        )
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-        return found
-
-    here = ask()
+    files = (str(tmp_path / "images.npy"), str(tmp_path / "texts.npy"))
+    here = scored(*files)
     assert 0 < here[0]["image_to_image_recall@10"] < 1
     # The oldest kernels of OpenBLAS and of torch, on one thread.
-    assert here == ask(OPENBLAS_CORETYPE="Prescott", ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="1")
+    oldest = {"OPENBLAS_CORETYPE": "Prescott", "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
+    elsewhere = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, json, test_metrics as t; print(json.dumps(t.scored(*sys.argv[1:])))",
+            *files,
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **oldest},
+        capture_output=True,
+        check=True,
+    )
+    assert here == json.loads(elsewhere.stdout)
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

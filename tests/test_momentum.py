@@ -17,11 +17,8 @@ from pairloom.models.objectives.batch import EmbeddedBatch, Setting
 from pairloom.models.objectives.clip import clip_loss
 from pairloom.models.objectives.config import ClipConfig, MomentumConfig, wants
 from pairloom.models.objectives.momentum import MomentumTerm, Rows, follow, known_positives, queue_losses
-from pairloom.models.ranks import joined
 from pairloom.models.towers.config import LoraConfig, ModelConfig
-from pairloom.models.towers.dual_encoder import load
 from pairloom.models.training.config import TrainingConfig
-from pairloom.models.training.launcher import launch
 from pairloom.models.training.micro_batches import MicroBatches
 from pairloom.models.training.trainer import Recipe, TrainingResult, train
 
@@ -190,27 +187,3 @@ def test_an_interrupted_training_ends_bit_identical(tmp_path: Path) -> None:
     assert state(result) == expected
     queues = {"image_KD", "text_KD", "items_K", "texts_K", "place", "network.visual.proj"}
     assert {f"terms.momentum.{name}" for name in queues} <= expected.keys()
-
-
-def train_here(folder: Path, name: str) -> None:
-    with joined(0.3) as ranks:
-        start = load(folder / "start")
-        recipe = Recipe(STEPS.model_copy(update={"max_steps": 6, "micro_batch": 4}), [EVERYTHING])
-        result = train(start, tiny_items(folder, start), recipe, workdir=folder / name, ranks=ranks)
-        torch.save(result.objectives.state_dict(), folder / f"{name}-{ranks.rank}.pt")
-        ranks.wait()
-
-
-def test_two_ranks_keep_equal_queues_which_are_those_of_one(tmp_path: Path) -> None:
-    start = tiny_encoder(tmp_path)
-    start.save(tmp_path / "start")
-    tiny_items(tmp_path, start)  # writes the pixels, before several processes want to
-    train_here(tmp_path, "alone")
-    launch(train_here, (tmp_path, "together"), 2, watch=lambda: None)
-    alone, first, second = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone-0", "together-0", "together-1")
-    )
-    assert alone["terms.momentum.place"] == 6 * 12 % 40
-    for name, expected in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], expected, rtol=0, atol=1e-3)

@@ -29,7 +29,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import RetentionConfig, release_log, roll_back, taken_back
+from pairloom.storage.releases import Release, RetentionConfig, release_log, roll_back, taken_back
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, newer_than_training, snapshot_ref
 from pairloom.tasks.pipeline import Pipeline
@@ -44,6 +44,19 @@ def file(tmp_path: Path, shapes: Path, write_pipelines: WritePipelines) -> Path:
     """pipelines.yaml over a collection that a test may change."""
     shutil.copytree(shapes, tmp_path / "shapes")
     return write_pipelines(tmp_path, tmp_path / "shapes")
+
+
+@pytest.fixture
+def released(tmp_path: Path, first_night: Path, write_pipelines: WritePipelines) -> Path:
+    """The same where a first night has been."""
+    shutil.copytree(first_night, tmp_path, dirs_exist_ok=True)
+    return write_pipelines(tmp_path, tmp_path / "shapes")
+
+
+def champion(file: Path) -> Release:
+    release = release_log(load_pipeline(file).folder).current()
+    assert release is not None
+    return release
 
 
 def night(file: Path, *overrides: str) -> Night:
@@ -85,17 +98,17 @@ def test_a_first_night_releases_and_a_second_one_finds_nothing_to_do(file: Path)
     assert not list((pipeline.folder / "runs").glob("*"))
 
 
-def test_a_few_new_rows_are_embedded_by_the_champion(file: Path) -> None:
-    first = night(file, "retrain.min_new_fraction=0.5")
-    champion_part = next((load_pipeline(file).folder / "embeddings").rglob("part-*.parquet"))
+def test_a_few_new_rows_are_embedded_by_the_champion(released: Path) -> None:
+    first = champion(released)
+    champion_part = next((load_pipeline(released).folder / "embeddings").rglob("part-*.parquet"))
     written = champion_part.stat().st_mtime_ns
-    add_rows(file, 3)
-    second = night(file, "retrain.min_new_fraction=0.5")
+    add_rows(released, 3)
+    second = night(released, "retrain.min_new_fraction=0.5")
     assert (second.outcome, second.release, second.rows["new"], second.rows["served"]) == ("released", 2, 3, 63)
     assert second.model_id == first.model_id
     assert "train" not in second.seconds
     assert champion_part.stat().st_mtime_ns == written
-    assert "noise-2" in served_ids(load_pipeline(file))
+    assert "noise-2" in served_ids(load_pipeline(released))
 
 
 def rewrite(file: Path, **changes: Callable[[dict[str, Any]], Any]) -> None:
@@ -111,19 +124,18 @@ def served(pipeline: Pipeline, *columns: str) -> dict[str, tuple[Any, ...]]:
     return {row["item_id"]: tuple(row[column] for column in columns) for row in rows}
 
 
-def test_moved_pictures_and_renamed_sources_are_not_embedded_again_and_reach_the_table(file: Path) -> None:
-    night(file)
-    pipeline = load_pipeline(file)
+def test_moved_pictures_and_renamed_sources_are_not_embedded_again_and_reach_the_table(released: Path) -> None:
+    pipeline = load_pipeline(released)
     before = served(pipeline, "image_vector", "text_vector")
-    (file.parent / "shapes" / "moved").mkdir()
-    for picture in (file.parent / "shapes").glob("large-*.png"):
+    (released.parent / "shapes" / "moved").mkdir()
+    for picture in (released.parent / "shapes").glob("large-*.png"):
         picture.rename(picture.parent / "moved" / picture.name)
-    rewrite(file, image=lambda row: f"moved/{row['image']}" if row["image"].startswith("large-") else row["image"])
-    renamed = load_pipeline(file, overrides=["sources.0.name=drawings"])
+    rewrite(released, image=lambda row: f"moved/{row['image']}" if row["image"].startswith("large-") else row["image"])
+    renamed = load_pipeline(released, overrides=["sources.0.name=drawings"])
     snapshot = stages.ingest(renamed)
     assert snapshot.rows_seen["updated"] == 60
     assert stages.embed(renamed).embedded == 0
-    second = night(file, "sources.0.name=drawings")
+    second = night(released, "sources.0.name=drawings")
     assert (second.outcome, second.rows["updated"], second.rows["new"]) == ("released", 60, 0)
     assert "train" not in second.seconds
     assert served(pipeline, "image_vector", "text_vector") == before
@@ -132,18 +144,17 @@ def test_moved_pictures_and_renamed_sources_are_not_embedded_again_and_reach_the
     assert found["small-red-circle"] == ("small-red-circle.png", "drawings")
 
 
-def test_a_changed_text_is_embedded_and_a_changed_price_or_split_is_not(file: Path) -> None:
-    night(file)
-    rewrite(file, text=lambda row: "a corrected text" if row["id"] == "small-red-circle" else row["text"])
-    rewrite(file, size=lambda row: 77 if row["colour"] == "blue" else row["size"])
-    pipeline = load_pipeline(file)
+def test_a_changed_text_is_embedded_and_a_changed_price_or_split_is_not(released: Path) -> None:
+    rewrite(released, text=lambda row: "a corrected text" if row["id"] == "small-red-circle" else row["text"])
+    rewrite(released, size=lambda row: 77 if row["colour"] == "blue" else row["size"])
+    pipeline = load_pipeline(released)
     assert stages.ingest(pipeline).rows_seen["updated"] == 11
     assert stages.embed(pipeline).embedded == 1
-    second = night(file, "retrain.min_new_fraction=0.9")
+    second = night(released, "retrain.min_new_fraction=0.9")
     assert (second.outcome, second.rows["updated"]) == ("released", 11)
     assert served(pipeline, "texts")["small-red-circle"] == (["a corrected text"],)
     assert {size for colour, size in served(pipeline, "colour", "size").values() if colour == "blue"} == {77}
-    third = night(file, "ingest.val_fraction=0.4", "retrain.min_new_fraction=0.9")
+    third = night(released, "ingest.val_fraction=0.4", "retrain.min_new_fraction=0.9")
     assert (third.outcome, third.rows["new"], third.rows["removed"]) == ("released", 0, 0)
     assert third.rows["updated"] > 0
     corpus = Corpus(pipeline.folder)
@@ -151,35 +162,33 @@ def test_a_changed_text_is_embedded_and_a_changed_price_or_split_is_not(file: Pa
     assert served(pipeline, "split") == {row["item_id"]: (row["split"],) for row in stored}
 
 
-def test_items_that_changed_under_their_ids_are_newer_than_the_last_training(file: Path) -> None:
-    first = night(file)
-    rewrite(file, size=lambda row: row["size"] + 1)
-    assert night(file).reason == "new rows, too few to retrain"
-    rewrite(file, text=lambda row: f"now {row['text']}")
-    third = night(file, "gate.max_regression=1", "gate.rows.accept=true")
+def test_items_that_changed_under_their_ids_are_newer_than_the_last_training(released: Path) -> None:
+    first = champion(released)
+    rewrite(released, size=lambda row: row["size"] + 1)
+    assert night(released).reason == "new rows, too few to retrain"
+    rewrite(released, text=lambda row: f"now {row['text']}")
+    third = night(released, "gate.max_regression=1", "gate.rows.accept=true")
     assert third.reason.startswith("60 items (100.0%) are newer than the last training; accepted although 60 of 60")
     assert third.model_id != first.model_id
 
 
-def test_a_record_of_a_training_from_before_snapshots_were_noted_counts_items(file: Path) -> None:
-    night(file)
-    pipeline = load_pipeline(file)
+def test_a_record_of_a_training_from_before_snapshots_were_noted_counts_items(released: Path) -> None:
+    pipeline = load_pipeline(released)
     release = release_log(pipeline.folder).current()
     assert release is not None
     assert release.training.snapshot == 1
     older = release.training.model_copy(update={"snapshot": None})
-    rewrite(file, text=lambda row: f"now {row['text']}")
+    rewrite(released, text=lambda row: f"now {row['text']}")
     snapshot = stages.ingest(pipeline)
     assert newer_than_training(pipeline, snapshot, release.training) == 60
     assert newer_than_training(pipeline, snapshot, older) == 0
 
 
-def test_a_night_says_which_removals_it_holds_and_one_that_accepts_them_lets_go(file: Path) -> None:
-    night(file)
-    captions = file.parent / "shapes" / "captions.jsonl"
+def test_a_night_says_which_removals_it_holds_and_one_that_accepts_them_lets_go(released: Path) -> None:
+    captions = released.parent / "shapes" / "captions.jsonl"
     captions.write_text("".join(captions.read_text("utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
-    add_rows(file, 1)
-    held = night(file)
+    add_rows(released, 1)
+    held = night(released)
     assert (held.outcome, held.rows["removals_held"], held.rows["removed"], held.rows["served"]) == (
         "released",
         20,
@@ -188,37 +197,35 @@ def test_a_night_says_which_removals_it_holds_and_one_that_accepts_them_lets_go(
     )
     assert "20 of 60 items of shapes/captions would leave" in held.reason
     assert "--accept-removals" in held.reason
-    again = night(file)
+    again = night(released)
     assert (again.outcome, again.release, again.rows["served"]) == ("held", held.release, 61), "nothing else is new"
     assert "--accept-removals" in again.reason
-    let_go = nightly(load_pipeline(file).accepting_removals())
+    let_go = nightly(load_pipeline(released).accepting_removals())
     assert (let_go.outcome, let_go.rows["removals_held"], let_go.rows["removed"]) == ("released", 0, 20)
-    assert len(served_ids(load_pipeline(file))) == 41
+    assert len(served_ids(load_pipeline(released))) == 41
 
 
-def test_a_night_that_another_one_began_counts_what_it_brings(file: Path) -> None:
-    night(file)
-    add_rows(file, 2)
-    stages.ingest(load_pipeline(file))
-    assert night(file, "retrain.min_new_fraction=0.9").rows["new"] == 2
+def test_a_night_that_another_one_began_counts_what_it_brings(released: Path) -> None:
+    add_rows(released, 2)
+    stages.ingest(load_pipeline(released))
+    assert night(released, "retrain.min_new_fraction=0.9").rows["new"] == 2
 
 
-def test_many_new_rows_bring_a_challenger_with_negatives_from_the_champion(file: Path) -> None:
-    first = night(file)
-    add_rows(file, 30)
-    second = night(file, "gate.max_regression=1")
+def test_many_new_rows_bring_a_challenger_with_negatives_from_the_champion(released: Path) -> None:
+    first = champion(released)
+    add_rows(released, 30)
+    second = night(released, "gate.max_regression=1")
     assert second.outcome == "released"
     assert second.model_id != first.model_id
-    pipeline = load_pipeline(file)
+    pipeline = load_pipeline(released)
     audits = [json.loads(path.read_bytes()) for path in (pipeline.folder / "pairs").glob("*/audit.json")]
     assert {audit["negatives_from"] for audit in audits} == {"texts", first.model_id}
     lineage = json.loads((pipeline.folder / "models" / str(second.model_id) / "pairloom.json").read_bytes())
     assert lineage["parent"] == first.model_id
 
 
-def test_mined_negatives_are_never_known_positives(file: Path) -> None:
-    night(file)
-    pipeline = load_pipeline(file)
+def test_mined_negatives_are_never_known_positives(released: Path) -> None:
+    pipeline = load_pipeline(released)
     store = PairStore(pipeline.folder)
     pairs = store.read(next((pipeline.folder / "pairs").iterdir()).name).to_pylist()
     groups = {
@@ -243,13 +250,13 @@ def test_probes_are_measured_written_down_and_can_be_floors(file: Path) -> None:
     assert f"| {markdown_text('probe_colour_svm')} |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(file: Path) -> None:
-    first = night(file)
-    add_rows(file, 30)
-    held = night(file, "gate.min.text_to_image_recall@1=1.0")
+def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(released: Path) -> None:
+    first = champion(released)
+    add_rows(released, 30)
+    held = night(released, "gate.min.text_to_image_recall@1=1.0")
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "below its floor of 1.0000" in held.reason
-    again = night(file, "gate.min.text_to_image_recall@1=1.0")
+    again = night(released, "gate.min.text_to_image_recall@1=1.0")
     assert (again.outcome, again.release) == ("unchanged", 2)
 
 
@@ -271,17 +278,17 @@ def test_a_challenger_is_compared_with_the_champion_and_the_best_retained_releas
     assert [each.partition(" against ")[2].partition(" (")[0] for each in fourth.comparisons[2:]] == 2 * ["release 2"]
 
 
-def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(file: Path) -> None:
-    first = night(file)
-    add_rows(file, 30)
+def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(released: Path) -> None:
+    first = champion(released)
+    add_rows(released, 30)
     wild = ("training.learning_rate=1e30", "training.warmup_fraction=0")
-    held = night(file, *wild)
+    held = night(released, *wild)
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "training steps in a row went wrong" in held.reason
-    release = release_log(load_pipeline(file).folder).current()
+    release = release_log(load_pipeline(released).folder).current()
     assert release is not None
     assert release.metrics == first.metrics
-    assert night(file, *wild).outcome == "unchanged"
+    assert night(released, *wild).outcome == "unchanged"
 
 
 def test_a_first_training_that_went_wrong_is_held(file: Path) -> None:
@@ -307,10 +314,10 @@ def test_a_floor_without_validation_items_holds_and_without_floors_a_first_model
     assert (released.outcome, released.comparisons) == ("released", ("there are no validation items to measure on",))
 
 
-def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> None:
-    first = night(file)
-    add_rows(file, 30)
-    pipeline = load_pipeline(file)
+def test_a_challenger_whose_embeddings_are_no_numbers_is_held(released: Path) -> None:
+    first = champion(released)
+    add_rows(released, 30)
+    pipeline = load_pipeline(released)
     for stage in stages.STAGES[:3]:
         stage(pipeline)
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
@@ -324,16 +331,16 @@ def test_a_challenger_whose_embeddings_are_no_numbers_is_held(file: Path) -> Non
     run.write("train", trained.model_copy(update={"model_id": renamed}))
     for verdict in run.folder.glob("evaluate-*.json"):
         verdict.unlink()
-    held = night(file)
+    held = night(released)
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "image embeddings are not finite" in held.reason
 
 
-def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(file: Path) -> None:
+def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(released: Path) -> None:
     overrides = ("gate.max_regression=1",)
-    first = night(file)
-    add_rows(file, 30)
-    pipeline = load_pipeline(file, overrides=overrides)
+    first = champion(released)
+    add_rows(released, 30)
+    pipeline = load_pipeline(released, overrides=overrides)
     for stage in stages.STAGES[:5]:
         stage(pipeline)
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
@@ -342,10 +349,10 @@ def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(fi
         ids = store.read(part)["item_id"].to_pylist()
         image_ND, text_ND = store.matrices(snapshot, ids)
         store.write(part, ids, 2 * image_ND, text_ND)
-    held = night(file, *overrides)
+    held = night(released, *overrides)
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
     assert "failed its check: 90 vectors hold NaN or aren't of length 1" in held.reason
-    again = night(file, *overrides)
+    again = night(released, *overrides)
     assert (again.outcome, again.release) == ("unchanged", 2)
 
 
@@ -369,37 +376,25 @@ def test_a_held_first_challenger_releases_nothing_and_another_gate_judges_it_ane
     assert not [note for note in notes if "samples/s" in note], "what was trained is not trained again"
 
 
-def test_the_same_inputs_and_seed_give_the_same_pairs_weights_and_vectors(
-    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
+def test_the_stages_one_by_one_give_the_pairs_weights_vectors_and_release_of_a_night(
+    file: Path, first_night: Path
 ) -> None:
-    nights, vectors, pairs = [], [], []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        file = write_pipelines(tmp_path / name, shapes)
-        nights.append(night(file))
-        folder = load_pipeline(file).folder
-        snapshot = Corpus(folder).current()
-        ids = Corpus(folder).table(snapshot, ["item_id"])["item_id"].to_pylist()
-        vectors.append(EmbeddingStore(folder, str(nights[-1].model_id)).matrices(snapshot, ids))
-        pairs.append(PairStore(folder).read(next((folder / "pairs").iterdir()).name))
-    assert nights[0].model_id == nights[1].model_id
-    assert nights[0].metrics == nights[1].metrics
-    assert pairs[0] == pairs[1]
-    np.testing.assert_array_equal(vectors[0], vectors[1])
-
-
-def test_the_stages_one_by_one_make_the_same_release_as_a_night(
-    tmp_path: Path, shapes: Path, write_pipelines: WritePipelines
-) -> None:
-    for name in ("night", "stages"):
-        (tmp_path / name).mkdir()
-    whole = night(write_pipelines(tmp_path / "night", shapes))
-    pipeline = load_pipeline(write_pipelines(tmp_path / "stages", shapes))
+    pipeline, whole = load_pipeline(file), load_pipeline(first_night / "pipelines.yaml")
     for stage in stages.STAGES:
         stage(pipeline)
-    release = release_log(pipeline.folder).current()
-    assert release is not None
-    assert (release.model_id, release.rows, release.metrics) == (whole.model_id, 60, whole.metrics)
+    found, expected = (release_log(each.folder).current() for each in (pipeline, whole))
+    assert found is not None
+    assert expected is not None
+    assert (found.model_id, found.rows, found.metrics) == (expected.model_id, 60, expected.metrics)
+    pairs = [PairStore(each.folder).read(next((each.folder / "pairs").iterdir()).name) for each in (pipeline, whole)]
+    assert pairs[0] == pairs[1]
+    vectors = []
+    for each in (pipeline, whole):
+        corpus = Corpus(each.folder)
+        ids = corpus.table(corpus.current(), ["item_id"])["item_id"].to_pylist()
+        vectors.append((ids, EmbeddingStore(each.folder, found.model_id).matrices(corpus.current(), ids)))
+    assert vectors[0][0] == vectors[1][0]
+    np.testing.assert_array_equal(vectors[0][1], vectors[1][1])
 
 
 def test_a_stage_before_its_turn_says_what_to_run_first(file: Path) -> None:
@@ -422,85 +417,83 @@ def test_an_empty_corpus_is_a_failure_with_a_reason(file: Path) -> None:
     assert "2 of 2 rows" in held.reason
 
 
-def test_a_rollback_lasts_until_something_new_comes(file: Path) -> None:
+def test_a_rollback_lasts_until_something_new_comes(released: Path) -> None:
     overrides = ("retrain.min_new_fraction=0.9",)
-    night(file, *overrides)
-    add_rows(file, 3)
-    night(file, *overrides)
-    pipeline = load_pipeline(file)
+    add_rows(released, 3)
+    night(released, *overrides)
+    pipeline = load_pipeline(released)
     back = roll_back(pipeline.folder, 1)
     assert (back.number, back.rolled_back_to) == (3, 1)
     assert len(served_ids(pipeline)) == 60
     for _ in range(2):
-        quiet = night(file, *overrides)
+        quiet = night(released, *overrides)
         assert (quiet.outcome, quiet.release, quiet.rows["served"]) == ("unchanged", 3, 60)
         assert quiet.reason.startswith("release 2 was rolled back to release 1, and nothing is new since")
-    add_rows(file, 1, first=3)
-    again = night(file, *overrides)
+    add_rows(released, 1, first=3)
+    again = night(released, *overrides)
     assert (again.outcome, again.release, again.rows["served"]) == ("released", 4, 64)
 
 
-def test_a_person_may_bring_back_what_was_rolled_back(file: Path) -> None:
+def test_a_person_may_bring_back_what_was_rolled_back(released: Path) -> None:
     overrides = ("retrain.min_new_fraction=0.9",)
-    night(file, *overrides)
-    add_rows(file, 3)
-    night(file, *overrides)
-    folder = load_pipeline(file).folder
+    add_rows(released, 3)
+    night(released, *overrides)
+    folder = load_pipeline(released).folder
     roll_back(folder, 1)
     assert roll_back(folder, 2).number == 4
     assert taken_back(release_log(folder).newest_first()) == {3}
-    quiet = night(file, *overrides)
+    quiet = night(released, *overrides)
     assert (quiet.outcome, quiet.reason, quiet.rows["served"]) == ("unchanged", "nothing new", 63)
 
 
-def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something_is_new(file: Path) -> None:
-    first = night(file)
+def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something_is_new(released: Path) -> None:
+    first = champion(released)
     other = ("training.seed=1", "gate.max_regression=1")
-    second = night(file, *other)
+    second = night(released, *other)
     assert (second.outcome, second.release) == ("released", 2)
-    folder = load_pipeline(file).folder
+    folder = load_pipeline(released).folder
     roll_back(folder, 1)
-    quiet = night(file, *other)
+    quiet = night(released, *other)
     assert (quiet.outcome, quiet.release, quiet.model_id) == ("unchanged", 3, first.model_id)
     assert "train" not in quiet.seconds
-    assert night(file).reason == "nothing new"
-    changed = night(file, "training.seed=2", "gate.max_regression=1")
+    assert night(released).reason == "nothing new"
+    changed = night(released, "training.seed=2", "gate.max_regression=1")
     assert (changed.outcome, changed.release) == ("released", 4)
 
 
-def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(file: Path) -> None:
-    first = night(file)
-    pipeline = load_pipeline(file)
+def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(released: Path) -> None:
+    first = champion(released)
+    pipeline = load_pipeline(released)
     model = pipeline.folder / "models" / str(first.model_id)
     (model / "README.md").unlink()
     (model / "pairloom.json").unlink()
-    assert night(file).outcome == "unchanged"
+    assert night(released).outcome == "unchanged"
     weights = model / "open_clip_model.safetensors"
     content = weights.read_bytes()
     weights.unlink()
     with pytest.raises(
         DamagedError, match=r"none of the 1 releases .* is whole.*open_clip_model\.safetensors is missing"
     ):
-        night(file)
+        night(released)
     assert len(list((pipeline.folder / "releases").iterdir())) == 1
     weights.write_bytes(content)
     # The lineage is gone, so nothing tells whether the champion has tonight's architecture.
-    again = night(file, "training.seed=1", "gate.max_regression=1")
+    again = night(released, "training.seed=1", "gate.max_regression=1")
     assert (again.outcome, again.release) == ("released", 2)
 
 
-def test_a_champion_whose_weights_are_damaged_embeds_nothing(file: Path) -> None:
-    first = night(file)
-    add_rows(file, 3)
-    folder = load_pipeline(file).folder
+def test_a_champion_whose_weights_are_damaged_embeds_nothing(released: Path) -> None:
+    first = champion(released)
+    add_rows(released, 3)
+    folder = load_pipeline(released).folder
     weights = folder / "models" / str(first.model_id) / "open_clip_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DamagedError, match=r"the model of release 1 is not the one released: .*safetensors has other"):
-        night(file, "retrain.min_new_fraction=0.9")
+        night(released, "retrain.min_new_fraction=0.9")
     assert release_log(folder).numbers() == [1]
     weights.write_bytes(content)
-    assert night(file, "retrain.min_new_fraction=0.9").release == 2
+    assert night(released, "retrain.min_new_fraction=0.9").release == 2
 
 
 def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> None:
@@ -511,12 +504,12 @@ def test_a_column_kept_later_reaches_the_table_and_the_metrics(file: Path) -> No
     assert "size" in OpenRelease.open(load_pipeline(file).folder).columns
 
 
-def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(file: Path) -> None:
+def test_a_release_beyond_retention_is_gone_and_the_others_are_whole(released: Path) -> None:
     overrides = ("retrain.min_new_fraction=0.9", "retention.releases=2", "retention.grace_hours=0")
     for first in (0, 3, 6):
-        night(file, *overrides)
-        add_rows(file, 3, first=first)
-    pipeline = load_pipeline(file)
+        night(released, *overrides)
+        add_rows(released, 3, first=first)
+    pipeline = load_pipeline(released)
     assert [release.number for release in release_log(pipeline.folder).newest_first()] == [3, 2]
     with pytest.raises(ValueError, match="no release 1: there are 2, 3"):
         roll_back(pipeline.folder, 1)
@@ -529,31 +522,29 @@ def tags(pipeline: Pipeline) -> list[int]:
     return sorted(int(name.split("-")[1]) for table in tables for name in table.tags.list())
 
 
-def test_no_tag_outlives_retention_whatever_became_of_its_record(file: Path) -> None:
+def test_no_tag_outlives_retention_whatever_became_of_its_record(released: Path) -> None:
     few = "retrain.min_new_fraction=0.9"
-    night(file, few)
-    add_rows(file, 3)
-    night(file, few)
-    pipeline = load_pipeline(file)
+    add_rows(released, 3)
+    night(released, few)
+    pipeline = load_pipeline(released)
     for back in (1, 2, 1):
         roll_back(pipeline.folder, back)
     (pipeline.folder / "releases" / "000002.json").write_bytes(b"")
     assert tags(pipeline) == [1, 2, 3, 4, 5]
-    add_rows(file, 3, first=3)
+    add_rows(released, 3, first=3)
     two = ("retention.releases=2", "retention.grace_hours=0")
-    assert night(file, few, *two).release == 6
+    assert night(released, few, *two).release == 6
     assert tags(pipeline) == [1, 5, 6], "what release 5 went back to can be served as well"
-    add_rows(file, 3, first=6)
+    add_rows(released, 3, first=6)
     one = ("retention.releases=1", "retention.grace_hours=0")
-    assert night(file, few, "training.seed=1", "gate.max_regression=1", *one).release == 7
+    assert night(released, few, "training.seed=1", "gate.max_regression=1", *one).release == 7
     assert tags(pipeline) == [7]
 
 
-def test_the_folder_of_a_released_model_never_changes(file: Path) -> None:
-    night(file)
+def test_the_folder_of_a_released_model_never_changes(released: Path) -> None:
     other = ("training.seed=1", "gate.max_regression=1")
-    second = night(file, *other)
-    pipeline = load_pipeline(file, overrides=other)
+    second = night(released, *other)
+    pipeline = load_pipeline(released, overrides=other)
     folder = pipeline.folder / "models" / str(second.model_id)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
     roll_back(pipeline.folder, 1)
@@ -573,17 +564,15 @@ def test_the_folder_of_a_released_model_never_changes(file: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {path.name for path in before}
 
 
-def test_a_model_is_named_by_what_it_is(file: Path) -> None:
-    released = night(file)
-    folder = ModelStore(load_pipeline(file).folder).path(str(released.model_id))
-    assert model_digest(folder) == released.model_id
+def test_a_model_is_named_by_what_it_is(released: Path) -> None:
+    folder = ModelStore(load_pipeline(released).folder).path(champion(released).model_id)
+    assert model_digest(folder) == folder.name
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert markdown_text("text_to_image_recall@10") in card
 
 
-def test_plain_lancedb_with_open_clip_gives_the_same_hits(file: Path) -> None:
-    night(file)
-    pipeline = load_pipeline(file)
+def test_plain_lancedb_with_open_clip_gives_the_same_hits(released: Path) -> None:
+    pipeline = load_pipeline(released)
     release = OpenRelease.open(pipeline.folder)
     ours = [hit.item_id for hit in search(release, Query(text="a large red circle"), k=10).hits]
     table = lancedb.connect(pipeline.folder / "vectors").open_table(release.record.model_id)

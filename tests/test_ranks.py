@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_architecture, tiny_items, tiny_texts
+from tiny import tiny_architecture, tiny_encoder, tiny_items, tiny_texts
 
+from pairloom.models.objectives.config import MomentumConfig
 from pairloom.models.ranks import joined
 from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import load
+from pairloom.models.training import launcher
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.launcher import launch, processes_wanted
 from pairloom.models.training.log import read_log
@@ -24,7 +26,7 @@ TEXTS = [text for own in tiny_texts() for text in own]
 heard_here = ContextVar("heard_here", default="nowhere")
 STEPS = TrainingConfig(
     max_minutes=None,
-    max_steps=40,
+    max_steps=16,
     batch_size=15,
     threads=1,
     checkpoint_seconds=1e-6,
@@ -32,11 +34,20 @@ STEPS = TrainingConfig(
     processes=2,
 )
 
+MOMENTUM = MomentumConfig(contrasts=("image_text", "image_image", "text_text"), queue=40, momentum=0.9)
+QUEUES = Recipe(STEPS.model_copy(update={"max_steps": 6, "batch_size": 12}), [MOMENTUM])
+
 
 def train_here(folder: Path, *names: str) -> None:
     with joined(STEPS.rank_timeout_minutes) as ranks:
         for name in names:
             workdir = folder / name
+            if name.startswith("queues"):
+                start = load(folder / "plain")
+                result = train(start, tiny_items(folder, start), QUEUES, workdir=workdir, ranks=ranks)
+                torch.save(result.objectives.state_dict(), workdir / f"objectives-{ranks.rank}.pt")
+                ranks.wait()
+                continue
             start = load(folder / "start")
             if name == "disturbed" and ranks.rank == 1:
                 start.network.get_submodule("visual").register_forward_pre_hook(partial(strike, workdir))
@@ -58,38 +69,58 @@ def strike(workdir: Path, *_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(folder / name / "weights.pt", weights_only=True)
-    return loaded
-
-
-def test_two_ranks_train_as_one_does_even_where_one_is_killed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process learned, and what two did that started once, of which one was killed."""
+    folder = tmp_path_factory.mktemp("ranks")
     second = SecondImageTowerConfig(column="number", values=("5",))
-    start = create(ModelConfig(architecture=tiny_architecture(tmp_path), second_image_tower=second), TEXTS, seed=0)
-    start.save(tmp_path / "start")
-    tiny_items(tmp_path, start)  # writes the pixels, before several processes want to
-    train_here(tmp_path, "alone")
+    start = create(ModelConfig(architecture=tiny_architecture(folder), second_image_tower=second), TEXTS, seed=0)
+    start.save(folder / "start")
+    tiny_encoder(folder).save(folder / "plain")
+    tiny_items(folder, start)  # writes the pixels, before several processes want to
+    train_here(folder, "alone", "queues-alone")
 
     heard_here.set("heard here")
 
     def watch() -> None:
         assert heard_here.get() == "heard here"
-        (tmp_path / "disturbed" / "watched").touch()
+        (folder / "disturbed" / "watched").touch()
 
-    launch(train_here, (tmp_path, "undisturbed", "disturbed"), 2, watch=watch)
-    assert (tmp_path / "disturbed" / "struck").exists()
+    launch(train_here, (folder, "undisturbed", "disturbed", "queues-together"), 2, watch=watch)
+    return folder
 
-    alone, together = weights(tmp_path, "alone"), weights(tmp_path, "undisturbed")
+
+def stored(file: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_two_ranks_train_as_one_does_even_where_one_is_killed(trained: Path) -> None:
+    assert (trained / "disturbed" / "struck").exists()
+    alone, together, disturbed = (
+        stored(trained / name / "weights.pt") for name in ("alone", "undisturbed", "disturbed")
+    )
     for name, expected in alone.items():
         torch.testing.assert_close(together[name], expected, rtol=0, atol=1e-3)
-    disturbed = weights(tmp_path, "disturbed")
     assert all(torch.equal(disturbed[name], expected) for name, expected in together.items())
-    first, same = (read_log(tmp_path / name)[0]["loss"] for name in ("alone", "undisturbed"))
+    first, same = (read_log(trained / name)[0]["loss"] for name in ("alone", "undisturbed"))
     assert first == pytest.approx(same, rel=1e-6)
 
 
-def test_the_reason_of_a_failed_rank_is_told() -> None:
-    with pytest.raises(RuntimeError, match=r"training in 2 processes failed 3 times; .*ValueError.*'no number'"):
+def test_two_ranks_keep_equal_queues_of_momentum_which_are_those_of_one(trained: Path) -> None:
+    alone, first, second = (
+        stored(trained / f"queues-{name}.pt")
+        for name in ("alone/objectives-0", "together/objectives-0", "together/objectives-1")
+    )
+    assert alone["terms.momentum.place"] == 6 * 12 % 40
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=0, atol=1e-3)
+
+
+def test_the_reason_of_a_failed_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "RESTARTS", 0)
+    with pytest.raises(RuntimeError, match=r"training in 2 processes failed 1 times; .*ValueError.*'no number'"):
         launch(int, ("no number",), 2, watch=lambda: None)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from conftest import COLOURS, SHAPES, prefect_environment
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.nightly import nightly
 from pairloom.search.release import OpenRelease
 
 LEARNING = ("torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn")
@@ -36,12 +36,11 @@ finally:
 
 @pytest.fixture(scope="module")
 def released(
-    tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory, first_night: Path, write_pipelines: Callable[..., Path]
 ) -> tuple[str, ...]:
-    """Options that name a pipeline with a release; tests only read it."""
-    file = write_pipelines(tmp_path_factory.mktemp("released"), shapes)
-    assert nightly(load_pipeline(file)).outcome == "released"
-    return ("--file", str(file))
+    """Options that name a pipeline with a release."""
+    folder = shutil.copytree(first_night, tmp_path_factory.mktemp("released") / "copy")
+    return ("--file", str(write_pipelines(folder, folder / "shapes")))
 
 
 def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str]", set[str]]:
@@ -94,7 +93,19 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_need(
     options = () if "--help" in arguments else released
     done, imported = run(tmp_path, *(each.format(shapes=shapes) for each in arguments), *options)
     assert done.returncode == status, done.stderr
+    if status == 0 and arguments[0] in ("run", "search") and "--help" not in arguments:
+        assert done.stderr.splitlines()[0] == f"{arguments[0]}: starting …"
     assert imported & set(forbidden) == set()
+
+
+def test_a_first_night_needs_no_server_and_imports_no_package_that_its_pipeline_does_not_name(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    done, imported = run(tmp_path, "run", "--json", "--file", str(write_pipelines(tmp_path, shapes)))
+    assert json.loads(done.stdout)["outcome"] == "released", done.stderr
+    assert not (tmp_path / "home" / "prefect.db").exists()
+    assert "prefect" not in done.stderr.lower()
+    assert imported & {"gensim", "ot", "pytorch_metric_learning", "umap", "peft"} == set()
 
 
 def test_a_night_without_news_that_reads_everything_imports_nothing_heavy(
@@ -138,11 +149,10 @@ def test_the_verbs_and_the_night_are_imported_without_what_they_work_with(tmp_pa
     assert set(json.loads(done.stdout)) & set(HEAVY) == set()
 
 
-@pytest.mark.parametrize("command", ["run", "ingest", "search"])
 def test_a_command_that_takes_longer_says_so_first_and_not_on_standard_output(
-    released: tuple[str, ...], tmp_path: Path, command: str
+    released: tuple[str, ...], tmp_path: Path
 ) -> None:
-    done, _ = run(tmp_path, command, *(["a red circle"] if command == "search" else []), "--json", *released)
+    done, _ = run(tmp_path, "ingest", "--json", *released)
     assert done.returncode == 0
-    assert done.stderr.splitlines()[0] == f"{command}: starting …"
+    assert done.stderr.splitlines()[0] == "ingest: starting …"
     assert json.loads(done.stdout)

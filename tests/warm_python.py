@@ -1,10 +1,11 @@
-"""Fresh processes without their imports' seconds: a server that has imported all forks one for each rehearsal.
+"""Fresh processes without their imports' seconds: a server that has imported all forks one each time.
 
 What runs is the module that `python -m` would run, in a process that has run nothing before. Lance alone is imported
 anew each time, since it is not to be forked. The server ends when its standard input does.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -13,19 +14,23 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+REHEARSAL, DECODER = "pairloom.search.rehearsal", "pairloom.storage.images.worker"
 
 
 @contextlib.contextmanager
-def warm_python(folder: Path) -> Iterator[tuple[str, ...]]:
-    """The beginning of a command that takes what follows `python -P -m pairloom.search.rehearsal`."""
+def warm_python(folder: Path, module: str) -> Iterator[tuple[str, ...]]:
+    """The beginning of a command that takes what follows `python -P -m` and the module's name: one of the above."""
     address = str(folder / "socket")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen(64)
         handle = listening.fileno()
-        server = subprocess.Popen([sys.executable, __file__, str(handle)], stdin=subprocess.PIPE, pass_fds=[handle])
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(handle), module], stdin=subprocess.PIPE, pass_fds=[handle]
+        )
     try:
         # Isolated and without site-packages it starts in an instant.
         yield (sys.executable, "-I", "-S", __file__, address)
@@ -35,33 +40,34 @@ def warm_python(folder: Path) -> Iterator[tuple[str, ...]]:
         server.wait()
 
 
-def serve(listening: socket.socket) -> None:
+def serve(listening: socket.socket, module: str) -> None:
     """Fork a process for everyone who asks."""
-    import pandas  # noqa: F401  # what Lance imports
-    import pyarrow.dataset  # noqa: F401  # the same
+    if module == REHEARSAL:
+        import pandas  # noqa: F401  # what Lance imports
+        import pyarrow.dataset  # noqa: F401  # the same
 
-    import pairloom.models.encoder
-    import pairloom.models.exported
-    import pairloom.search.rehearsal  # noqa: F401
+        import pairloom.models.encoder
+        import pairloom.models.exported  # noqa: F401
+    else:
+        import scipy.fftpack  # type: ignore[import-untyped] # noqa: F401 # SciPy publishes no type information
+    main = importlib.import_module(module).main
 
     threading.Thread(target=end_with_tests, daemon=True).start()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         asking, _ = listening.accept()
         if os.fork() == 0:
-            answer(asking)
+            answer(asking, main)
         asking.close()
 
 
-def answer(asking: socket.socket) -> None:
+def answer(asking: socket.socket, main: Callable[..., None]) -> None:
     """Be the process that was asked for."""
     status = 1
     try:
         arguments, streams, _, _ = socket.recv_fds(asking, 2**16, 3)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        from pairloom.search.rehearsal import main
-
         main(*map(Path, json.loads(arguments)))
         status = 0
     except BaseException:
@@ -85,5 +91,5 @@ def ask(address: str, arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1].isdigit():
-        serve(socket.socket(fileno=int(sys.argv[1])))
+        serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
     sys.exit(ask(sys.argv[1], sys.argv[2:]))

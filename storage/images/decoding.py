@@ -25,6 +25,7 @@ from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, as
 from pairloom.storage.images.worker import LONGEST, message, read_message, understood
 from pairloom.storage.reasons import Reason
 
+COMMAND = (sys.executable, "-P", "-m", "pairloom.storage.images.worker")
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
 _INLINE_BYTES = 2**25
@@ -262,7 +263,7 @@ class _Child:
         environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pairloom.storage.images.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,

@@ -96,6 +96,16 @@ def test_nearest_matches_the_full_matrix(table: VectorTable) -> None:
     assert np.allclose(1 - found["_distance"].to_numpy(), (vectors @ query)[expected], atol=1e-5)
 
 
+def test_many_neighbours_are_found_though_the_later_ones_get_fewer_candidates(table: VectorTable) -> None:
+    table.build_index(IndexConfig(min_rows=1000))
+    query = unit_vectors(9, 1, WIDE)[0]
+    expected = np.argsort(-(unit_vectors(0, 2000, WIDE) @ query))[:300]
+    found = nearest(lance.dataset(str(table.path)), query, k=303, spare=3, columns=["item_id"])
+    assert len({f"i{at}" for at in expected} & {*found["item_id"].to_pylist()}) >= 297
+    assert (Effort().candidates(10, coarse=False), Effort().candidates(300, coarse=False)) == (200, 1_650)
+    assert Effort().candidates(300, coarse=True) == 6_000
+
+
 def test_filter_is_applied_before_the_search(table: VectorTable) -> None:
     table.build_index(IndexConfig(min_rows=1000))
     dataset = lance.dataset(str(table.path))

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.effort import K
 from pairloom.storage.table.index import (
     COLUMN,
     Floats,
-    K,
     indexed_kind,
     recall_at_10,
     uncovered_rows,

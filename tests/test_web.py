@@ -12,6 +12,7 @@ from PIL import Image
 from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
 from starlette.testclient import TestClient
 
+from pairloom.search.embedding import open_picture
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
 from pairloom.search.web import uploads
@@ -20,6 +21,8 @@ from pairloom.search.web.batching import TextBatches
 from pairloom.search.web.config import WebConfig
 from pairloom.search.web.service import Service
 from pairloom.search.web.serving import with_token
+from pairloom.search.web.uploads import Uploads
+from pairloom.storage.images.decoding import open_query_image
 from pairloom.storage.releases import release_log
 
 
@@ -81,6 +84,25 @@ def test_texts_are_added_and_taken_and_an_item_is_not_like_itself(client: TestCl
     assert [hit["score"] for hit in mixed.json()["hits"]] != [hit["score"] for hit in plain.json()["hits"]]
     like = client.get("/api/search", params={"like": "red apple", "k": 60})
     assert sorted(ids(like)) == sorted(set(NAMES) - {"red apple"})
+
+
+@pytest.mark.parametrize("text", ["fig brown", "DROP TABLE", "qwertyuiop fig"])
+def test_pages_of_a_hybrid_answer_are_those_of_the_index(client: TestClient, folder: Path, text: str) -> None:
+    expected = Index(OpenRelease.open(folder)).search(text, k=len(NAMES), hybrid=True).hits
+    pages = [
+        client.get("/api/search", params={"text": text, "hybrid": True, "offset": at, "k": 25})
+        for at in range(0, 50, 25)
+    ]
+    assert [item for page in pages for item in ids(page)] == [hit.item_id for hit in expected]
+    assert pages[0].json()["release"] == 1
+
+
+def test_what_cannot_be_asked_so_is_refused(client: TestClient) -> None:
+    wordless = client.get("/api/search", params={"like": "red apple", "hybrid": True})
+    assert (wordless.status_code, "give a text" in wordless.json()["error"]) == (400, True)
+    without = client.get("/api/search", params={"text": "fig", "rerank": True})
+    assert (without.status_code, "no cross-encoder" in without.json()["error"]) == (400, True)
+    assert client.get("/api/release").json()["reranks"] is False
 
 
 def test_without_a_question_everything_comes_in_pages(client: TestClient) -> None:
@@ -151,6 +173,24 @@ def test_an_uploaded_picture_finds_itself_and_can_be_asked_with_again(client: Te
     assert taken.status_code == 201
     assert ids(client.get("/api/search", params={"image": taken.json()["image"], "k": 1})) == [NAMES[3]]
     assert client.get(taken.json()["picture"]).headers["content-type"] == "image/webp"
+
+
+def test_an_uploaded_picture_is_cut_to_its_content_once(folder: Path) -> None:
+    framed = Image.new("RGB", (90, 90), "white")
+    framed.paste(Image.new("RGB", (30, 20), "white"), (30, 35))
+    framed.paste(Image.open(io.BytesIO(picture(5))).resize((12, 12), Image.Resampling.NEAREST), (36, 39))
+    out = io.BytesIO()
+    framed.save(out, "PNG")
+    opened = OpenRelease.open(folder)
+    once = open_query_image(framed, opened.as_ingested.model_copy(update={"trim": True}))
+    uploaded = Uploads(Service(folder, WebConfig()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uploads, "SECONDS", 240.0)
+        patch.setattr(OpenRelease, "as_ingested", opened.as_ingested.model_copy(update={"trim": True}))
+        taken = uploaded.take(out.getvalue())
+        asked = open_picture(opened, uploaded.picture(taken.image))
+    assert (taken.width, taken.height) == once.size != framed.size
+    assert np.array_equal(np.asarray(asked), np.asarray(once))
 
 
 def test_an_item_is_shown_with_what_is_known_of_it(client: TestClient) -> None:

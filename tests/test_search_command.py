@@ -61,7 +61,7 @@ def test_the_first_ten_minutes_are_as_they_are_written(tmp_path: Path, monkeypat
     Path(".pairloom/demo-icons/captions.jsonl").write_text("{}\n" * 50, encoding="utf-8")
     text = (Path(__file__).parents[1] / "docs" / "first-ten-minutes.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) == 13
+    assert len(commands) == 12
     service = create_app(Service(tmp_path / "stored" / "demo", WebConfig(seconds=240)))
     with TestClient(service, "http://127.0.0.1:8600") as client:
         for command in commands:

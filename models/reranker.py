@@ -16,7 +16,8 @@ from pairloom.models.fitness import require_finite
 from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.config import CrossEncoderConfig
 from pairloom.models.objectives.cross_encoder import CrossEncoderTerm
-from pairloom.models.objectives.kept import read_configs, read_kept
+from pairloom.models.objectives.kept import read_kept
+from pairloom.models.objectives.kept_configs import read_configs
 from pairloom.models.objectives.pair_network import CrossEncoder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pairloom.search.combination import Item, Part, Picture, Weighted, parsed
+from pairloom.search.combination import Item, Part, Picture, Stored, Weighted, parsed
 from pairloom.search.query import Query
 from pairloom.search.rerank import CANDIDATES
 from pairloom.storage.table.index import Floats
@@ -64,7 +64,7 @@ def named_picture(name: str) -> Path | Weighted:
 
 
 def _several(given: object) -> "list[str | Picture | Item | Weighted]":
-    one = isinstance(given, str | Path | Image.Image | Item | Weighted)
+    one = isinstance(given, str | Path | Image.Image | Stored | Item | Weighted)
     return [given] if one else list(given)  # type: ignore[list-item, call-overload]  # the callers' types say which
 
 

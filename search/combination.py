@@ -13,7 +13,15 @@ from PIL import Image
 
 from pairloom.storage.table.index import Floats
 
-Picture = Path | Image.Image
+
+@dataclass(frozen=True)
+class Stored:
+    """The bytes of a picture that was made like those of the items already: it is taken as it is."""
+
+    content: bytes
+
+
+Picture = Path | Image.Image | Stored
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def named(part: Part) -> str:
             return f"like {part.item_id}"
         case Path():
             return part.name
-        case Image.Image():
+        case Image.Image() | Stored():
             return "an image"
         case _:
             return part

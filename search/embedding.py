@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pairloom.search.combination import Item, Part, Picture, direction, weighed
+from pairloom.search.combination import Item, Part, Picture, Stored, direction, weighed
 from pairloom.search.release import OpenRelease
-from pairloom.storage.images.decoding import open_query_image
+from pairloom.storage.images.decoding import open_query_image, open_stored
 from pairloom.storage.table.index import Floats
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def item_vector(release: OpenRelease, item_id: str) -> Floats:
 
 def open_picture(release: OpenRelease, image: Picture) -> Image.Image:
     """A picture of a query, made like those of the items. ValueError where it is none."""
+    if isinstance(image, Stored):
+        return open_stored(image.content)
     return open_query_image(image, release.as_ingested)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from pairloom.models.objectives.kept_configs import read_configs
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release
@@ -43,6 +44,11 @@ class OpenModel:
         """The cross-encoder beside the dual encoder; ValueError where the model has none."""
         with self._loading:
             return self._reranker
+
+    @property
+    def reranks(self) -> bool:
+        """Whether there is one; nothing is loaded to tell."""
+        return any(each.get("loss") == "cross_encoder" for each in read_configs(self._directory).values())
 
     @property
     def exported(self) -> "ExportedEncoder | None":

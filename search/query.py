@@ -2,7 +2,7 @@
 
 # N = rows, D = embedding
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from pairloom.search.options import MAX_K, Options
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.rerank import Scorer, image_scorer, text_scorer
 from pairloom.search.results import EXTRA, Hit, SearchResult, hit_of
+from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.index import Floats
 
@@ -39,6 +40,7 @@ __all__ = [
     "item_vector",
     "nearest_rows",
     "query_vector",
+    "ranked",
     "search",
 ]
 
@@ -130,9 +132,21 @@ def answer(reader: Reader, query: Query, options: Options) -> SearchResult:
     options.check(release.columns)
     if options.where is not None:
         check_filter(release, options.where)
-    ranking = _Ranking(release, query, options)
-    rows = ranking.page()
-    return results_of(release, options)(query, hits_of(rows, ranking.metadata))
+    metadata = metadata_of(release, options)
+    rows = _Ranking(release, query, options, ["item_id", "texts", "path", "thumbnail", *metadata]).page()
+    return results_of(release, options)(query, hits_of(rows, metadata))
+
+
+def ranked(
+    release: OpenRelease, query: Query, options: Options, *, depth: int, columns: Sequence[str]
+) -> tuple[pa.Table, Cutoff | None]:
+    """`columns` (`item_id` among them), `score` and, where a cut-off is known, `fits` of the first rows of all pages.
+
+    At least `depth` of them, where there are so many; the order of those does not depend on `depth`. Beside them the
+    cut-off. Raises ValueError as `answer` does.
+    """
+    ranking = _Ranking(release, query, options, list(columns))
+    return ranking.told(ranking.rows(depth)), ranking.cutoff
 
 
 def results_of(release: OpenRelease, options: Options) -> Callable[[Query, list[Hit]], SearchResult]:
@@ -170,14 +184,14 @@ def hits_of(rows: pa.Table, metadata: tuple[str, ...]) -> list[Hit]:
 class _Ranking:
     """The rows that answer one query, best first."""
 
-    def __init__(self, release: OpenRelease, query: Query, options: Options) -> None:
+    def __init__(self, release: OpenRelease, query: Query, options: Options, columns: Sequence[str]) -> None:
         self.release = release
         self.query = query
         self.options = options
-        self.metadata = metadata_of(release, options)
-        self._cutoff = cutoff_for(release, query, options.target)
+        self.cutoff = cutoff_for(release, query, options.target)
         if options.only_fitting:
-            require_cutoff(release, self._cutoff)
+            require_cutoff(release, self.cutoff)
+        self._given = columns
         self._correct = corrects(release, query, options.hubness, options.target)
         self._scorer = None if options.rerank is None else _scorer(release, query)
         self._vector_D = query_vector(release, query)
@@ -185,32 +199,41 @@ class _Ranking:
     def page(self) -> pa.Table:
         """Those from `offset` on, with their scores by `metric`, and whether they fit where that is known."""
         options = self.options
-        rows = self._rows()
-        if options.diversity:
-            pool = rows.slice(0, POOL)
-            order = diversified(self._standing(pool), _vectors(pool, "image_vector"), options.diversity)
-            rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
-        rows = rows.slice(options.offset, options.k)
-        if self._cutoff:
-            rows = rows.append_column("fits", pa.array(fitting(rows, self._cutoff), pa.bool_()))
-            rows = rows.filter(rows["fits"]) if options.only_fitting else rows
+        rows = self.told(self.rows(options.depth).slice(options.offset, options.k))
+        if options.only_fitting:
+            rows = rows.filter(rows["fits"])
         if options.metric != "cosine" and len(rows):
             measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, self._side))[0]
             scores = pa.array(measured.round(SCORE_DIGITS))
             rows = rows.set_column(rows.schema.get_field_index("score"), "score", scores)
         return rows
 
-    def _rows(self) -> pa.Table:
-        """As many as the page needs, in the order of their scores; copies of one picture folded where that is asked."""
+    def rows(self, depth: int) -> pa.Table:
+        """At least `depth` of them, where there are so many."""
+        rows = self._in_order(depth)
+        if self.options.diversity:
+            pool = rows.slice(0, POOL)
+            order = diversified(self._standing(pool), _vectors(pool, "image_vector"), self.options.diversity)
+            rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
+        return rows
+
+    def told(self, rows: pa.Table) -> pa.Table:
+        """Rows with whether they fit, where that is known."""
+        if self.cutoff is None:
+            return rows
+        return rows.append_column("fits", pa.array(fitting(rows, self.cutoff), pa.bool_()))
+
+    def _in_order(self, depth: int) -> pa.Table:
+        """As many, in the order of their scores; copies of one picture folded where that is asked."""
         options = self.options
-        wanted = max(options.depth, options.rerank or 0, POOL if options.diversity or options.hybrid else 0)
+        wanted = max(depth, options.rerank or 0, POOL if options.diversity or options.hybrid else 0)
         if not options.collapse_duplicates:
             return self._reordered(wanted)
         while True:
             wanted = min(wanted * MORE, MAX_K)
             rows = self._reordered(wanted)
             different = _without_copies(rows)
-            if len(different) >= options.depth or len(rows) < wanted or wanted == MAX_K:
+            if len(different) >= depth or len(rows) < wanted or wanted == MAX_K:
                 return different
 
     def _reordered(self, wanted: int) -> pa.Table:
@@ -278,12 +301,14 @@ class _Ranking:
     @property
     def _columns(self) -> list[str]:
         options = self.options
-        names = ["item_id", "texts", "path", "thumbnail", *self.metadata]
+        names = [*self._given]
+        if self._scorer or options.collapse_duplicates:
+            names += ["texts", "thumbnail"]
         if options.metric != "cosine":
             names.append(self._side)
         if options.diversity or options.collapse_duplicates:
             names.append("image_vector")
-        if self._correct or (self._cutoff and self._cutoff.corrected):
+        if self._correct or (self.cutoff and self.cutoff.corrected):
             names.append(HUBNESS)
         return list(dict.fromkeys(names))
 

@@ -41,6 +41,10 @@ def sealed_connection(**settings: str) -> Any:
     return connection
 
 
+class OverdueError(ValueError):
+    """Something took longer than it may."""
+
+
 class Deadline:
     """A moment that work must not pass."""
 
@@ -58,9 +62,9 @@ class Deadline:
         if self.passed:
             raise self.error()
 
-    def error(self) -> ValueError:
+    def error(self) -> "OverdueError":
         """What to raise."""
-        return ValueError(f"it took longer than {self.seconds:g} seconds")
+        return OverdueError(f"it took longer than {self.seconds:g} seconds")
 
     @contextlib.contextmanager
     def interrupts(self, connection: Any) -> Iterator[None]:

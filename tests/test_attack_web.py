@@ -11,7 +11,8 @@ import pytest
 from released_pipeline import NAMES, publish
 from starlette.testclient import TestClient
 
-from pairloom.search.web import answers, limits, ranking
+from pairloom.search.sql.limits import Limits
+from pairloom.search.web import answers, limits, ranking, statements
 from pairloom.search.web.app import create_app
 from pairloom.search.web.config import WebConfig
 from pairloom.search.web.service import Service
@@ -47,6 +48,56 @@ def refused(answer: Any, *statuses: int) -> str:
     assert ".py" not in line
     assert len(line) <= 1_001
     return line
+
+
+STATEMENTS = [
+    "DROP TABLE items",
+    "SELECT 1; SELECT 2",
+    "COPY items TO '/tmp/taken.csv'",
+    "ATTACH '/tmp/other.db'",
+    "INSTALL httpfs",
+    "SET memory_limit = '64GB'",
+    "PRAGMA database_list",
+    "CREATE TABLE taken AS SELECT * FROM items",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_parquet('http://127.0.0.1:1/x.parquet')",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM search_image('/etc/passwd')",
+    "SELECT embed_image('http://127.0.0.1:1/x.png')",
+    "SELECT nothing FROM nowhere",
+    "SELECT '<script>alert(1)</script>' FROM",
+    "\0",
+]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_hostile_statements_are_refused_in_one_line(client: TestClient, statement: str) -> None:
+    for path in ("/api/sql", "/api/sql/file"):
+        answer = client.get(path, params={"statement": statement})
+        said = answer.json()
+        assert answer.status_code == 400
+        assert {*said} <= {"error", "line", "column"}
+        assert "\n" not in said["error"]
+        assert "Traceback" not in said["error"]
+        assert "root:" not in answer.text
+
+
+def test_a_statement_without_end_is_ended_and_one_too_large_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "ANSWER", Limits(rows=5_000, bytes=2**20))
+    with started(folder, seconds=2.5) as client:
+        endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t"
+        refused(client.get("/api/sql", params={"statement": endless}), 504)
+    with started(folder) as client:
+        many = "SELECT * FROM range(20_000)"
+        assert "more than 5000 rows" in refused(client.get("/api/sql/file", params={"statement": many}), 400)
+        shown = client.get("/api/sql", params={"statement": many, "limit": 7}).json()
+        assert (len(shown["rows"]), shown["more"]) == (7, True)
+        refused(client.get("/api/sql", params={"statement": "SELECT 1", "limit": 10_000}), 422)
+        refused(client.get("/api/sql", params={"statement": "SELECT " + "1+" * 3_500 + "1"}), 414, 422)
+        refused(client.get("/api/sql/file", params={"statement": "SELECT 1", "format": "exe"}), 422)
 
 
 FILTERED = ["/api/search?text=fig", "/api/search", "/api/facets"]

@@ -5,18 +5,27 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 from vector_rows import unit_vectors, vector_rows
 
 import pairloom.storage.table.check
+import pairloom.storage.table.columns
 import pairloom.storage.table.index
 import pairloom.storage.table.vectors
 from pairloom.storage.files import digest_files
 from pairloom.storage.table.candidate import indexed_and_checked
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import Effort
-from pairloom.storage.table.index import indexed_kind, nearest, recall_at_10, unindexed_rows
+from pairloom.storage.table.index import (
+    INDEX_NAME,
+    indexed_kind,
+    named_index,
+    nearest,
+    recall_at_10,
+    unindexed_rows,
+)
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 
@@ -96,6 +105,16 @@ def test_nearest_matches_the_full_matrix(table: VectorTable) -> None:
     assert np.allclose(1 - found["_distance"].to_numpy(), (vectors @ query)[expected], atol=1e-5)
 
 
+def test_many_neighbours_are_found_though_the_later_ones_get_fewer_candidates(table: VectorTable) -> None:
+    table.build_index(IndexConfig(min_rows=1000))
+    query = unit_vectors(9, 1, WIDE)[0]
+    expected = np.argsort(-(unit_vectors(0, 2000, WIDE) @ query))[:300]
+    found = nearest(lance.dataset(str(table.path)), query, k=303, spare=3, columns=["item_id"])
+    assert len({f"i{at}" for at in expected} & {*found["item_id"].to_pylist()}) >= 297
+    assert (Effort().candidates(10, coarse=False), Effort().candidates(300, coarse=False)) == (200, 1_650)
+    assert Effort().candidates(300, coarse=True) == 6_000
+
+
 def test_filter_is_applied_before_the_search(table: VectorTable) -> None:
     table.build_index(IndexConfig(min_rows=1000))
     dataset = lance.dataset(str(table.path))
@@ -104,6 +123,43 @@ def test_filter_is_applied_before_the_search(table: VectorTable) -> None:
     found = nearest(dataset, unit_vectors(9, 1, WIDE)[0], k=10, columns=["item_id"], where=where)
     assert sorted(found["item_id"].to_pylist()) == sorted(wanted)
     assert unindexed_rows(dataset) == 0
+
+
+def test_filters_find_their_rows_by_the_columns_indexes_night_after_night(
+    table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairloom.storage.table.columns, "MAX_SEGMENTS", 3)
+    config = IndexConfig(min_rows=1000, min_ann_recall=0.5)
+    wheres = ["subgroup IN ('A')", "subgroup IS NULL", "item_id = 'i7'", "source = 's' AND subgroup <> 'B'"]
+    table.build_index(config)
+    for night in range(4):
+        ids = [f"new{night}", f"i{night}", f"i{night + 500}"]
+        changed = vector_rows(ids, seed=night + 1, digest=f"{night}", dimension=WIDE)
+        values = pa.array(["A", None, "C"], pa.string())
+        changed = changed.set_column(changed.schema.get_field_index("subgroup"), "subgroup", values)
+        assert table.upsert(changed).updated == 2
+        table.delete([f"i{night + 900}"])
+        count = 2000
+        assert any("subgroup of" in each for each in table.check(config, expected_rows=count).problems)
+        table.build_index(config)
+        assert table.check(config, expected_rows=count).problems == []
+        dataset = lance.dataset(str(table.path))
+        assert max(len(each.segments) for each in dataset.describe_indices() if each.name == "subgroup_idx") <= 3
+        for where in wheres:
+            looked_up, read = (
+                dataset.scanner(columns=["item_id"], filter=where, use_scalar_index=each) for each in (True, False)
+            )
+            assert "ScalarIndexQuery" in looked_up.explain_plan()
+            assert "ScalarIndexQuery" not in read.explain_plan()
+            found = [sorted(scan.to_table()["item_id"].to_pylist()) for scan in (looked_up, read)]
+            assert found[0] == found[1], where
+    looked_up = dataset.scanner(columns=["item_id"], filter=pc.field("item_id").isin(["i7", "i8"]))
+    assert "ScalarIndexQuery" in looked_up.explain_plan()
+    names = {each.name for each in dataset.describe_indices()}
+    assert {"item_id_idx", "group_idx", "split_idx", "source_idx", "subgroup_idx"} <= names
+    assert any(path.relative_to(table.path).parts[0] == "_indices" for path in table.files())
+    table.build_index(config.model_copy(update={"columns": False}))
+    assert "subgroup_idx" not in {each.name for each in lance.dataset(str(table.path)).describe_indices()}
 
 
 def test_recall_counts_copies_of_one_picture_as_equally_near(tmp_path: Path) -> None:
@@ -132,7 +188,7 @@ def test_merging_small_files_keeps_rows_index_and_tagged_versions(
         table.build_index(config)
     dataset = lance.dataset(str(table.path))
     assert len(dataset.get_fragments()) <= 4
-    assert len(dataset.describe_indices()[0].segments) <= 2
+    assert len(named_index(dataset, INDEX_NAME).segments) <= 2
     assert table.check(config, expected_rows=2000).problems == []
     TableUpkeep(table.path).clean_up(range(1, table.version))
     assert lance.dataset(str(table.path), version=kept).count_rows() == 2000

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import pytest
 import yaml
 from released_pipeline import NAMES, picture, publish
+from starlette.testclient import TestClient
 from test_attack_texts import unseen
 from typer.testing import CliRunner, Result
 
 import pairloom
 from pairloom.flows.cli import app
+from pairloom.search.web.app import create_app
+from pairloom.search.web.config import WebConfig
+from pairloom.search.web.service import Service
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e<script>alert(1)</script>"
 
@@ -44,6 +49,34 @@ def document(*arguments: str) -> Any:
 
 def ids(*arguments: str) -> list[str]:
     return [hit["item_id"] for hit in document(*arguments)["hits"]]
+
+
+def test_the_first_ten_minutes_are_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the page but those that start a night or a service; what it asks a service is asked of one."""
+    monkeypatch.chdir(tmp_path)
+    publish(tmp_path / "stored" / "demo", names=NAMES[:20])
+    publish(tmp_path / "stored" / "demo", number=2)
+    Path("pipelines.yaml").write_text(yaml.safe_dump({"root": "stored", "pipelines": {"demo": {}}}), encoding="utf-8")
+    Path(".pairloom/demo-icons").mkdir(parents=True)
+    Path(".pairloom/demo-icons/captions.jsonl").write_text("{}\n" * 50, encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "first-ten-minutes.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 12
+    service = create_app(Service(tmp_path / "stored" / "demo", WebConfig(seconds=240)))
+    with TestClient(service, "http://127.0.0.1:8600") as client:
+        for command in commands:
+            program, *given = shlex.split(command)
+            if program == "curl":
+                (address,) = (each for each in given if each.startswith("http"))
+                data = [each.split("=", 1) for at, each in enumerate(given) if given[at - 1] == "--data-urlencode"]
+                assert client.get(address, params=dict(data) or None).status_code == 200, command
+            elif program == "pairloom" and given[0] not in ("demo", "web", "run"):
+                done = invoke(*given)
+                assert done.exit_code == 0, (command, done.output)
+            elif program != "pairloom":
+                subprocess.run(["bash", "-c", command], check=True)
+    assert Path("bells.csv").read_text(encoding="utf-8").startswith("item_id,text,score\n")
+    assert len(Path(".pairloom/demo-icons/captions.jsonl").read_text(encoding="utf-8").splitlines()) == 10
 
 
 def test_every_option_answers_as_python_does(options: tuple[str, ...], tmp_path: Path) -> None:

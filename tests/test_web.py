@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from released_pipeline import HOSTILE, MODEL_ID, NAMES, picture, publish
 from starlette.testclient import TestClient
 
+from pairloom.search.embedding import open_picture
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
+from pairloom.search.sql import json_rows, run_sql
 from pairloom.search.web import uploads
 from pairloom.search.web.app import create_app
 from pairloom.search.web.batching import TextBatches
 from pairloom.search.web.config import WebConfig
 from pairloom.search.web.service import Service
 from pairloom.search.web.serving import with_token
+from pairloom.search.web.uploads import Uploads
+from pairloom.storage.images.decoding import open_query_image
 from pairloom.storage.releases import release_log
 
 
@@ -81,6 +86,55 @@ def test_texts_are_added_and_taken_and_an_item_is_not_like_itself(client: TestCl
     assert [hit["score"] for hit in mixed.json()["hits"]] != [hit["score"] for hit in plain.json()["hits"]]
     like = client.get("/api/search", params={"like": "red apple", "k": 60})
     assert sorted(ids(like)) == sorted(set(NAMES) - {"red apple"})
+
+
+@pytest.mark.parametrize("text", ["fig brown", "DROP TABLE", "qwertyuiop fig"])
+def test_pages_of_a_hybrid_answer_are_those_of_the_index(client: TestClient, folder: Path, text: str) -> None:
+    expected = Index(OpenRelease.open(folder)).search(text, k=len(NAMES), hybrid=True).hits
+    asked = {"text": text, "hybrid": True, "k": 25}
+    pages = [client.get("/api/search", params={**asked, "offset": at}) for at in (0, 25)]
+    assert [item for page in pages for item in ids(page)] == [hit.item_id for hit in expected]
+    assert pages[0].json()["release"] == 1
+
+
+def test_what_cannot_be_asked_so_is_refused(client: TestClient) -> None:
+    wordless = client.get("/api/search", params={"like": "red apple", "hybrid": True})
+    assert (wordless.status_code, "give a text" in wordless.json()["error"]) == (400, True)
+    without = client.get("/api/search", params={"text": "fig", "rerank": True})
+    assert (without.status_code, "no cross-encoder" in without.json()["error"]) == (400, True)
+    assert client.get("/api/release").json()["reranks"] is False
+
+
+def test_a_statement_gives_rows_with_pictures_and_all_of_them_as_a_file(client: TestClient, folder: Path) -> None:
+    statement = "SELECT item_id, price, texts FROM items WHERE subgroup = 'Fig' ORDER BY item_id"
+    expected = json_rows(run_sql(OpenRelease.open(folder), statement))
+    answer = client.get("/api/sql", params={"statement": statement, "limit": 3}).json()
+    assert (answer["rows"], answer["more"], answer["release"]) == (expected[:3], True, 1)
+    assert [column["name"] for column in answer["columns"]] == ["item_id", "price", "texts"]
+    assert client.get(answer["pictures"][0]).headers["content-type"] == "image/webp"
+    whole = client.get("/api/sql", params={"statement": statement}).json()
+    assert (whole["rows"], whole["more"]) == (expected, False)
+    files = {
+        each: client.get("/api/sql/file", params={"statement": statement, "format": each})
+        for each in ("csv", "json", "parquet")
+    }
+    assert files["json"].json() == expected
+    assert files["json"].headers["content-disposition"] == 'attachment; filename="fruits-release-1.json"'
+    assert pq.read_table(io.BytesIO(files["parquet"].content))["item_id"].to_pylist() == [
+        row["item_id"] for row in expected
+    ]
+    lines = files["csv"].text.splitlines()
+    assert (lines[0], len(lines)) == ("item_id,price,texts", len(expected) + 1)
+    scored = client.get("/api/sql", params={"statement": "SELECT item_id FROM search('a red apple', k := 4)"}).json()
+    found = ids(client.get("/api/search", params={"text": "a red apple", "k": 4}))
+    assert [row["item_id"] for row in scored["rows"]] == found
+
+
+def test_a_wrong_statement_is_told_with_its_place(client: TestClient) -> None:
+    for path in ("/api/sql", "/api/sql/file"):
+        answer = client.get(path, params={"statement": "SELECT item_id,\n  'ü', no_such FROM items"})
+        assert answer.status_code == 400
+        assert (answer.json()["line"], answer.json()["column"]) == (2, 8)
 
 
 def test_without_a_question_everything_comes_in_pages(client: TestClient) -> None:
@@ -153,6 +207,24 @@ def test_an_uploaded_picture_finds_itself_and_can_be_asked_with_again(client: Te
     assert client.get(taken.json()["picture"]).headers["content-type"] == "image/webp"
 
 
+def test_an_uploaded_picture_is_cut_to_its_content_once(folder: Path) -> None:
+    framed = Image.new("RGB", (90, 90), "white")
+    framed.paste(Image.new("RGB", (30, 20), "white"), (30, 35))
+    framed.paste(Image.open(io.BytesIO(picture(5))).resize((12, 12), Image.Resampling.NEAREST), (36, 39))
+    out = io.BytesIO()
+    framed.save(out, "PNG")
+    opened = OpenRelease.open(folder)
+    once = open_query_image(framed, opened.as_ingested.model_copy(update={"trim": True}))
+    uploaded = Uploads(Service(folder, WebConfig()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uploads, "SECONDS", 240.0)
+        patch.setattr(OpenRelease, "as_ingested", opened.as_ingested.model_copy(update={"trim": True}))
+        taken = uploaded.take(out.getvalue())
+        asked = open_picture(opened, uploaded.picture(taken.image))
+    assert (taken.width, taken.height) == once.size != framed.size
+    assert np.array_equal(np.asarray(asked), np.asarray(once))
+
+
 def test_an_item_is_shown_with_what_is_known_of_it(client: TestClient) -> None:
     item = client.get("/api/items/red apple").json()
     assert item["texts"] == ["red apple", "a picture of red apple"]
@@ -211,7 +283,9 @@ def test_texts_asked_at_once_are_encoded_together_and_each_once() -> None:
 
 def test_the_api_describes_itself_and_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     described = client.get("/api/openapi.json").json()
-    assert {"/api/search", "/api/facets", "/api/items/{item_id}", "/health"} <= described["paths"].keys()
+    assert {"/api/search", "/api/facets", "/api/items/{item_id}", "/api/sql", "/api/sql/file"} <= described[
+        "paths"
+    ].keys()
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]

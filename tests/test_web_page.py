@@ -29,7 +29,19 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
-VIEWS = ["/", "/?text=fig", "/map", "/compare", "/nights", "/quarantine", "/report", "/api/docs", "/items/red%20apple"]
+VIEWS = [
+    "/",
+    "/?text=fig",
+    "/map",
+    "/compare",
+    "/nights",
+    "/quarantine",
+    "/report",
+    "/sql",
+    "/sql?statement=SELECT%20x",
+    "/api/docs",
+    "/items/red%20apple",
+]
 
 PATIENCE = 240
 """Seconds that are waited for anything: longer than any machine takes, shorter than a test may hang."""
@@ -227,6 +239,36 @@ def test_a_picture_that_is_given_finds_itself(page: Any) -> None:
         page.get_by_role("button", name="Take away: your picture").wait_for()
 
 
+def test_a_statement_is_written_its_error_marked_its_rows_shown_and_taken(page: Any) -> None:
+    page.goto("/sql")
+    box = page.get_by_label("A statement")
+    box.fill("SELECT item_id,\n  no_such FROM items")
+    box.press("Control+Enter")
+    page.get_by_role("alert").filter(has_text="no_such").wait_for()
+    assert page.locator(".place mark").inner_text() == "no_such"
+    page.wait_for_function("() => document.querySelector('textarea').selectionStart === 18")
+    box.fill("SELECT item_id, '<img src=x onerror=alert(1)>' AS hostile FROM items ORDER BY item_id")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_role("status").filter(has_text=f"{len(NAMES)} rows").wait_for()
+    assert page.locator("tbody tr td:nth-child(2)").all_inner_texts() == sorted(NAMES)
+    assert page.locator("tbody img").count() == len(NAMES)
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="CSV").click()
+    lines = Path(taken.value.path()).read_text(encoding="utf-8").splitlines()
+    assert (lines[0], len(lines)) == ("item_id,hostile", len(NAMES) + 1)
+    page.go_back()
+    page.get_by_role("alert").wait_for()
+
+
+def test_words_are_looked_for_too_where_that_is_switched_on(page: Any, folder: Path) -> None:
+    page.goto("/?text=qwertyuiop%20fig")
+    page.get_by_role("switch", name="Words too").check()
+    page.wait_for_url("**/?text=qwertyuiop+fig&hybrid=true")
+    hits = Index(OpenRelease.open(folder)).search("qwertyuiop fig", k=36, hybrid=True).hits
+    shown(page, [hit.item_id for hit in hits])
+    assert page.get_by_role("switch", name="Re-rank").count() == 0
+
+
 def test_keys_lead_through_the_page(page: Any) -> None:
     page.goto("/?text=fig")
     page.locator(".hit").first.wait_for()
@@ -308,6 +350,17 @@ def test_a_line_is_drawn_where_nothing_fits_any_more(browser: Any, tmp_path: Pat
         assert own.locator(".grid > li").nth(5).inner_text() == line.inner_text()
         assert "90 %" in own.locator(".cutoff").get_attribute("title")
         assert own.locator(".unfit").count() == 15
+
+
+def test_filters_that_leave_nothing_say_so_and_can_be_taken_away(page: Any) -> None:
+    page.goto("/?where=width%20%3D%209999")
+    page.get_by_text("Nothing fits these filters.").wait_for()
+    page.get_by_role("status").filter(has_text=f"0 of {len(NAMES)} items").wait_for()
+    assert page.get_by_role("list", name="Parts of the query").inner_text().split() == ["width", "=", "9999", "×"]
+    assert page.get_by_role("group", name="subgroup").get_by_text("None left").is_visible()
+    assert page.get_by_role("group", name="subgroup").get_by_role("spinbutton").count() == 0
+    page.get_by_role("button", name="Take them away").click()
+    page.locator(".hit").first.wait_for()
 
 
 def test_an_error_is_said_in_the_page(page: Any) -> None:

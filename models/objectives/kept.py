@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from pairloom.models.objectives.kept_configs import CONFIG, FOLDER
 from pairloom.models.towers.tensors import read_tensors
 
-FOLDER, STATE, CONFIG = "objectives", "state.safetensors", "config.json"
+STATE = "state.safetensors"
 
 
 def write_kept(kept: Mapping[str, torch.Tensor], configs: Mapping[str, Mapping[str, Any]], model: Path) -> None:
@@ -29,10 +30,3 @@ def read_kept(model: Path) -> Mapping[str, torch.Tensor]:
     file = model / FOLDER / STATE
     kept: dict[str, torch.Tensor] = read_tensors(file) if file.exists() else {}
     return kept
-
-
-def read_configs(model: Path) -> Mapping[str, dict[str, Any]]:
-    """The configuration of the terms that kept something, by name; empty where none did."""
-    file = model / FOLDER / CONFIG
-    configs: dict[str, dict[str, Any]] = json.loads(file.read_bytes()) if file.exists() else {}
-    return configs

@@ -37,7 +37,7 @@ class Edited:
         return place - moved
 
 
-def line_and_column(text: str, place: int) -> str:
-    """A place in words, counted from 1, the columns in characters."""
+def line_and_column(text: str, place: int) -> tuple[int, int]:
+    """A place counted from 1, the columns in characters."""
     before = text.encode()[:place].decode(errors="ignore")
-    return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+    return before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -27,6 +27,15 @@ class PlacedError(ValueError):
         return PlacedError(self.message, None if self.place is None else max(self.place + by, 0), self.hint)
 
 
+class StatementError(ValueError):
+    """What people read of an error, and where in the statement that they wrote it is, where that is known."""
+
+    def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
 def placed(error: Exception) -> PlacedError:
     """An error of DuckDB, whose connections here say errors as JSON, with its place in the text that DuckDB got."""
     text = str(error)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pairloom.search.release import Reader
 from pairloom.search.sql.attached import NOTHING, Attached, read_table
 from pairloom.search.sql.edits import Edit, Edited, line_and_column
-from pairloom.search.sql.errors import HINT, PlacedError, placed, placed_binding
+from pairloom.search.sql.errors import HINT, PlacedError, StatementError, placed, placed_binding
 from pairloom.search.sql.functions import define_functions
 from pairloom.search.sql.limits import ANSWER, BATCH_ROWS, Limits
 from pairloom.search.sql.rewriting import edits_of
@@ -139,8 +139,11 @@ class _Statement:
         """An error as people read it, of the statement as they wrote it."""
         # A place beyond the end is one in a macro of ours.
         known = error.place is not None and error.place < len(self._quoted.text.encode())
-        at = f" at {line_and_column(self._written, self._quoted.original(error.place or 0))}" if known else ""
-        return ValueError(f"{error.message}{at}{f' ({error.hint})' if error.hint else ''}")
+        hint = f" ({error.hint})" if error.hint else ""
+        if not known:
+            return StatementError(f"{error.message}{hint}")
+        line, column = line_and_column(self._written, self._quoted.original(error.place or 0))
+        return StatementError(f"{error.message} at line {line}, column {column}{hint}", line, column)
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -8,7 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi import Query as Parameter
 from pydantic import BaseModel, Field
 
+from pairloom.search.combination import Item
+from pairloom.search.options import Options
 from pairloom.search.query import MAX_K, Query
+from pairloom.search.rerank import CANDIDATES
 from pairloom.search.web.choice import chosen, condition, parameters
 from pairloom.search.web.pictures import Pictures, address, hold_thumbnails
 from pairloom.search.web.ranking import Ranking, all_rows, rank, rows_of
@@ -72,6 +75,8 @@ class Asked(BaseModel, frozen=True):
     minus: tuple[str, ...]
     like: tuple[str, ...]
     image: str | None
+    hybrid: bool = False
+    rerank: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -80,9 +85,14 @@ class Asked(BaseModel, frozen=True):
 
     def query(self, uploads: Uploads) -> Query:
         """As a release is asked. LookupError where the picture is no longer here."""
-        image = uploads.image(self.image) if self.image else None
+        image = uploads.picture(self.image) if self.image else None
         like = self.like[0] if self.like else None
-        return Query(text=self.text or None, image=image, like=like, plus=self.plus, minus=self.minus)
+        beside = map(Item, self.like[1:])
+        return Query(text=self.text or None, image=image, like=like, plus=(*self.plus, *beside), minus=self.minus)
+
+    def options(self, where: str | None) -> Options:
+        """How it is answered."""
+        return Options(where=where, hybrid=self.hybrid, rerank=CANDIDATES if self.rerank else None)
 
 
 class Answers:
@@ -130,7 +140,7 @@ class Answers:
         found: Ranking | None = self._rankings.known(key)
         if found is None or not (found.complete or len(found.row_ids) >= min(wanted, MAX_K - 1)):
             size = wanted
-            found = self._rankings.get((key, size), lambda: rank(release, query, where, size, asked.like[1:]))
+            found = self._rankings.get((key, size), lambda: rank(release, query, asked.options(where), size))
             self._rankings.put(key, found)
         return found
 
@@ -172,6 +182,8 @@ def router(service: Service, answers: Answers) -> APIRouter:
         minus: Annotated[list[Words], Parameter(max_length=MOST_PARTS, description="Texts to take from it.")] = [],  # noqa: B006
         like: Annotated[list[Id], Parameter(max_length=MOST_PARTS, description="Ids of items to resemble.")] = [],  # noqa: B006
         image: Annotated[str | None, Parameter(max_length=64, description="A picture given to `/api/images`.")] = None,
+        hybrid: Annotated[bool, Parameter(description="Find what holds the texts' words, too.")] = False,
+        rerank: Annotated[bool, Parameter(description="Have the cross-encoder order the nearest.")] = False,
         where: Annotated[str | None, Parameter(max_length=4_096, description="A SQL condition on columns.")] = None,
         offset: Annotated[int, Parameter(ge=0, lt=MAX_K)] = 0,
         k: Annotated[int, Parameter(ge=1, le=PAGE, description="Hits on this page.")] = 24,
@@ -183,7 +195,13 @@ def router(service: Service, answers: Answers) -> APIRouter:
         as `10..20`).
         """
         asked = Asked(
-            text=(text or "").strip() or None, plus=tuple(plus), minus=tuple(minus), like=tuple(like), image=image
+            text=(text or "").strip() or None,
+            plus=tuple(plus),
+            minus=tuple(minus),
+            like=tuple(dict.fromkeys(like)),
+            image=image,
+            hybrid=hybrid,
+            rerank=rerank,
         )
         with service.reading(release) as opened:
             picked = chosen(opened, parameters(request.query_params.multi_items()))

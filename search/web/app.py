@@ -21,6 +21,7 @@ from pairloom.search.web import (
     rejected,
     releases,
     report,
+    statements,
     uploads,
 )
 from pairloom.search.web.access import Access
@@ -58,6 +59,7 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
     for routes in (
         answers.router(service, found),
         facets.router(service),
+        statements.router(service),
         items.router(service),
         releases.router(service),
         comparing.router(service, found),

@@ -7,10 +7,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from pairloom.search.sql.errors import StatementError
 from pairloom.search.web.jobs import BusyError
 from pairloom.search.web.service import NoReleaseError
 from pairloom.storage.escaping import plain
 from pairloom.storage.files import DamagedError
+from pairloom.storage.sealed import OverdueError
 from pairloom.storage.secrets import redacted
 
 logger = logging.getLogger(__name__)
@@ -26,11 +28,13 @@ class TooLongError(ValueError):
     """A caller sends more than is taken."""
 
 
-def told(status: int, reason: object, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer that tells it."""
+def told(
+    status: int, reason: object, headers: dict[str, str] | None = None, place: dict[str, int | None] | None = None
+) -> JSONResponse:
+    """The answer that tells it; `place` is where in what was asked."""
     line = " ".join(plain(redacted(str(reason))).split())
     shown = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
-    return JSONResponse({"error": shown}, status, {"Cache-Control": "no-store", **(headers or {})})
+    return JSONResponse({"error": shown, **(place or {})}, status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -56,6 +60,15 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(TooLongError)
     async def _too_long(_: Request, error: Exception) -> JSONResponse:
         return told(413, error, {"Connection": "close"})
+
+    @app.exception_handler(OverdueError)
+    async def _overdue(_: Request, error: Exception) -> JSONResponse:
+        return told(504, error)
+
+    @app.exception_handler(StatementError)
+    async def _misstated(_: Request, error: StatementError) -> JSONResponse:
+        place = {"line": error.line, "column": error.column}
+        return told(400, error, place=None if error.line is None else place)
 
     @app.exception_handler(ValueError)
     async def _bad(_: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-PAGES = ("/", "/map", "/compare", "/nights", "/quarantine", "/report", "/api/docs")
+PAGES = ("/", "/map", "/compare", "/nights", "/quarantine", "/report", "/sql", "/api/docs")
 
 
 def router() -> APIRouter:

@@ -1,4 +1,4 @@
-"""The nearest items in their order, worked out once for all pages of an answer, and the rows of one page."""
+"""The items of an answer in the order of any other search, worked out once for all its pages; rows of one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from pairloom.search.fitting import cutoff_for, fitting, unmet_words
-from pairloom.search.query import MAX_K, Query, corrects, item_vector, nearest_rows, query_vector
+from pairloom.search.fitting import unmet_words
+from pairloom.search.options import Options
+from pairloom.search.query import MAX_K, Query, ranked
 from pairloom.search.web.served import ServedRelease
 from pairloom.storage.releases import Cutoff
-from pairloom.storage.schema import HUBNESS
 
 FIRST, GROWTH = 64, 4
 """Items that are ranked at first, and by how much more when people go on."""
@@ -33,32 +31,20 @@ class Ranking:
     """Whether no item is left out that fulfils the condition."""
 
 
-def rank(release: ServedRelease, query: Query, where: str | None, wanted: int, beside: Sequence[str] = ()) -> Ranking:
-    """At least `wanted` items, where there are so many; `beside` are further items that they are to be like.
-
-    ValueError for what can't be asked.
-    """
+def rank(release: ServedRelease, query: Query, options: Options, wanted: int) -> Ranking:
+    """At least `wanted` items, where there are so many. ValueError for what can't be asked."""
     size = FIRST
     while size < wanted:
         size *= GROWTH
     size = min(size, MAX_K)
-    vector_D = query_vector(release, query)
-    if beside:
-        total_D = np.sum([vector_D, *(item_vector(release, item) for item in beside)], axis=0)
-        vector_D = np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-9), np.float32)
-    cutoff, hubs = None if beside else cutoff_for(release, query), corrects(release, query)
-    columns = ["item_id", "_rowid", *([HUBNESS] if cutoff and cutoff.corrected else [])]
-    rows = nearest_rows(release, vector_D, k=size, where=where, columns=columns, without=query.like, hubness=hubs)
-    complete = len(rows) < size
-    if beside:
-        rows = rows.filter(pc.invert(pc.is_in(rows["item_id"], pa.array(list(beside), pa.string()))))
+    rows, cutoff = ranked(release, query, options, depth=size, columns=["item_id", "_rowid"])
     return Ranking(
         row_ids=rows["_rowid"].to_numpy().astype(np.int64),
         scores=rows["score"].to_numpy().astype(np.float64),
-        fits=fitting(rows, cutoff),
+        fits=rows["fits"].to_pylist() if cutoff else [None] * len(rows),
         cutoff=cutoff,
         unmet_words=unmet_words(release, query),
-        complete=complete,
+        complete=len(rows) < size,
     )
 
 

@@ -27,6 +27,8 @@ class ServedFacts(BaseModel, frozen=True, use_attribute_docstrings=True):
     columns: dict[str, str]
     """What can be chosen by, with its type."""
     metrics: dict[str, float]
+    reranks: bool
+    """Whether the model has a cross-encoder, which can order the nearest items anew."""
     examples: list[str]
     """Texts of some items: what one may ask."""
 
@@ -46,6 +48,7 @@ def served_facts(release: ServedRelease) -> ServedFacts:
         index=record.index,
         columns=facet_columns(release),
         metrics={name: value for name, value in record.metrics.items() if "/" not in name},
+        reranks=release.model.reranks,
         examples=_examples(release),
     )
 

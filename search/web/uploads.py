@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from io import BytesIO
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,10 +10,11 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import BaseModel
 
+from pairloom.search.combination import Stored
 from pairloom.search.web.errors import TooManyError
 from pairloom.search.web.pictures import FOR_EVER, sized
 from pairloom.search.web.service import Latest, Service
-from pairloom.storage.images.decoding import decode, open_stored
+from pairloom.storage.images.decoding import decode
 from pairloom.storage.images.stored_image import RejectedImage
 
 AT_ONCE = 2
@@ -50,10 +52,9 @@ class Uploads:
         if stored is None:
             stored = self._decoded(content)
             self._held.put(name, stored)
-        image = open_stored(stored)
-        return UploadedImage(
-            image=name, width=image.width, height=image.height, picture=f"/pictures/uploads/{name}.webp"
-        )
+        with Image.open(BytesIO(stored)) as image:
+            width, height = image.size
+        return UploadedImage(image=name, width=width, height=height, picture=f"/pictures/uploads/{name}.webp")
 
     def stored(self, name: str) -> bytes:
         """What is remembered of one. LookupError where it no longer is."""
@@ -62,9 +63,9 @@ class Uploads:
             raise LookupError("the picture is no longer here: drop it again")
         return stored
 
-    def image(self, name: str) -> Image.Image:
-        """The same, opened."""
-        return open_stored(self.stored(name))
+    def picture(self, name: str) -> Stored:
+        """The same, as a part of a query."""
+        return Stored(self.stored(name))
 
     def _decoded(self, content: bytes) -> bytes:
         if not content:

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
+from pairloom.storage.table.columns import uncovered_columns
 from pairloom.storage.table.config import IndexConfig
+from pairloom.storage.table.effort import K
 from pairloom.storage.table.index import (
     COLUMN,
     Floats,
-    K,
     indexed_kind,
     recall_at_10,
     uncovered_rows,
@@ -67,6 +68,7 @@ def check_table(
         (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
         (unindexed > 0, f"{unindexed} rows aren't indexed"),
         (unindexed_texts > 0, f"the words of {unindexed_texts} rows aren't indexed"),
+        *((True, f"{name} of {count} rows isn't indexed") for name, count in uncovered_columns(dataset).items()),
         (
             recall < config.min_ann_recall,
             f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",

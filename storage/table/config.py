@@ -25,3 +25,6 @@ class IndexConfig(
     full_text: bool = True
     """Whether the words of the texts are indexed too, for searches by keyword; without, such a search indexes them in
     memory first."""
+    columns: bool = True
+    """Whether `item_id`, the group, the split, the source and the pipeline's own columns of texts are indexed too, from
+    `min_rows` on, so that filters find their rows without reading all."""

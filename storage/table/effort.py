@@ -9,6 +9,8 @@ from pairloom.storage.table.config import IndexConfig
 
 KEY = b"pairloom_index"
 """Of the table's metadata."""
+K = 10
+"""Neighbours that an index is measured by."""
 
 
 class Effort(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -37,6 +39,16 @@ class Effort(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
         if self.kind == "none":
             return "no index"
         return f"{self.kind}, {self.probes} partitions, {self.refine_factor} candidates per neighbour"
+
+    def candidates(self, k: int, *, coarse: bool) -> int:
+        """Rows that are ranked again for `k` neighbours; a `coarse` index needs as many for each of them.
+
+        A finer one mistakes places near the end of the list only: those beyond the first ten neighbours get a
+        quarter (benchmarks/web.md).
+        """
+        if coarse or k <= K:
+            return self.refine_factor * k
+        return self.refine_factor * K + max(1, self.refine_factor // 4) * (k - K)
 
     def serves(self, config: IndexConfig, rows: int) -> bool:
         """Whether this still stands; that no index was good enough is tried again with twice the rows."""

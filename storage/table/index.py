@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pairloom.storage.table.config import IndexConfig
-from pairloom.storage.table.effort import Effort
+from pairloom.storage.table.effort import Effort, K
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,12 @@ Floats = npt.NDArray[np.float32]
 
 COLUMN = "image_vector"
 INDEX_NAME = "image_vector_idx"
-K = 10
-"""Neighbours that an index is measured by."""
 TIE = 1e-5
 """Similarities closer than this differ by the order of summation only."""
 ROWS_PER_PARTITION = 8192
+ONE_BIT = 256
+"""Dimensions from which `ivf_rq` keeps one bit of each, else five. Of 100,000 rows of 64 dimensions, one bit each found
+0.93 of the nearest ten, five bits 0.997; of 512 one bit finds all, in a quarter of the build time."""
 MAX_SEGMENTS = 16
 """Every night adds a segment to the index, all of which each query searches: at this many they are merged into one."""
 RETRAIN_GROWTH = 4
@@ -48,6 +49,7 @@ def nearest(
     that the dataset's metadata names, of which the last `spare` rows, wanted for what ties with the others, get none.
     """
     effort = Effort.of(dataset)
+    candidates = effort.candidates(k - spare, coarse=_coarse(dataset, len(vector)))
     return dataset.scanner(
         columns=[*columns, "_distance"],
         filter=where,
@@ -57,7 +59,7 @@ def nearest(
             "q": vector,
             "k": k,
             "metric": "cosine",
-            "refine_factor": math.ceil(effort.refine_factor * (k - spare) / k),
+            "refine_factor": math.ceil(candidates / k),
             "minimum_nprobes": effort.probes,
             "use_index": not exact,
         },
@@ -146,13 +148,17 @@ def recall_at_10(dataset: Any, queries_QD: Floats, exact_QK: Floats, fragments: 
 def _tuning(kind: str, dimension: int) -> dict[str, int]:
     match kind:
         case "ivf_rq":
-            # Of 100,000 rows of 64 dimensions, one bit each found 0.93 of the nearest ten, five bits 0.997. Of 512
-            # dimensions one bit finds all, in a quarter of the build time.
-            return {"num_bits": 1 if dimension >= 256 else 5}
+            return {"num_bits": 1 if dimension >= ONE_BIT else 5}
         case "ivf_pq":
             return {"num_sub_vectors": dimension // 8 if dimension % 8 == 0 else 1}
         case _:
             return {}
+
+
+def _coarse(dataset: Any, dimension: int) -> bool:
+    """Whether the index keeps about a bit of each dimension."""
+    kind = indexed_kind(dataset)
+    return kind == "ivf_pq" or (kind == "ivf_rq" and dimension >= ONE_BIT)
 
 
 def _outgrown(dataset: Any, rows: int) -> bool:

@@ -17,6 +17,7 @@ from pairloom.storage.modelstore import TEXT_QUERIES, is_plain
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.schema import VECTOR_COLUMNS, ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
+from pairloom.storage.table.columns import carry_out_columns, columns_due
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
@@ -133,7 +134,9 @@ class VectorTable:
                     raise ValueError(f"item_id {item_id!r} comes twice in the rows to write")
                 seen.add(item_id)
             before, known, version = self._dataset.count_rows(), self._fragments(), self.version
-            merge = self._dataset.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all()
+            # By the key's own index Lance has updated 0 rows before.
+            merge = self._dataset.merge_insert("item_id").use_index(False)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
             hit("upsert.before", self.path)
             with self._writing():
                 counts = merge.execute(chunk)
@@ -165,7 +168,7 @@ class VectorTable:
         return removed
 
     def build_index(self, config: IndexConfig) -> str | None:
-        """Bring both indexes up to date, merge small data files where there are many; returns the kind of the vectors'.
+        """Bring all indexes up to date, merge small data files where there are many; returns the kind of the vectors'.
 
         Raises DamagedError where bytes of a file would be copied that isn't as it was released.
         """
@@ -177,14 +180,18 @@ class VectorTable:
         if work == "merge":
             self._require_whole("/_indices/")
         words = words_due(self._dataset, config)
-        # Files of which each has a segment of its own are never merged.
-        words = "merge" if words == "extend" and crowded else words
-        if words == "merge":
+        columns = columns_due(self._dataset, config)
+        if crowded:
+            # Files of which each has a segment of its own are never merged.
+            words = "merge" if words == "extend" else words
+            columns = {name: "merge" if each == "extend" else each for name, each in columns.items()}
+        if "merge" in (words, *columns.values()):
             self._require_whole("/_indices/")
         hit("index.before", self.path)
         with self._writing():
             carry_out(self._dataset, work, kind)
             carry_out_words(self._dataset, words)
+            carry_out_columns(self._dataset, columns)
         hit("index.after", self.path)
         if work in ("build", "merge"):
             self._fresh = None

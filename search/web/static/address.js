@@ -48,9 +48,16 @@ export function readQuery(url) {
     image: url.searchParams.get("image"),
     where: url.searchParams.get("where") || "",
     release: url.searchParams.get("release"),
+    hybrid: url.searchParams.get("hybrid") === "true",
+    rerank: url.searchParams.get("rerank") === "true",
     filters,
   };
 }
+
+// Words are looked for in texts; the cross-encoder reads one text or one picture.
+export const mayBeHybrid = (query) => !!(query.text || query.plus.length);
+export const mayBeReranked = (query) =>
+  !!query.text !== !!query.image && !query.plus.length && !query.minus.length && !query.like.length;
 
 export function parametersOf(query) {
   const found = new URLSearchParams();
@@ -59,6 +66,8 @@ export function parametersOf(query) {
   query.minus.forEach((text) => found.append("minus", text));
   query.like.forEach((id) => found.append("like", id));
   for (const name of ["image", "where", "release"]) if (query[name]) found.set(name, query[name]);
+  if (query.hybrid && mayBeHybrid(query)) found.set("hybrid", "true");
+  if (query.rerank && mayBeReranked(query)) found.set("rerank", "true");
   for (const [column, values] of Object.entries(query.filters))
     values.forEach((value) => found.append(`f.${column}`, value));
   return found;

@@ -1,9 +1,11 @@
 // What is asked of the service.
 
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, said = {}) {
     super(message);
     this.status = status;
+    this.line = said.line;
+    this.column = said.column;
   }
 }
 
@@ -21,7 +23,7 @@ export async function ask(path, options = {}) {
   } catch {
     throw new Refused(answer.status, "The service's answer can't be read.");
   }
-  if (!answer.ok) throw new Refused(answer.status, said.error || `The service answered ${answer.status}.`);
+  if (!answer.ok) throw new Refused(answer.status, said.error || `The service answered ${answer.status}.`, said);
   return said;
 }
 

@@ -10,6 +10,7 @@ const VIEWS = [
   ["/compare", "Compare"],
   ["/nights", "Nights"],
   ["/report", "Report"],
+  ["/sql", "SQL"],
   ["/api/docs", "API"],
 ];
 // Views that few people open are loaded when they are.
@@ -20,6 +21,7 @@ const LATER = {
   "/nights": () => import("/static/nights.js"),
   "/quarantine": () => import("/static/nights.js"),
   "/report": () => import("/static/report.js"),
+  "/sql": () => import("/static/sql.js"),
   "/api/docs": () => import("/static/docs.js"),
 };
 

@@ -1,5 +1,6 @@
 // What a query is made of beside its text, each part with a way to take it back.
 import { html, useEffect, useRef, useState } from "/static/vendor/preact-htm.js";
+import { nothingAsked } from "/static/address.js";
 import { ask, itemAddress, sized } from "/static/api.js";
 
 function Chip({ kind, label, picture, remove, what }) {
@@ -56,7 +57,7 @@ const words = (column, value) => `${column}: ${value === "" ? "none" : value.rep
 export function Chips({ query, change }) {
   const without = (list, place) => list.filter((_, at) => at !== place);
   const filters = Object.entries(query.filters).flatMap(([column, values]) => values.map((value, at) => [column, value, at]));
-  const asked = query.text || query.image || query.like.length || query.plus.length || query.minus.length;
+  const asked = !nothingAsked(query);
   if (!asked && !filters.length && !query.where && !query.release) return null;
   return html`<ul class="chips" aria-label="Parts of the query">
     ${query.image &&

@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "/static/vendor/preact-htm.js";
 import { number } from "/static/api.js";
 
 const FEW = 7;
+const RANGES = ["int64", "float64", "timestamp"];
 
 function Values({ facet, query, change }) {
   const [all, setAll] = useState(false);
@@ -15,6 +16,7 @@ function Values({ facet, query, change }) {
     if (!values.length) delete filters[facet.column];
     change({ filters });
   };
+  if (!shown.length) return html`<p class="quiet">None left</p>`;
   return html`<ul>
     ${shown.map(
       (each) => html`<li key=${each.value}>
@@ -79,7 +81,7 @@ export function Facets({ counts, query, change }) {
       ${counts.facets.map(
         (facet) => html`<fieldset key=${facet.column}>
           <legend>${facet.column}</legend>
-          ${facet.bins.length || !facet.values.length
+          ${RANGES.includes(facet.kind)
             ? html`<${Range} facet=${facet} query=${query} change=${change} />`
             : html`<${Values} facet=${facet} query=${query} change=${change} />`}
         </fieldset>`,

@@ -1,6 +1,6 @@
 // Looking for things: the box, what is added to it and taken from it, the filters, and what is found.
 import { html, useCallback, useEffect, useRef, useState } from "/static/vendor/preact-htm.js";
-import { go, nothingAsked, parametersOf, readQuery, searchAddress } from "/static/address.js";
+import { go, mayBeHybrid, mayBeReranked, nothingAsked, parametersOf, readQuery, searchAddress } from "/static/address.js";
 import { ask, number, upload } from "/static/api.js";
 import { Chips } from "/static/chips.js";
 import { Facets } from "/static/facets.js";
@@ -41,7 +41,7 @@ function useAnswer(key) {
 }
 
 function useCounts(query) {
-  const key = parametersOf({ ...query, text: "", plus: [], minus: [], like: [], image: null }).toString();
+  const key = parametersOf({ ...query, text: "", plus: [], minus: [], like: [], image: null, hybrid: false, rerank: false }).toString();
   const [counts, setCounts] = useState(null);
   useEffect(() => {
     const own = new AbortController();
@@ -152,6 +152,17 @@ function Examples({ facts, change }) {
   </p>`;
 }
 
+// How an answer is ranked, where the query leaves a choice.
+function Ways({ query, facts, change }) {
+  const ways = [
+    ["hybrid", mayBeHybrid(query), "Words too", "Items whose texts hold the words are found as well"],
+    ["rerank", facts?.reranks && mayBeReranked(query), "Re-rank", "The model’s cross-encoder looks at the nearest 50 again"],
+  ].filter(([, may]) => may);
+  if (!ways.length) return null;
+  return html`<p class="ways">${ways.map(([name, , label, title]) => html`<label title=${title}>
+    <input type="checkbox" role="switch" checked=${query[name]} onChange=${() => change({ [name]: !query[name] })} /> ${label}</label>`)}</p>`;
+}
+
 export function Search({ url, facts }) {
   const query = readQuery(url);
   const key = parametersOf(query).toString();
@@ -181,7 +192,7 @@ export function Search({ url, facts }) {
   const filtered = Object.keys(query.filters).length > 0 || query.where;
   const empty = !answer.busy && !answer.error && !answer.hits.length;
   const said = answer.error
-    ? ""
+    ? query.text || "No answer"
     : asked
       ? `${answer.title || query.text}`
       : filtered
@@ -190,7 +201,10 @@ export function Search({ url, facts }) {
   return html`<div class="search">
     <div class="asked">
       <${Box} query=${query} change=${change} take=${take} busy=${answer.busy || taking} />
-      <${Chips} query=${query} change=${change} />
+      <div class="parts">
+        <${Chips} query=${query} change=${change} />
+        <${Ways} query=${query} facts=${facts} change=${change} />
+      </div>
       ${!asked && !filtered && html`<${Examples} facts=${facts} change=${change} />`}
     </div>
     ${(upset || answer.error) && html`<p class="notice" role="alert">${upset || answer.error.message}</p>`}
@@ -206,7 +220,7 @@ export function Search({ url, facts }) {
           </p>
         </div>
         ${answer.unmet_words?.length > 0 &&
-        html`<p class="unmet">No training text has ${answer.unmet_words.map((word, at) => html`${at ? ", " : ""}<b>${word}</b>`)}: the model can’t know what that looks like.</p>`}
+        html`<p class="unmet">No training text has ${answer.unmet_words.map((word, at) => html`${at ? ", " : ""}<b>${word}</b>`)}: the model can’t know what that looks like.${query.hybrid || !mayBeHybrid(query) ? "" : html` <button type="button" class="plain link" onClick=${() => change({ hybrid: true })}>Look for the words themselves</button>`}</p>`}
         ${empty
           ? html`<div class="nothing"><p>Nothing fits these filters.</p>
               ${filtered && html`<button type="button" class="chip" onClick=${() => change({ filters: {}, where: "" })}>Take them away</button>`}</div>`

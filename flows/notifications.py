@@ -29,7 +29,9 @@ EVENTS: dict[Heard, set[str]] = {
 WEBHOOK = "webhook"
 """The type of block that takes a document instead of a text."""
 STATE = "{{ (flow_run.state.message or flow_run.state.name) }}"
-PAGE = "{{ flow_run|ui_url }}"
+RUN = "{{ flow_run.id|string }}"
+PAGE = "{{ (flow_run|ui_url or '') }}"
+"""Empty where the server doesn't know its own address."""
 
 Blocks = Mapping[str, tuple[str, UUID]]
 
@@ -87,7 +89,7 @@ def _of_night(
             posture=Posture.Reactive,
             threshold=1,
         ),
-        actions=[_action(block, pipeline, heard, STATE, PAGE)],
+        actions=[_action(block, pipeline, heard, STATE, RUN, PAGE)],
     )
 
 
@@ -110,7 +112,7 @@ def _of_silence(
             threshold=1,
             within=timedelta(hours=hours),
         ),
-        actions=[_action(block, pipeline, "no release", said, "")],
+        actions=[_action(block, pipeline, "no release", said)],
     )
 
 
@@ -118,11 +120,13 @@ def _deployments(ids: Sequence[UUID]) -> dict[str, str | list[str]]:
     return {"prefect.resource.role": "deployment", "prefect.resource.id": [f"prefect.deployment.{id_}" for id_ in ids]}
 
 
-def _action(block: tuple[str, UUID], pipeline: str, heard: str, said: str, page: str) -> CallWebhook | SendNotification:
+def _action(
+    block: tuple[str, UUID], pipeline: str, heard: str, said: str, run: str = "", page: str = ""
+) -> CallWebhook | SendNotification:
     kind, id_ = block
     if kind != WEBHOOK:
         return SendNotification(block_document_id=id_, subject=f"{pipeline}: {heard}", body=f"{said}\n{page}".strip())
-    told = {"pipeline": pipeline, "event": heard, "said": said, "run": page}
+    told = {"pipeline": pipeline, "event": heard, "said": said, "run": run, "page": page}
     return CallWebhook(block_document_id=id_, payload=_document(told))
 
 

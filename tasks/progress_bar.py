@@ -88,7 +88,7 @@ class ProgressBar:
             now = self._reached
             if now is None or now == shown:
                 continue
-            said = markdown_text(f"{self._stage}: {now.said}")
+            said = markdown_text(" · ".join(filter(None, (f"{self._stage}: {now.percent:.0f} %", now.said))))
             if artifact is None:
                 # A bar that is there in the end, too, is one that people can look up by its key.
                 bar = ArtifactCreate(

@@ -29,7 +29,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, Log
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.events import emit_event
+from prefect.events import ResourceSpecification, emit_event
+from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
@@ -130,9 +131,9 @@ def silent(server: SyncPrefectClient) -> FlowRun:
     run = server.create_flow_run(nightly, parameters={}, state=Running(), tags=["pairloom"])
     resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
     watch = silent_runs()
-    trigger = watch.trigger.model_copy(
-        update={"match": type(watch.trigger.match)(resource), "within": timedelta(seconds=10)}
-    )
+    assert isinstance(watch.trigger, EventTrigger)
+    only = ResourceSpecification.model_validate(resource)
+    trigger = watch.trigger.model_copy(update={"match": only, "within": timedelta(seconds=10)})
     server.create_automation(watch.model_copy(update={"name": "silent", "tags": [], "trigger": trigger}))
     tag = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.pairloom"}
     emit_event("prefect.flow-run.heartbeat", resource=resource, related=[tag])

@@ -21,9 +21,12 @@ from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 
 from pairloom.flows import deployed
+from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations
 from pairloom.flows.interrupt import watch
 from pairloom.flows.local_server import prefect_server
+from pairloom.flows.notifications import named_blocks
 from pairloom.flows.plan import Planned, plan_deployments
+from pairloom.flows.run_tags import run_tags
 from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 
 
@@ -39,7 +42,8 @@ def deployment(planned: Planned, *, pooled: bool = True) -> RunnerDeployment:
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
         if night
         else None,
-        tags=["pairloom", planned.pipeline.name],
+        tags=run_tags(planned.pipeline.name),
+        job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}},
         work_pool_name=planned.work_pool if pooled else None,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -54,11 +58,13 @@ def deploy_pipelines(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
         )
     planned = plan_deployments(pipelines)
     with get_client(sync_client=True) as client:
+        blocks = named_blocks(client, pipelines)
         for pool in sorted({each.work_pool for each in planned}):
             with contextlib.suppress(ObjectAlreadyExists):
                 client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    for each in planned:
-        deployment(each).apply()
+        for each in planned:
+            deployment(each).apply()
+        keep_automations(client, pipelines, blocks)
     return [each.row for each in planned]
 
 
@@ -71,6 +77,8 @@ def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
         runner = _Runner()
         # Prefect types the call for async callers too; in this sync one it gives the id.
         ids = [cast(UUID, runner.add_deployment(each)) for each in served]
+        with get_client(sync_client=True) as client:
+            keep_automations(client, pipelines, named_blocks(client, pipelines))
         scheduled = [number for number, each in zip(ids, served, strict=True) if each.schedules]
         watch.last_words = partial(copy_context().run, runner.say_goodbye, scheduled)
         names = ", ".join(pipeline.name for pipeline in pipelines)

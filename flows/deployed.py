@@ -8,6 +8,7 @@ from prefect.states import Completed, Failed
 
 from pairloom.flows import stages
 from pairloom.flows.approval_form import answered, ask, follow
+from pairloom.flows.cancelling import cancellable
 from pairloom.flows.nightly import nightly as run_night
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import UNFIT
@@ -18,6 +19,7 @@ from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, ReleaseRef, S
 
 
 @flow(name="nightly", flow_run_name="nightly-{pipeline.name}")
+@cancellable
 def nightly(pipeline: Pipeline) -> Night:
     """Run one night of one pipeline. What readers see changes in `publish` only, by one small record.
 
@@ -36,30 +38,35 @@ def nightly(pipeline: Pipeline) -> Night:
 
 
 @flow(name="ingest", flow_run_name="ingest-{pipeline.name}")
+@cancellable
 def ingest(pipeline: Pipeline) -> SnapshotRef:
     """Read all sources and commit a snapshot of what is new."""
     return stages.ingest(pipeline)
 
 
 @flow(name="mine", flow_run_name="mine-{pipeline.name}")
+@cancellable
 def mine(pipeline: Pipeline) -> PairsRef:
     """Mine positive and negative pairs of the current snapshot."""
     return stages.mine(pipeline)
 
 
 @flow(name="train", flow_run_name="train-{pipeline.name}")
+@cancellable
 def train(pipeline: Pipeline) -> ModelRef:
     """Train a challenger from the mined pairs."""
     return stages.train(pipeline)
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{pipeline.name}")
+@cancellable
 def evaluate(pipeline: Pipeline) -> Verdict:
     """Measure the challenger beside the champion, and let the gate decide."""
     return stages.evaluate(pipeline)
 
 
 @flow(name="embed", flow_run_name="embed-{pipeline.name}")
+@cancellable
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
     """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
     try:
@@ -69,6 +76,7 @@ def embed(pipeline: Pipeline) -> EmbeddingsRef:
 
 
 @flow(name="publish", flow_run_name="publish-{pipeline.name}")
+@cancellable
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     return stages.publish(pipeline)

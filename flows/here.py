@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pairloom.flows.configured_server import server_is_configured
 from pairloom.flows.interrupt import watch
+from pairloom.flows.run_tags import run_tags
 from pairloom.flows.show.progress import stage_bars
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import standing
@@ -25,10 +26,17 @@ def run_here(function: Callable[[Pipeline], R], pipeline: Pipeline, *, quiet: bo
 
 
 def _as_flow(function: Callable[[Pipeline], R]) -> Callable[[Pipeline], R]:
+    from prefect import tags
+
     from pairloom.flows import deployed
 
     flow: Callable[[Pipeline], R] = getattr(deployed, function.__name__)
-    return flow
+
+    def tagged(pipeline: Pipeline) -> R:
+        with tags(*run_tags(pipeline.name)):
+            return flow(pipeline)
+
+    return tagged
 
 
 def _tell_prefect() -> None:

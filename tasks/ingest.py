@@ -20,7 +20,7 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
     snapshot, counts = run.run(
         pipeline.sources,
         pipeline.columns,
-        lambda seen: report_progress("ingest", seen),
+        lambda seen: show(seen, run.base.rows),
         since=released_snapshot(pipeline, corpus),
     )
     rejected = tuple(RejectedRows(corpus, snapshot).counts(pipeline.sources))
@@ -33,6 +33,11 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
         rejected=rejected,
         rows_held=too_many(rejected, counts.seen, pipeline.ingest.max_rejected),
     )
+
+
+def show(seen: int, expected: int) -> None:
+    """Pass on how many rows were seen; there may be as many as there were items before, or more."""
+    report_progress("ingest", seen, max(seen, expected) if expected else None)
 
 
 def released_snapshot(pipeline: Pipeline, corpus: Corpus) -> Snapshot | None:

@@ -17,6 +17,7 @@ from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig
 from pairloom.tasks.nearest import nearest
+from pairloom.tasks.notifying import NotifyConfig
 from pairloom.tasks.retrain import RetrainConfig
 from pairloom.tasks.searching import SearchConfig
 
@@ -80,6 +81,8 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """When the night runs by itself; never where it is not given."""
     workers: WorkersConfig = WorkersConfig()
     """Where stages run."""
+    notify: tuple[NotifyConfig, ...] = ()
+    """Who hears what its nights came to."""
 
     @model_validator(mode="before")
     @classmethod

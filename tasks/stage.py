@@ -17,6 +17,8 @@ from pairloom.storage.files import full_disk_named
 if TYPE_CHECKING:
     from prefect.context import FlowRunContext
 
+    from pairloom.tasks.progress_bar import ProgressBar
+
 logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +31,7 @@ class Listener(Protocol):
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_bar: "ContextVar[ProgressBar | None]" = ContextVar("bar", default=None)
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 _refs: ContextVar[dict[str, Any] | None] = ContextVar("refs", default=None)
 _logged: dict[str, float] = {}
@@ -86,7 +89,9 @@ def timed(name: str) -> Iterator[None]:
 
 
 def report_progress(stage: str, done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far `stage` is. Without a listener it goes to the log, every few seconds."""
+    """Say how far `stage` is. Without a listener it goes to the log, every few seconds; in a flow run to its page."""
+    if bar := _bar.get():
+        bar.move(done, total, note)
     listener = _listener.get()
     if listener is not None:
         listener(stage, done, total, note)
@@ -122,7 +127,9 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
                 else:
                     from pairloom.tasks.prefect_task import prefect_task
 
-                    result = prefect_task(function, retries)(*args, **kwargs)
+                    with _shown(name, args[0].name) as bar:
+                        result = prefect_task(function, retries)(*args, **kwargs)
+                        bar.end(result.summary)
             if (left := _refs.get()) is not None:
                 left[name] = result
             report_end(name, result.summary, time.monotonic() - started)
@@ -131,6 +138,19 @@ def stage(*, retries: int = 0) -> Callable[[F], F]:
         return cast(F, call)
 
     return decorate
+
+
+@contextmanager
+def _shown(stage: str, pipeline: str) -> "Iterator[ProgressBar]":
+    """Have the page of this flow run show the progress of what runs inside."""
+    from pairloom.tasks.progress_bar import ProgressBar
+
+    with ProgressBar(stage, pipeline) as bar:
+        before = _bar.set(bar)
+        try:
+            yield bar
+        finally:
+            _bar.reset(before)
 
 
 def flow_run_context() -> "FlowRunContext | None":

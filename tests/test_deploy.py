@@ -6,9 +6,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,21 +22,26 @@ import psutil
 import pytest
 from child_processes import running, wait_until
 from conftest import prefect_environment, prefect_serving
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.events import ResourceSpecification, emit_event
+from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
-from prefect.states import Failed
+from prefect.states import Failed, Running
 from released_pipeline import save_model
 from safetensors.numpy import load_file, save_file
 
 from pairloom.flows import stages
 from pairloom.flows.approval import refuse_waiting
 from pairloom.flows.approval_form import try_to_close_forms
+from pairloom.flows.automations import remove_automations, silent_runs
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
 from pairloom.flows.deployed import embed, nightly
@@ -49,6 +58,7 @@ from pairloom.storage.releases import release_log
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, snapshot_ref, verdict_name
 from pairloom.tasks.embed import embed as embed_items
+from pairloom.tasks.notifying import NotifyConfig
 from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 from pairloom.tasks.refs import Verdict
 
@@ -56,6 +66,7 @@ SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
 # What a shell starts with `&` ignores interrupts, and so do all that it starts.
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+SECRET = "b7d1f00d5ec3e7"
 CLI = "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"
 
 
@@ -77,6 +88,58 @@ def server(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield client
 
 
+class Receiver:
+    """A web server of this machine, as a chat's webhook is one: it keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, str]] = []
+        told = self.told
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}/?key={SECRET}"
+
+    def heard(self, event: str) -> dict[str, str] | None:
+        """What it was told first of an event."""
+        return next((each for each in list(self.told) if each["event"] == event), None)
+
+
+@pytest.fixture(scope="module")
+def receiver(server: SyncPrefectClient) -> Iterator[Receiver]:
+    """Hears of nights through two blocks of the server: `custom-webhook/ops` and `webhook/hook`."""
+    assert server.api_url
+    receiver = Receiver()
+    told = {"event": "{{subject}}", "said": "{{body}}"}
+    CustomWebhookNotificationBlock(name="ops", url=receiver.address, json_data=told).save("ops")
+    Webhook(url=receiver.address).save("hook")
+    threading.Thread(target=receiver.server.serve_forever, daemon=True).start()
+    yield receiver
+    receiver.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def silent(server: SyncPrefectClient) -> FlowRun:
+    """A run that gave one sign of life, watched by the automation that `deploy` makes, which waits less long here."""
+    run = server.create_flow_run(nightly, parameters={}, state=Running(), tags=["pairloom"])
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
+    watch = silent_runs()
+    assert isinstance(watch.trigger, EventTrigger)
+    only = ResourceSpecification.model_validate(resource)
+    trigger = watch.trigger.model_copy(update={"match": only, "within": timedelta(seconds=10)})
+    server.create_automation(watch.model_copy(update={"name": "silent", "tags": [], "trigger": trigger}))
+    tag = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.pairloom"}
+    emit_event("prefect.flow-run.heartbeat", resource=resource, related=[tag])
+    return run
+
+
 @dataclass(frozen=True)
 class Worked:
     """A night that process workers ran."""
@@ -86,12 +149,15 @@ class Worked:
     runs: list[FlowRun]
     logs: list[str]
     report: str
+    bars: dict[str, float]
+    """Progress artifacts by their keys."""
 
 
 @pytest.fixture(scope="module")
 def worked(
     server: SyncPrefectClient,
     prefect_api: str,
+    silent: FlowRun,  # noqa: ARG001  # it takes as long to be missed as the night takes
     shapes: Path,
     write_pipelines: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
@@ -118,7 +184,10 @@ def worked(
 
     runs = server.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["shapes"])))
     logs = server.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs])), limit=200)
-    reports = [each for each in server.read_artifacts() if each.flow_run_id == night.id and each.type == "markdown"]
+    artifacts = server.read_artifacts(limit=200)
+    reports = [each for each in artifacts if each.flow_run_id == night.id and each.type == "markdown"]
+    ours = {run.id for run in runs}
+    bars = {each.key: each.data for each in artifacts if each.type == "progress" and each.flow_run_id in ours}
     runs = [run for run in runs if run.start_time]
     return Worked(
         Pipeline.model_validate(parameters["pipeline"]),
@@ -126,6 +195,7 @@ def worked(
         runs,
         [each.message for each in logs],
         str(reports[0].data) if reports else "",
+        {str(key): float(str(share)) for key, share in bars.items()},
     )
 
 
@@ -270,6 +340,55 @@ def test_a_run_on_another_pool_whose_model_is_unfit_tells_the_night_so(
         elsewhere(pipeline, plan.snapshot, model_id)
 
 
+def test_the_page_of_a_run_shows_how_far_its_stages_came(worked: Worked) -> None:
+    full = {f"progress-{stage}-shapes": 100.0 for stage in ("ingest", "mine", "train", "embed", "evaluate")}
+    assert full.items() <= worked.bars.items()
+    assert set(worked.bars.values()) == {100.0}
+
+
+@pytest.mark.usefixtures("worked")
+def test_a_run_without_a_sign_of_life_is_crashed(server: SyncPrefectClient, silent: FlowRun) -> None:
+    crashed = ended(server, silent)
+    assert state_of(crashed).is_crashed()
+    assert "No sign of life" in str(state_of(crashed).message)
+
+
+def automations(server: SyncPrefectClient) -> dict[str, str]:
+    """What the server does by itself: all that it says of it, by name."""
+    return {each.name: each.model_dump_json() for each in server.read_automations()}
+
+
+@pytest.mark.usefixtures("receiver")
+def test_deploy_keeps_the_automations_that_the_file_asks_for(server: SyncPrefectClient, pipeline: Pipeline) -> None:
+    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "held"), hours_without_release=30)
+    pipeline = pipeline.model_copy(update={"notify": (asked, NotifyConfig(block="webhook/hook", when=("failed",)))})
+    deploy_pipelines([pipeline])
+    first = automations(server)
+    names = {"released: custom-webhook/ops", "held: custom-webhook/ops", "no release: custom-webhook/ops"}
+    names |= {"failed: webhook/hook"}
+    assert {f"shapes: {name}" for name in names} | {silent_runs().name} <= first.keys()
+    assert SECRET not in str(first)
+    deploy_pipelines([pipeline])
+    assert automations(server) == first, "twice is the same as once"
+
+    fewer = asked.model_copy(update={"when": ("held",), "hours_without_release": None})
+    deploy_pipelines([pipeline.model_copy(update={"notify": (fewer,)})])
+    assert [name for name in automations(server) if name.startswith("shapes: ")] == ["shapes: held: custom-webhook/ops"]
+    assert remove_automations(server, "shapes") == ["shapes: held: custom-webhook/ops"]
+    missing = pipeline.model_copy(update={"notify": (NotifyConfig(block="slack-webhook/alerts"),)})
+    with pytest.raises(ValueError, match="no block 'alerts' of type 'slack-webhook'"):
+        deploy_pipelines([missing])
+
+
+def test_an_address_in_place_of_a_blocks_name_is_shown_to_nobody(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    block = f"https://hooks.example/services/{SECRET}"
+    with pytest.raises(ValueError, match="like slack-webhook/alerts") as raised:
+        load_pipeline(write_pipelines(tmp_path, shapes, notify=[{"block": block}]))
+    assert SECRET not in str(raised.value)
+
+
 def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:
     assert "train: waiting for work pool 'gpu'" in worked.logs
     assert any("samples/s" in message for message in worked.logs)
@@ -299,11 +418,13 @@ def test_a_night_held_by_the_gate_ends_completed_as_held(server: SyncPrefectClie
     assert state_of(run).name == "Held"
 
 
-def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer(
-    server: SyncPrefectClient, pipeline: Pipeline
+def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_is_to_hear_of_it_does(
+    server: SyncPrefectClient, pipeline: Pipeline, receiver: Receiver
 ) -> None:
     gate = pipeline.gate.model_copy(update={"approval": "person", "first": "none", "max_regression": 1.0})
-    pipeline = pipeline.model_copy(update={"gate": gate, "workers": WorkersConfig()})
+    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "waiting"), hours_without_release=0.003)
+    notify = (asked, NotifyConfig(block="webhook/hook", when=("held",)))
+    pipeline = pipeline.model_copy(update={"gate": gate, "workers": WorkersConfig(), "notify": notify})
     deploy_pipelines([pipeline])
 
     asking = carried_on(server, start(server, "nightly/shapes"))
@@ -334,6 +455,14 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer(
     closed = state_of(server.read_flow_run(asking.id))
     assert (closed.name, closed.is_completed()) == ("Held", True)
     assert str(closed.message).endswith("was refused by Grace")
+
+    told = {name: wait_until(partial(receiver.heard, f"shapes: {name}")) for name in ("waiting", "released")}
+    assert HOSTILE in told["released"]["said"]
+    held = wait_until(partial(receiver.heard, "held"))
+    assert (held["pipeline"], challenger.model_id in held["said"]) == ("shapes", True)
+    assert held["run"] == str(another.id)
+    late = wait_until(partial(receiver.heard, "shapes: no release"))
+    assert "nothing was released for 0.003 hours" in late["said"]
 
 
 def carried_on(server: SyncPrefectClient, run: FlowRun) -> FlowRun:

@@ -1,6 +1,6 @@
 """Corpus parts embedded by one model."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pairloom.models.encoder import Encoder, mean_text_embeddings
+from pairloom.models.pictures import Picture
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.tasks.embedding.features import KeptFeatures
@@ -50,7 +51,11 @@ def embed_missing(
         features.complete(corpus, snapshot, "embed")
     for part in missing:
         known.lent = lender.image_vectors(part) if lender else {}
-        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, features)
+
+        def looked(pictures: int, before: int = done) -> None:
+            report_progress("embed", before + pictures, total)
+
+        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, features, looked)
         store.write(part, item_ids, image_ND, text_ND)
         done, embedded = done + part.rows, embedded + fresh
         report_progress("embed", done, total)
@@ -73,10 +78,11 @@ def embed_part(
     encoder: Encoder,
     known: KnownVectors,
     features: KeptFeatures | None = None,
+    looked: Callable[[int], None] = lambda _pictures: None,
 ) -> tuple[list[str], np.ndarray, np.ndarray, int]:
     """Item ids, image vectors and text vectors (N, D) of one part, and of how many items something had to be embedded.
 
-    A text vector is the mean of an item's texts.
+    A text vector is the mean of an item's texts. `looked` hears how many pictures were embedded so far.
     """
     tower = encoder.second
     columns = ["item_id", "stored_digest", "texts", *([tower.column] if tower else [])]
@@ -91,7 +97,7 @@ def embed_part(
     else:
         second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None
         pictures = part_pictures(corpus, snapshot, part, pa.array(unseen_ids, pa.string()))
-        image_MD = encoder.embed_batches((own for own, _ in pictures), second_M)
+        image_MD = encoder.embed_batches(counted((own for own, _ in pictures), looked), second_M)
     unread = [[row["texts"] for row in batch if tuple(row["texts"]) not in known.texts] for batch in batches]
     text_MD = [vector_D for own in unread if own for vector_D in embed_item_texts(encoder, own)]
     fresh = sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))
@@ -102,6 +108,15 @@ def embed_part(
         completed(texts, text_MD).reshape(shape),
         fresh,
     )
+
+
+def counted(batches: Iterable[list[Picture]], looked: Callable[[int], None]) -> Iterator[list[Picture]]:
+    """The batches; when the next one is asked for, `looked` hears how many pictures there were."""
+    pictures = 0
+    for batch in batches:
+        yield batch
+        pictures += len(batch)
+        looked(pictures)
 
 
 def image_key(row: Row, encoder: Encoder) -> Hashable:

@@ -140,7 +140,7 @@ class RecordLog(Generic[R]):
         path = self.path(record.number)
         if before := max(self.numbers(), default=None):
             with contextlib.suppress(DamagedError, ValueError):
-                self.content(before)
+                self.stored(before)
         document = {"format": FORMAT, **self._document(record)}
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
         if not put_if_absent(path, content.encode()):

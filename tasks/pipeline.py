@@ -21,6 +21,7 @@ from pairloom.storage.table.config import IndexConfig
 from pairloom.tasks.nearest import nearest
 from pairloom.tasks.retrain import RetrainConfig
 from pairloom.tasks.searching import SearchConfig
+from pairloom.tasks.tracking.config import TrackingConfig
 
 
 class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -100,6 +101,8 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """Where stages run."""
     cost: CostConfig = CostConfig()
     """What an hour of a work pool costs, for the releases' lineage."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Which experiment trackers are told of nights that measured a challenger."""
     as_of: date | None = None
     """The day whose files a night reads, where sources have dates in their paths; today where it is not given. Said of
     a run (`--as-of`, or in Prefect's form), not in the file."""

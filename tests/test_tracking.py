@@ -72,7 +72,7 @@ def test_mlflow_has_the_settings_the_training_step_by_step_the_metrics_and_the_r
     ]
 
 
-@pytest.mark.skipif(not find_spec("wandb"), reason="needs pairloom[wandb]")
+@pytest.mark.skipif(not find_spec("wandb"), reason="needs wandb")
 def test_wandb_leaves_a_run_to_be_sent_later(told: tuple[Nights, Night, list[str]]) -> None:
     nights, night, warnings = told
     assert warnings == []

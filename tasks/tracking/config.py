@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class WandbConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Weights & Biases (extra `wandb`); the key is read from `WANDB_API_KEY`."""
+    """Weights & Biases (`pip install wandb`); the key is read from `WANDB_API_KEY`."""
 
     project: str = Field(min_length=1, max_length=128)
     """The project that runs are put into."""

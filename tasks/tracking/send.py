@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pairloom.tasks.tracking.night import TrackedNight
 
+PACKAGES = {"mlflow": "'pairloom[mlflow]'", "wandb": "wandb"}
 AT_ONCE = 100
 """No tracker takes more settings in one call; of metrics MLflow takes ten times as many."""
 LONGEST = 500
@@ -79,7 +80,7 @@ def main() -> None:
         try:
             tell(night)
         except ImportError as error:
-            faults.append(f"{name} is not installed: pip install 'pairloom[{name}]' ({error})")
+            faults.append(f"{name} is not installed: pip install {PACKAGES[name]} ({error})")
         except Exception as error:  # whatever a tracker raises is a warning of the night
             faults.append(f"{name}: {type(error).__name__}: {error}")
     if faults:

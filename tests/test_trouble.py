@@ -26,8 +26,8 @@ ELSEWHERE = {"deploy", "serve"}
 
 def commands(page: str) -> list[str]:
     """The lines of a page's blocks of commands, each once where a page is no walk."""
-    blocks = re.findall(r"```\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
-    return [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [line.partition(" #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     for number in (1, 2):
         nights.prepare(number)
         nights.run()
+    nights.keep("two nights")
     label = nights.pipeline.sources[0].label
     for day in (1, 2, 3):
         shutil.copy2(nights.folder / "captions.jsonl", nights.folder / f"{date(2026, 11, day)}.jsonl")
@@ -49,6 +50,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_page_runs(page: str, nights: Nights) -> None:
+    nights.restore("two nights")
     found = commands(page)
     assert len(found) > 10
     for line in dict.fromkeys(found) if page == "trouble.md" else found:

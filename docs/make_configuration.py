@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pairloom.tasks.pipeline import Pipeline
 
 PAGE = Path(__file__).parent / "configuration.md"
-OUTSIDE = ("name", "root")
+OUTSIDE = ("name", "root", "as_of")
 """Fields of a pipeline that stand outside of its block in the file."""
 TAGS = ("kind", "loss")
 """Keys that say which of several blocks one is."""

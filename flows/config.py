@@ -21,6 +21,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # Tried with Lance 14.0.2 (tests/test_config.py): for its tags it makes a second folder, with %23 for # and so on, and
 # fails where it may not; control characters it refuses.
 _ODD = re.compile(r"[^ -~]|[#%?\[\]*{}~\"`|^<>\\]")
+_OUTSIDE = "it stands outside of the pipelines"
+_ELSEWHERE = {"name": _OUTSIDE, "root": _OUTSIDE, "as_of": "it is said of a run, with --as-of"}
 
 
 def write_template(file: Path, *, force: bool = False) -> None:
@@ -76,9 +78,9 @@ def load_pipeline(
     name, block, stored = _chosen(file, name, root)
     for override in overrides:
         _override(block, override)
-    taken = sorted({"name", "root"} & set(block))
+    taken = sorted(_ELSEWHERE.keys() & set(block))
     if taken:
-        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: it stands outside of the pipelines")
+        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: {_ELSEWHERE[taken[0]]}")
     if odd := sorted(set(_ODD.findall(str(stored)))):
         raise ValueError(
             f"{file}: root {stored}: Lance can't keep a table below a folder with {' '.join(odd)} in its name: name "

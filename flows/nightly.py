@@ -15,6 +15,7 @@ from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish
 from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.stage import clock
+from pairloom.tasks.tracking.track import track
 from pairloom.tasks.train import train
 from pairloom.tasks.verify import verify_when_due
 
@@ -52,6 +53,7 @@ def nightly(pipeline: Pipeline) -> Night:
     if built and built.fit:
         release = publish(pipeline, plan, built.fit)
 
+    track(pipeline, plan, verdict, release)
     verified = verify_when_due(pipeline)
     garbage = collect(pipeline, plan)
 

@@ -1,11 +1,13 @@
 """How a night ended, as it is printed, reported and returned."""
 
-from typing import Literal, Self
+from datetime import date
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from pairloom.flows.build import Built
 from pairloom.models.evaluation.findings import Finding
+from pairloom.models.evaluation.slices import overall, slices
 from pairloom.search.rehearsal import GoldenAnswer
 from pairloom.storage.quarantine import ReasonCount
 from pairloom.tasks.pipeline import Pipeline
@@ -16,6 +18,8 @@ class Night(BaseModel, frozen=True):
     """One night of one pipeline."""
 
     pipeline: str
+    as_of: date | None = None
+    """The past day that it was run for."""
     outcome: Literal["released", "held", "unchanged", "failed"]
     release: int | None
     """The release that is served now."""
@@ -46,6 +50,11 @@ class Night(BaseModel, frozen=True):
     """What was deleted in the end; for people."""
     seconds: dict[str, float]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `run --json` prints: `metrics` of all queries, and `slices` apart, the lowest of each column."""
+        measured = {"metrics": overall(self.metrics), "slices": slices(self.metrics), "floor": overall(self.floor)}
+        return self.model_dump(mode="json") | measured
+
     @classmethod
     def ended(
         cls,
@@ -70,6 +79,7 @@ class Night(BaseModel, frozen=True):
         reasons += verified.damaged if verified else ()
         return cls(
             pipeline=pipeline.name,
+            as_of=pipeline.as_of,
             outcome="held" if held else "released" if release else "unchanged",
             release=release.number if release else plan.champion,
             model_id=release.model_id if release else plan.champion_model,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "open", "run"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if not Path(__file__).with_name("flows").is_dir():
     # A checkout or an unpacked source distribution without links: the folders lie beside this one.

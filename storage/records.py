@@ -19,6 +19,14 @@ class StaleWriterError(RuntimeError):
     """Another writer took this number first; what this one built is not visible."""
 
 
+class FormatError(RuntimeError):
+    """A record is whole, and of a later version of Pairloom than this one."""
+
+
+FORMAT = 2
+"""Of the records that are written, and of what they name. 1 is that of version 0.1.0, whose records don't say it."""
+
+
 class Record(BaseModel, frozen=True, extra="forbid"):
     """What every record holds: its number and the digests of all files it names."""
 
@@ -64,7 +72,11 @@ class RecordLog(Generic[R]):
                 yield self.stored(number)
 
     def read(self, number: int) -> R:
-        """One record. Raises ValueError where there is none, DamagedError where it or a file it needs is not whole."""
+        """One record.
+
+        Raises ValueError where there is none, DamagedError where it or a file it needs is not whole, FormatError where
+        a later version wrote it: who took that for damage would serve, or build on, what is older.
+        """
         record = self.stored(number)
         wrong = damage(self.folder, record.needed)
         if wrong:
@@ -76,14 +88,20 @@ class RecordLog(Generic[R]):
         document = self.content(number)
         try:
             record = self._understood(document)
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
+        except ValidationError as error:
+            # It is what was written, so a name that means nothing here is one that came later.
+            if unknown := [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]:
+                raise FormatError(self._later(number, f"says {'.'.join(map(str, unknown[0]))!r}")) from error
+            raise DamagedError(f"{self.kind} record {self.path(number)} is damaged: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, DamagedError) as error:
             raise DamagedError(f"{self.kind} record {self.path(number)} is damaged: {error}") from error
         if record.number != number:
             raise DamagedError(f"{self.kind} record {self.path(number)} is damaged: it says it is {record.number}")
         return record
 
     def content(self, number: int) -> dict[str, Any]:
-        """What stands in the file of a record. Raises what `read` does, where it isn't what was written."""
+        """What stands in the file of a record, but for digest and format. Raises what `read` does, where it isn't what
+        was written."""
         path = self.path(number)
         if not path.is_file():
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
@@ -96,7 +114,16 @@ class RecordLog(Generic[R]):
             raise DamagedError(f"{self.kind} record {path} is damaged: {error}") from error
         if found != sha256:
             raise DamagedError(f"{self.kind} record {path} is damaged: its content does not match its digest")
+        if (written := document.pop("format", 1)) not in range(1, FORMAT + 1):
+            raise FormatError(self._later(number, f"is of format {written}"))
         return document
+
+    def _later(self, number: int, what: str) -> str:
+        """What is to be said of a record that only a later version understands."""
+        return (
+            f"{self.kind} record {self.path(number)} {what}, which this version of Pairloom doesn't know (it reads "
+            f"formats 1 to {FORMAT}): a later one wrote it. Upgrade Pairloom here; nothing was changed"
+        )
 
     def next_number(self) -> int:
         """One more than the highest name, valid or not, set aside or not: no number stands for two records."""
@@ -108,9 +135,13 @@ class RecordLog(Generic[R]):
         return self.folder / DAMAGED / f"{self.kind}s"
 
     def publish(self, record: R) -> None:
-        """Make `record` visible, whole. Raises StaleWriterError where its number is taken."""
+        """Make `record` visible, whole. Raises StaleWriterError where its number is taken, FormatError where it would
+        come after one of a later version."""
         path = self.path(record.number)
-        document = self._document(record)
+        if before := max(self.numbers(), default=None):
+            with contextlib.suppress(DamagedError, ValueError):
+                self.stored(before)
+        document = {"format": FORMAT, **self._document(record)}
         content = json.dumps({**document, "sha256": _digest(document)}, indent=1, ensure_ascii=False)
         if not put_if_absent(path, content.encode()):
             raise StaleWriterError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -58,6 +58,22 @@ class Cutoff(BaseModel, frozen=True, extra="forbid"):
     """Share of them that something fits although all items of their own concept are left out."""
 
 
+class Lineage(BaseModel, frozen=True, extra="forbid"):
+    """How a release came about; what its model came from stands beside that."""
+
+    version: str
+    """Of Pairloom, with its commit where that is known."""
+    config_digest: str
+    """Of the pipeline's whole configuration."""
+    config: dict[str, Any]
+    """The keys of it, as after `--set`, whose values aren't the defaults of that version. No secret."""
+    seconds: dict[str, float]
+    """Wall seconds of each stage of the night, up to where the release was put together."""
+    cost: dict[str, float] = Field(default={})
+    """Of each stage whose work pool has a price, in `currency`."""
+    currency: str = ""
+
+
 class Release(Record, frozen=True):
     """One published, bound state. Paths are relative to the pipeline's folder."""
 
@@ -91,6 +107,8 @@ class Release(Record, frozen=True):
     training: Training
     reason: str
     """Why this release was made, in words."""
+    lineage: Lineage | None = None
+    """None in records older than this field, and where one went back to such."""
     rolled_back_to: int | None = None
     """The release whose content this one names again."""
     best: int | None = None

@@ -1,13 +1,16 @@
 """Work in progress: one folder per run, holding what each stage left, so that a killed run goes on where it stopped."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pairloom.storage.failpoints import hit
 from pairloom.storage.files import written_aside
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -27,9 +30,17 @@ class Run:
         """The trained model, until it is in the store."""
 
     def read(self, stage: str, kind: type[R]) -> R | None:
-        """What `stage` left, or None where it has not finished."""
+        """What `stage` left, or None where it has not finished, or where another version of Pairloom left it."""
         path = self.folder / f"{stage}.json"
-        return kind.model_validate_json(path.read_bytes()) if path.exists() else None
+        try:
+            return kind.model_validate_json(path.read_bytes()) if path.exists() else None
+        except ValidationError as error:
+            logger.warning(
+                "%s is not what this version of Pairloom leaves there: it is made anew (%s)",
+                path,
+                error.errors()[0]["msg"],
+            )
+            return None
 
     def write(self, stage: str, ref: BaseModel) -> None:
         """Leave what `stage` made, in one step."""

@@ -18,7 +18,7 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
     corpus = Corpus(pipeline.folder)
     run = Ingest(corpus, pipeline.columns.types, pipeline.ingest)
     snapshot, counts = run.run(
-        pipeline.sources,
+        pipeline.sources_of_the_night(),
         pipeline.columns,
         lambda seen: show(seen, run.base.rows),
         since=released_snapshot(pipeline, corpus),

@@ -1,9 +1,11 @@
 """One pipeline's whole configuration: every block is declared beside the code that reads it."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, NonNegativeFloat, ValidationInfo, field_validator, model_validator
 
 from pairloom.models.evaluation.config import NOVELTY, EvaluationConfig, GateConfig, measured
 from pairloom.models.mining.config import MiningConfig
@@ -20,6 +22,7 @@ from pairloom.tasks.nearest import nearest
 from pairloom.tasks.notifying import NotifyConfig
 from pairloom.tasks.retrain import RetrainConfig
 from pairloom.tasks.searching import SearchConfig
+from pairloom.tasks.tracking.config import TrackingConfig
 
 
 class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -28,7 +31,14 @@ class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     cron: str = "30 2 * * *"
     """Five cron fields."""
     timezone: str = "UTC"
-    """An IANA time zone, so that a night stays a night through the year."""
+    """An IANA time zone, so that a night stays a night through the year; the day of a night is the one there."""
+
+    def today(self) -> date:
+        """The day that it is there. Raises ValueError where there is no such time zone."""
+        try:
+            return datetime.now(ZoneInfo(self.timezone)).date()
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"schedule.timezone: {self.timezone!r} is none that is known here") from error
 
 
 class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -40,6 +50,15 @@ class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Work pool of training; the default pool's where it is not given."""
     embed: str | None = None
     """Work pool of embedding; the default pool's where it is not given."""
+
+
+class CostConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What an hour of a work pool costs: `pairloom show` tells what each stage of a release did."""
+
+    per_hour: dict[str, NonNegativeFloat] = {}
+    """By the work pool's name, as in `workers`; a stage whose pool isn't named has no cost."""
+    currency: str = "EUR"
+    """What it is paid in; nothing is converted."""
 
 
 class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -81,6 +100,13 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """When the night runs by itself; never where it is not given."""
     workers: WorkersConfig = WorkersConfig()
     """Where stages run."""
+    cost: CostConfig = CostConfig()
+    """What an hour of a work pool costs, for the releases' lineage."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Which experiment trackers are told of nights that measured a challenger."""
+    as_of: date | None = None
+    """The day whose files a night reads, where sources have dates in their paths; today where it is not given. Said of
+    a run (`--as-of`, or in Prefect's form), not in the file."""
     notify: tuple[NotifyConfig, ...] = ()
     """Who hears what its nights came to."""
 
@@ -165,6 +191,26 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         """This pipeline for a night that lets its rows in whatever they are like."""
         rows = self.gate.rows.model_copy(update={"accept": True})
         return self.model_copy(update={"gate": self.gate.model_copy(update={"rows": rows})})
+
+    def on(self, day: date | None) -> "Pipeline":
+        """This pipeline for the night of a day; of today for None."""
+        return self.model_copy(update={"as_of": day})
+
+    def sources_of_the_night(self) -> tuple[SourceConfig, ...]:
+        """The sources, with their dates those of the night's day.
+
+        Raises ValueError where that lies ahead, or is given and no source has a date.
+        """
+        if not any(source.dated for source in self.sources):
+            if self.as_of:
+                raise ValueError(
+                    f"pipeline {self.name!r} has no past days: no source has a date in its path, like {{date}}.jsonl"
+                )
+            return self.sources
+        today = self.schedule.today() if self.schedule else datetime.now(UTC).date()
+        if self.as_of and self.as_of > today:
+            raise ValueError(f"{self.as_of} lies ahead: no night reads files of the future")
+        return tuple(source.on(self.as_of or today) if source.dated else source for source in self.sources)
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.evaluation.retained import best_measured
+from pairloom.tasks.lineage import lineage
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import CutoffsRef, Plan, Proposal, ReleaseRef, TableRef, Verdict
 from pairloom.tasks.stage import stage
@@ -60,6 +61,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         intervals=intervals,
         training=last_training(plan, snapshot, champion, verdict),
         reason=plan.reason,
+        lineage=lineage(pipeline),
         best=best_measured(plan, champion, verdict),
     )
     TableUpkeep(vectors.path).tag(release.number, release.table_version)

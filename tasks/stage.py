@@ -67,6 +67,11 @@ def clock() -> dict[str, float]:
     return seconds
 
 
+def seconds_so_far() -> dict[str, float]:
+    """What the clock has counted."""
+    return dict(_seconds.get() or {})
+
+
 def refs() -> dict[str, Any]:
     """A fresh record that every stage called from here on leaves its last ref in, by name: what a failed night has."""
     left: dict[str, Any] = {}

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import pairloom
 from pairloom.flows.cli import app
-from pairloom.flows.cli.version import version
 from pairloom.flows.config import TEMPLATE, load_pipeline
 from pairloom.search.query import Query, search
 from pairloom.storage.files import DamagedError
+from pairloom.tasks.version import version
 
 PROJECT = Path(__file__).parents[1]
 

@@ -1,28 +1,157 @@
-"""The page that an operator follows: its commands run, on a pipeline that has what they name."""
+"""The pages that an operator follows: their commands run, on a pipeline that has what they name."""
 
 import re
 import shlex
+import shutil
+import subprocess
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
 from typer.testing import CliRunner
 
 from benchmarks.tiny_nights import Nights
 from pairloom.flows.cli import app
+from pairloom.flows.config import load_pipeline
 
-PAGE = Path(__file__).parents[1] / "docs" / "trouble.md"
-BLOCKS = re.findall(r"```\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-COMMANDS = dict.fromkeys(line.partition("#")[0].strip() for block in BLOCKS for line in block.splitlines())
+PROJECT = Path(__file__).parents[1]
+DOCS = PROJECT / "docs"
+PAGES = ("trouble.md", "operating.md")
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCS / "deploy" / "compose.yaml").read_text("utf-8"))
+ELSEWHERE = {"deploy", "serve"}
+"""Commands of ours that need a server: tests/test_deploy.py runs them beside one."""
 
 
-def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
-    nights = Nights(tmp_path)
+def commands(page: str) -> list[str]:
+    """The lines of a page's blocks of commands, each once where a page is no walk."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [line.partition(" #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    """Two nights of `tiny`, and the same rows as exports of three past days."""
+    nights = Nights(tmp_path_factory.mktemp("operated"))
     for number in (1, 2):
         nights.prepare(number)
         nights.run()
-    named = {"shop": "tiny", "41": "1", "42": "2"}
-    assert len(COMMANDS) > 10
-    for line in COMMANDS:
-        program, *arguments = [named.get(word, word) for word in shlex.split(line)]
-        assert program == "pairloom"
-        result = CliRunner().invoke(app, [*arguments, "--file", str(nights.file)])
-        assert result.exit_code == 0, f"{line}: {result.output}"
+    nights.keep("two nights")
+    label = nights.pipeline.sources[0].label
+    for day in (1, 2, 3):
+        shutil.copy2(nights.folder / "captions.jsonl", nights.folder / f"{date(2026, 11, day)}.jsonl")
+    dated = {"kind": "jsonl", "path": str(nights.folder / "{date}.jsonl"), "name": label}
+    document = yaml.safe_load(nights.file.read_text("utf-8"))
+    document["pipelines"]["tiny"]["sources"] = [dated]
+    (nights.folder / "dated.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    return nights
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_the_page_runs(page: str, nights: Nights) -> None:
+    nights.restore("two nights")
+    found = commands(page)
+    assert len(found) > 10
+    for line in dict.fromkeys(found) if page == "trouble.md" else found:
+        here = line.replace("/srv/pairloom/pipelines.yaml", str(nights.folder / "new.yaml"))
+        here = here.replace("/srv/pairloom", str(nights.folder)).replace("/backup", str(nights.folder / "backup"))
+        program, *arguments = shlex.split(re.sub(r"\bshop\b", "tiny", here))
+        arguments = [{"41": "1", "42": "2"}.get(word, word) for word in arguments]
+        match program.rpartition("/")[2]:
+            case "pairloom":
+                run_ours(nights, line, arguments)
+            case "make":
+                subprocess.run(["make", "--dry-run", *arguments], cwd=PROJECT, check=True, capture_output=True)
+            case "cp" | "mkdir" | "rm":
+                if arguments[-1].endswith("stored/"):
+                    shutil.rmtree(nights.stored)  # what a backup is for
+                subprocess.run([program, *arguments], check=True)
+            case "docker":
+                check_compose(arguments)
+            case "prefect":
+                check_prefect(arguments)
+            case _:
+                assert program == "export", line
+
+
+def run_ours(nights: Nights, line: str, arguments: list[str]) -> None:
+    if arguments[0] in ELSEWHERE and "--check" not in arguments:
+        return
+    file = nights.folder / "dated.yaml" if "--as-of" in arguments else nights.file
+    options = [] if arguments[0] in ("init", "--version") else ["--file", str(file)]
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 0, f"{line}: {result.output}"
+
+
+def check_compose(arguments: list[str]) -> None:
+    """That the services and profiles that a command names are there; no daemon is asked."""
+    compose, *rest = arguments
+    assert compose == "compose"
+    options = [word for word in rest if word.startswith("--")]
+    words = [word for word in rest if not word.startswith("--")]
+    profiles = {each for service in COMPOSE["services"].values() for each in service.get("profiles", ())}
+    if "--profile" in options:
+        assert words.pop(0) in profiles
+    action, *services = words
+    assert action in ("up", "ps", "run", "logs", "down")
+    named = services[:1] if action == "run" else services
+    assert set(named) <= COMPOSE["services"].keys()
+    if action == "run":
+        assert services[1] == "pairloom"
+
+
+def check_prefect(arguments: list[str]) -> None:
+    """That Prefect understands a command; tests/test_deploy.py runs servers, workers and nights."""
+    from prefect.cli._app import _app as prefect
+
+    prefect.parse_args(arguments, exit_on_error=False, print_error=False)
+
+
+def test_the_compose_file_is_whole() -> None:
+    services = COMPOSE["services"]
+    text = (DOCS / "deploy" / "compose.yaml").read_text("utf-8")
+    wanted = set(re.findall(r"\$\{(\w+)", text))
+    named = set(re.findall(r"^(\w+)=", (DOCS / "deploy" / "env.example").read_text("utf-8"), re.MULTILINE))
+    assert wanted == named
+    for name, service in services.items():
+        for other, condition in service.get("depends_on", {}).items():
+            healthy = condition["condition"] == "service_healthy"
+            assert not healthy or "healthcheck" in services[other], name
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert source.startswith((".", "$")) or source in COMPOSE["volumes"], volume
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert "privileged" not in service
+        command = service.get("command", [""])
+        if command[0] == "pairloom":
+            assert CliRunner().invoke(app, [command[1], "--help"]).exit_code == 0
+        elif command[0] == "prefect":
+            check_prefect(command[1:])
+    pools = {service["command"][4] for service in services.values() if "worker" in service.get("command", ())}
+    assert pools == {"cpu", "gpu"}
+    assert load_pipeline(DOCS / "deploy" / "pipelines.yaml").workers.default == "cpu"
+
+
+def test_the_dockerfile_copies_what_is_there_and_ends_as_nobody_in_particular() -> None:
+    text = (DOCS / "deploy" / "Dockerfile").read_text("utf-8")
+    ignored = (DOCS / "deploy" / "Dockerfile.dockerignore").read_text("utf-8").split()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    stages = re.findall(r"^FROM (\S+) AS (\w+)$", text, re.MULTILINE)
+    assert [name for _, name in stages] == ["build", "cpu", "cuda"]
+    assert all(":" in base or base in ("build", "cpu") for base, _ in stages)
+    # Nothing is fetched but by the lock: no address, no ADD.
+    assert not re.search(r"https?://|^ADD ", "\n".join(lines), re.MULTILINE)
+    copied = [word for line in lines if re.match(r"COPY (?!--from)", line) for word in line.split()[1:-1]]
+    for name in copied:
+        assert (PROJECT / name).exists(), name
+        assert f"!{name}" in ignored
+    packaged = {"flows", "models", "search", "storage", "tasks", "pairloom"}
+    assert packaged < set(copied)
+    assert "--require-hashes -r requirements.lock" in text
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users
+    assert all(user.isdigit() and user != "0" for user in users)
+    assert any(line.startswith("HEALTHCHECK ") for line in lines)
+    if linter := shutil.which("hadolint"):
+        subprocess.run([linter, str(DOCS / "deploy" / "Dockerfile")], check=True)

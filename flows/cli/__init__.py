@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _show_version(asked: bool) -> None:
-    from pairloom.flows.cli.version import version
+    from pairloom.tasks.version import version
 
     if asked:
         typer.echo(version())

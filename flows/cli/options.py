@@ -1,6 +1,7 @@
 """The options that commands share, and what they choose."""
 
 # Light: every command imports it before it knows what it needs.
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,15 @@ AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="Let tonight's rows in, whatever they are like (gate.rows.accept)."),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DATE[..DATE]",
+        help="The day whose files are read, of sources with {date} in their path; of two days and those between, one "
+        "after the other.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, all else on standard error.")]
 Number = Annotated[
     int | None, typer.Option("--release", metavar="N", min=1, help="Ask release N instead of the current one.")
@@ -40,6 +50,20 @@ def chosen_pipeline(name: str | None, file: Path, root: Path | None, overrides: 
     from pairloom.flows.config import load_pipeline
 
     return load_pipeline(file, name, root=root, overrides=overrides or ())
+
+
+def days(as_of: str | None) -> list[date | None]:
+    """The days that `--as-of` names, in their order; today, as None, without it. Raises ValueError where it is none."""
+    if as_of is None:
+        return [None]
+    first, _, last = as_of.partition("..")
+    try:
+        begin, end = date.fromisoformat(first), date.fromisoformat(last or first)
+    except ValueError:
+        raise ValueError(f"--as-of {as_of}: say a day, like 2026-11-03, or two, like 2026-11-01..2026-11-03") from None
+    if end < begin:
+        raise ValueError(f"--as-of {as_of}: the later day comes last")
+    return [begin + timedelta(days=number) for number in range((end - begin).days + 1)]
 
 
 def chosen_folder(name: str | None, file: Path, root: Path | None) -> Path:

@@ -255,8 +255,9 @@ def show(
     root: Root = None,
     json_: Json = False,
 ) -> None:
-    """Show one release: what it binds, how good it is, why it was made."""
+    """Show one release: what it binds, how good it is, why it was made, and what it came from."""
     from pairloom.flows.show.console import show_corpus_files, show_release
+    from pairloom.flows.show.lineage import release_document, show_lineage
     from pairloom.storage.export import released_files
     from pairloom.storage.releases import release_log
 
@@ -267,4 +268,10 @@ def show(
     if files:
         answer(json_, [each.model_dump(mode="json") for each in parts], lambda: show_corpus_files(parts))
     else:
-        answer(json_, release.model_dump(mode="json"), lambda: show_release(release))
+        document = release_document(folder, release)
+
+        def show_text() -> None:
+            show_release(release)
+            show_lineage(document["lineage"])
+
+        answer(json_, document, show_text)

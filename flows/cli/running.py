@@ -1,6 +1,7 @@
 """Commands that change what is stored or served: the night, its stages, releases, deployments."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ from pairloom.flows.cli.options import (
     DEFAULT_FILE,
     Accept,
     AcceptChanges,
+    AsOf,
     File,
     Json,
     Name,
@@ -18,6 +20,7 @@ from pairloom.flows.cli.options import (
     Set,
     chosen_folder,
     chosen_pipeline,
+    days,
     writable,
 )
 
@@ -31,6 +34,7 @@ app = typer.Typer()
 def run(
     accept: Accept = False,
     accept_changes: AcceptChanges = False,
+    as_of: AsOf = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -47,16 +51,31 @@ def run(
 
     left = refs()
 
+    nights: list[Night] = []
+    several = False
+
+    def tell() -> None:
+        documents = [night.to_json() for night in nights]
+        print_json(documents if several else documents[0])
+
     def failed(reason: str) -> None:
         if json_:
-            print_json(Night.failed(name, reason, left.get("ingest")).model_dump())
+            nights.append(Night.failed(name, reason, left.get("ingest")))
+            tell()
 
     with errors_in_one_line(failed):
+        asked = days(as_of)
+        several = len(asked) > 1
         pipeline = writable(chosen_pipeline(name, file, root, set_))
         pipeline = pipeline.accepting_removals() if accept else pipeline
-        night = run_here(nightly, pipeline.accepting_changes() if accept_changes else pipeline, quiet=json_)
-    answer(json_, night.model_dump(), lambda: show_night(night))
-    raise typer.Exit(HELD if night.outcome == "held" else 0)
+        pipeline = pipeline.accepting_changes() if accept_changes else pipeline
+        for day in asked:
+            nights.append(run_here(nightly, pipeline.on(day), quiet=json_))
+            if not json_:
+                show_night(nights[-1])
+    if json_:
+        tell()
+    raise typer.Exit(HELD if nights[-1].outcome == "held" else 0)
 
 
 def _stage_command(stage: str, about: str) -> None:
@@ -81,9 +100,17 @@ def _run_stage(stage: str, pipeline: Callable[[], "Pipeline"], json_: bool) -> N
     raise typer.Exit(HELD if held else 0)
 
 
+def _read_rows(pipeline: "Pipeline", json_: bool) -> None:
+    from pairloom.flows import stages
+    from pairloom.flows.here import run_here
+
+    run_here(stages.ingest, pipeline, quiet=json_)
+
+
 @app.command()
 def ingest(
     accept: Accept = False,
+    as_of: AsOf = None,
     name: Name = None,
     file: File = DEFAULT_FILE,
     root: Root = None,
@@ -92,11 +119,15 @@ def ingest(
 ) -> None:
     """Bring the corpus up to what the sources hold."""
 
-    def pipeline() -> "Pipeline":
+    def pipeline(day: date | None) -> "Pipeline":
         chosen = writable(chosen_pipeline(name, file, root, set_))
-        return chosen.accepting_removals() if accept else chosen
+        return (chosen.accepting_removals() if accept else chosen).on(day)
 
-    _run_stage("ingest", pipeline, json_)
+    with errors_in_one_line():
+        *before, last = days(as_of)
+        for day in before:
+            _read_rows(pipeline(day), json_)
+    _run_stage("ingest", lambda: pipeline(last), json_)
 
 
 for _stage, _about in {

@@ -66,7 +66,7 @@ def show_ref(stage: str, ref: BaseModel) -> None:
     facts = {name: value for name, value in found.items() if name not in MEASURED and value not in ({}, (), None, "")}
     out.print(Line(stage, style="bold"))
     for name, value in facts.items():
-        out.print(Line(f"  {name}: {_short(value)}"))
+        out.print(Line(f"  {name}: {short(value)}"))
     show_rejected(getattr(ref, "rejected", ()))
     for metrics, intervals in zip(MEASURED[::2], MEASURED[1::2], strict=True):
         if found.get(metrics):
@@ -157,7 +157,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(Line(name), overflow="fold")
     for row in rows:
-        table.add_row(*(Line(_short(value)) for value in row.values()))
+        table.add_row(*(Line(short(value)) for value in row.values()))
     out.print(table)
 
 
@@ -176,17 +176,17 @@ def show_status(states: Sequence[Mapping[str, Any]]) -> None:
         out.print(Line.assemble((state["pipeline"], "bold"), f"  {state['folder']}"))
         for name, value in state.items():
             if name not in ("pipeline", "folder", "metrics"):
-                out.print(Line(f"  {name:<12} {_short(value)}"))
+                out.print(Line(f"  {name:<12} {short(value)}"))
         show_metrics(state.get("metrics", {}), {})
 
 
 def show_release(release: "Release") -> None:
     """One release."""
-    facts = release.model_dump(mode="json", exclude={"files", "metrics", "intervals"})
+    facts = release.model_dump(mode="json", exclude={"files", "metrics", "intervals", "lineage"})
     out.print(Line.assemble((f"release {release.number}", "bold")))
     for name, value in facts.items():
         if value is not None:
-            out.print(Line(f"  {name:<16} {_short(value)}"))
+            out.print(Line(f"  {name:<16} {short(value)}"))
     out.print(Line(f"  {'files':<16} {len(release.files)}, {sum(f.bytes for f in release.files.values()):,} bytes"))
     show_metrics(release.metrics, release.intervals)
 
@@ -208,10 +208,11 @@ def show_grid(grid: Grid) -> None:
     out.print(table)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value on one line; no more than six of a list."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {short(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
-        shown = ", ".join(_short(each) for each in value[:6])
+        shown = ", ".join(short(each) for each in value[:6])
         return f"{shown}, … ({len(value)})" if len(value) > 6 else shown
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """What `sources:` and `pairs:` of a pipeline say."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -7,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pairloom.storage.fetching.config import FetchConfig
 from pairloom.storage.sources.columns import ColumnsConfig, OnBadCell
+from pairloom.storage.sources.dated import check_dates, is_dated, on_day, undated
 from pairloom.storage.sources.listing import listed
 
 
@@ -21,10 +23,14 @@ def _known(encoding: str) -> str:
 Encoding = Annotated[str, AfterValidator(_known)]
 
 
+DatedPath = Annotated[Path, AfterValidator(check_dates)]
+
+
 class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    path: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    path: DatedPath | Annotated[tuple[DatedPath, ...], Field(min_length=1)]
     """The caption file, or the folder of images; also a pattern such as `captions/*.jsonl` (`**` for any folders
-    between), or a list of paths and patterns. What exists as it is written is no pattern."""
+    between), or a list of paths and patterns. `{date}` in it is the night's day, `{until}` every day up to that. What
+    exists as it is written is no pattern."""
     name: str | None = None
     """What the rows' `source` says; without it the folder's and the file's name, as in `grocery/captions`."""
     columns: ColumnsConfig | None = None
@@ -51,7 +57,7 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
     @property
     def label(self) -> str:
         """`name`, or what stands for it."""
-        first, more = self.paths[0], len(self.paths) - 1
+        first, more = undated(self.paths[0]), len(self.paths) - 1
         stands = "/".join(part for part in (first.parent.name, first.stem) if part)
         return self.name or (f"{stands} and {more} more" if more else stands)
 
@@ -65,6 +71,16 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
         for path in self.paths:
             found |= dict.fromkeys(listed(path, self.fits))
         return tuple(found)
+
+    @property
+    def dated(self) -> bool:
+        """Whether it is another day's files that another night reads."""
+        return any(is_dated(path) for path in self.paths)
+
+    def on(self, day: date) -> Self:
+        """This source for the night of a day, under the same label; nothing of that day need be there."""
+        paths = tuple(path for each in self.paths for path in on_day(each, day))
+        return self.model_copy(update={"path": paths, "name": self.label})
 
     def columns_over(self, pipeline: ColumnsConfig) -> ColumnsConfig:
         """What the columns of this source mean, beside what those of its pipeline do."""
@@ -82,8 +98,16 @@ class _Source(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 class CaptionFile(_Source, frozen=True):
     fetch: FetchConfig | None = None
     """Fetches images whose column holds http(s) addresses, as this says; without it such rows are quarantined."""
-    base: Path | None = None
-    """Folder that image paths start from and may not leave; without it each caption file's own."""
+    base: DatedPath | None = None
+    """Folder that image paths start from and may not leave; without it each caption file's own. `{date}` may
+    stand in it."""
+
+    @property
+    def dated(self) -> bool:
+        return super().dated or (self.base is not None and is_dated(self.base))
+
+    def on(self, day: date) -> Self:
+        return super().on(day).model_copy(update={"base": self.base and on_day(self.base, day)[-1]})
 
     def image_folder(self, file: Path) -> Path:
         return super().image_folder(file) if self.base is None else self.base

@@ -4,9 +4,11 @@ from typing import Any
 
 from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
+from pairloom.storage.records import FORMAT
+from pairloom.storage.runs import Run
 from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import ModelRef, Plan, Verdict
+from pairloom.tasks.refs import ModelRef, PairsRef, Plan, Verdict
 
 PLAIN_USE = """```python
 import open_clip
@@ -33,11 +35,14 @@ Encoder.load(Path("THIS_FOLDER")).embed_texts(["a red shoe"])
 
 def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdict) -> dict[str, Any]:
     """What `pairloom.json` holds: enough to tell how the model was made and how good it was. No secret."""
+    pairs = Run(pipeline.folder, plan.run_id).read("mine", PairsRef)
     facts = {
+        "format": FORMAT,
         "model_id": challenger.model_id,
         "pipeline": pipeline.name,
         "snapshot": plan.snapshot,
         "parent": plan.champion_model,
+        "pairs": pairs.pairs_id if pairs else None,
         "model": pipeline.model.model_dump(mode="json"),
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),

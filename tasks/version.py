@@ -3,16 +3,17 @@
 import importlib.metadata
 import json
 import subprocess
+import sys
 from pathlib import Path
-
-import pairloom
 
 
 def version() -> str:
     """Like `0.1.0 (commit abc1234)`; the version alone where nothing tells the commit."""
-    home = Path(pairloom.__file__).resolve().parents[1]
+    # What people import stands above all else: it is looked at, not imported.
+    package = sys.modules["pairloom"]
+    home = Path(str(package.__file__)).resolve().parents[1]
     commit = _checked_out(home) if (home / ".git").exists() else _installed(home)
-    return f"{pairloom.__version__} (commit {commit})" if commit else pairloom.__version__
+    return f"{package.__version__} (commit {commit})" if commit else str(package.__version__)
 
 
 def _checked_out(home: Path) -> str | None:

@@ -1,0 +1,1 @@
+"""What an experiment tracker is told of a night that measured a challenger."""

@@ -20,6 +20,8 @@ class Night(BaseModel, frozen=True):
     release: int | None
     """The release that is served now."""
     model_id: str | None
+    measured_model: str | None = None
+    """The model that `metrics` are of where it isn't the one that serves, which has learned from all items since."""
     reason: str
     rows: dict[str, int]
     metrics: dict[str, float]
@@ -73,13 +75,14 @@ class Night(BaseModel, frozen=True):
             outcome="held" if held else "released" if release else "unchanged",
             release=release.number if release else plan.champion,
             model_id=release.model_id if release else plan.champion_model,
+            measured_model=release.measured_model if release else plan.champion_measured,
             reason="; ".join(reasons),
             rows=_rows(snapshot, release.rows if release else plan.champion_rows),
             metrics=verdict.metrics if verdict else plan.champion_metrics,
             intervals=verdict.intervals if verdict else plan.champion_intervals,
             floor=verdict.floor.metrics if verdict and verdict.floor else {},
             floor_said=verdict.floor.summary if verdict and verdict.floor else "",
-            comparisons=verdict.comparisons if verdict else (),
+            comparisons=(*verdict.comparisons, *([verdict.refit.said] if verdict.refit else [])) if verdict else (),
             findings=plan.findings,
             pairs_id=pairs.pairs_id if pairs else None,
             trained=verdict.model_id if verdict else None,

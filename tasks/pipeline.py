@@ -40,6 +40,11 @@ class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     embed: str | None = None
     """Work pool of embedding; the default pool's where it is not given."""
 
+    @property
+    def refit(self) -> str | None:
+        """Work pool of training further: that of training."""
+        return self.train
+
 
 class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """One collection, from its sources to its releases."""

@@ -127,8 +127,9 @@ def require_measured_model(pipeline: Pipeline, release: Release) -> None:
     """Raises DamagedError where the model that was measured for a release, if another one serves, is not that one."""
     if wrong := damage(pipeline.folder, release.measured_files, contents=True):
         raise DamagedError(
-            f"the model that was measured for release {release.number} is not the one measured, so nothing can be compared "
-            f"with it: {'; '.join(wrong[:3])}. Put it back, or `pairloom rollback` to a release of another model"
+            f"the model that was measured for release {release.number} is not the one measured, so nothing can be "
+            f"compared with it: {'; '.join(wrong[:3])}. Put it back, or `pairloom rollback` to a release of another "
+            "model"
         )
 
 

@@ -194,6 +194,9 @@ def measure(name: str, seed: int, variants: Sequence[Variant], options: argparse
         image_ND = Encoder(encoder).embed_images(pictures[: len(all_rows)])
         threshold = cut_off(encoder, catalogue, image_ND)
         found.append({"variant": MEASURED, **cost, **ask(encoder, catalogue, pictures)})
+        if name == "emoji":
+            asked_Q = false_scores(encoder, catalogue, image_ND, "keywords")
+            found[-1]["false finds, the measured model's"] = float((asked_Q >= threshold).mean())
         for variant in variants:
             further = replace_rate(config.model_copy(update={"refit": variant.share}).further(options.steps), variant)
             encoder = load(folder / "model")

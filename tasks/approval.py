@@ -100,7 +100,7 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
 
 def judge_approved(pipeline: Pipeline, plan: Plan, approval: Approval) -> Verdict:
     """The gate's word on a model that a person approved: its night's, or a new one where another model serves since."""
-    said = "it has learned from all items since it was measured"
+    said = f"model {approval.model_id} is model {approval.measured}, which was measured, after a training on all items"
     refit = Refit(model_id=approval.model_id, serves=True, said=said) if approval.measured_model else None
     if plan.champion_model == approval.champion_model:
         return Verdict(

@@ -4,7 +4,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import verdict_name
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import Plan, Verdict
+from pairloom.tasks.refs import Plan, Refit, Verdict
 from pairloom.tasks.stage import stage
 
 
@@ -18,18 +18,19 @@ def refit(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
     # torch, for a night that trains.
     from pairloom.tasks.training.refitting import refitted
 
-    return kept(pipeline, plan, verdict.model_copy(update={"refit": refitted(pipeline, plan, verdict)}))
+    return kept(pipeline, plan, verdict, refitted(pipeline, plan, verdict))
 
 
 def without_refit(pipeline: Pipeline, plan: Plan, verdict: Verdict, reason: str) -> Verdict:
     """The verdict on a challenger whose refit turned out not to serve: what was measured does."""
     assert verdict.refit is not None, "it was refitted"
     said = f"model {verdict.model_id} serves as it was measured; trained on all items it is not served: {reason}"
-    refused = verdict.refit.model_copy(update={"serves": False, "said": said})
-    return kept(pipeline, plan, verdict.model_copy(update={"refit": refused}))
+    return kept(pipeline, plan, verdict, verdict.refit.model_copy(update={"serves": False, "said": said}))
 
 
-def kept(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
-    """The verdict, which a run that goes on with this one finds."""
-    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), verdict)
-    return verdict
+def kept(pipeline: Pipeline, plan: Plan, verdict: Verdict, found: Refit) -> Verdict:
+    """The verdict with what came of the refit, which a run that goes on with this one finds."""
+    comparisons = tuple(dict.fromkeys((*verdict.comparisons, found.said)))
+    known = verdict.model_copy(update={"refit": found, "comparisons": comparisons})
+    Run(pipeline.folder, plan.run_id).write(verdict_name(pipeline), known)
+    return known

@@ -81,9 +81,7 @@ def test_a_refit_serves_and_says_what_was_measured_on_what(refitted: tuple[Path,
     assert (first.outcome, first.model_id, first.measured_model) == ("released", release.model_id, release.measured)
     assert release.measured not in (None, release.model_id)
     assert release.metrics == first.metrics
-    assert (
-        f"model {release.model_id} serves: it is model {release.measured}, which was measured" in first.comparisons[-1]
-    )
+    assert f"model {release.model_id} is model {release.measured}, which was measured, after 2" in first.comparisons[-1]
     models = ModelStore(folder(file))
     assert {each: model_digest(models.path(each)) for each in models.ids()} == {each: each for each in models.ids()}
     served, measured = (
@@ -168,7 +166,7 @@ def test_a_refit_that_was_interrupted_goes_on_waits_for_a_person_and_ends_the_sa
     asking = {**GATE, "approval": "person"}
     file = write_pipelines(tmp_path, refitted[0] / "shapes", training=TRAINING, gate=asking, search=SEARCH)
 
-    def interrupt(stage: str, done: float, _total: float | None, _note: str) -> None:
+    def interrupt(stage: str, done: float, total: float | None, note: str) -> None:  # noqa: ARG001
         if stage == "refit" and done:
             raise KeyboardInterrupt
 
@@ -186,6 +184,7 @@ def test_a_refit_that_was_interrupted_goes_on_waits_for_a_person_and_ends_the_sa
     released = current(refitted[0] / "pipelines.yaml")
     challenger = require_waiting(folder(file))
     assert (challenger.model_id, challenger.measured) == (released.model_id, released.measured)
+    assert challenger.comparisons[-1].endswith("after 2 further steps on all 60 items")
     assert waiting_models(folder(file)) == {released.model_id, measured}
     assert not Run(folder(file), run.name).scratch()
     assert {*ModelStore(folder(file)).ids()} == {released.model_id, measured}

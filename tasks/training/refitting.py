@@ -55,8 +55,8 @@ def refitted(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Refit:
         RefitFacts.of_training(str(verdict.model_id), trained, snapshot.rows, metrics),
     )
     said = (
-        f"model {trained.model_id} serves: it is model {verdict.model_id}, which was measured, after {trained.steps:,} "
-        f"further steps on all {snapshot.rows:,} items"
+        f"model {trained.model_id} is model {verdict.model_id}, which was measured, after {trained.steps:,} further "
+        f"steps on all {snapshot.rows:,} items"
     )
     return Refit(model_id=trained.model_id, serves=True, said=said, metrics=metrics)
 

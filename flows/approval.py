@@ -41,11 +41,12 @@ def refuse_waiting(folder: Path, *, by: str, note: str = "") -> Night:
         outcome="held",
         release=release.number if release else None,
         model_id=release.model_id if release else None,
+        measured_model=release.measured_model if release else None,
         reason=ended(folder, refused),
         rows={"served": release.rows if release else 0},
         metrics=refused.metrics,
         intervals=refused.intervals,
         comparisons=refused.comparisons,
-        trained=refused.model_id,
+        trained=refused.measured,
         seconds={},
     )

@@ -11,6 +11,7 @@ from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import propose
+from pairloom.tasks.refit import without_refit
 from pairloom.tasks.refs import Plan, Proposal, Verdict
 
 
@@ -22,6 +23,20 @@ class Built:
     unfit: str = ""
     """Why it is held; empty where it may be published."""
     golden: tuple[GoldenAnswer, ...] = ()
+    verdict: Verdict | None = None
+    """Tonight's, which may have changed on the way."""
+
+
+def build_challenger(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Built:
+    """The snapshot as a challenger that passed serves it; as it was measured where what became of it on all items is
+    unfit. Raises DamagedError as `build` does."""
+    measured, serving = verdict.model_id, verdict.serving
+    assert measured is not None, "what passed is a model"
+    assert serving is not None, "what passed is a model"
+    built = build(pipeline, plan, verdict, serving)
+    if built.unfit and serving != measured:
+        built = build(pipeline, plan, without_refit(pipeline, plan, verdict, built.unfit), measured)
+    return built
 
 
 def build(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, model_id: str) -> Built:
@@ -31,9 +46,13 @@ def build(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, model_id: str
     """
     try:
         table = index(pipeline, placed(embed, pipeline)(pipeline, plan.snapshot, model_id))
-        fitting = calibrate(pipeline, table)
+        measured = plan.measured(model_id, verdict)
+        if measured != model_id:
+            # The next night looks at its rows by it, and mines with it.
+            placed(embed, pipeline)(pipeline, plan.snapshot, measured)
+        fitting = calibrate(pipeline, table, measured)
     except UnfitModelError as error:
-        return Built(fit=None, unfit=str(error))
+        return Built(fit=None, unfit=str(error), verdict=verdict)
     proposal = propose(pipeline, plan, verdict, table, fitting)
     rehearsal = rehearse(pipeline, proposal)
-    return Built(None if rehearsal.missed else proposal, rehearsal.missed, rehearsal.golden)
+    return Built(None if rehearsal.missed else proposal, rehearsal.missed, rehearsal.golden, verdict)

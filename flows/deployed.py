@@ -65,6 +65,12 @@ def evaluate(pipeline: Pipeline) -> Verdict:
     return stages.evaluate(pipeline)
 
 
+@flow(name="refit", flow_run_name="refit-{pipeline.name}")
+def refit(pipeline: Pipeline) -> Verdict:
+    """Train the challenger that passed the gate further, on all items, as `training.refit` says."""
+    return stages.refit(pipeline)
+
+
 @flow(name="embed", flow_run_name="embed-{pipeline.name}")
 @cancellable
 def embed(pipeline: Pipeline) -> EmbeddingsRef:

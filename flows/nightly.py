@@ -1,6 +1,6 @@
 """The night: from new rows to a release. The whole project on one screen."""
 
-from pairloom.flows.build import build
+from pairloom.flows.build import build, build_challenger
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
 from pairloom.tasks.admit import admit
@@ -14,6 +14,7 @@ from pairloom.tasks.mine import mine
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish
 from pairloom.tasks.readiness import require_readiness
+from pairloom.tasks.refit import refit
 from pairloom.tasks.stage import clock
 from pairloom.tasks.tracking.track import track
 from pairloom.tasks.train import train
@@ -30,8 +31,8 @@ def nightly(pipeline: Pipeline) -> Night:
     plan = decide(pipeline, snapshot)
     pairs = verdict = built = release = None
 
-    if plan.champion_model and plan.action != "nothing":
-        placed(embed, pipeline)(pipeline, plan.snapshot, plan.champion_model)
+    if plan.rival and plan.action != "nothing":
+        placed(embed, pipeline)(pipeline, plan.snapshot, plan.rival)
     if plan.brings_rows:
         plan = plan.after(admit(pipeline, plan))
 
@@ -41,7 +42,10 @@ def nightly(pipeline: Pipeline) -> Night:
         verdict = evaluate(pipeline, plan, challenger)
 
     if verdict and verdict.passed and verdict.model_id:
-        built = build(pipeline, plan, verdict, verdict.model_id)
+        if pipeline.training.refit:
+            verdict = placed(refit, pipeline)(pipeline, plan, verdict)
+        built = build_challenger(pipeline, plan, verdict)
+        verdict = built.verdict or verdict
         if built.unfit:
             verdict = hold(pipeline, plan, verdict, built.unfit)
         elif pipeline.gate.approval == "person":

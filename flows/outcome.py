@@ -24,6 +24,8 @@ class Night(BaseModel, frozen=True):
     release: int | None
     """The release that is served now."""
     model_id: str | None
+    measured_model: str | None = None
+    """The model that `metrics` are of where it isn't the one that serves, which has learned from all items since."""
     reason: str
     rows: dict[str, int]
     metrics: dict[str, float]
@@ -83,6 +85,7 @@ class Night(BaseModel, frozen=True):
             outcome="held" if held else "released" if release else "unchanged",
             release=release.number if release else plan.champion,
             model_id=release.model_id if release else plan.champion_model,
+            measured_model=release.measured_model if release else plan.champion_measured,
             reason="; ".join(reasons),
             rows=_rows(snapshot, release.rows if release else plan.champion_rows),
             metrics=verdict.metrics if verdict else plan.champion_metrics,

@@ -7,7 +7,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from pairloom.flows.nightly import nightly
-from pairloom.flows.stages import STAGES
+from pairloom.flows.stages import STAGES, refit
 from pairloom.tasks.pipeline import Pipeline
 
 
@@ -43,6 +43,7 @@ def plan_deployments(pipelines: Sequence[Pipeline]) -> list[Planned]:
         )
         for pipeline in pipelines
         for function in (nightly, *STAGES)
+        if function is not refit or pipeline.training.refit
     ]
 
 

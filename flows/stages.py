@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from pairloom.flows.build import build
+from pairloom.flows.build import build, build_challenger
 from pairloom.flows.held import HeldError
 from pairloom.storage.runs import Run
 from pairloom.tasks.admit import admit
@@ -17,6 +17,7 @@ from pairloom.tasks.ingest import ingest as ingest_rows
 from pairloom.tasks.mine import mine as mine_pairs
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish as publish_release
+from pairloom.tasks.refit import refit as refit_challenger
 from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
 from pairloom.tasks.train import train as train_challenger
 
@@ -31,8 +32,8 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
 def mine(pipeline: Pipeline) -> PairsRef:
     """Mine positive and negative pairs of the current snapshot."""
     plan = _plan(pipeline)
-    if plan.champion_model:
-        embed_items(pipeline, plan.snapshot, plan.champion_model)
+    if plan.rival:
+        embed_items(pipeline, plan.snapshot, plan.rival)
     return mine_pairs(pipeline, _admitted(pipeline, plan))
 
 
@@ -49,28 +50,38 @@ def evaluate(pipeline: Pipeline) -> Verdict:
     return _or_waiting(pipeline, plan, verdict)
 
 
+def refit(pipeline: Pipeline) -> Verdict:
+    """Train the challenger that passed the gate further, on all items, as `training.refit` says."""
+    plan = _plan(pipeline)
+    return _refitted(pipeline, plan, _left(pipeline, plan, verdict_name(pipeline), Verdict, after="evaluate"))
+
+
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
     """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
     plan = _plan(pipeline)
-    return embed_items(pipeline, plan.snapshot, _serving_model(pipeline, plan))
+    model_id = _serving_model(pipeline, plan)
+    if (measured := plan.measured(model_id, _verdict(pipeline, plan))) != model_id:
+        embed_items(pipeline, plan.snapshot, measured)
+    return embed_items(pipeline, plan.snapshot, model_id)
 
 
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
     plan = _plan(pipeline)
-    if plan.champion_model and plan.brings_rows:
-        embed_items(pipeline, plan.snapshot, plan.champion_model)
+    if plan.rival and plan.brings_rows:
+        embed_items(pipeline, plan.snapshot, plan.rival)
     plan = _admitted(pipeline, plan)
     model_id, verdict = _serving_model(pipeline, plan), _verdict(pipeline, plan)
-    built = build(pipeline, plan, verdict, model_id)
-    if built.fit is None and verdict and verdict.model_id == model_id:
-        hold(pipeline, plan, verdict, built.unfit)
+    passed = verdict if verdict and verdict.passed else None
+    built = build_challenger(pipeline, plan, passed) if passed else build(pipeline, plan, verdict, model_id)
+    if built.fit is None and passed:
+        hold(pipeline, plan, built.verdict or passed, built.unfit)
     if built.fit is None:
         raise HeldError(f"model {model_id} is held, and nothing is published: {built.unfit}")
     return publish_release(pipeline, plan, built.fit)
 
 
-STAGES = (ingest, mine, train, evaluate, embed, publish)
+STAGES = (ingest, mine, train, evaluate, refit, embed, publish)
 
 
 def _plan(pipeline: Pipeline) -> Plan:
@@ -84,8 +95,9 @@ def _admitted(pipeline: Pipeline, plan: Plan) -> Plan:
     return looked
 
 
-def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:
-    ref = Run(pipeline.folder, plan.run_id).read(stage, kind)
+def _left(pipeline: Pipeline, plan: Plan, name: str, kind: type[R], *, after: str = "") -> R:
+    """What a stage left under a name, its own or `after` which it is."""
+    ref, stage = Run(pipeline.folder, plan.run_id).read(name, kind), after or name
     if ref is None:
         raise ValueError(f"pipeline {pipeline.name!r}: `{stage}` has not run on this snapshot: run `pairloom {stage}`")
     return ref
@@ -93,17 +105,22 @@ def _left(pipeline: Pipeline, plan: Plan, stage: str, kind: type[R]) -> R:
 
 def _verdict(pipeline: Pipeline, plan: Plan) -> Verdict | None:
     verdict = Run(pipeline.folder, plan.run_id).read(verdict_name(pipeline), Verdict)
-    return verdict and _or_waiting(pipeline, plan, verdict)
+    return verdict and _or_waiting(pipeline, plan, _refitted(pipeline, plan, verdict))
+
+
+def _refitted(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
+    return refit_challenger(pipeline, plan, verdict) if verdict.passed and pipeline.training.refit else verdict
 
 
 def _or_waiting(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
-    asks = verdict.passed and pipeline.gate.approval == "person"
-    return wait(pipeline, plan, verdict) if asks else verdict
+    if not verdict.passed or pipeline.gate.approval != "person":
+        return verdict
+    return wait(pipeline, plan, _refitted(pipeline, plan, verdict))
 
 
 def _serving_model(pipeline: Pipeline, plan: Plan) -> str:
     verdict = _verdict(pipeline, plan)
-    model_id = verdict.model_id if verdict and verdict.passed else plan.champion_model
+    model_id = verdict.serving if verdict and verdict.passed else plan.champion_model
     if model_id is None:
         why = f"is held: {verdict.reasons[0]}" if verdict else "has not been evaluated: run `pairloom evaluate`"
         raise ValueError(f"pipeline {pipeline.name!r} has no model to embed with: its first challenger {why}")

@@ -24,6 +24,8 @@ class Side(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True
     created_at: datetime
     reason: str
     model_id: str
+    measured_model: str | None
+    """The model that its metrics are of, where another one serves."""
     trained_at: datetime | None
     """When its model was trained; None where no record that can be read tells."""
     trained_on: int | None
@@ -109,6 +111,7 @@ def _side(log: ReleaseLog, record: Release) -> Side:
         created_at=record.created_at,
         reason=record.reason,
         model_id=record.model_id,
+        measured_model=record.measured_model,
         trained_at=_trained_at(log, record),
         trained_on=facts.get("snapshot"),
         parent=facts.get("parent"),

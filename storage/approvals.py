@@ -26,6 +26,9 @@ class Approval(Record, frozen=True):
     """A challenger that passed, with all that a later release of it needs. Its model_id is the digest of its files."""
 
     model_id: str
+    """The model that will serve."""
+    measured_model: str | None = None
+    """The one that was measured, where they are two; None in records older than this field."""
     run_id: str
     since: datetime
     until: datetime
@@ -43,6 +46,11 @@ class Approval(Record, frozen=True):
     figures: str
     """The headline metrics beside the champion's, on one line."""
     refused: Refusal | None = None
+
+    @property
+    def measured(self) -> str:
+        """The model whose figures these are."""
+        return self.measured_model or self.model_id
 
     def waits(self, pipeline: str) -> str:
         """That it waits, and what a person can do, in a sentence."""
@@ -96,7 +104,7 @@ def waiting(folder: Path) -> Approval | None:
 def waiting_models(folder: Path) -> set[str]:
     """The model_ids that wait: clean-up takes neither these models nor what they embedded."""
     found = waiting(folder)
-    return {found.model_id} if found else set()
+    return {found.model_id, found.measured} if found else set()
 
 
 def require_waiting(folder: Path) -> Approval:

@@ -78,7 +78,8 @@ def find_garbage(folder: Path, retention: RetentionConfig, current: Collection[s
     if not (releases.unknown or snapshots.unknown):
         found += search.corpus(snapshots.files)
     if not (releases.unknown or work.unknown):
-        models = {release.model_id for release in releases.releases} | work.models | search.young_models()
+        released = {model for each in releases.releases for model in (each.model_id, each.measured)}
+        models = released | work.models | search.young_models()
         found += search.made_by_others(models)
         found += search.mined(work.pairs)
         if not snapshots.unknown:

@@ -12,6 +12,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.grace import Grace, weigh
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import Release, RetentionConfig, named_by, release_log
+from pairloom.storage.runs import Run
 from pairloom.storage.snapshots import Snapshot, SnapshotLog
 from pairloom.storage.table.versions import held_versions, release_of
 
@@ -119,7 +120,8 @@ def kept_work(folder: Path, current: Collection[str], releases: KeptReleases, gr
     asked = approval_log(folder)
     if asked.numbers() and last_approval(folder) is None:
         unknown.append(f"{asked.path(max(asked.numbers()))} can't be read")
-    for path in (each for run in runs for each in (folder / "runs" / run).glob("[!.]*.json")):
+    at_work = [own.folder for run in runs for own in (Run(folder, run), Run(folder, run).refit)]
+    for path in (each for place in at_work for each in place.glob("[!.]*.json")):
         try:
             said: dict[str, Any] = json.loads(path.read_bytes())
             models.add(said.get("model_id"))

@@ -81,6 +81,10 @@ class Release(Record, frozen=True):
     snapshot: int
     snapshot_digest: str
     model_id: str
+    """The model that serves."""
+    measured_model: str | None = None
+    """The one that was measured, where the one that serves is that after it has learned from all items; None where they
+    are one, as in records older than this field."""
     table: str
     """The LanceDB table's folder, `vectors/<model_id>.lance`."""
     table_version: int
@@ -116,11 +120,26 @@ class Release(Record, frozen=True):
     on the same items, however many came since. None where that was this one's."""
 
     @property
+    def measured(self) -> str:
+        """The model whose quality is known: later ones are compared with it, and start from it."""
+        return self.measured_model or self.model_id
+
+    @property
+    def measured_files(self) -> FileDigests:
+        """Those of the measured model, but for its card and log, where another one serves; readers need none."""
+        twin = f"models/{self.measured_model}/"
+        return {
+            name: digest
+            for name, digest in self.files.items()
+            if name.startswith(twin) and name.removeprefix(twin) not in BESIDE
+        }
+
+    @property
     def needed(self) -> FileDigests:
         """All files but those beside the model: what is served doesn't rest on its card, lineage and log, nor on its
-        exported towers, without which torch answers."""
-        beside = {f"models/{self.model_id}/{name}" for name in BESIDE}
-        return {name: digest for name, digest in self.files.items() if name not in beside}
+        exported towers, without which torch answers, nor on the measured model where another one serves."""
+        beside, twin = {f"models/{self.model_id}/{name}" for name in BESIDE}, f"models/{self.measured_model}/"
+        return {name: digest for name, digest in self.files.items() if name not in beside and not name.startswith(twin)}
 
     @property
     def model_files(self) -> FileDigests:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +29,11 @@ class Run:
         self.built = self.folder / "model"
         """The trained model, until it is in the store."""
 
+    @property
+    def refit(self) -> Self:
+        """The work of training its model further, on all items: a folder of the same kind within."""
+        return type(self)(self.folder.parents[1], f"{self.folder.name}/refit")
+
     def read(self, stage: str, kind: type[R]) -> R | None:
         """What `stage` left, or None where it has not finished, or where another version of Pairloom left it."""
         path = self.folder / f"{stage}.json"
@@ -48,10 +53,14 @@ class Run:
             aside.write_text(ref.model_dump_json(indent=1), encoding="utf-8")
 
     def scratch(self) -> list[Path]:
-        """What only its training read, once that has left word of its model: nobody reads it any more."""
-        if not (self.folder / "train.json").is_file():
-            return []
-        return [path for path in (self.pixels, self.features, self.training, self.built) if path.exists()]
+        """What only its trainings read, once they have left word of their models: nobody reads it any more."""
+        return [
+            path
+            for run in (self, self.refit)
+            if (run.folder / "train.json").is_file()
+            for path in (run.pixels, run.features, run.training, run.built)
+            if path.exists()
+        ]
 
     def sweep(self) -> None:
         """Delete this work in progress."""

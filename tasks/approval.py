@@ -10,7 +10,7 @@ from pairloom.storage.releases import Training, kept_releases, release_log, stay
 from pairloom.tasks.decide import brings_items, snapshot_ref, stayed_back, training_digest
 from pairloom.tasks.evaluation.retained import best_retained, headline_metrics
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import ModelRef, Plan, Verdict
+from pairloom.tasks.refs import ModelRef, Plan, Refit, Verdict
 
 
 def wait(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
@@ -18,14 +18,16 @@ def wait(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Verdict:
 
     It takes the place of a challenger that waits already. One that was refused stays so.
     """
-    assert verdict.model_id is not None, "what passed is a model"
+    serving = verdict.serving
+    assert serving is not None, "what passed is a model"
     approval, log = last_approval(pipeline.folder), approval_log(pipeline.folder)
-    if approval is None or (approval.model_id, approval.run_id) != (verdict.model_id, plan.run_id):
+    if approval is None or (approval.model_id, approval.run_id) != (serving, plan.run_id):
         snapshot, now = Corpus(pipeline.folder).log.read(plan.snapshot), datetime.now(UTC)
         approval = Approval(
             number=log.next_number(),
             files={},
-            model_id=verdict.model_id,
+            model_id=serving,
+            measured_model=verdict.model_id if serving != verdict.model_id else None,
             run_id=plan.run_id,
             since=now,
             until=now + timedelta(hours=pipeline.gate.approval_hours),
@@ -66,7 +68,8 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
     Raises DamagedError where that model is damaged, ValueError where a rollback stands that its release would end.
     """
     try:
-        ModelStore(pipeline.folder).whole(approval.model_id)
+        for model_id in {approval.model_id, approval.measured}:
+            ModelStore(pipeline.folder).whole(model_id)
     except (ValueError, DamagedError) as error:
         remedy = f"put it back, or `pairloom refuse -p {pipeline.name}`"
         raise DamagedError(f"what waits for approval can't be released: {error}; {remedy}") from error
@@ -84,11 +87,12 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
         snapshot=release.snapshot if release else snapshot.number,
         champion=release.number if release else None,
         champion_model=release.model_id if release else None,
+        champion_measured=release.measured_model if release else None,
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
         champion_intervals=release.intervals if release else {},
         best=best.number if best else None,
-        best_model=best.model_id if best else None,
+        best_model=best.measured if best else None,
         brings_rows=False,
         training=approval.training,
     )
@@ -96,17 +100,21 @@ def plan_approved(pipeline: Pipeline, approval: Approval, *, by: str, note: str)
 
 def judge_approved(pipeline: Pipeline, plan: Plan, approval: Approval) -> Verdict:
     """The gate's word on a model that a person approved: its night's, or a new one where another model serves since."""
+    said = f"model {approval.model_id} is model {approval.measured}, which was measured, after a training on all items"
+    refit = Refit(model_id=approval.model_id, serves=True, said=said) if approval.measured_model else None
     if plan.champion_model == approval.champion_model:
         return Verdict(
             passed=True,
-            model_id=approval.model_id,
+            model_id=approval.measured,
             metrics=approval.metrics,
             intervals=approval.intervals,
             champion_metrics={},
             reasons=(),
             comparisons=approval.comparisons,
+            refit=refit,
         )
     # torch, for what is measured again.
     from pairloom.tasks.evaluation.contest import contest
 
-    return contest(pipeline, plan, ModelRef(model_id=approval.model_id, steps=0, samples=0, seconds=0, loss=0))
+    measured = ModelRef(model_id=approval.measured, steps=0, samples=0, seconds=0, loss=0)
+    return contest(pipeline, plan, measured).model_copy(update={"refit": refit})

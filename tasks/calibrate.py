@@ -7,8 +7,12 @@ from pairloom.tasks.stage import stage
 
 
 @stage()
-def calibrate(pipeline: Pipeline, table: TableRef) -> CutoffsRef:
-    """Those of the release before where its model is the same and they were made for the same share; else measured."""
+def calibrate(pipeline: Pipeline, table: TableRef, measured: str) -> CutoffsRef:
+    """Those of the release before where its model is the same and they were made for the same share; else measured.
+
+    With the vectors of the model `measured`, which may be another one than the table's: it has not learned from the
+    validation items.
+    """
     most, champion = pipeline.search.max_false_finds, release_log(pipeline.folder).current()
     if most is None:
         return CutoffsRef(cutoffs={})
@@ -18,4 +22,4 @@ def calibrate(pipeline: Pipeline, table: TableRef) -> CutoffsRef:
     # torch, for a night that releases a model.
     from pairloom.tasks.calibration.measured import measured_cutoffs
 
-    return CutoffsRef(cutoffs=measured_cutoffs(pipeline, table, most))
+    return CutoffsRef(cutoffs=measured_cutoffs(pipeline, table, measured, most))

@@ -55,6 +55,7 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     telling = asked and action != "retrain" and not back and (again or not over or not release)
     if release and action != "nothing":
         require_released_model(pipeline, release)
+        require_measured_model(pipeline, release)
     if action != "nothing":
         require_answerable(pipeline, snapshot.number)
     best = best_retained(kept_releases(log, pipeline.retention.releases)) if reason and release else None
@@ -66,11 +67,12 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         snapshot=snapshot.number,
         champion=release.number if release else None,
         champion_model=release.model_id if release else None,
+        champion_measured=release.measured_model if release else None,
         champion_rows=release.rows if release else 0,
         champion_metrics=release.metrics if release else {},
         champion_intervals=release.intervals if release else {},
         best=best.number if best else None,
-        best_model=best.model_id if best else None,
+        best_model=best.measured if best else None,
         brings_rows=release is not None and not served and not back and not snapshot.rows_held,
         rows_held=bool(snapshot.rows_held),
         approval=(over or asked.waits(pipeline.name)) if asked and telling else "",
@@ -118,6 +120,16 @@ def require_released_model(pipeline: Pipeline, release: Release) -> None:
         raise DamagedError(
             f"the model of release {release.number} is not the one released: {'; '.join(wrong[:3])}. Put it back, or "
             "`pairloom rollback` to a release of another model"
+        )
+
+
+def require_measured_model(pipeline: Pipeline, release: Release) -> None:
+    """Raises DamagedError where the model that was measured for a release, if another one serves, is not that one."""
+    if wrong := damage(pipeline.folder, release.measured_files, contents=True):
+        raise DamagedError(
+            f"the model that was measured for release {release.number} is not the one measured, so nothing can be "
+            f"compared with it: {'; '.join(wrong[:3])}. Put it back, or `pairloom rollback` to a release of another "
+            "model"
         )
 
 

@@ -21,7 +21,8 @@ def evaluate(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
 
     verdict, models = contest(pipeline, plan, challenger), ModelStore(pipeline.folder)
     # The folder of a model that was ever released doesn't change, though the same training may give it again.
-    published = {release.model_id for release in release_log(pipeline.folder).written()}
+    released = release_log(pipeline.folder).written()
+    published = {model for release in released for model in (release.model_id, release.measured)}
     if challenger.model_id and not (challenger.model_id in published and models.described(challenger.model_id)):
         facts = lineage(pipeline, plan, challenger, verdict)
         plain = is_plain(models.path(challenger.model_id))

@@ -86,10 +86,12 @@ def require_tower_column(corpus: Corpus, snapshot: Snapshot, tower: SecondImageT
         )
 
 
-def split_images(corpus: Corpus, snapshot: Snapshot, split: str) -> Iterator[list[Picture]]:
-    """The images of `split`, a batch at a time, in the order of `read_items`; those of other splits are not read."""
+def split_images(corpus: Corpus, snapshot: Snapshot, split: str | None) -> Iterator[list[Picture]]:
+    """The images of `split`, of all splits for None, a batch at a time, in the order of `read_items`; others are not
+    read."""
+    among = None if split is None else ("split", pa.array([split]))
     for part in snapshot.parts:
-        for batch in corpus.read(snapshot, part, ["image"], among=("split", pa.array([split]))):
+        for batch in corpus.read(snapshot, part, ["image"], among=among):
             yield _pictures(batch)
 
 

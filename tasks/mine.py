@@ -21,9 +21,9 @@ def mine(pipeline: Pipeline, plan: Plan) -> PairsRef:
     from pairloom.tasks.mining.tonight import mined_pairs
 
     snapshot = Corpus(pipeline.folder).log.read(plan.snapshot)
-    pairs = mined_pairs(pipeline, plan.champion_model, snapshot)
+    pairs = mined_pairs(pipeline, plan.rival, snapshot)
     mining = pipeline.mining.model_dump(mode="json")
-    identity = [snapshot.digest, plan.champion_model, mining, pipeline.training.seed]
+    identity = [snapshot.digest, plan.rival, mining, pipeline.training.seed]
     pairs_id = digest([*identity, *filter(None, [given_digest(pipeline.pairs)])])
     store.write(pairs_id, pairs.tables, pairs.audit)
     ref = PairsRef(pairs_id=pairs_id, positives=pairs.count("positive"), negatives=pairs.count("negative"))

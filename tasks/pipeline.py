@@ -51,6 +51,11 @@ class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     embed: str | None = None
     """Work pool of embedding; the default pool's where it is not given."""
 
+    @property
+    def refit(self) -> str | None:
+        """Work pool of training further: that of training."""
+        return self.train
+
 
 class CostConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """What an hour of a work pool costs: `pairloom show` tells what each stage of a release did."""

@@ -40,13 +40,16 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
     vectors.sync(known)
     snapshot = Corpus(folder).log.read(table.snapshot)
     metrics, intervals = served_metrics(champion, verdict)
+    measured, models = plan.measured(table.model_id, verdict), ModelStore(folder)
+    named = [path for model_id in sorted({table.model_id, measured}) for path in models.files(model_id)]
     release = Release(
         number=number,
-        files=digest_files(folder, chain(ModelStore(folder).files(table.model_id), vectors.files()), known),
+        files=digest_files(folder, chain(named, vectors.files()), known),
         created_at=datetime.now(UTC),
         snapshot=snapshot.number,
         snapshot_digest=snapshot.digest,
         model_id=table.model_id,
+        measured_model=measured if measured != table.model_id else None,
         table=table.path,
         table_version=table.version,
         rows=table.rows,
@@ -74,7 +77,9 @@ def publish(pipeline: Pipeline, plan: Plan, proposal: Proposal) -> ReleaseRef:
     release = proposal.release
     release_log(pipeline.folder).publish(release)
     Run(pipeline.folder, plan.run_id).sweep()
-    return ReleaseRef(number=release.number, model_id=release.model_id, rows=release.rows)
+    return ReleaseRef(
+        number=release.number, model_id=release.model_id, measured_model=release.measured_model, rows=release.rows
+    )
 
 
 def forget(pipeline: Pipeline, proposal: Proposal, parts: Collection[str]) -> None:

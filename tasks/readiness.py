@@ -21,7 +21,7 @@ def require_readiness(pipeline: Pipeline) -> None:
     last = last_tried(release, last_approval(pipeline.folder))
     if change_reason(pipeline, last, training_digest(pipeline)):
         require_extras(pipeline)
-        if fitting_champion(pipeline, release.model_id if release else None) is None:
+        if fitting_champion(pipeline, release.measured if release else None) is None:
             require_towers(pipeline.model)
 
 

@@ -57,6 +57,9 @@ class Plan(Ref):
     champion: int | None
     """Number of the current release."""
     champion_model: str | None
+    """The model that serves."""
+    champion_measured: str | None = None
+    """The one that was measured, where they are two."""
     champion_rows: int
     """Items that the current release serves."""
     champion_metrics: dict[str, float]
@@ -64,6 +67,7 @@ class Plan(Ref):
     best: int | None = None
     """Number of the best retained release of another model than the champion, if any."""
     best_model: str | None = None
+    """The model that was measured for it."""
     brings_rows: bool
     """Whether a release stands that does not serve this snapshot, and is to."""
     rows_held: bool = False
@@ -76,6 +80,18 @@ class Plan(Ref):
     """Of a challenger that a person has approved; None for a night, whose training is tonight's."""
     findings: tuple[Finding, ...] = ()
     """What was found of tonight's rows."""
+
+    @property
+    def rival(self) -> str | None:
+        """The model that a challenger is compared with and starts from, and that mines and looks at rows: it has not
+        learned from validation items, whichever model serves."""
+        return self.champion_measured or self.champion_model
+
+    def measured(self, model_id: str, verdict: "Verdict | None") -> str:
+        """The model whose figures tell how good `model_id` is, which tonight may serve: another one for a refit."""
+        if verdict and verdict.refit and verdict.model_id and verdict.refit.model_id == model_id:
+            return verdict.model_id
+        return self.rival if self.rival and model_id == self.champion_model else model_id
 
     @property
     def summary(self) -> str:
@@ -167,6 +183,19 @@ class Floor(Ref):
         return f"textbook features without training reach {said} (text → image / image → text{drawn})"
 
 
+class Refit(Ref):
+    """A challenger that passed, after it has learned from all items."""
+
+    model_id: str | None
+    """None where that training gave none."""
+    serves: bool
+    """Whether it is to serve in the place of the one that was measured."""
+    said: str
+    """What it was trained on, and what came of it, in a sentence."""
+    metrics: dict[str, float] = {}
+    """On the validation items, which it has learned from: no measure of what it does on others."""
+
+
 class Verdict(Ref):
     """What the gate said of a challenger."""
 
@@ -187,10 +216,19 @@ class Verdict(Ref):
     """Challenger and champion on the headline metrics, a sentence each."""
     floor: Floor | None = None
     """None where there are no validation items, or by `gate.floor`."""
+    refit: Refit | None = None
+    """None where it didn't pass, and by `training.refit`."""
+
+    @property
+    def serving(self) -> str | None:
+        """The model that serves where it passed."""
+        return self.refit.model_id if self.refit and self.refit.serves else self.model_id
 
     @property
     def summary(self) -> str:
-        """What the gate said."""
+        """What the gate said, and what became of it since."""
+        if self.passed and self.refit:
+            return self.refit.said
         return "passed" if self.passed else f"held, {'; '.join(self.reasons)}"
 
 
@@ -262,6 +300,8 @@ class ReleaseRef(Ref):
 
     number: int
     model_id: str
+    measured_model: str | None = None
+    """The one that was measured, where they are two."""
     rows: int
 
     @property

@@ -97,7 +97,11 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
     anew = release.model_copy(
         update={
             "number": log.next_number(),
-            "files": digest_files(folder, chain(ModelStore(folder).files(table.model_id), rows.files()), {}),
+            "files": digest_files(
+                folder,
+                chain(*map(ModelStore(folder).files, sorted({table.model_id, release.measured})), rows.files()),
+                {},
+            ),
             "created_at": datetime.now(UTC),
             "table_version": table.version,
             "rows": table.rows,

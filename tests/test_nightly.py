@@ -341,7 +341,7 @@ def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(re
     first = champion(released)
     add_rows(released, 30)
     pipeline = load_pipeline(released, overrides=overrides)
-    for stage in stages.STAGES[:5]:
+    for stage in stages.STAGES[:6]:
         stage(pipeline)
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
     store, snapshot = EmbeddingStore(pipeline.folder, challenger), Corpus(pipeline.folder).current()

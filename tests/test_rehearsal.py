@@ -51,7 +51,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipel
     """A folder with a pipeline whose first challenger passed and has embedded everything. Shared: copy it."""
     folder = tmp_path_factory.mktemp("embedded")
     pipeline = load_pipeline(write_pipelines(folder, shapes))
-    for stage in stages.STAGES[:5]:
+    for stage in stages.STAGES[:6]:
         stage(pipeline)
     return folder
 

@@ -133,6 +133,7 @@ def ingest(
 for _stage, _about in {
     "mine": "Mine positive and negative pairs of the current snapshot.",
     "train": "Train a challenger from the mined pairs.",
+    "refit": "Train the challenger that passed further, on all items.",
     "embed": "Embed what the serving model has not embedded yet.",
     "publish": "Build, check and release the vector table.",
 }.items():

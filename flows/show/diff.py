@@ -40,6 +40,7 @@ def _show_sides(found: ReleaseDiff, names: tuple[str, ...]) -> None:
         "because": lambda side: side.reason,
         "snapshot": lambda side: str(side.snapshot),
         "model": lambda side: side.model_id,
+        "measured": lambda side: side.measured_model or side.model_id,
         "trained": _trained,
         "index": lambda side: side.index or "none, exact",
         "hubness": lambda side: "taken off" if side.hubness else "not taken off",

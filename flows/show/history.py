@@ -31,6 +31,7 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
         "reasons": {each.reason: each.rows for each in rejected},
         "release": release.number if release else None,
         "model_id": release.model_id if release else None,
+        "measured_model": release.measured_model if release else None,
         "served": release.rows if release else 0,
         "up_to_date": release is not None and release.snapshot_digest == snapshot.digest,
         "waiting": challenger.model_dump(mode="json", include=WAITING) if challenger else None,

@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from pairloom.models.batches.config import AugmentationConfig
 
+REFIT_RATE, REFIT_WARMUP = 0.3, 0.05
+"""Highest rate of a refit, as a share of the training's, and the share of its steps over which it rises."""
+
 
 class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """How long and how to train. The first budget that is used up ends the training."""
@@ -43,6 +46,10 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     one of these (GradCache). None passes all at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the towers. `auto` is bfloat16 on a GPU and float32 on a CPU, where small towers gain nothing."""
+    refit: float = Field(default=0.0, ge=0, le=2)
+    """Share of the training's steps that a challenger which passed the gate goes on for, at a lower rate, on all items:
+    those of the validation and test splits as well, which are searched like any other. That model then serves, and the
+    one that was measured stays beside it for all comparisons. 0 trains no further."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; none leaves torch's own choice."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
@@ -64,4 +71,18 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     def shape(self) -> dict[str, Any]:
         """What of this decides how the model comes out; the rest is where and how it is made."""
         elsewhere = {"processes", "rank_timeout_minutes", "tensorboard", "checkpoint_seconds"}
-        return self.model_dump(mode="json", exclude=elsewhere)
+        # Roots that are older than the refit were shaped by none.
+        return self.model_dump(mode="json", exclude=elsewhere if self.refit else elsewhere | {"refit"})
+
+    def further(self, steps: int) -> "TrainingConfig":
+        """How a model that was trained for `steps` is trained on: for `refit` of these, and briefly warmed up to
+        `REFIT_RATE` of the learning rate, since its weights are no start."""
+        return self.model_copy(
+            update={
+                "max_minutes": None,
+                "max_steps": max(1, round(self.refit * steps)),
+                "learning_rate": REFIT_RATE * self.learning_rate,
+                "warmup_fraction": min(self.warmup_fraction, REFIT_WARMUP),
+                "refit": 0.0,
+            }
+        )

@@ -94,7 +94,7 @@ def tag_faults(folder: Path, kept: Kept) -> Iterator[Fault]:
 def _embeddings(folder: Path, kept: Kept) -> Iterator[Cache]:
     for model in sorted(folder.glob("embeddings/*")):
         store = EmbeddingStore(folder, model.name)
-        own = [release for release in kept.releases if release.model_id == model.name]
+        own = [release for release in kept.releases if model.name in (release.model_id, release.measured)]
         for path, parts in _of_parts(store, kept):
             rows = next(iter(parts.values())).rows if parts else None
             releases = tuple(release.number for release in own if release.snapshot in parts)

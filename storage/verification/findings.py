@@ -12,6 +12,7 @@ Kind = Literal[
     "corpus part",
     "quarantine part",
     "model",
+    "measured model",
     "model card",
     "exported tower",
     "table",

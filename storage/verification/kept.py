@@ -44,7 +44,11 @@ def kept(folder: Path, releases: int) -> Kept:
     _read_snapshots(found, snapshots)
     for release in found.releases:
         for name, digest in release.files.items():
-            _named(found, name, digest, _release_kind(release, name)).releases.add(release.number)
+            kind = _release_kind(release, name)
+            named = _named(found, name, digest, kind)
+            named.releases.add(release.number)
+            # What was measured for one release may serve another one.
+            named.kind = "model" if kind == "model" else named.kind
     for number, snapshot in found.snapshots.items():
         for name, digest in snapshot.files.items():
             named = _named(found, name, digest, _snapshot_kind(name))
@@ -113,7 +117,9 @@ def _release_kind(release: Release, name: str) -> Kind:
     if name.startswith(f"{release.table}/"):
         return "table"
     own = name.rpartition("/")[2]
-    return "exported tower" if own in EXPORT_FILES else "model card" if own in CARD_FILES else "model"
+    if own in EXPORT_FILES:
+        return "exported tower"
+    return "model card" if own in CARD_FILES else "measured model" if name in release.measured_files else "model"
 
 
 def _snapshot_kind(name: str) -> Kind:

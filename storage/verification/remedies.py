@@ -67,7 +67,7 @@ class _Remedies:
                 return self._of_snapshot(fault)
             case "manifest" | "corpus part" | "quarantine part":
                 return "none", self._of_corpus(fault), ""
-            case "model" | "model card" | "exported tower":
+            case "model" | "measured model" | "model card" | "exported tower":
                 return self._of_model(fault)
             case "table":
                 return self._of_table(fault)
@@ -118,13 +118,15 @@ class _Remedies:
             return "copy", f"it is copied from {source}, which is the same", source
         if fault.kind == "exported tower":
             return self._of_export(fault)
+        if fault.kind == "measured model":
+            return "none", f"{NO_COPY}; {self._instead}, but no night can compare or start from it until then", ""
         if fault.kind == "model card":
             return "none", f"{NO_COPY}; nothing that is served rests on it", ""
         return "none", f"{NO_COPY}; {self._instead}", ""
 
     def _of_export(self, fault: Fault) -> tuple[Repair, str, str]:
         needing = (release for release in self.kept.releases if release.number in fault.releases)
-        if any(release.model_files.keys() & self.paths for release in needing):
+        if any((release.model_files | release.measured_files).keys() & self.paths for release in needing):
             return "none", "until its model is mended, it can't be exported again", ""
         return "export", "it is exported from its model again; until then, queries load torch", ""
 

@@ -45,6 +45,7 @@ def _found(pipeline: Pipeline, plan: Plan) -> Iterator[Finding]:
     yield from (each for each in judged_shares(evidence, config.rows) if each.measure not in resized)
     yield from judged_columns(corpus, released, evidence, config.rows)
     yield shrunk(tonight.rows, [each.rows for each in kept_releases(log, pipeline.retention.releases)], config.rows)
-    store = EmbeddingStore(pipeline.folder, release.model_id)
+    # Of one that had learned from them, held-out items would be no measure.
+    store = EmbeddingStore(pipeline.folder, release.measured)
     yield from Champion(store, evidence, config).judged()
     yield from judged_recall(store, evidence, config)

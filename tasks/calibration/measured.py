@@ -16,6 +16,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.vectors import VectorTable
+from pairloom.tasks.calibration.embedded import EmbeddedRows, Rows
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import TableRef
 
@@ -34,13 +35,19 @@ class Row:
     val: bool
 
 
-def measured_cutoffs(pipeline: Pipeline, ref: TableRef, most: float) -> dict[str, Cutoff]:
-    """By direction: with at most `most` false finds, as far as there are validation queries enough to tell."""
-    table = VectorTable(pipeline.folder / ref.path, ref.version)
+def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: float) -> dict[str, Cutoff]:
+    """By direction: with at most `most` false finds, as far as there are validation queries enough to tell.
+
+    Measured with the vectors of `model_id`: those of the table, or of the model that it was before it learned from the
+    validation items as well.
+    """
+    table: Rows = VectorTable(pipeline.folder / ref.path, ref.version)
+    if model_id != ref.model_id:
+        table = EmbeddedRows(pipeline.folder, ref.snapshot, model_id, hubness=HUBNESS in table.schema.names)
     rows = [row for batch in table.batches(["item_id", "group", "texts", "split"]) for row in _rows(batch)]
     corrected = HUBNESS in table.schema.names
     found = {
-        "text_to_image": _texts(pipeline, ref, table, rows, most, corrected=corrected),
+        "text_to_image": _texts(pipeline, model_id, table, rows, most, corrected=corrected),
         "image_to_image": _images(table, rows, most),
     }
     return {
@@ -58,7 +65,7 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, most: float) -> dict[str
 
 
 def _texts(
-    pipeline: Pipeline, ref: TableRef, table: VectorTable, rows: list[Row], most: float, *, corrected: bool
+    pipeline: Pipeline, model_id: str, table: Rows, rows: list[Row], most: float, *, corrected: bool
 ) -> Calibration | None:
     """Texts of validation items; own are the items with the text, and those of a group with one of them."""
     written = {
@@ -67,7 +74,7 @@ def _texts(
     texts = _drawn(sorted(written))
     if len(texts) * most < 1:
         return None
-    encoder = Encoder.load(ModelStore(pipeline.folder).path(ref.model_id))
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(model_id))
     query_QD = encoder.embed_texts([written[text] for text in texts])
     place = {text: number for number, text in enumerate(texts)}
     asked: dict[str, set[int]] = {}
@@ -84,7 +91,7 @@ def _texts(
     return calibrated(query_QD, candidates(), most)
 
 
-def _images(table: VectorTable, rows: list[Row], most: float) -> Calibration | None:
+def _images(table: Rows, rows: list[Row], most: float) -> Calibration | None:
     """Images of validation items; own are the others of the group, but for copies, which are no candidates."""
     groups = {row.item_id: row.group for row in rows}
     chosen = set(_drawn(sorted(row.item_id for row in rows if row.val and row.group is not None)))

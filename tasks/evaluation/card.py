@@ -1,12 +1,15 @@
 """Where a model comes from: its lineage as JSON and as a model card."""
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel
 
 from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.records import FORMAT
 from pairloom.storage.runs import Run
 from pairloom.storage.secrets import redacted_values
+from pairloom.tasks.evaluation.retained import headline_metrics
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan, Verdict
 
@@ -33,6 +36,32 @@ Encoder.load(Path("THIS_FOLDER")).embed_texts(["a red shoe"])
 ```"""
 
 
+class RefitFacts(BaseModel, frozen=True):
+    """How a model that was measured became the one that serves."""
+
+    of: str
+    """The model that was measured."""
+    items: int
+    """All items of the snapshot: those that it was measured on are among them."""
+    steps: int
+    samples: int
+    seconds: float
+    metrics: dict[str, float]
+    """On the validation items, after it has learned from them."""
+
+    @classmethod
+    def of_training(cls, measured: str, trained: ModelRef, items: int, metrics: dict[str, float]) -> Self:
+        """Of the training that gave it."""
+        return cls(
+            of=measured,
+            items=items,
+            steps=trained.steps,
+            samples=trained.samples,
+            seconds=round(trained.seconds, 1),
+            metrics=metrics,
+        )
+
+
 def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdict) -> dict[str, Any]:
     """What `pairloom.json` holds: enough to tell how the model was made and how good it was. No secret."""
     pairs = Run(pipeline.folder, plan.run_id).read("mine", PairsRef)
@@ -41,7 +70,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "model_id": challenger.model_id,
         "pipeline": pipeline.name,
         "snapshot": plan.snapshot,
-        "parent": plan.champion_model,
+        "parent": plan.rival,
         "pairs": pairs.pairs_id if pairs else None,
         "model": pipeline.model.model_dump(mode="json"),
         "training": pipeline.training.model_dump(mode="json"),
@@ -79,14 +108,35 @@ tags: [clip, pairloom]
 
 A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeline `{pipeline.name}`:
 {facts["steps"]:,} steps, {facts["samples"]:,} image-text pairs, {facts["seconds"]:,} seconds.
-{f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."}
-
+{_began(facts)}
+{_refit(facts)}
 {PLAIN_USE if plain else OWN_USE}
 {_foreign_weights(pipeline)}{_second_tower(pipeline)}
 | metric on the validation items | value | {pipeline.evaluation.confidence:.0%} interval |{beside[0]}
 | --- | --- | --- |{beside[1]}
 {metrics}
 {_floor(floor)}"""
+
+
+def _began(facts: dict[str, Any]) -> str:
+    if refit := facts.get("refit"):
+        return f"That made model {refit['of']}, which was measured. This one is what became of it on all items."
+    return f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."
+
+
+def _refit(facts: dict[str, Any]) -> str:
+    """What was measured on what, of a model that has learned from the items that it would be measured on."""
+    if (refit := facts.get("refit")) is None:
+        return ""
+    reached = ", ".join(f"{name} {refit['metrics'][name]:.4f}" for name in headline_metrics(refit["metrics"]))
+    now = f" On them it now reaches {markdown_text(reached)}: that only shows that nothing broke." if reached else ""
+    return f"""
+**What was measured on what.** Model {refit["of"]} was trained on the training items alone, and the figures below are
+its own, on validation items that it had not seen. This model is what became of it after {refit["steps"]:,} further
+steps on all {refit["items"]:,} items, the validation and test items among them, so no figure of its own can tell how it
+does on others.{now} The cut-offs below which hits don't fit are measured with model {refit["of"]} as well. Later
+challengers are compared with that model and start from it; this one serves.
+"""
 
 
 def _foreign_weights(pipeline: Pipeline) -> str:

@@ -90,7 +90,7 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
 
 def rival_models(plan: Plan) -> dict[str, str]:
     """The models that a challenger is compared with, by what they are in words."""
-    rivals = {CHAMPION: plan.champion_model} if plan.champion_model else {}
+    rivals = {CHAMPION: plan.rival} if plan.rival else {}
     return rivals | ({f"release {plan.best}": plan.best_model} if plan.best_model else {})
 
 

@@ -16,14 +16,14 @@ def best_retained(retained: Sequence[Release]) -> Release | None:
     items: those of the one chosen are measured anew. What a rollback took back is no measure.
     """
     newest, *older = retained
-    if named := [each for each in older if each.number == newest.best and each.model_id != newest.model_id]:
+    if named := [each for each in older if each.number == newest.best and each.measured != newest.measured]:
         return named[0]
     wrong = taken_back(retained)
     found = [
         (recall, release.number, release)
         for release in older
         if release.number not in wrong
-        and release.model_id != newest.model_id
+        and release.measured != newest.measured
         and (recall := headline(release.metrics)) is not None
     ]
     return max(found)[2] if found else None

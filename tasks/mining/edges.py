@@ -14,10 +14,11 @@ STORED_KINDS = ("near_duplicate", "given")
 """Kinds of positives that can't be told from the items themselves."""
 
 
-def near_duplicate_edges(corpus: Corpus, snapshot: Snapshot, split: str, bits: int | None) -> Edges:
-    """Pairs of near-duplicates among the items of `split`, in the order of `read_items`; none where `bits` is None."""
+def near_duplicate_edges(corpus: Corpus, snapshot: Snapshot, split: str | None, bits: int | None) -> Edges:
+    """Pairs of near-duplicates among the items of `split`, of all splits for None, in the order of `read_items`; none
+    where `bits` is None."""
     rows = corpus.table(snapshot, ["item_id", "perceptual_hash", "split"])
-    rows = rows.filter(pc.equal(rows["split"], split))
+    rows = rows if split is None else rows.filter(pc.equal(rows["split"], split))
     firsts_M, seconds_M = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if bits is not None:
         firsts_M, seconds_M = near_duplicates(

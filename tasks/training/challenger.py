@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.package_words import package_words
 from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.models.training.closed_start import start_in_closed_form
+from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.launcher import launch, processes_wanted
 from pairloom.models.training.log import read_log
 from pairloom.models.training.trainer import Recipe, TrainingResult
@@ -32,7 +34,7 @@ from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
 from pairloom.tasks.embedding.features import kept_features
 from pairloom.tasks.items import Items, read_items, second_tower_items, split_images
-from pairloom.tasks.mining.edges import stored_edges
+from pairloom.tasks.mining.edges import joined_edges, near_duplicate_edges, stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan
 from pairloom.tasks.training.champion import fitting_champion
@@ -42,30 +44,60 @@ from pairloom.tasks.training.texts import keep_training_texts
 from pairloom.tasks.words import corpus_words
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a training learns from, from where on, and for how long."""
+
+    run: Run
+    split: str | None
+    """The split whose items it learns from; None for all items."""
+    champion: Path | None
+    """Folder of the model that it starts from; None where it starts from `model:`."""
+    training: TrainingConfig
+
+
 def train_challenger(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
-    """Train in as many processes as `training.processes` asks for, and leave word of the model in the run's folder."""
+    """Train tonight's challenger on the training items, and leave word of the model in the run's folder."""
+    run, champion = Run(pipeline.folder, plan.run_id), fitting_champion(pipeline, plan.rival)
+    give(Lesson(run, "train", champion, pipeline.training), pipeline, plan, pairs)
+
+
+def train_further(pipeline: Pipeline, plan: Plan, pairs: PairsRef, challenger: ModelRef) -> None:
+    """Train a challenger further, on all items, and leave word of that model in the folder within the run's."""
+    assert challenger.model_id is not None, "what passed is a model"
+    measured = ModelStore(pipeline.folder).whole(challenger.model_id)
+    run, training = Run(pipeline.folder, plan.run_id).refit, pipeline.training.further(challenger.steps)
+    give(Lesson(run, None, measured, training), pipeline, plan, pairs)
+
+
+def give(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
+    """Train in as many processes as `training.processes` asks for."""
     processes = processes_wanted(pipeline.training)
     if processes > 1:
-        log = Run(pipeline.folder, plan.run_id).training
-        launch(train_together, (pipeline, plan, pairs), processes, watch=lambda: show_log(log))
+        log = lesson.run.training
+        launch(train_together, (lesson, pipeline, plan, pairs), processes, watch=lambda: show_log(log))
     else:
-        train_together(pipeline, plan, pairs)
+        train_together(lesson, pipeline, plan, pairs)
 
 
-def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
+def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
     """Train as one rank of several, or alone. The first rank writes what all read, and the model.
 
     A training that went wrong leaves word of that: the same inputs would give no other, however often it is tried.
     """
-    run = Run(pipeline.folder, plan.run_id)
+    run, split, champion = lesson.run, lesson.split, lesson.champion
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
-    items = read_items(corpus, snapshot, "train")
-    champion = fitting_champion(pipeline, plan.champion_model)
+    items = read_items(corpus, snapshot, split)
     start = starting_point(pipeline, champion, items, snapshot)
     second_N = second_tower_items(corpus, snapshot, items.item_ids, start.second)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
-    relations = items.relations.with_edges(stored_edges(mined, items.item_ids))
+    edges = stored_edges(mined, items.item_ids)
+    if split is None:
+        # Tonight's pairs are of training items alone.
+        near = near_duplicate_edges(corpus, snapshot, split, pipeline.mining.near_duplicate_bits)
+        edges = joined_edges(edges, near)
+    relations = items.relations.with_edges(edges)
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
         features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
         inputs = run.features if features else run.pixels
@@ -75,7 +107,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                     features.complete(corpus, snapshot, "train")
                     write_features(features.matrix(snapshot, items.item_ids), aside)
                 else:
-                    images = chain.from_iterable(split_images(corpus, snapshot, "train"))
+                    images = chain.from_iterable(split_images(corpus, snapshot, split))
                     write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
         if features and pipeline.model.closed_form_start and champion is None:
@@ -95,7 +127,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                         pairs_by_relation,
                         second_N,
                     ),
-                    Recipe(pipeline.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
+                    Recipe(lesson.training, pipeline.objective, pipeline.model, pipeline.mining, champion),
                     workdir=run.training,
                     ranks=ranks,
                     progress=show,
@@ -110,7 +142,7 @@ def train_together(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
                 trunk, compared = features.trunk.digest if features else "", None
                 if pipeline.model.export:
                     geometry = Geometry.of(start.preprocess_cfg)
-                    few = next(split_images(corpus, snapshot, "train"))[:COMPARED_IMAGES]
+                    few = next(split_images(corpus, snapshot, split))[:COMPARED_IMAGES]
                     compared = Compared(items.relations.texts, np.stack([geometry(picture) for picture in few]))
                 adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, trunk, compared)
         ranks.wait()

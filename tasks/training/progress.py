@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pairloom.models.training.log import TrainingProgress, read_log
-from pairloom.tasks.stage import report_progress
+from pairloom.tasks.stage import report_progress, standing
 
 
 def show(progress: TrainingProgress) -> None:
@@ -14,7 +14,8 @@ def show(progress: TrainingProgress) -> None:
         else f"{progress.eta_seconds:.0f} s left"
     )
     note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s · {left}"
-    report_progress("train", progress.fraction, 1.0, note)
+    at = standing()
+    report_progress(at.stage if at else "train", progress.fraction, 1.0, note)
 
 
 def show_log(folder: Path) -> None:

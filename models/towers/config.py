@@ -93,9 +93,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
     None starts all of them at random."""
     closed_form_start: bool = False
-    """Whether a training from no champion starts from discriminant analysis of what a locked image tower makes of the
+    """Whether every training starts anew from discriminant analysis of what a locked image tower makes of the
     images, timm's or a vision transformer with `final_ln_after_pool`, and from ridge regression of texts at the class
-    means; otherwise from random projections."""
+    means; otherwise the first one starts from random projections, later ones from the champion."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same, with
     `closed_form_start` that of a vision transformer, too."""

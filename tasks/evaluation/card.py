@@ -121,6 +121,8 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 def _began(facts: dict[str, Any]) -> str:
     if refit := facts.get("refit"):
         return f"That made model {refit['of']}, which was measured. This one is what became of it on all items."
+    if facts["model"].get("closed_form_start"):
+        return "Started in closed form, from no other model."
     return f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."
 
 

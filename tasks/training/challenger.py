@@ -65,7 +65,7 @@ def train_challenger(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
 def train_further(pipeline: Pipeline, plan: Plan, pairs: PairsRef, challenger: ModelRef) -> None:
     """Train a challenger further, on all items, and leave word of that model in the folder within the run's."""
     assert challenger.model_id is not None, "what passed is a model"
-    measured = ModelStore(pipeline.folder).whole(challenger.model_id)
+    measured = None if pipeline.model.closed_form_start else ModelStore(pipeline.folder).whole(challenger.model_id)
     run, training = Run(pipeline.folder, plan.run_id).refit, pipeline.training.further(challenger.steps)
     give(Lesson(run, None, measured, training), pipeline, plan, pairs)
 

@@ -11,8 +11,11 @@ logger = logging.getLogger(__name__)
 
 
 def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
-    """The champion's folder where it has tonight's architecture and towers, as far as its lineage can be read."""
-    if model_id is None:
+    """The champion's folder where it has tonight's architecture and towers, as far as its lineage can be read.
+
+    None with `closed_form_start`: fitting tonight's items anew costs seconds, and knows all of their words.
+    """
+    if model_id is None or pipeline.model.closed_form_start:
         return None
     champion = ModelStore(pipeline.folder).whole(model_id)
     try:

@@ -90,8 +90,8 @@ def found(data: Path, root: Path, name: str, seed: int, steps: int) -> None:
         right = [item in wrong for item in own]
         at = min(len(wrong), len(own))
         say(
-            f"| {name} | {seed} | {part} | {len(inside)} | {len(wrong)} | {len(own)} | {np.mean(right or [0]):.2f} | "
-            f"{sum(right) / max(1, len(wrong)):.2f} | {np.mean(right[:at] or [0]):.2f} |"
+            f"| {name} | {seed} | {part} | {len(inside)} | {len(wrong)} | {len(own)} | "
+            f"{np.mean(right or [False]):.2f} | {sum(right) / max(1, len(wrong)):.2f} | {np.mean(right[:at] or [False]):.2f} |"
         )
 
 

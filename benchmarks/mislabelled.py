@@ -91,7 +91,8 @@ def found(data: Path, root: Path, name: str, seed: int, steps: int) -> None:
         at = min(len(wrong), len(own))
         say(
             f"| {name} | {seed} | {part} | {len(inside)} | {len(wrong)} | {len(own)} | "
-            f"{np.mean(right or [False]):.2f} | {sum(right) / max(1, len(wrong)):.2f} | {np.mean(right[:at] or [False]):.2f} |"
+            f"{np.mean(right or [False]):.2f} | {sum(right) / max(1, len(wrong)):.2f} | "
+            f"{np.mean(right[:at] or [False]):.2f} |"
         )
 
 

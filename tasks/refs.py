@@ -131,6 +131,8 @@ class ModelRef(Ref):
     """Why there is no model."""
     trunk: str = ""
     """Digest of its image tower's frozen trunk, whose features are kept; empty where it has none."""
+    text_trunk: str = ""
+    """The same of its text tower."""
     steps: int
     samples: int
     seconds: float

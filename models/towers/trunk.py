@@ -9,7 +9,7 @@ pixels, so that training and embedding work on it as they are.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -47,12 +47,7 @@ class Trunk:
         config = self._encoder.config["model_cfg"]["vision_cfg"]
         shape = {key: value for key, value in config.items() if key not in _HEAD_SETTINGS}
         settings = [self._name, self._shape, shape, self._encoder.preprocess_cfg]
-        found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, tensor in self.module.state_dict().items():
-            if not name.endswith("num_batches_tracked"):
-                flat = tensor.detach().cpu().contiguous().flatten()
-                found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()[:16]
+        return trunk_digest(settings, self.module.state_dict())
 
     def features(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """Float32 (B, F) of normalised pixels."""
@@ -68,6 +63,16 @@ class Trunk:
             yield
         finally:
             visual.register_module(self._name, self.module)
+
+
+def trunk_digest(settings: Any, weights: Mapping[str, torch.Tensor]) -> str:
+    """Digest of a trunk's settings, which are JSON, and of its weights by name."""
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in weights.items():
+        if not name.endswith("num_batches_tracked"):
+            flat = tensor.detach().cpu().contiguous().flatten()
+            found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def frozen_trunk(encoder: DualEncoder, config: ModelConfig) -> Trunk | None:

@@ -235,6 +235,8 @@ class CutoffsRef(Ref):
 
     cutoffs: dict[str, Cutoff]
     """By direction."""
+    too_few: dict[str, int] = {}
+    """By direction without one: how many validation queries there are at most."""
 
     @property
     def summary(self) -> str:

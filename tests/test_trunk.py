@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import lstm_architecture, tiny_architecture, tiny_images, tiny_items, tiny_texts
+from tiny import lstm_architecture, timm_architecture, tiny_architecture, tiny_images, tiny_items, tiny_texts
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
@@ -31,23 +31,6 @@ from pairloom.tasks.embed import embed
 from pairloom.tasks.embedding.parts import embed_item_texts
 
 TEXTS = [text for own in tiny_texts() for text in own]
-
-
-def timm_architecture(folder: Path, **vision: object) -> str:
-    """Path of a config file: timm's smallest EfficientNet, with batch normalisation, and the tiny text tower."""
-    path = Path(tiny_architecture(folder))
-    content = json.loads(path.read_text())
-    content["model_cfg"]["vision_cfg"] = {
-        "image_size": 32,
-        "timm_model_name": "test_efficientnet",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-        "timm_proj_bias": True,
-        **vision,
-    }
-    path.write_text(json.dumps(content))
-    return str(path)
 
 
 def frozen(folder: Path, **vision: object) -> ModelConfig:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_architecture
+from tiny import timm_architecture
 from typer.testing import CliRunner
 
-from benchmarks.bit_flips import KINDS, Flip, apply, found_by
+from benchmarks.bit_flips import FROZEN, KINDS, Flip, apply, found_by
 from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
@@ -74,7 +74,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelin
         folder,
         folder,
         sources=[{"kind": "jsonl", "path": str(captions), "base": str(shapes)}],
-        model={"architecture": tiny_architecture(folder)},
+        model={"architecture": timm_architecture(folder), **FROZEN},
         gate={"first": "none", "max_regression": 1.0},
         retrain={"min_new_fraction": 1.0, "every_nights": 1_000},
         ingest={"max_side": 32, "min_side": 8, "workers": 1, "max_removed": 1.0},

@@ -28,6 +28,7 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import RetentionConfig, release_log
 from pairloom.storage.verify import verify
 from pairloom.tasks.embed import embed
+from pairloom.tasks.embedding.features import kept_text_features
 from pairloom.tasks.embedding.parts import embed_item_texts
 
 TEXTS = [text for own in tiny_texts() for text in own]
@@ -262,6 +263,18 @@ def test_where_only_projections_moved_nothing_passes_a_trunk(
     whole_ND = encoder.embed_images([open_stored(row["image"]["bytes"]) for row in table])
     np.testing.assert_allclose(image_ND, whole_ND, rtol=0, atol=1e-6)
     np.testing.assert_allclose(text_ND, embed_item_texts(encoder, [row["texts"] for row in table]), rtol=0, atol=1e-6)
+
+
+def test_texts_that_a_part_was_read_without_are_read_now(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    release, corpus = release_log(pipeline.folder).current(), Corpus(pipeline.folder)
+    assert release is not None
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(release.model_id))
+    kept, part = kept_text_features(pipeline, encoder), corpus.current().parts[0]
+    assert kept is not None
+    known = corpus.table(corpus.current(), ["texts"])["texts"].to_pylist()[0][0]
+    texts = ["of an item that had left", known]
+    np.testing.assert_allclose(kept.embeddings(part, texts), encoder.embed_texts(texts), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [FeatureStore, TextFeatureStore])

@@ -107,7 +107,7 @@ class ImageFeatures(KeptFeatures):
 
 
 class TextFeatures(KeptFeatures):
-    """Those of the items' texts: one an item and text that a part has, however many of its items share it."""
+    """Those of the items' texts: one of each text that a part has, however many of its items share it."""
 
     verb = "reading the texts"
 
@@ -131,8 +131,12 @@ class TextFeatures(KeptFeatures):
 
     def embeddings(self, part: Part, texts: Iterable[str]) -> Embeddings:
         """Text embeddings (N, D) of some texts of one part."""
-        named = [digest(text) for text in texts]
+        named = {digest(text): text for text in texts}
         held = self.store.of_digests(part, named)
+        # A part that was read after some of its items had left lacks their texts; a snapshot of before has them.
+        if lacking := [each for each in named if each not in held]:
+            fresh_MF = self.encoder.text_features(self.trunk, [named[each] for each in lacking])
+            held.update(zip(lacking, fresh_MF, strict=True))
         return self.encoder.embed_text_features(self.trunk, np.stack([held[each] for each in named]))
 
 

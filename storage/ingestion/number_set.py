@@ -1,4 +1,4 @@
-"""A set of numbers that takes eight bytes for each, where Python's takes a hundred."""
+"""A set of numbers that takes eight bytes for each, where Python's takes nearly eighty."""
 
 # N = numbers, Q = numbers asked for
 

@@ -54,6 +54,7 @@ KINDS = {
     "weights": "models/*/*.safetensors",
     "model config": "models/*/open_clip_config.json",
     "tokenizer": "models/*/tokenizer*.json",
+    "text queries": "models/*/text_queries/*",
     "training texts": "models/*/training_texts/*",
     "exported tower": "models/*/*.onnx",
     "exported tokens": "models/*/text_tokens.json",

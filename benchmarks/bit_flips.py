@@ -2,11 +2,11 @@
 
     python -m benchmarks.bit_flips --flips 1000 --nights 100
 
-A tiny pipeline (1,300 drawn pictures, two models of 16 dimensions, an index, four releases with removals between them)
-is built by real nights. Then, again and again: one bit of one file is flipped (the file keeps its modification time),
-`verify` reads all, a reader opens the current release and answers texts, an item and SQL, and the bit is flipped back.
-Readers of every other flip remember what they read through before (`checked.json`), the others don't. Answers are
-compared with those that each release gave before.
+A tiny pipeline (1,300 drawn pictures, two models of 16 dimensions whose trunks are frozen, indexes of vectors and
+words, four releases with removals between them) is built by real nights. Then, again and again: one bit of one file is
+flipped (the file keeps its modification time), `verify` reads all, a reader opens the current release and answers
+texts, an item and SQL, and the bit is flipped back. Readers of every other flip remember what they read through before
+(`checked.json`), the others don't. Answers are compared with those that each release gave before.
 
 Part two copies the folder, flips a bit, and runs the night that follows, with ten new rows; every fifth of them trains.
 What it released must open, and hold the vectors that an undisturbed night gives its items.
@@ -54,6 +54,7 @@ KINDS = {
     "weights": "models/*/*.safetensors",
     "model config": "models/*/open_clip_config.json",
     "tokenizer": "models/*/tokenizer*.json",
+    "text queries": "models/*/text_queries/*",
     "training texts": "models/*/training_texts/*",
     "exported tower": "models/*/*.onnx",
     "exported tokens": "models/*/text_tokens.json",
@@ -63,16 +64,22 @@ KINDS = {
     "training log": "models/*/training.jsonl",
     "table data": "vectors/*/data/*",
     "table manifest": "vectors/*/_versions/*.manifest",
-    "table index": "vectors/*/_indices/*/*",
+    "vector index": "vectors/*/_indices/*/*.idx",
+    "full-text index": "vectors/*/_indices/*/*.lance",
     "table deletions": "vectors/*/_deletions/*",
     "table transactions": "vectors/*/_transactions/*",
     "table version hint": "vectors/*/_versions/*.json",
     "tag": "vectors/*/_refs/tags/*.json",
     "embeddings part": "embeddings/*/*.parquet",
+    "image features": "features/*/*.parquet",
+    "text features": "text_features/*/*.parquet",
     "pairs": "pairs/*/*",
     "neighbours": "neighbours/*/*.parquet",
     "known rows": "known/*.parquet",
 }
+FROZEN = {"lock_image": True, "lock_text": True, "unlocked_text_groups": 1}
+"""Of a model: both trunks stand still, and what they make of images and texts is kept."""
+VISION = {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
 TEXTS = ("a red square", "a blue hexagon of 9 pixels", "number 77")
 
 
@@ -116,13 +123,14 @@ def draw(folder: Path) -> list[dict[str, str]]:
 def build(folder: Path) -> Path:
     """Four releases by two models, ready for a night with new rows; returns the file of pipelines."""
     rows = [*draw(folder), {"id": "gone", "image": "pictures/none.png", "text": "a picture that isn't there"}]
-    (folder / "tiny.json").write_text(json.dumps(TOWERS))
+    towers = {**TOWERS, "model_cfg": {**TOWERS["model_cfg"], "vision_cfg": VISION}}
+    (folder / "tiny.json").write_text(json.dumps(towers))
     file = folder / "pipelines.yaml"
     pipeline = {
         "sources": [{"kind": "jsonl", "path": "captions.jsonl"}],
         "columns": {"id": "id", "keep": {"colour": "string"}},
         "ingest": {"max_side": 32, "min_side": 8, "workers": 1},
-        "model": {"architecture": "tiny.json"},
+        "model": {"architecture": "tiny.json", **FROZEN},
         "training": {"max_minutes": None, "max_steps": 8, "batch_size": 16, "threads": 1},
         "gate": {"first": "none", "max_regression": 1.0},
         "index": {"min_rows": 1_000, "min_ann_recall@10": 0.0},
@@ -142,10 +150,10 @@ def write(folder: Path, rows: Sequence[dict[str, str]]) -> None:
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def flips(folder: Path, count: int, seed: int) -> list[Flip]:
+def flips(folder: Path, count: int, seed: int, kinds: Sequence[str]) -> list[Flip]:
     """Random ones, as many of each kind of file, spread over its bytes."""
     rng = random.Random(seed)
-    files = {kind: sorted(folder.glob(pattern)) for kind, pattern in KINDS.items()}
+    files = {kind: sorted(folder.glob(KINDS[kind])) for kind in kinds}
     assert all(files.values()), f"no files: {[kind for kind, some in files.items() if not some]}"
     chosen = []
     for number in range(count):
@@ -380,6 +388,7 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=1_000)
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--read-through", type=int, nargs="*", metavar="ROWS", help="Only time readers of such tables.")
     options = parser.parse_args()
     for rows in options.read_through or ():
@@ -392,10 +401,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         file = build(Path(name, "collection"))
         folder = load_pipeline(file).folder
-        tallies = flip_all(folder, flips(folder, options.flips, options.seed))
+        tallies = flip_all(folder, flips(folder, options.flips, options.seed, options.kinds))
         report_flips(tallies)
         (folder / "checked.json").unlink(missing_ok=True)
-        ends = run_nights(file, flips(folder, options.nights, options.seed + 1), Path(name))
+        ends = run_nights(file, flips(folder, options.nights, options.seed + 1, options.kinds), Path(name))
     report_nights(ends)
     lost = [each for tally in tallies.values() for each in tally.lost]
     bad = [end for nights in ends.values() for end in nights if end.startswith(("RELEASED", "CARRIED"))]

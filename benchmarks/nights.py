@@ -8,7 +8,7 @@ own. `cost`: a first night over so many rows, whose training is two steps, then 
 system, of each stage with its child processes. The first night's training isn't counted, nor is start-up: libraries are
 imported before. `memory`: a night with 1 % more than so many rows, and than four times as many, after a release whose
 model is a network without training; the peak of what the night's processes hold together in memory (resident set,
-looked at ten times a second). Each night is a process of its own with one thread.
+looked at ten times a second), in all and by stage. Each night is a process of its own with one thread.
 """
 
 import argparse
@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
+STAGE = "stage.txt"
 SIDE, FILE_ROWS, MAX_SHARE, MAX_GROWTH = 32, 10_000, 0.05, 1.15
 LIBRARIES = ("lance", "pandas", "scipy.stats", "pairloom.models.encoder", "pairloom.tasks.evaluation.contest")
 COLOURS = ("red", "green", "blue", "grey", "pink", "brown", "white", "black")
@@ -115,21 +116,23 @@ def measured(folder: Path, what: str) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANCE_CPU_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.nights", "cost", "--run", what, "--folder", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        peak = Peak(process.pid)
+        peak = Peak(process.pid, folder / STAGE)
         assert process.stdout is not None
         said = process.stdout.read()
         peak.end()
     if process.returncode:
         raise SystemExit(process.returncode)
-    return {**json.loads(said.splitlines()[-1]), "peak": peak.mebibytes, "load": os.getloadavg()[0]}
+    peaks = {"peak": max(peak.mebibytes.values()), "peaks": peak.mebibytes}
+    return {**json.loads(said.splitlines()[-1]), **peaks, "load": os.getloadavg()[0]}
 
 
 class Peak:
-    """The most memory that a process and its descendants held together."""
+    """The most memory that a process and its descendants held together, by stage."""
 
-    def __init__(self, process: int) -> None:
-        self.mebibytes = 0.0
-        self._process, self._ended = process, threading.Event()
+    def __init__(self, process: int, stage: Path) -> None:
+        """`stage` is the file in which the process says where it is."""
+        self.mebibytes: dict[str, float] = {}
+        self._process, self._stage, self._ended = process, stage, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
@@ -148,7 +151,8 @@ class Peak:
             while more := {each for each, parent in parents.items() if parent in own} - own:
                 own |= more
             held = sum(pages.get(each, 0) for each in own) * os.sysconf("SC_PAGE_SIZE") / 2**20
-            self.mebibytes = max(self.mebibytes, held)
+            stage = self._stage.read_text() if self._stage.exists() else "start"
+            self.mebibytes[stage] = max(self.mebibytes.get(stage, 0), held)
 
 
 def stages(file: Path) -> dict[str, Any]:
@@ -164,12 +168,15 @@ def stages(file: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     cost: dict[str, float] = {}
     began: dict[str, float] = {}
+    said = file.parent / STAGE
 
     def hear(stage: str, done: float, total: float | None, note: str) -> None:
         if (done, total, note) == (0, None, ""):
             began[stage] = cpu_seconds()
+            said.write_text(stage)
         elif note.startswith("done ·"):
             cost[stage] = cost.get(stage, 0) + cpu_seconds() - began[stage]
+            said.write_text("between stages")
 
     listen(hear)
     start, started = cpu_seconds(), time.monotonic()
@@ -224,6 +231,8 @@ def memory_lines(rows: int, few: dict[str, Any], many: dict[str, Any]) -> Iterat
     for name, unit in (("peak", "MiB"), ("cpu", "CPU s")):
         wanted = f"{MAX_GROWTH} x" if name == "peak" else ""
         yield f"| {unit} | {few[name]:,.1f} | {many[name]:,.1f} | {many[name] / few[name]:.2f} x | {wanted} |"
+    for name, held in few["peaks"].items():
+        yield f"| {name}, MiB | {held:,.1f} | {many['peaks'].get(name, 0):,.1f} | | |"
     for name, cost in few["stages"].items():
         yield f"| {name}, CPU s | {cost:.2f} | {many['stages'][name]:.2f} | | |"
     yield f"\nload {few['load']:.1f} and {many['load']:.1f}"

@@ -4,7 +4,7 @@
 # W = width, C = colours
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +22,7 @@ from pairloom.models.pictures import Picture, mapped
 from pairloom.models.towers.config import SecondImageTowerConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.opening import reason
+from pairloom.models.towers.text_trunk import TextTrunk
 from pairloom.models.towers.trunk import Trunk
 
 IMAGE_BATCH = 256
@@ -134,13 +135,33 @@ class Encoder:
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
-        embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
+        return self._of_texts(texts, self.dual_encoder.encode_texts, self.dimension, "text embeddings")
+
+    def text_features(self, trunk: TextTrunk, texts: Sequence[str]) -> Features:
+        """Float32 (N, F): what this encoder's text trunk makes of texts."""
+        return self._of_texts(texts, trunk.features, trunk.width, "text features")
+
+    def embed_text_features(self, trunk: TextTrunk, feature_NF: Features) -> Embeddings:
+        """Float32 (N, D), L2-normalised: the text embeddings that follow from the trunk's output."""
+        embedding_ND = np.empty((len(feature_NF), self.dimension), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(feature_NF), TEXT_BATCH):
+                feature_BF = torch.from_numpy(feature_NF[start : start + TEXT_BATCH])
+                embedding_ND[start : start + len(feature_BF)] = trunk.embeddings(feature_BF).cpu().numpy()
+        require_finite(embedding_ND, "text embeddings")
+        return embedding_ND
+
+    def _of_texts(
+        self, texts: Sequence[str], made: Callable[[torch.Tensor], torch.Tensor], width: int, what: str
+    ) -> Features:
+        """Float32 (N, width): what is made of the texts' tokens. UnfitModelError, naming `what`, if it isn't finite."""
+        found_NX = np.empty((len(texts), width), dtype=np.float32)
         with torch.inference_mode(), self.alone:
             for start in range(0, len(texts), TEXT_BATCH):
                 token_BL = self.dual_encoder.trim(self.dual_encoder.tokenize(texts[start : start + TEXT_BATCH]))
-                embedding_ND[start : start + len(token_BL)] = self.dual_encoder.encode_texts(token_BL).cpu().numpy()
-        require_finite(embedding_ND, "text embeddings")
-        return embedding_ND
+                found_NX[start : start + len(token_BL)] = made(token_BL).cpu().numpy()
+        require_finite(found_NX, what)
+        return found_NX
 
 
 def mean_text_embeddings(text_TD: Embeddings, item_texts: Sequence[Indices]) -> Embeddings:

@@ -36,12 +36,12 @@ class EmbeddingStore(PartFiles):
         schema = embedding_schema(dimension)
         write_parquet(pa.table([pa.array(item_ids, pa.string()), *vectors], schema=schema), self._path(part))
 
-    def image_vectors(self, part: Part) -> dict[str, np.ndarray]:
-        """The image vector of each item of one part, float32 (D,); none where the part is not embedded."""
+    def item_vectors(self, part: Part, column: str) -> dict[str, np.ndarray]:
+        """The vector of one kind of each item of one part, float32 (D,); none where the part is not embedded."""
         if not self._path(part).exists():
             return {}
-        table = self.read(part, ["item_id", "image_vector"])
-        return dict(zip(table["item_id"].to_pylist(), matrix_of(table["image_vector"]), strict=True))
+        table = self.read(part, ["item_id", column])
+        return dict(zip(table["item_id"].to_pylist(), matrix_of(table[column]), strict=True))
 
     def vectors(self, part: Part, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Image and text vectors, float32 (N, D) each, of some items of one part in their order; few others are read.

@@ -1,6 +1,6 @@
-"""Features: what a frozen trunk makes of each item's stored image, one Parquet file per trunk and corpus part."""
+"""Features: what a frozen trunk makes of each item's image or texts, one Parquet file per trunk and corpus part."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,18 @@ from pairloom.storage.schema import feature_schema
 
 
 class FeatureStore(PartFiles):
-    """The features by one trunk, below a pipeline's folder. Every model with that trunk reads the same."""
+    """The features of images by one trunk, below a pipeline's folder. Every model with that trunk reads the same."""
 
+    kind = "features"
     vector_columns = ("features",)
     again = "looked at"
 
     def __init__(self, folder: Path, trunk: str) -> None:
-        """`trunk` is the digest of all that the features follow from, beside the images."""
-        super().__init__(folder, "features", trunk)
+        """`trunk` is the digest of all that the features follow from, beside the images or texts."""
+        super().__init__(folder, self.kind, trunk)
 
     def write(self, part: Part, item_ids: Sequence[str], digests: Sequence[str | None], feature_NF: np.ndarray) -> None:
-        """Write one part's features, float32 (N, F), in one step. `digests` are the stored images'."""
+        """Write one part's features, float32 (N, F), in one step. `digests` are the stored images', or the texts'."""
         schema = feature_schema(feature_NF.shape[1])
         columns = [pa.array(item_ids, pa.string()), pa.array(digests, pa.string()), vector_array(feature_NF)]
         write_parquet(pa.table(columns, schema=schema), self._path(part))
@@ -34,14 +35,28 @@ class FeatureStore(PartFiles):
         table = self.read(part, ["item_id", "features"])
         return dict(zip(table["item_id"].to_pylist(), matrix_of(table["features"]), strict=True))
 
-    def superseded(self, corpus: Corpus, snapshot: Snapshot) -> dict[str, np.ndarray]:
-        """Features of images that the last snapshot with features held in rows that `snapshot` has not, by the stored
-        image's digest: what only moved, or got other texts, is not looked at again."""
+    def superseded(self, corpus: Corpus, snapshot: Snapshot, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        """Features of what `wanted` names by its digests, as far as the last snapshot with features had it in parts
+        that changed since: what only moved, or is of other items now, passes the trunk once."""
         before = self.made_before(corpus, snapshot)
         found: dict[str, np.ndarray] = {}
-        for part, gone in differing_parts(before, snapshot) if before else ():
-            among = None if gone is None else ("item_id", gone)
-            for batch in read_parquet(self._path(part), ["stored_digest", "features"], among=among):
-                table = pa.Table.from_batches([batch])
-                found.update(zip(table["stored_digest"].to_pylist(), matrix_of(table["features"]), strict=True))
-        return {digest: feature_F for digest, feature_F in found.items() if digest is not None}
+        for part, _ in differing_parts(before, snapshot) if before else ():
+            found.update(self.of_digests(part, wanted))
+        return found
+
+    def of_digests(self, part: Part, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        """Those in one part's file of what `wanted` names by its digests, float32 (F,)."""
+        among = ("stored_digest", pa.array(sorted(wanted), pa.string()))
+        found: dict[str, np.ndarray] = {}
+        for batch in read_parquet(self._path(part), ["stored_digest", "features"], among=among):
+            table = pa.Table.from_batches([batch])
+            found.update(zip(table["stored_digest"].to_pylist(), matrix_of(table["features"]), strict=True))
+        return found
+
+
+class TextFeatureStore(FeatureStore):
+    """The same of texts: a row is one of the part's texts, with the first of its items that has it."""
+
+    kind = "text_features"
+    again = "read"
+    row_an_item = False

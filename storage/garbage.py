@@ -177,7 +177,8 @@ class _Search:
     def features(self, trunks: Collection[str] | None, parts: Collection[str]) -> Iterator[Garbage]:
         """Those by trunks of no kept model, and those of parts likewise; all stay where a model's trunk is unknown."""
         if trunks is not None:
-            yield from self._by_part("features", trunks, "no kept model has its trunk", parts)
+            for kind in ("features", "text_features"):
+                yield from self._by_part(kind, trunks, "no kept model has its trunk", parts)
 
     def _by_part(self, kind: str, makers: Collection[str], why: str, parts: Collection[str]) -> Iterator[Garbage]:
         names = {f"part-{part}.parquet" for part in parts}

@@ -99,12 +99,12 @@ class ModelStore:
         return int(config["model_cfg"]["embed_dim"])
 
     def trunks(self, model_ids: Collection[str]) -> set[str] | None:
-        """Digests of the frozen trunks that models say they have; None where one of them can't be asked."""
+        """Digests of the frozen trunks, of either tower, that models say they have; None where one can't be asked."""
         try:
             said = [json.loads((self.path(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
         except (OSError, ValueError):
             return None
-        return {each["trunk"] for each in said if each.get("trunk")}
+        return {each[name] for each in said for name in ("trunk", "text_trunk") if each.get(name)}
 
     def described(self, model_id: str) -> bool:
         """Whether it is written down where a model comes from."""

@@ -23,6 +23,8 @@ class PartFiles:
     vector_columns: tuple[str, ...]
     again: str
     """What happens to the items of a file that is dropped."""
+    row_an_item = True
+    """Whether a file has no more rows than its corpus part."""
 
     def __init__(self, folder: Path, kind: str, maker: str) -> None:
         self._pipeline = folder
@@ -59,7 +61,7 @@ class PartFiles:
     def require_whole(self, path: Path, rows: int | None) -> None:
         """Read a file through. Raises DamagedError where it is not what was written, or has more rows than its part."""
         # Of fewer where items were gone when it was made.
-        if require_whole(path) > (rows if rows is not None else inf):
+        if require_whole(path) > (rows if rows is not None and self.row_an_item else inf):
             raise DamagedError(f"{path} has more rows than its corpus part")
         for batch in read_parquet(path, self.vector_columns):
             if not all(pc.all(pc.is_finite(batch[name].flatten())).as_py() for name in batch.schema.names):

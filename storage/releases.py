@@ -100,6 +100,9 @@ class Release(Record, frozen=True):
     cutoffs: dict[str, Cutoff] = Field(default={})
     """By direction: text_to_image and image_to_image, as far as there were queries enough to tell; empty in records
     older than this field."""
+    too_few: dict[str, int] = Field(default={})
+    """By direction that has no cut-off for want of validation queries: how many there are at most; empty in records
+    older than this field."""
     hubness: bool = False
     """Whether readers order what texts find with the items' hubness taken off, a column of the table; not in records
     older than this field."""

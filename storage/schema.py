@@ -231,11 +231,12 @@ def embedding_schema(dimension: int) -> pa.Schema:
 
 
 def feature_schema(width: int) -> pa.Schema:
-    """Schema of one features part: what a frozen trunk makes of each item's stored image, float32, length `width`."""
+    """Schema of one features part: what a frozen trunk makes of each item's stored image, or of each text of the part
+    (with one item that has it), float32, length `width`."""
     return pa.schema(
         [
             pa.field("item_id", pa.string(), nullable=False),
-            # Of the stored image; null in parts of before there was such a digest.
+            # Of the stored image, or of the text; null in parts of before there was such a digest.
             pa.field("stored_digest", pa.string()),
             pa.field("features", pa.list_(pa.float32(), width), nullable=False),
         ]

@@ -19,15 +19,15 @@ def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Embeddings
     if store.missing(snapshot):
         # torch and open_clip, for a night that embeds.
         from pairloom.models.encoder import Encoder
-        from pairloom.tasks.embedding.features import kept_features
-        from pairloom.tasks.embedding.lender import image_lender
+        from pairloom.tasks.embedding.features import kept_trunks
+        from pairloom.tasks.embedding.lender import lender_of
         from pairloom.tasks.embedding.parts import embed_missing
 
         champion = release_log(pipeline.folder).current()
         # As a reader loads it: nobody could search what a damaged model embeds.
         encoder = Encoder.load(models.whole(model_id))
-        lender = image_lender(pipeline.folder, model_id, champion.model_id if champion else None)
-        features = kept_features(pipeline, encoder)
-        embedded = embed_missing(corpus, snapshot, store, encoder, lender=lender, features=features)
+        lender = lender_of(pipeline.folder, model_id, champion.model_id if champion else None)
+        kept = kept_trunks(pipeline, encoder)
+        embedded = embed_missing(corpus, snapshot, store, encoder, lender=lender, kept=kept)
     dimension = models.dimension(model_id)
     return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=dimension, embedded=embedded)

@@ -1,7 +1,7 @@
 """The items of one split as the learning code wants them: columns in memory, relations between them."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -104,6 +104,15 @@ def part_pictures(
     """
     for batch in corpus.read(snapshot, part, ["item_id", "image"], among=("item_id", item_ids)):
         yield _pictures(batch, side), pc.index_in(batch["item_id"], item_ids).to_pylist()
+
+
+def counted(batches: Iterable[list[Picture]], looked: Callable[[int], None]) -> Iterator[list[Picture]]:
+    """The batches; when the next one is asked for, `looked` hears how many pictures there were."""
+    pictures = 0
+    for batch in batches:
+        yield batch
+        pictures += len(batch)
+        looked(pictures)
 
 
 def images_of(corpus: Corpus, snapshot: Snapshot, item_ids: pa.StringArray) -> Iterator[tuple[int, Image.Image]]:

@@ -147,6 +147,8 @@ class ModelRef(Ref):
     """Why there is no model."""
     trunk: str = ""
     """Digest of its image tower's frozen trunk, whose features are kept; empty where it has none."""
+    text_trunk: str = ""
+    """The same of its text tower."""
     steps: int
     samples: int
     seconds: float
@@ -271,6 +273,8 @@ class CutoffsRef(Ref):
 
     cutoffs: dict[str, Cutoff]
     """By direction."""
+    too_few: dict[str, int] = {}
+    """By direction without one: how many validation queries there are at most."""
 
     @property
     def summary(self) -> str:

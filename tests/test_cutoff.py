@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ from typer.testing import CliRunner
 from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
-from pairloom.models.evaluation.cutoff import Candidates, calibrated
+from pairloom.models.evaluation.cutoff import Calibration, Candidates, calibrated
 from pairloom.models.towers.words import known_words
 from pairloom.search.index import Index
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.search.sheet import contact_sheet
 from pairloom.search.sql import run_sql
-from pairloom.storage.releases import Cutoff, Release, release_log
+from pairloom.storage.corpus import Corpus
+from pairloom.storage.releases import Cutoff, Release, release_log, roll_back
+from pairloom.storage.table.vectors import VectorTable
+from pairloom.tasks.calibrate import calibrate
+from pairloom.tasks.refs import CutoffsRef, TableRef
 
 QUERIES, ITEMS = 40, 90
 
@@ -64,7 +69,7 @@ def test_a_cut_off_is_the_lowest_that_so_many_queries_without_their_concept_do_n
     halves = (slice(0, 31), slice(31, ITEMS))
     parts = [Candidates(image_ND[each], own_QN[:, each], out_QN[:, each], hubness_N[each]) for each in halves]
     found = calibrated(query_QD, iter(parts), 0.1)
-    assert found is not None
+    assert isinstance(found, Calibration)
 
     score = 2 * query_QD.astype(np.float64) @ image_ND.astype(np.float64).T - hubness_N
     score[out_QN] = -np.inf
@@ -80,8 +85,8 @@ def test_a_cut_off_is_the_lowest_that_so_many_queries_without_their_concept_do_n
 
 def test_too_few_queries_give_no_cut_off() -> None:
     some = Candidates(units(1, 9), np.eye(9, dtype=bool))
-    assert calibrated(units(0, 9), [some], 0.1) is None
-    assert calibrated(units(0, 9), [some], 0.2) is not None
+    assert calibrated(units(0, 9), [some], 0.1) == 9
+    assert isinstance(calibrated(units(0, 9), [some], 0.2), Calibration)
 
 
 def test_hits_below_the_cut_off_are_marked_and_can_be_left_out(release: OpenRelease) -> None:
@@ -164,6 +169,57 @@ def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
     assert "no training text has 'zzz'" in " ".join(shown.stdout.split())
     strange = Query(text="zzz", like="large-red-circle")
     assert search(OpenRelease.open(pipeline.folder), strange).hits[0].fits is None
+    queries_that_are_too_few_are_remembered(file, captions)
+
+
+def queries_that_are_too_few_are_remembered(file: Path, captions: Path) -> None:
+    """More nights over the collection of the test above: measured again once there are enough."""
+    strict = load_pipeline(file, overrides=["search.max_false_finds=0.04"])
+    log, corpus = release_log(strict.folder), Corpus(strict.folder)
+    rows = corpus.table(corpus.current(), ["split", "group", "texts"]).to_pylist()
+    groups = {split: next(row["group"] for row in rows if row["split"] == split) for split in ("train", "val")}
+    asked = {text for row in rows if row["split"] == "val" for text in row["texts"]}
+    assert 4 <= len(asked) < 20
+    shown = [json.loads(line) for line in captions.read_text("utf-8").splitlines()]
+
+    def night(split: str, count: int, name: str) -> Release:
+        about = {"group": groups[split], "colour": "red", "size": 4}
+        with captions.open("a", encoding="utf-8") as lines:
+            for row, seen in zip(range(count), shown, strict=False):
+                own = {"id": f"{name} {row}", "image": seen["image"], "text": f"{seen['text']} {name} {row}"}
+                lines.write(json.dumps(own | about) + "\n")
+        ended = nightly(strict)
+        assert ended.outcome == "released", ended.reason
+        current = log.current()
+        assert current is not None
+        return current
+
+    def known(release: Release) -> CutoffsRef:
+        table = TableRef(
+            **{name: getattr(release, name) for name in ("model_id", "snapshot", "rows", "dimension")},
+            path=release.table,
+            version=release.table_version,
+            index=None,
+            ann_recall=None,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(VectorTable, "batches", refuse)
+            return calibrate(strict, table, release.measured)
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("the table is read")
+
+    few = night("train", 1, "more to learn")
+    assert not few.cutoffs
+    assert few.too_few == {"text_to_image": len(asked), "image_to_image": few.too_few["image_to_image"]}
+    assert known(few).too_few == few.too_few
+    enough = night("val", 25, "more to ask")
+    assert enough.cutoffs["text_to_image"].queries == len(asked) + 25
+    assert "text_to_image" not in enough.too_few
+    back = roll_back(strict.folder, few.number)
+    assert known(back) == CutoffsRef(cutoffs={}, too_few=few.too_few)
+    with pytest.raises(AssertionError, match="the table is read"):
+        known(enough)
 
 
 def test_many_queries_at_once_say_what_fits_as_one_by_one(release: OpenRelease) -> None:

@@ -25,6 +25,7 @@ from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.releases import Release, RetentionConfig, release_log, roll_back
 from pairloom.storage.runs import Run
 from pairloom.storage.verify import verify
+from pairloom.tasks.calibration.known import Known
 from pairloom.tasks.calibration.measured import measured_cutoffs
 from pairloom.tasks.refs import Refit, TableRef, Verdict
 from pairloom.tasks.stage import listen
@@ -116,8 +117,8 @@ def test_cutoffs_come_from_the_model_that_has_not_seen_the_validation_items(file
     )
     most = pipeline.search.max_false_finds
     assert most is not None
-    assert measured_cutoffs(pipeline, ref, release.measured, most) == own
-    assert measured_cutoffs(pipeline, ref, release.model_id, most) != own
+    assert measured_cutoffs(pipeline, ref, release.measured, most, Known()).cutoffs == own
+    assert measured_cutoffs(pipeline, ref, release.model_id, most, Known()).cutoffs != own
 
 
 def test_nights_after_a_refit_compare_and_mine_with_the_measured_model(file: Path) -> None:

@@ -16,6 +16,7 @@ from pairloom.storage.images.stored_image import RejectedImage
 from pairloom.storage.ingestion.chunk import Chunk
 from pairloom.storage.ingestion.images import UNKNOWN, Found
 from pairloom.storage.ingestion.known_rows import KnownRows
+from pairloom.storage.ingestion.number_set import NumberSet
 from pairloom.storage.ingestion.rejections import rejections
 from pairloom.storage.ingestion.removals import Gone, judge_removals
 from pairloom.storage.ingestion.row_facts import facts, fresh_row
@@ -105,6 +106,16 @@ def test_rows_are_settled_as_by_looking_at_every_earlier_row(
     found = [rejected[number]["reason"] if number in rejected else "item" for number in range(len(rows))]
     assert found == obvious(rows)
     assert all(each["attempts"] == 3 for each in rejected.values() if each["reason"] == BROKEN.reason)
+
+
+def test_a_set_of_numbers_holds_what_was_put_in() -> None:
+    drawn, kept, numbers = np.random.default_rng(0), set[int](), NumberSet()
+    for size in (0, 1, 7, 300, 2, 50, 50, 1, 0):
+        some = drawn.integers(2**64 - 500, 2**64, size, np.uint64, endpoint=False)
+        numbers.add(some)
+        kept.update(some.tolist())
+        asked = np.arange(2**64 - 600, 2**64, dtype=np.uint64)
+        assert numbers.holds(asked).tolist() == [each in kept for each in asked.tolist()]
 
 
 KEYS = [f"group {number}" for number in range(6)]

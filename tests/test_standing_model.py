@@ -25,7 +25,7 @@ from pairloom.storage.releases import Release, release_log, roll_back
 from pairloom.storage.table.manifests import manifest_path
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.embed import embed
-from pairloom.tasks.embedding.lender import image_lender
+from pairloom.tasks.embedding.lender import lender_of
 from pairloom.tasks.evaluation.pictures import Pictures
 from pairloom.tasks.indexing.begun import anew
 from pairloom.tasks.pipeline import Pipeline
@@ -269,22 +269,28 @@ def test_evaluation_decodes_only_what_the_model_has_not_embedded(file: Path, mon
     assert not np.allclose(found, all_made, atol=0.1)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_image_vectors_are_lent_where_the_image_towers_are_equal(file: Path, tmp_path: Path, same: bool) -> None:
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_vectors_are_lent_of_the_tower_that_is_the_same(file: Path, tmp_path: Path, tower: str) -> None:
     pipeline, release = load_pipeline(file), release_of(file)
     champion = ModelStore(pipeline.folder).path(release.model_id)
     other = Encoder.load(champion).dual_encoder
-    changed = "text_projection" if same else "visual.proj"
+    changed = "text_projection" if tower == "image" else "visual.proj"
     weights = other.network.state_dict()
     weights[changed] = -weights[changed]
+    weights["logit_scale"] += 1
     other.network.load_state_dict(weights)
     other.save(tmp_path / "built")
     challenger = ModelStore(pipeline.folder).adopt(tmp_path / "built")
     fake = fake_vectors(pipeline, release, seed=4)
-    assert (image_lender(pipeline.folder, challenger, release.model_id) is not None) is same
+    lender = lender_of(pipeline.folder, challenger, release.model_id)
+    assert lender is not None
+    assert (lender.images, lender.texts) == (tower == "image", tower == "text")
     embed(pipeline, release.snapshot, challenger)
     snapshot = Corpus(pipeline.folder).current()
     ids = Corpus(pipeline.folder).table(snapshot, ["item_id"])["item_id"].to_pylist()
     lent, made = (each.matrices(snapshot, ids) for each in (fake, EmbeddingStore(pipeline.folder, challenger)))
-    assert np.array_equal(lent[0], made[0]) is same
-    assert not np.allclose(lent[1], made[1], atol=0.1)
+    equal = [np.array_equal(*pair) for pair in zip(lent, made, strict=True)]
+    assert equal == [tower == "image", tower == "text"]
+    assert all(
+        same or not np.allclose(*pair, atol=0.1) for same, pair in zip(equal, zip(lent, made, strict=True), strict=True)
+    )

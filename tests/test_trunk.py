@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_architecture, tiny_images, tiny_items, tiny_texts
+from tiny import lstm_architecture, timm_architecture, tiny_architecture, tiny_images, tiny_items, tiny_texts
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
@@ -16,35 +16,22 @@ from pairloom.models.closed_form.class_space import class_space
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.trunk import frozen_trunk
+from pairloom.models.towers.text_trunk import TextTrunk, frozen_text_trunk
+from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.storage.features import FeatureStore
+from pairloom.storage.features import FeatureStore, TextFeatureStore
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import RetentionConfig, release_log
 from pairloom.storage.verify import verify
+from pairloom.tasks.embed import embed
+from pairloom.tasks.embedding.features import kept_text_features
+from pairloom.tasks.embedding.parts import embed_item_texts
 
 TEXTS = [text for own in tiny_texts() for text in own]
-
-
-def timm_architecture(folder: Path, **vision: object) -> str:
-    """Path of a config file: timm's smallest EfficientNet, with batch normalisation, and the tiny text tower."""
-    path = Path(tiny_architecture(folder))
-    content = json.loads(path.read_text())
-    content["model_cfg"]["vision_cfg"] = {
-        "image_size": 32,
-        "timm_model_name": "test_efficientnet",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-        "timm_proj_bias": True,
-        **vision,
-    }
-    path.write_text(json.dumps(content))
-    return str(path)
 
 
 def frozen(folder: Path, **vision: object) -> ModelConfig:
@@ -93,6 +80,66 @@ def test_a_trunks_digest_follows_from_its_weights_and_preprocessing_alone(tmp_pa
     assert digest(0) == digest(0, moved="visual.head") == digest(0, timm_drop=0.5)
     others = [digest(1), digest(0, moved="visual.trunk"), digest(0, image_size=64)]
     assert len({digest(0), *others}) == 4
+
+
+def roberta_architecture(folder: Path) -> str:
+    """Path of a config file: a Hugging Face text tower of random weights, with a projection of two layers."""
+    from transformers import RobertaConfig, RobertaModel
+
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RobertaConfig(vocab_size=300, max_position_embeddings=32, **shape)
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder / "roberta")
+    path = Path(tiny_architecture(folder))
+    content = json.loads(path.read_text())
+    content["model_cfg"]["text_cfg"] = {
+        "context_length": 8,
+        "vocab_size": 300,
+        "hf_tokenizer_name": "fitted",
+        "hf_model_name": str(folder / "roberta"),
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "mean_pooler",
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "groups"), [(tiny_architecture, 1), (lstm_architecture, 1), (roberta_architecture, 0)]
+)
+def test_embeddings_of_text_features_are_those_of_the_texts(
+    tmp_path: Path, architecture: Callable[[Path], str], groups: int
+) -> None:
+    name = architecture(tmp_path)
+    config = ModelConfig(architecture=name, lock_text=True, unlocked_text_groups=groups)
+    encoder = Encoder(create(config, TEXTS, seed=0))
+    trunk = frozen_text_trunk(encoder.dual_encoder, config)
+    assert trunk is not None
+    before = encoder.dual_encoder.network.state_dict()
+    head = [each for each in before if each.startswith(("text.proj", "text.text_projection", "text_projection"))]
+    assert head
+    assert frozen_text_trunk(encoder.dual_encoder, ModelConfig(architecture=name)) is None
+    other = ModelConfig(architecture=name, lock_text=True, unlocked_text_groups=groups + 1)
+    assert frozen_text_trunk(encoder.dual_encoder, other) is None
+
+    feature_NF, digest = encoder.text_features(trunk, TEXTS), trunk.digest
+    assert feature_NF.shape == (len(TEXTS), trunk.width)
+    with torch.no_grad():
+        for each in head:
+            before[each].mul_(-2).add_(0.1)
+    np.testing.assert_allclose(
+        encoder.embed_text_features(trunk, feature_NF), encoder.embed_texts(TEXTS), rtol=0, atol=1e-6
+    )
+    assert list(encoder.dual_encoder.network.state_dict()) == list(before)
+
+    def again(seed: int) -> str:
+        found = frozen_text_trunk(create(config, TEXTS, seed=seed), config)
+        assert found is not None
+        return found.digest
+
+    del trunk.digest
+    assert trunk.digest == digest == again(0)
+    if groups:  # a Hugging Face tower's weights are those of its folder
+        assert again(1) != digest
 
 
 def test_the_class_space_makes_the_scatter_within_classes_a_ball_and_holds_the_means() -> None:
@@ -144,7 +191,8 @@ def file(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines
     """pipelines.yaml over shapes, whose tower has a frozen trunk; two nights have run, the second with a new row."""
     folder = tmp_path_factory.mktemp("nights")
     shutil.copytree(shapes, folder / "shapes")
-    model = {"architecture": timm_architecture(folder), "lock_image": True, "closed_form_start": True}
+    locks = {"lock_image": True, "lock_text": True, "unlocked_text_groups": 1}
+    model = {"architecture": timm_architecture(folder), **locks, "closed_form_start": True}
     file = write_pipelines(folder, folder / "shapes", model=model)
     assert nightly(load_pipeline(file)).outcome == "released"
     row = {
@@ -157,11 +205,12 @@ def file(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines
     }
     with (folder / "shapes" / "captions.jsonl").open("a", encoding="utf-8") as captions:
         captions.write(json.dumps(row) + "\n")
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("stored/shapes/features/*/*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("stored/shapes/*features/*/*")}
+    assert {path.parts[-3] for path in before} == {"features", "text_features"}
     assert nightly(load_pipeline(file, overrides=["retrain.min_new_fraction=0.5"])).outcome == "released"
     for path, written in before.items():
-        assert path.stat().st_mtime_ns == written, "no picture is looked at twice"
-    assert len(list(folder.glob("stored/shapes/features/*/*"))) == len(before) + 1
+        assert path.stat().st_mtime_ns == written, "no picture is looked at twice, and no text is read twice"
+    assert len(list(folder.glob("stored/shapes/*features/*/*"))) == len(before) + 2
     return file
 
 
@@ -179,23 +228,75 @@ def test_a_night_keeps_features_and_its_vectors_are_those_of_the_released_model(
         ]
         embedding_ND = encoder.embed_images([open_stored(each) for each in images])
         np.testing.assert_allclose([row["image_vector"] for row in rows], embedding_ND, atol=1e-5)
+        texts = [own for batch in corpus.read(snapshot, part, ["texts"]) for own in batch["texts"].to_pylist()]
+        mean_ND = embed_item_texts(encoder, texts)
+        np.testing.assert_allclose([row["text_vector"] for row in rows], mean_ND, rtol=0, atol=1e-6)
     lineage = json.loads((ModelStore(pipeline.folder).path(release.model_id) / "pairloom.json").read_bytes())
     assert (pipeline.folder / "features" / lineage["trunk"]).is_dir()
+    assert (pipeline.folder / "text_features" / lineage["text_trunk"]).is_dir()
 
 
-def test_features_of_other_trunks_are_garbage_and_damaged_ones_are_found(file: Path) -> None:
+def test_where_only_projections_moved_nothing_passes_a_trunk(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = load_pipeline(file)
-    (folder,) = (pipeline.folder / "features").iterdir()
-    other = FeatureStore(pipeline.folder, "0" * 16)
+    release, corpus, models = (
+        release_log(pipeline.folder).current(),
+        Corpus(pipeline.folder),
+        ModelStore(pipeline.folder),
+    )
+    assert release is not None
+    moved = Encoder.load(models.path(release.model_id)).dual_encoder
+    with torch.no_grad():
+        for name, tensor in moved.network.named_parameters():
+            if name.startswith(("visual.head", "text_projection")):
+                tensor.add_(torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape))
+    moved.save(tmp_path / "built")
+    challenger, passes = models.adopt(tmp_path / "built"), []
+    with monkeypatch.context() as patch:
+        for trunk in (Trunk, TextTrunk):
+            patch.setattr(trunk, "features", lambda *_: passes.append(1))
+        patch.setattr(Encoder, "embed_texts", lambda *_: passes.append(1))
+        patch.setattr(Encoder, "embed_batches", lambda *_: passes.append(1))
+        embed(pipeline, release.snapshot, challenger)
+    assert not passes
+    snapshot = corpus.current()
+    store, encoder = EmbeddingStore(pipeline.folder, challenger), Encoder.load(models.path(challenger))
+    table = corpus.table(snapshot, ["item_id", "texts", "image"]).to_pylist()
+    image_ND, text_ND = store.matrices(snapshot, [row["item_id"] for row in table])
+    whole_ND = encoder.embed_images([open_stored(row["image"]["bytes"]) for row in table])
+    np.testing.assert_allclose(image_ND, whole_ND, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(text_ND, embed_item_texts(encoder, [row["texts"] for row in table]), rtol=0, atol=1e-6)
+
+
+def test_texts_that_a_part_was_read_without_are_read_now(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    release, corpus = release_log(pipeline.folder).current(), Corpus(pipeline.folder)
+    assert release is not None
+    encoder = Encoder.load(ModelStore(pipeline.folder).path(release.model_id))
+    kept, part = kept_text_features(pipeline, encoder), corpus.current().parts[0]
+    assert kept is not None
+    known = corpus.table(corpus.current(), ["texts"])["texts"].to_pylist()[0][0]
+    texts = ["of an item that had left", known]
+    np.testing.assert_allclose(kept.embeddings(part, texts), encoder.embed_texts(texts), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [FeatureStore, TextFeatureStore])
+def test_features_of_other_trunks_are_garbage_and_damaged_ones_are_found(file: Path, kind: type[FeatureStore]) -> None:
+    pipeline, name = load_pipeline(file), kind.kind
+    (folder,) = (pipeline.folder / name).iterdir()
+    other = kind(pipeline.folder, "0" * 16)
     part = Corpus(pipeline.folder).current().parts[0]
     other.write(part, ["a"], [None], np.ones((1, 3), np.float32))
     gone = collect_garbage(pipeline.folder, RetentionConfig(releases=2, grace_hours=0), set())
-    assert [each.path for each in gone.garbage if each.kind == "features"] == [f"features/{'0' * 16}"]
-    own = FeatureStore(pipeline.folder, folder.name)
+    assert [each.path for each in gone.garbage if each.kind == name] == [f"{name}/{'0' * 16}"]
+    own = kind(pipeline.folder, folder.name)
     file_of_part = folder / f"part-{part.digest}.parquet"
     whole = file_of_part.read_bytes()
     file_of_part.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     findings = verify(pipeline.folder, releases=2).findings
-    assert [(each.kind, each.repair) for each in findings] == [("features part", "delete")]
+    assert [(each.kind, each.path.split("/")[0], each.repair) for each in findings] == [
+        ("features part", name, "delete")
+    ]
     own.drop_damaged(Corpus(pipeline.folder).current())
     assert own.missing(Corpus(pipeline.folder).current()) == [part]

@@ -55,6 +55,23 @@ def lstm_architecture(folder: Path) -> str:
     return str(path)
 
 
+def timm_architecture(folder: Path, **vision: object) -> str:
+    """Path of a config file: timm's smallest EfficientNet, with batch normalisation, and the tiny text tower."""
+    path = Path(tiny_architecture(folder))
+    content = json.loads(path.read_text())
+    content["model_cfg"]["vision_cfg"] = {
+        "image_size": 32,
+        "timm_model_name": "test_efficientnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+        **vision,
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
 def tiny_encoder(folder: Path, *, seed: int = 0) -> DualEncoder:
     """An untrained encoder with a vocabulary fitted to the collection's texts."""
     texts = [text for own in tiny_texts() for text in own]

@@ -40,8 +40,8 @@ class Calibration:
     """Share of the queries that have another item at it or above: found where their own concept is not there."""
 
 
-def calibrated(query_QD: Embeddings, candidates: Iterable[Candidates], max_false_finds: float) -> Calibration | None:
-    """The lowest cut-off with at most `max_false_finds`; None where there are too few queries to tell such a share.
+def calibrated(query_QD: Embeddings, candidates: Iterable[Candidates], max_false_finds: float) -> Calibration | int:
+    """The lowest cut-off with at most `max_false_finds`; where queries are too few to tell such a share, their number.
 
     Queries without an item of their own are left out.
     """
@@ -58,7 +58,7 @@ def calibrated(query_QD: Embeddings, candidates: Iterable[Candidates], max_false
     asked_Q = np.isfinite(own_Q) & np.isfinite(other_Q)
     count = int(asked_Q.sum())
     if count * max_false_finds < 1:
-        return None
+        return count
     score = _above(other_Q[asked_Q], math.floor(count * max_false_finds))
     return Calibration(
         score=score,

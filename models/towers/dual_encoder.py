@@ -73,8 +73,8 @@ class DualEncoder:
         embedding_BD: torch.Tensor = self.network.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
         return embedding_BD
 
-    def encode_texts(self, token_BL: torch.Tensor) -> torch.Tensor:
-        """L2-normalised embeddings (B, D) of token ids, which may be trimmed by `trim`."""
+    def encode_texts(self, token_BL: torch.Tensor, *, normalize: bool = True) -> torch.Tensor:
+        """Embeddings (B, D), L2-normalised if not otherwise said, of token ids, which may be trimmed by `trim`."""
         # open_clip's text tower adds all positions and the whole causal mask; give it as many as there are tokens. One
         # with a class token has a position more, and is never trimmed.
         token_BL = token_BL.to(self.device)
@@ -84,14 +84,11 @@ class DualEncoder:
             positions = getattr(module, "positional_embedding", None)
             mask = getattr(module, "attn_mask", None)
             if positions is not None and mask is not None and length < self.context_length:
-                shorter[f"{name}positional_embedding"] = positions[:length]
-                shorter[f"{name}attn_mask"] = mask[:length, :length]
-        if not shorter:
-            whole_BD: torch.Tensor = self.network.encode_text(token_BL, normalize=True)  # type: ignore[operator]
-            return whole_BD
-        output = torch.func.functional_call(self.network, shorter, kwargs={"text": token_BL})
-        trimmed_BD: torch.Tensor = output["text_features"] if isinstance(output, dict) else output[1]
-        return trimmed_BD
+                shorter[f"network.{name}positional_embedding"] = positions[:length]
+                shorter[f"network.{name}attn_mask"] = mask[:length, :length]
+        texts = _TextSide(self.network)
+        embedding_BD: torch.Tensor = torch.func.functional_call(texts, shorter, (token_BL, normalize))
+        return embedding_BD
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids, int64 (B, context_length)."""
@@ -134,6 +131,19 @@ class DualEncoder:
             (directory / name).write_bytes(content)
         if text_weights is None and differs_in_training(self.image_towers["visual."]):
             save_text_queries(directory, config, weights, self.tokenizer_files)
+
+
+class _TextSide(torch.nn.Module):
+    """A network's texts as a module's call, which can be given other tensors for its time."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, token_BL: torch.Tensor, normalize: bool) -> torch.Tensor:
+        """Embeddings (B, D)."""
+        embedding_BD: torch.Tensor = self.network.encode_text(token_BL, normalize=normalize)  # type: ignore[operator]
+        return embedding_BD
 
 
 def load(directory: Path) -> DualEncoder:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -50,12 +50,7 @@ class Trunk:
         config = self._encoder.config["model_cfg"]["vision_cfg"]
         shape = {key: value for key, value in config.items() if key not in _HEAD_SETTINGS}
         settings = [self._name.removeprefix("visual."), self._shape, shape, self._encoder.preprocess_cfg]
-        found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, tensor in self.module.state_dict().items():
-            if not name.endswith("num_batches_tracked"):
-                flat = tensor.detach().cpu().contiguous().flatten()
-                found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()[:16]
+        return trunk_digest(settings, self.module.state_dict())
 
     def features(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """Float32 (B, F) of normalised pixels."""
@@ -106,6 +101,16 @@ def _without_head(visual: Any) -> nn.Module:
     body.ln_post, body.proj = nn.Identity(), None
     found: nn.Module = body
     return found
+
+
+def trunk_digest(settings: Any, weights: Mapping[str, torch.Tensor]) -> str:
+    """Digest of a trunk's settings, which are JSON, and of its weights by name."""
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in weights.items():
+        if not name.endswith("num_batches_tracked"):
+            flat = tensor.detach().cpu().contiguous().flatten()
+            found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def frozen_trunk(encoder: DualEncoder, config: ModelConfig) -> Trunk | None:

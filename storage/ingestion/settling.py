@@ -12,6 +12,7 @@ import numpy as np
 from pairloom.storage.digest import digest
 from pairloom.storage.images.limits import Limits
 from pairloom.storage.images.stored_image import RejectedImage
+from pairloom.storage.ingestion.number_set import NumberSet
 from pairloom.storage.reasons import Reason
 from pairloom.storage.sources.source_row import SourceRow
 
@@ -63,42 +64,38 @@ class Settling:
     """
 
     def __init__(self) -> None:
-        self._ids: set[int] = set()
-        self._sames: set[int] = set()
+        self._ids, self._sames = NumberSet(), NumberSet()
 
     def take(self, ids_N: np.ndarray, sames_N: np.ndarray) -> np.ndarray:
         """Which rows are items, bool (N,)."""
-        ids, sames = ids_N.tolist(), sames_N.tolist()
-        disputed_N = self._disputed(self._ids, ids, ids_N) | self._disputed(self._sames, sames, sames_N)
-        items_N: np.ndarray = ~disputed_N
+        taken_N = self._ids.holds(ids_N) | self._sames.holds(sames_N)
+        items_N: np.ndarray = ~(taken_N | _repeated(ids_N) | _repeated(sames_N))
         # What no other row claims is an item at once. The others are looked at one by one.
-        for row in np.flatnonzero(disputed_N).tolist():
-            if ids[row] not in self._ids and sames[row] not in self._sames:
+        ids, sames = set[int](), set[int]()
+        for row in np.flatnonzero(~(items_N | taken_N)).tolist():
+            if ids_N[row] not in ids and sames_N[row] not in sames:
                 items_N[row] = True
-                self._ids.add(ids[row])
-                self._sames.add(sames[row])
+                ids.add(ids_N[row])
+                sames.add(sames_N[row])
         self.add(ids_N[items_N], sames_N[items_N])
         return items_N
 
     def add(self, ids_N: np.ndarray, sames_N: np.ndarray) -> None:
         """Take rows that are known to be items."""
-        self._ids.update(ids_N.tolist())
-        self._sames.update(sames_N.tolist())
+        self._ids.add(ids_N)
+        self._sames.add(sames_N)
 
     def holds(self, item_id: int, same: int) -> bool:
         """Whether a row of this id or this `same_content` was taken, whatever became of it then."""
-        return item_id in self._ids or same in self._sames
+        asked = ((self._ids, item_id), (self._sames, same))
+        return any(taken.holds(np.array([number], np.uint64))[0] for taken, number in asked)
 
-    @staticmethod
-    def _disputed(taken: set[int], values: list[int], values_N: np.ndarray) -> np.ndarray:
-        """Rows whose value was taken by an earlier row, or is that of another one of these."""
-        disputed_N = np.zeros(len(values_N), bool)
-        if len(set(values)) < len(values):
-            _, place_N, count = np.unique(values_N, return_inverse=True, return_counts=True)
-            disputed_N |= count[place_N] > 1
-        if not taken.isdisjoint(values):
-            disputed_N |= np.isin(values_N, np.array(list(taken.intersection(values)), values_N.dtype))
-        return disputed_N
+
+def _repeated(values_N: np.ndarray) -> np.ndarray:
+    """Which values are those of another row, too, bool (N,)."""
+    _, place_N, count = np.unique(values_N, return_inverse=True, return_counts=True)
+    repeated_N: np.ndarray = count[place_N] > 1
+    return repeated_N
 
 
 def misfit(width: int, height: int, limits: Limits) -> RejectedImage | None:

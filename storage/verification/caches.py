@@ -10,7 +10,7 @@ from typing import Any
 from pairloom.storage.classes import ClassStore
 from pairloom.storage.corpus import Part
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.storage.features import FeatureStore
+from pairloom.storage.features import FeatureStore, TextFeatureStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.parquet import require_whole
@@ -102,11 +102,12 @@ def _embeddings(folder: Path, kept: Kept) -> Iterator[Cache]:
 
 
 def _features(folder: Path, kept: Kept) -> Iterator[Cache]:
-    for trunk in sorted(folder.glob("features/*")):
-        store = FeatureStore(folder, trunk.name)
-        for path, parts in _of_parts(store, kept):
-            rows = next(iter(parts.values())).rows if parts else None
-            yield Cache(path, "features part", partial(store.require_whole, path, rows), (), tuple(parts))
+    for each in (FeatureStore, TextFeatureStore):
+        for trunk in sorted(folder.glob(f"{each.kind}/*")):
+            store = each(folder, trunk.name)
+            for path, parts in _of_parts(store, kept):
+                rows = next(iter(parts.values())).rows if parts else None
+                yield Cache(path, "features part", partial(store.require_whole, path, rows), (), tuple(parts))
 
 
 def _of_parts(store: PartFiles, kept: Kept) -> Iterator[tuple[Path, dict[int, Part]]]:

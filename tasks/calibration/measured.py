@@ -17,8 +17,9 @@ from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.calibration.embedded import EmbeddedRows, Rows
+from pairloom.tasks.calibration.known import DIRECTIONS, Known
 from pairloom.tasks.pipeline import Pipeline
-from pairloom.tasks.refs import TableRef
+from pairloom.tasks.refs import CutoffsRef, TableRef
 
 MOST = 1_000
 """Queries of a direction: of more, a sample."""
@@ -35,8 +36,8 @@ class Row:
     val: bool
 
 
-def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: float) -> dict[str, Cutoff]:
-    """By direction: with at most `most` false finds, as far as there are validation queries enough to tell.
+def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: float, known: Known) -> CutoffsRef:
+    """What is known, and the others measured: with at most `most` false finds, as far as there are queries to tell.
 
     Measured with the vectors of `model_id`: those of the table, or of the model that it was before it learned from the
     validation items as well.
@@ -46,34 +47,41 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: flo
         table = EmbeddedRows(pipeline.folder, ref.snapshot, model_id, hubness=HUBNESS in table.schema.names)
     rows = [row for batch in table.batches(["item_id", "group", "texts", "split"]) for row in _rows(batch)]
     corrected = HUBNESS in table.schema.names
-    found = {
-        "text_to_image": _texts(pipeline, model_id, table, rows, most, corrected=corrected),
-        "image_to_image": _images(table, rows, most),
-    }
-    return {
-        direction: Cutoff(
-            score=each.score,
-            corrected=corrected and direction == "text_to_image",
-            max_false_finds=most,
-            queries=each.queries,
-            true_finds=each.true_finds,
-            false_finds=each.false_finds,
+    cutoffs, too_few = dict(known.cutoffs), dict(known.too_few)
+    for direction in DIRECTIONS:
+        if direction in cutoffs or direction in too_few:
+            continue
+        texts = direction == "text_to_image"
+        measured = (
+            _texts(pipeline, model_id, table, rows, most, corrected=corrected) if texts else _images(table, rows, most)
         )
-        for direction, each in found.items()
-        if each
-    }
+        if isinstance(measured, int):
+            too_few[direction] = measured
+            continue
+        cutoffs[direction] = Cutoff(
+            score=measured.score,
+            corrected=corrected and texts,
+            max_false_finds=most,
+            queries=measured.queries,
+            true_finds=measured.true_finds,
+            false_finds=measured.false_finds,
+        )
+    return CutoffsRef(cutoffs=cutoffs, too_few=too_few)
 
 
 def _texts(
     pipeline: Pipeline, model_id: str, table: Rows, rows: list[Row], most: float, *, corrected: bool
-) -> Calibration | None:
-    """Texts of validation items; own are the items with the text, and those of a group with one of them."""
+) -> Calibration | int:
+    """Texts of validation items; own are the items with the text, and those of a group with one of them.
+
+    Where they are too few, how many there are.
+    """
     written = {
         key: text for row in sorted(rows, key=lambda row: row.item_id) if row.val for key, text in row.texts.items()
     }
     texts = _drawn(sorted(written))
     if len(texts) * most < 1:
-        return None
+        return len(texts)
     encoder = Encoder.load(ModelStore(pipeline.folder).path(model_id))
     query_QD = encoder.embed_texts([written[text] for text in texts])
     place = {text: number for number, text in enumerate(texts)}
@@ -91,12 +99,15 @@ def _texts(
     return calibrated(query_QD, candidates(), most)
 
 
-def _images(table: Rows, rows: list[Row], most: float) -> Calibration | None:
-    """Images of validation items; own are the others of the group, but for copies, which are no candidates."""
+def _images(table: Rows, rows: list[Row], most: float) -> Calibration | int:
+    """Images of validation items; own are the others of the group, but for copies, which are no candidates.
+
+    Where they are too few, how many there are.
+    """
     groups = {row.item_id: row.group for row in rows}
     chosen = set(_drawn(sorted(row.item_id for row in rows if row.val and row.group is not None)))
     if len(chosen) * most < 1:
-        return None
+        return len(chosen)
     ids, vectors, asked, same = list[str](), list[np.ndarray](), dict[str, set[int]](), dict[bytes, set[int]]()
     for batch in table.batches(["item_id", "image_vector"]):
         for item_id, vector_D in zip(batch["item_id"].to_pylist(), _vectors(batch), strict=True):

@@ -1,6 +1,7 @@
-"""What a frozen trunk makes of the items' images, computed once an image and read from then on."""
+"""What frozen trunks make of the items' images and texts, computed once and read from then on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,37 +9,104 @@ import pyarrow as pa
 
 from pairloom.models.arrays import Embeddings, Features
 from pairloom.models.encoder import Encoder
-from pairloom.models.pictures import Picture
+from pairloom.models.towers.text_trunk import TextTrunk, frozen_text_trunk
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.features import FeatureStore
-from pairloom.tasks.items import part_pictures
+from pairloom.storage.digest import digest
+from pairloom.storage.features import FeatureStore, TextFeatureStore
+from pairloom.tasks.items import counted, part_pictures
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import report_progress
 
 
 @dataclass(frozen=True)
-class KeptFeatures:
+class Content:
+    """What a trunk looks at: an item's image, or a text and the first item that has it."""
+
+    item_id: str
+    digest: str | None
+    text: str = ""
+
+
+class KeptFeatures(ABC):
     """The features by one trunk, and the encoder that has it."""
 
-    encoder: Encoder
-    trunk: Trunk
-    store: FeatureStore
+    verb: str
+    """What happens to the items, in the present participle."""
 
-    def complete(self, corpus: Corpus, snapshot: Snapshot, stage: str) -> None:
-        """Compute those of the parts that have none. Pictures that other rows had before are not looked at again."""
+    def __init__(self, encoder: Encoder, store: FeatureStore) -> None:
+        self.encoder, self.store = encoder, store
+
+    @abstractmethod
+    def contents(self, corpus: Corpus, snapshot: Snapshot, part: Part) -> list[Content]:
+        """All that one part has for the trunk."""
+
+    @abstractmethod
+    def made(
+        self, corpus: Corpus, snapshot: Snapshot, part: Part, some: Sequence[Content], looked: Callable[[int], None]
+    ) -> Features:
+        """Float32 (N, F): what the trunk makes of some contents of one part. `looked` hears of pictures passed."""
+
+    def complete(self, corpus: Corpus, snapshot: Snapshot, stage: str, parts: Sequence[Part] | None = None) -> None:
+        """Compute those of the snapshot's parts, or of some of them, that have none.
+
+        What other rows had before doesn't pass the trunk again.
+        """
         self.store.drop_damaged(snapshot)
-        missing = self.store.missing(snapshot)
-        known = self.store.superseded(corpus, snapshot) if missing else {}
+        missing = [part for part in self.store.missing(snapshot) if parts is None or part in parts]
+        contents = {part.digest: self.contents(corpus, snapshot, part) for part in missing}
+        wanted = {each.digest for own in contents.values() for each in own if each.digest is not None}
+        known = self.store.superseded(corpus, snapshot, wanted) if wanted else {}
         total, done = sum(part.rows for part in missing), 0
-
-        def show(rows: int) -> None:
-            nonlocal done
-            done += rows
-            report_progress(stage, done, total, "looking at the pictures once")
-
         for part in missing:
-            self._write(corpus, snapshot, part, known, show)
+
+            def looked(pictures: int, before: int = done) -> None:
+                report_progress(stage, before + pictures, total, f"{self.verb} once")
+
+            self._write(corpus, snapshot, part, contents.pop(part.digest), known, looked)
+            done += part.rows
+            report_progress(stage, done, total, f"{self.verb} once")
+
+    def _write(
+        self,
+        corpus: Corpus,
+        snapshot: Snapshot,
+        part: Part,
+        contents: list[Content],
+        known: dict[str, np.ndarray],
+        looked: Callable[[int], None],
+    ) -> None:
+        found = [known.get(each.digest or "") for each in contents]
+        unseen = [each for each, feature_F in zip(contents, found, strict=True) if feature_F is None]
+        fresh_MF = self.made(corpus, snapshot, part, unseen, looked)
+        fresh = iter(fresh_MF)
+        feature_NF = np.empty((len(contents), fresh_MF.shape[1]), np.float32)
+        for row, feature_F in enumerate(found):
+            feature_NF[row] = next(fresh) if feature_F is None else feature_F
+        self.store.write(part, [each.item_id for each in contents], [each.digest for each in contents], feature_NF)
+
+
+class ImageFeatures(KeptFeatures):
+    """Those of the stored images."""
+
+    verb = "looking at the pictures"
+
+    def __init__(self, encoder: Encoder, trunk: Trunk, store: FeatureStore) -> None:
+        super().__init__(encoder, store)
+        self.trunk = trunk
+
+    def contents(self, corpus: Corpus, snapshot: Snapshot, part: Part) -> list[Content]:
+        """The image of every item."""
+        batches = corpus.read(snapshot, part, ["item_id", "stored_digest"])
+        return [Content(row["item_id"], row["stored_digest"]) for batch in batches for row in batch.to_pylist()]
+
+    def made(
+        self, corpus: Corpus, snapshot: Snapshot, part: Part, some: Sequence[Content], looked: Callable[[int], None]
+    ) -> Features:
+        """Float32 (N, F) of the images of some items."""
+        ids = pa.array([each.item_id for each in some], pa.string())
+        pictures = part_pictures(corpus, snapshot, part, ids)
+        return self.encoder.features(self.trunk, counted((own for own, _ in pictures), looked))
 
     def matrix(self, snapshot: Snapshot, item_ids: Sequence[str]) -> Features:
         """Float32 (N, F) of `item_ids` in their order."""
@@ -51,30 +119,64 @@ class KeptFeatures:
         held = self.store.of_part(part)
         return self.encoder.embed_features(self.trunk, np.stack([held[item_id] for item_id in item_ids]))
 
-    def _write(
-        self, corpus: Corpus, snapshot: Snapshot, part: Part, known: dict[str, np.ndarray], show: Callable[[int], None]
-    ) -> None:
-        rows = [row for batch in corpus.read(snapshot, part, ["item_id", "stored_digest"]) for row in batch.to_pylist()]
-        found = [known.get(row["stored_digest"]) for row in rows]
-        unseen = [row["item_id"] for row, feature_F in zip(rows, found, strict=True) if feature_F is None]
-        pictures = part_pictures(corpus, snapshot, part, pa.array(unseen, pa.string()))
-        show(len(rows) - len(unseen))
-        fresh = iter(self.encoder.features(self.trunk, _told((own for own, _ in pictures), show)))
-        feature_NF = np.empty((len(rows), self.trunk.width), np.float32)
-        for row, feature_F in enumerate(found):
-            feature_NF[row] = next(fresh) if feature_F is None else feature_F
-        ids, digests = [row["item_id"] for row in rows], [row["stored_digest"] for row in rows]
-        self.store.write(part, ids, digests, feature_NF)
+
+class TextFeatures(KeptFeatures):
+    """Those of the items' texts: one of each text that a part has, however many of its items share it."""
+
+    verb = "reading the texts"
+
+    def __init__(self, encoder: Encoder, trunk: TextTrunk, store: FeatureStore) -> None:
+        super().__init__(encoder, store)
+        self.trunk = trunk
+
+    def contents(self, corpus: Corpus, snapshot: Snapshot, part: Part) -> list[Content]:
+        """Each of the part's texts once."""
+        found: dict[str, Content] = {}
+        for batch in corpus.read(snapshot, part, ["item_id", "texts"]):
+            for row in batch.to_pylist():
+                for text in row["texts"]:
+                    if text not in found:
+                        found[text] = Content(row["item_id"], digest(text), text)
+        return list(found.values())
+
+    def made(
+        self, corpus: Corpus, snapshot: Snapshot, part: Part, some: Sequence[Content], looked: Callable[[int], None]
+    ) -> Features:
+        """Float32 (N, F) of some texts."""
+        del corpus, snapshot, part, looked  # as of images
+        return self.encoder.text_features(self.trunk, [each.text for each in some])
+
+    def embeddings(self, part: Part, texts: Iterable[str]) -> Embeddings:
+        """Text embeddings (N, D) of some texts of one part."""
+        named = {digest(text): text for text in texts}
+        held = self.store.of_digests(part, named)
+        # A part that was read after some of its items had left lacks their texts; a snapshot of before has them.
+        if lacking := [each for each in named if each not in held]:
+            fresh_MF = self.encoder.text_features(self.trunk, [named[each] for each in lacking])
+            held.update(zip(lacking, fresh_MF, strict=True))
+        return self.encoder.embed_text_features(self.trunk, np.stack([held[each] for each in named]))
 
 
-def kept_features(pipeline: Pipeline, encoder: Encoder) -> KeptFeatures | None:
-    """The features of an encoder whose trunk no training of the pipeline moves; None where it has no such trunk."""
+@dataclass(frozen=True)
+class KeptTrunks:
+    """What is kept of an encoder's two towers, as far as they have trunks that stand still."""
+
+    images: ImageFeatures | None = None
+    texts: TextFeatures | None = None
+
+
+def kept_features(pipeline: Pipeline, encoder: Encoder) -> ImageFeatures | None:
+    """The images' features of an encoder whose trunk no training of the pipeline moves; None where it has none."""
     trunk = frozen_trunk(encoder.dual_encoder, pipeline.model)
-    return KeptFeatures(encoder, trunk, FeatureStore(pipeline.folder, trunk.digest)) if trunk else None
+    return ImageFeatures(encoder, trunk, FeatureStore(pipeline.folder, trunk.digest)) if trunk else None
 
 
-def _told(images: Iterable[Sequence[Picture]], show: Callable[[int], None]) -> Iterator[Sequence[Picture]]:
-    """The same images, each run of them told of when the next one is asked for."""
-    for own in images:
-        yield own
-        show(len(own))
+def kept_text_features(pipeline: Pipeline, encoder: Encoder) -> TextFeatures | None:
+    """The same of its texts."""
+    trunk = frozen_text_trunk(encoder.dual_encoder, pipeline.model)
+    return TextFeatures(encoder, trunk, TextFeatureStore(pipeline.folder, trunk.digest)) if trunk else None
+
+
+def kept_trunks(pipeline: Pipeline, encoder: Encoder) -> KeptTrunks:
+    """The same of both."""
+    return KeptTrunks(kept_features(pipeline, encoder), kept_text_features(pipeline, encoder))

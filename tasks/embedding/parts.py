@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from pairloom.models.encoder import Encoder, mean_text_embeddings
-from pairloom.models.pictures import Picture
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.tasks.embedding.features import KeptFeatures
-from pairloom.tasks.items import part_pictures, require_tower_column
+from pairloom.tasks.embedding.features import KeptTrunks, TextFeatures
+from pairloom.tasks.embedding.lender import Lender, Lent
+from pairloom.tasks.items import counted, part_pictures, require_tower_column
 from pairloom.tasks.stage import report_progress
 
 Row = dict[str, Any]
+AT_ONCE = 1_000
+"""Items whose texts are embedded together."""
 
 
 @dataclass
@@ -25,8 +27,8 @@ class KnownVectors:
     images: dict[Hashable, np.ndarray] = field(default_factory=dict)
     """By digest of the stored image and the tower that encodes it."""
     texts: dict[Hashable, np.ndarray] = field(default_factory=dict)
-    lent: dict[str, np.ndarray] = field(default_factory=dict)
-    """Image vectors that a model with the same image tower has of the part at hand, by item."""
+    lent: Lent = field(default_factory=Lent)
+    """Vectors that a model with the same tower has of the part at hand."""
 
 
 def embed_missing(
@@ -35,27 +37,29 @@ def embed_missing(
     store: EmbeddingStore,
     encoder: Encoder,
     *,
-    lender: EmbeddingStore | None = None,
-    features: KeptFeatures | None = None,
+    lender: Lender | None = None,
+    kept: KeptTrunks | None = None,
 ) -> int:
     """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded.
 
-    Image vectors that `lender` has hold for this model as well. With `features`, no picture passes the trunk twice.
+    Vectors that `lender` has hold for this model as well. With what is `kept`, no picture or text passes a trunk twice.
     """
+    kept = kept or KeptTrunks()
     if encoder.second:
         require_tower_column(corpus, snapshot, encoder.second)
     missing = store.missing(snapshot)
     total, done, embedded = sum(part.rows for part in missing), 0, 0
     known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()
-    if features and missing:
-        features.complete(corpus, snapshot, "embed")
+    for features in (kept.images, kept.texts) if missing else ():
+        if features:
+            features.complete(corpus, snapshot, "embed", missing)
     for part in missing:
-        known.lent = lender.image_vectors(part) if lender else {}
+        known.lent = lender.of_part(part) if lender else Lent()
 
         def looked(pictures: int, before: int = done) -> None:
             report_progress("embed", before + pictures, total)
 
-        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, features, looked)
+        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, kept, looked)
         store.write(part, item_ids, image_ND, text_ND)
         done, embedded = done + part.rows, embedded + fresh
         report_progress("embed", done, total)
@@ -77,7 +81,7 @@ def embed_part(
     part: Part,
     encoder: Encoder,
     known: KnownVectors,
-    features: KeptFeatures | None = None,
+    kept: KeptTrunks,
     looked: Callable[[int], None] = lambda _pictures: None,
 ) -> tuple[list[str], np.ndarray, np.ndarray, int]:
     """Item ids, image vectors and text vectors (N, D) of one part, and of how many items something had to be embedded.
@@ -88,18 +92,18 @@ def embed_part(
     columns = ["item_id", "stored_digest", "texts", *([tower.column] if tower else [])]
     batches = [batch.to_pylist() for batch in corpus.read(snapshot, part, columns)]
     rows = [row for batch in batches for row in batch]
-    images = [known.lent.get(row["item_id"], known.images.get(image_key(row, encoder))) for row in rows]
-    texts = [known.texts.get(tuple(row["texts"])) for row in rows]
+    images = [known.lent.images.get(row["item_id"], known.images.get(image_key(row, encoder))) for row in rows]
+    texts = [known.lent.texts.get(row["item_id"], known.texts.get(tuple(row["texts"]))) for row in rows]
     unseen = [row for row, image_D in zip(rows, images, strict=True) if image_D is None]
     unseen_ids = [row["item_id"] for row in unseen]
-    if features:
-        image_MD = features.embeddings(part, unseen_ids)
+    if kept.images:
+        image_MD = kept.images.embeddings(part, unseen_ids)
     else:
         second_M = tower.takes([row[tower.column] for row in unseen]) if tower else None
         pictures = part_pictures(corpus, snapshot, part, pa.array(unseen_ids, pa.string()))
         image_MD = encoder.embed_batches(counted((own for own, _ in pictures), looked), second_M)
-    unread = [[row["texts"] for row in batch if tuple(row["texts"]) not in known.texts] for batch in batches]
-    text_MD = [vector_D for own in unread if own for vector_D in embed_item_texts(encoder, own)]
+    unread = [row["texts"] for row, text_D in zip(rows, texts, strict=True) if text_D is None]
+    text_MD = [vector_D for own in runs(unread) for vector_D in embed_item_texts(encoder, own, part, kept.texts)]
     fresh = sum(image_D is None or text_D is None for image_D, text_D in zip(images, texts, strict=True))
     shape = (len(rows), encoder.dimension)
     return (
@@ -108,15 +112,6 @@ def embed_part(
         completed(texts, text_MD).reshape(shape),
         fresh,
     )
-
-
-def counted(batches: Iterable[list[Picture]], looked: Callable[[int], None]) -> Iterator[list[Picture]]:
-    """The batches; when the next one is asked for, `looked` hears how many pictures there were."""
-    pictures = 0
-    for batch in batches:
-        yield batch
-        pictures += len(batch)
-        looked(pictures)
 
 
 def image_key(row: Row, encoder: Encoder) -> Hashable:
@@ -131,8 +126,19 @@ def completed(known: Sequence[np.ndarray | None], fresh_MD: Iterable[np.ndarray]
     return np.array([next(fresh) if vector_D is None else vector_D for vector_D in known], np.float32)
 
 
-def embed_item_texts(encoder: Encoder, texts: list[list[str]]) -> np.ndarray:
-    """One text vector (N, D) an item; a text that several items share is embedded once."""
+def embed_item_texts(
+    encoder: Encoder, texts: Sequence[list[str]], part: Part | None = None, features: TextFeatures | None = None
+) -> np.ndarray:
+    """One text vector (N, D) an item; a text that several items share is embedded once.
+
+    Of items of one part, from its `features` where there are such.
+    """
     row = {text: number for number, text in enumerate(dict.fromkeys(text for own in texts for text in own))}
     item_texts = [np.array([row[text] for text in own]) for own in texts]
-    return mean_text_embeddings(encoder.embed_texts(list(row)), item_texts)
+    text_TD = features.embeddings(part, row) if part and features else encoder.embed_texts(list(row))
+    return mean_text_embeddings(text_TD, item_texts)
+
+
+def runs(texts: Sequence[list[str]]) -> Iterator[Sequence[list[str]]]:
+    """The texts of so many items at once as don't fill the memory."""
+    return (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))

@@ -79,6 +79,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "objective": [loss.model_dump(mode="json") for loss in pipeline.objective],
         "training_digest": plan.training_digest,
         "trunk": challenger.trunk,
+        "text_trunk": challenger.text_trunk,
         "steps": challenger.steps,
         "samples": challenger.samples,
         "seconds": round(challenger.seconds, 1),

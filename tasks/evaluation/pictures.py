@@ -11,7 +11,7 @@ from pairloom.models.arrays import Embeddings
 from pairloom.models.encoder import Encoder
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.tasks.embedding.features import KeptFeatures
+from pairloom.tasks.embedding.features import ImageFeatures
 from pairloom.tasks.items import image_batches, second_tower_items
 
 
@@ -24,7 +24,7 @@ class Pictures:
     encoder: Encoder
     store: EmbeddingStore
     """The model's own."""
-    features: KeptFeatures | None = None
+    features: ImageFeatures | None = None
     """What its frozen trunk has made of the snapshot's pictures."""
 
     def embeddings(self, item_ids: Sequence[str]) -> Embeddings:

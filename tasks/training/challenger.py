@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.package_words import package_words
+from pairloom.models.towers.text_trunk import frozen_text_trunk
 from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
@@ -54,6 +56,16 @@ class Lesson:
     champion: Path | None
     """Folder of the model that it starts from; None where it starts from `model:`."""
     training: TrainingConfig
+
+
+class Trunks(NamedTuple):
+    """Digests of what no training moves of each tower; empty where there is nothing like that."""
+
+    image: str = ""
+    text: str = ""
+
+
+UNKNOWN = Trunks()
 
 
 def train_challenger(pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> None:
@@ -139,12 +151,13 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                 run.write("train", ref)
         else:
             if ranks.leads:
-                trunk, compared = features.trunk.digest if features else "", None
+                text_trunk, compared = frozen_text_trunk(result.encoder, pipeline.model), None
+                trunks = Trunks(features.trunk.digest if features else "", text_trunk.digest if text_trunk else "")
                 if pipeline.model.export:
                     geometry = Geometry.of(start.preprocess_cfg)
                     few = next(split_images(corpus, snapshot, split))[:COMPARED_IMAGES]
                     compared = Compared(items.relations.texts, np.stack([geometry(picture) for picture in few]))
-                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, trunk, compared)
+                adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, trunks, compared)
         ranks.wait()
 
 
@@ -153,12 +166,12 @@ def adopt(
     models: ModelStore,
     result: TrainingResult,
     texts: Sequence[str],
-    trunk: str = "",
+    trunks: Trunks = UNKNOWN,
     compared: Compared | None = None,
 ) -> None:
     """Put the trained model into the store with what it has to say of its training `texts`, and leave word of it.
 
-    `trunk` is the digest of what was frozen of it. It is exported where there is something to compare.
+    `trunks` are what was frozen of it. It is exported where there is something to compare.
     """
     result.encoder.save(run.built)
     result.objectives.save_kept(run.built)
@@ -168,7 +181,8 @@ def adopt(
     model_id = models.adopt(run.built, read_log(run.training))
     ref = ModelRef(
         model_id=model_id,
-        trunk=trunk,
+        trunk=trunks.image,
+        text_trunk=trunks.text,
         steps=result.steps,
         samples=result.samples,
         seconds=result.seconds,

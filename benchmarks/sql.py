@@ -4,14 +4,19 @@
 statement alone in an open database, in turn with Lance's scan of the filter's column and its `count_rows`.
 `pairs`: a release of fewer is asked for `near_duplicates` and `outliers`, in turn with self joins that say the same;
 the answers must agree. Vectors are random, every fiftieth nearly its neighbour's copy; no model is needed.
+`alike`: both functions over many rows, each in a process of its own, with its peak of memory, and up to 100,000 rows
+beside the comparison of all pairs. Vectors lie around a centre for every fifty of them, at several distances, or around
+none (`--around 0`: the worst case, where all are equally unlike); one in fifty has a cosine from 0.9 to 1 to another.
 
 python -m benchmarks.sql count --rows 1000000
 python -m benchmarks.sql pairs --rows 7806
+python -m benchmarks.sql alike --rows 1000000 --dimension 256
 """
 
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from pairloom.models.mining.likeness import neighbour_means, similar_pairs
+from pairloom.search.alike import image_vectors
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql.attached import NOTHING
@@ -33,11 +41,16 @@ from pairloom.search.sql.session import Session
 from pairloom.storage.files import digest_files
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.schema import ColumnType, vector_schema
+from pairloom.storage.table.index import Floats
 from pairloom.storage.table.vectors import VectorTable, table_name
 
+Drawn = Callable[[np.random.Generator, int, int], Floats]
+"""Makes so many vectors of a length."""
 MODEL = "synthetic"
 KEEP: dict[str, ColumnType] = {"price": "float64", "brand": "string"}
 AT_ONCE = 50_000
+MOST_EXACT = 100_000
+"""Rows of which all pairs are compared."""
 COUNT = "SELECT count(*) AS n FROM items WHERE price < 5"
 PAIRS = """SELECT a.item_id, b.item_id AS other_id FROM items a JOIN items b
            ON a.item_id < b.item_id AND array_inner_product(a.image_vector, b.image_vector) >= 0.95"""
@@ -46,15 +59,53 @@ OUTLIERS = """SELECT a.item_id, list_avg(max(array_inner_product(a.image_vector,
               GROUP BY a.item_id ORDER BY score LIMIT 20"""
 
 
-def items(rows: int, dimension: int) -> Iterator[pa.RecordBatch]:
+def near_copies(random: np.random.Generator, count: int, dimension: int) -> Floats:
+    """Random vectors, every fiftieth nearly its neighbour's copy."""
+    vectors = random.normal(size=(count, dimension)).astype(np.float32)
+    copied = np.arange(0, len(vectors) - 1, 50)
+    vectors[copied] = vectors[copied + 1] + 0.05 * vectors[copied]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+class Scattered:
+    """Vectors around a centre for every so many of all, every fiftieth with a cosine from 0.9 to 1 to the next."""
+
+    def __init__(self, rows: int, dimension: int, around: int) -> None:
+        self.centres = unit(np.random.default_rng(1).normal(size=(max(10, rows // around), dimension)))
+
+    def __call__(self, random: np.random.Generator, count: int, dimension: int) -> Floats:
+        far = random.uniform(0.4, 1.4, (count, 1)) * random.normal(size=(count, dimension)) / dimension**0.5
+        vectors = unit(self.centres[random.integers(0, len(self.centres), count)] + far)
+        vectors[25::20_000] = unit(random.normal(size=vectors[25::20_000].shape))
+        return close(random, vectors)
+
+
+def scattered_nowhere(random: np.random.Generator, count: int, dimension: int) -> Floats:
+    """Vectors that are all equally unlike, but for every fiftieth."""
+    return close(random, unit(random.normal(size=(count, dimension))))
+
+
+def unit(vectors: npt.NDArray[np.floating]) -> Floats:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def close(random: np.random.Generator, vectors: Floats) -> Floats:
+    """The same with a cosine from 0.9 to 1 between every fiftieth and the next."""
+    next_ = vectors[1::50]
+    aside = random.normal(size=next_.shape)
+    aside = unit(aside - np.einsum("nd,nd->n", aside, next_)[:, None] * next_)
+    cosine = random.uniform(0.9, 1, (len(next_), 1))
+    vectors[: 50 * len(next_) : 50] = cosine * next_ + (1 - cosine**2) ** 0.5 * aside
+    return vectors
+
+
+def items(rows: int, dimension: int, drawn: Drawn = near_copies) -> Iterator[pa.RecordBatch]:
     """Rows of a vector table; texts and thumbnails are as long as a small collection's."""
     random, schema = np.random.default_rng(0), vector_schema(dimension, KEEP)
     for start in range(0, rows, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, rows))
-        vectors = random.normal(size=(len(numbers), dimension)).astype(np.float32)
-        copied = np.arange(0, len(vectors) - 1, 50)
-        vectors[copied] = vectors[copied + 1] + 0.05 * vectors[copied]
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = drawn(random, len(numbers), dimension)
         flat = pa.array(vectors.ravel())
         columns: dict[str, Any] = {
             "item_id": [f"item-{number:08d}" for number in numbers],
@@ -75,10 +126,10 @@ def items(rows: int, dimension: int) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns, schema)
 
 
-def released(folder: Path, rows: int, dimension: int) -> Index:
+def released(folder: Path, rows: int, dimension: int, drawn: Drawn = near_copies) -> Index:
     """A release of so many synthetic items below `folder`."""
     table = VectorTable.create_or_open(folder, MODEL, dimension=dimension, keep=KEEP)
-    table.upsert(pa.RecordBatchReader.from_batches(vector_schema(dimension, KEEP), items(rows, dimension)))
+    table.upsert(pa.RecordBatchReader.from_batches(vector_schema(dimension, KEEP), items(rows, dimension, drawn)))
     card = folder / "models" / MODEL / "none.txt"
     card.parent.mkdir(parents=True)
     card.write_text("no model is asked here")
@@ -174,15 +225,73 @@ def pairs(index: Index, turns: int) -> None:
     )
 
 
+ASKED = """
+import os, sys, time
+from pathlib import Path
+from pairloom.search.index import Index
+index = Index.open(Path(sys.argv[1]))
+index.sql("SELECT count(*) FROM items")
+lines = lambda: dict(line.split(":", 1) for line in open("/proc/self/status"))
+before = int(lines()["RssAnon"].split()[0])
+wall, cpu, peak = time.perf_counter(), time.process_time(), 0
+import threading
+def watch():
+    global peak
+    while True:
+        peak = max(peak, int(lines()["RssAnon"].split()[0]))
+        time.sleep(0.05)
+threading.Thread(target=watch, daemon=True).start()
+rows = index.sql(sys.argv[2]).rows
+print(time.perf_counter() - wall, time.process_time() - cpu, (peak - before) // 1024, len(rows), flush=True)
+os._exit(0)
+"""
+
+
+def alike(index: Index, exact: bool) -> None:
+    folder = str(index.folder)
+    for statement in ("FROM near_duplicates(0.95)", "FROM outliers(k := 20)"):
+        said = subprocess.check_output([sys.executable, "-c", ASKED, folder, statement], text=True).split()
+        sys.stdout.write(f"| `{statement}` | {float(said[0]):.1f} | {float(said[1]):.1f} | {said[2]} | {said[3]} |\n")
+        sys.stdout.flush()
+    if not exact:
+        return
+    with image_vectors(index.current, None, lambda _: None) as every:
+        worked = time.process_time()
+        first, second, score = similar_pairs(every.vector_ND, 0.9, most=10**6, check=lambda: None)
+        sys.stdout.write(f"all pairs: {time.process_time() - worked:.1f} CPU s\n")
+        expected = dict(zip(zip(first.tolist(), second.tolist(), strict=True), score.tolist(), strict=True))
+        for threshold in (0.9, 0.95, 0.98):
+            near = every.close_pairs(threshold, most=10**6, progress=lambda _: None)
+            found = set(zip(near[0].tolist(), near[1].tolist(), strict=True))
+            there = {pair for pair, cosine in expected.items() if cosine >= threshold}
+            sys.stdout.write(f"pairs from {threshold} on: {len(found & there)} of {len(there)}\n")
+        worked = time.process_time()
+        mean = neighbour_means(every.vector_ND, 10, check=lambda: None)
+        sys.stdout.write(f"all means: {time.process_time() - worked:.1f} CPU s\n")
+        far, _ = every.outliers(20, 10, progress=lambda _: None)
+        same = len(set(far.tolist()) & set(np.argsort(mean, kind="stable")[:20].tolist()))
+        sys.stdout.write(f"outliers: {same} of 20; means {mean[far].min():.4f} to {mean[far].max():.4f}, ")
+        sys.stdout.write(f"of all {np.sort(mean)[0]:.4f} to {np.sort(mean)[19]:.4f}\n")
+    sys.stdout.write(f"load {os.getloadavg()[0]:.1f}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["count", "pairs"])
+    parser.add_argument("what", choices=["count", "pairs", "alike"])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument("--around", type=int, default=50, help="items around one centre, for `alike`")
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        index = released(Path(folder) / "measured", given.rows, given.dimension)
+        root = Path(folder) / "measured"
+        if given.what == "alike":
+            around = Scattered(given.rows, given.dimension, given.around) if given.around else scattered_nowhere
+            index = released(root, given.rows, given.dimension, around)
+            sys.stdout.write(f"{given.rows:,} rows of {given.dimension} numbers\n")
+            alike(index, exact=given.rows <= MOST_EXACT)
+            return
+        index = released(root, given.rows, given.dimension)
         sys.stdout.write(f"{given.rows:,} rows of {given.dimension} numbers\n")
         {"count": count, "pairs": pairs}[given.what](index, given.turns)
 

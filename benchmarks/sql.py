@@ -4,9 +4,10 @@
 statement alone in an open database, in turn with Lance's scan of the filter's column and its `count_rows`.
 `pairs`: a release of fewer is asked for `near_duplicates` and `outliers`, in turn with self joins that say the same;
 the answers must agree. Vectors are random, every fiftieth nearly its neighbour's copy; no model is needed.
-`alike`: both functions over many rows, each in a process of its own, with its peak of memory, and up to 100,000 rows
-beside the comparison of all pairs. Vectors lie around a centre for every fifty of them, at several distances, or around
-none (`--around 0`: the worst case, where all are equally unlike); one in fifty has a cosine from 0.9 to 1 to another.
+`alike`: what both do over many vectors that lie in a file, with how much memory it takes beside what is mapped; up to
+100,000 rows beside the comparison of all pairs. The vectors lie around a centre for every fifty of them, at several
+distances, or around none (`--around 0`: the worst case, where all are equally unlike); one in fifty has a cosine from
+0.9 to 1 to another.
 
 python -m benchmarks.sql count --rows 1000000
 python -m benchmarks.sql pairs --rows 7806
@@ -16,9 +17,9 @@ python -m benchmarks.sql alike --rows 1000000 --dimension 256
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from benchmarks.served import say
 from pairloom.models.mining.likeness import neighbour_means, similar_pairs
-from pairloom.search.alike import image_vectors
+from pairloom.search.alike import Vectors
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql.attached import NOTHING
@@ -44,8 +46,6 @@ from pairloom.storage.schema import ColumnType, vector_schema
 from pairloom.storage.table.index import Floats
 from pairloom.storage.table.vectors import VectorTable, table_name
 
-Drawn = Callable[[np.random.Generator, int, int], Floats]
-"""Makes so many vectors of a length."""
 MODEL = "synthetic"
 KEEP: dict[str, ColumnType] = {"price": "float64", "brand": "string"}
 AT_ONCE = 50_000
@@ -100,12 +100,12 @@ def close(random: np.random.Generator, vectors: Floats) -> Floats:
     return vectors
 
 
-def items(rows: int, dimension: int, drawn: Drawn = near_copies) -> Iterator[pa.RecordBatch]:
+def items(rows: int, dimension: int) -> Iterator[pa.RecordBatch]:
     """Rows of a vector table; texts and thumbnails are as long as a small collection's."""
     random, schema = np.random.default_rng(0), vector_schema(dimension, KEEP)
     for start in range(0, rows, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, rows))
-        vectors = drawn(random, len(numbers), dimension)
+        vectors = near_copies(random, len(numbers), dimension)
         flat = pa.array(vectors.ravel())
         columns: dict[str, Any] = {
             "item_id": [f"item-{number:08d}" for number in numbers],
@@ -126,10 +126,10 @@ def items(rows: int, dimension: int, drawn: Drawn = near_copies) -> Iterator[pa.
         yield pa.RecordBatch.from_pydict(columns, schema)
 
 
-def released(folder: Path, rows: int, dimension: int, drawn: Drawn = near_copies) -> Index:
+def released(folder: Path, rows: int, dimension: int) -> Index:
     """A release of so many synthetic items below `folder`."""
     table = VectorTable.create_or_open(folder, MODEL, dimension=dimension, keep=KEEP)
-    table.upsert(pa.RecordBatchReader.from_batches(vector_schema(dimension, KEEP), items(rows, dimension, drawn)))
+    table.upsert(pa.RecordBatchReader.from_batches(vector_schema(dimension, KEEP), items(rows, dimension)))
     card = folder / "models" / MODEL / "none.txt"
     card.parent.mkdir(parents=True)
     card.write_text("no model is asked here")
@@ -225,54 +225,67 @@ def pairs(index: Index, turns: int) -> None:
     )
 
 
-ASKED = """
-import os, sys, time
-from pathlib import Path
-from pairloom.search.index import Index
-index = Index.open(Path(sys.argv[1]))
-index.sql("SELECT count(*) FROM items")
-lines = lambda: dict(line.split(":", 1) for line in open("/proc/self/status"))
-before = int(lines()["RssAnon"].split()[0])
-wall, cpu, peak = time.perf_counter(), time.process_time(), 0
-import threading
-def watch():
-    global peak
-    while True:
-        peak = max(peak, int(lines()["RssAnon"].split()[0]))
-        time.sleep(0.05)
-threading.Thread(target=watch, daemon=True).start()
-rows = index.sql(sys.argv[2]).rows
-print(time.perf_counter() - wall, time.process_time() - cpu, (peak - before) // 1024, len(rows), flush=True)
-os._exit(0)
-"""
+@contextmanager
+def scattered(rows: int, dimension: int, around: int) -> Iterator[Vectors]:
+    """Vectors in a temporary file, as those of many items are."""
+    drawn = Scattered(rows, dimension, around) if around else scattered_nowhere
+    random = np.random.default_rng(0)
+    with tempfile.NamedTemporaryFile() as file:
+        for start in range(0, rows, AT_ONCE):
+            file.write(drawn(random, min(AT_ONCE, rows - start), dimension).tobytes())
+        file.flush()
+        vectors = np.memmap(file.name, np.float32, "r", shape=(rows, dimension))
+        yield Vectors(pa.array(range(rows)), np.asarray(vectors))
 
 
-def alike(index: Index, exact: bool) -> None:
-    folder = str(index.folder)
-    for statement in ("FROM near_duplicates(0.95)", "FROM outliers(k := 20)"):
-        said = subprocess.check_output([sys.executable, "-c", ASKED, folder, statement], text=True).split()
-        sys.stdout.write(f"| `{statement}` | {float(said[0]):.1f} | {float(said[1]):.1f} | {said[2]} | {said[3]} |\n")
-        sys.stdout.flush()
-    if not exact:
+@contextmanager
+def measured(name: str) -> Iterator[None]:
+    """Writes what the work inside takes: wall and processor seconds, and by how many MiB memory grows at most."""
+
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        [line] = [line for line in lines if line.startswith("RssAnon")]
+        return int(line.split()[1]) // 1024
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            peak.append(held())
+
+    peak, over = [held()], threading.Event()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began, worked = time.perf_counter(), time.process_time()
+    yield
+    spent = time.perf_counter() - began, time.process_time() - worked
+    over.set()
+    watching.join()
+    say(f"| {name} | {spent[0]:.1f} | {spent[1]:.1f} | {max(peak) - peak[0]} |")
+
+
+def alike(every: Vectors) -> None:
+    """Print what each takes, and what it misses."""
+
+    def quiet(_: float = 0) -> None:
+        return None
+
+    with measured("`near_duplicates(0.95)`"):
+        near = {0.95: every.close_pairs(0.95, most=10**6, progress=quiet)}
+    with measured("`outliers(k := 20)`"):
+        far, _ = every.outliers(20, 10, progress=quiet)
+    if len(every.ids) > MOST_EXACT:
         return
-    with image_vectors(index.current, None, lambda _: None) as every:
-        worked = time.process_time()
-        first, second, score = similar_pairs(every.vector_ND, 0.9, most=10**6, check=lambda: None)
-        sys.stdout.write(f"all pairs: {time.process_time() - worked:.1f} CPU s\n")
-        expected = dict(zip(zip(first.tolist(), second.tolist(), strict=True), score.tolist(), strict=True))
-        for threshold in (0.9, 0.95, 0.98):
-            near = every.close_pairs(threshold, most=10**6, progress=lambda _: None)
-            found = set(zip(near[0].tolist(), near[1].tolist(), strict=True))
-            there = {pair for pair, cosine in expected.items() if cosine >= threshold}
-            sys.stdout.write(f"pairs from {threshold} on: {len(found & there)} of {len(there)}\n")
-        worked = time.process_time()
-        mean = neighbour_means(every.vector_ND, 10, check=lambda: None)
-        sys.stdout.write(f"all means: {time.process_time() - worked:.1f} CPU s\n")
-        far, _ = every.outliers(20, 10, progress=lambda _: None)
-        same = len(set(far.tolist()) & set(np.argsort(mean, kind="stable")[:20].tolist()))
-        sys.stdout.write(f"outliers: {same} of 20; means {mean[far].min():.4f} to {mean[far].max():.4f}, ")
-        sys.stdout.write(f"of all {np.sort(mean)[0]:.4f} to {np.sort(mean)[19]:.4f}\n")
-    sys.stdout.write(f"load {os.getloadavg()[0]:.1f}\n")
+    with measured("all pairs"):
+        first, second, score = similar_pairs(every.vector_ND, 0.9, most=10**6, check=quiet)
+    near |= {threshold: every.close_pairs(threshold, most=10**6, progress=quiet) for threshold in (0.9, 0.98)}
+    for threshold, pairs in sorted(near.items()):
+        found = set(zip(pairs[0].tolist(), pairs[1].tolist(), strict=True))
+        there = set(zip(first[score >= threshold].tolist(), second[score >= threshold].tolist(), strict=True))
+        say(f"pairs from {threshold} on: {len(found & there)} of {len(there)}")
+    with measured("all means"):
+        mean = neighbour_means(every.vector_ND, 10, check=quiet)
+    lowest = np.argsort(mean, kind="stable")[:20]
+    say(f"outliers: {len(set(far.tolist()) & set(lowest.tolist()))} of 20")
+    say(f"their means up to {mean[far].max():.4f}, of all {mean[lowest].max():.4f}; half of all {np.median(mean):.4f}")
 
 
 def main() -> None:
@@ -283,15 +296,14 @@ def main() -> None:
     parser.add_argument("--around", type=int, default=50, help="items around one centre, for `alike`")
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
+    if given.what == "alike":
+        say(f"{given.rows:,} rows of {given.dimension} numbers")
+        with scattered(given.rows, given.dimension, given.around) as every:
+            alike(every)
+        say(f"load {os.getloadavg()[0]:.1f}")
+        return
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "measured"
-        if given.what == "alike":
-            around = Scattered(given.rows, given.dimension, given.around) if given.around else scattered_nowhere
-            index = released(root, given.rows, given.dimension, around)
-            sys.stdout.write(f"{given.rows:,} rows of {given.dimension} numbers\n")
-            alike(index, exact=given.rows <= MOST_EXACT)
-            return
-        index = released(root, given.rows, given.dimension)
+        index = released(Path(folder) / "measured", given.rows, given.dimension)
         sys.stdout.write(f"{given.rows:,} rows of {given.dimension} numbers\n")
         {"count": count, "pairs": pairs}[given.what](index, given.turns)
 

@@ -16,7 +16,7 @@ from pairloom.search.combination import Item, Part, Picture, named, weighed
 from pairloom.search.diversity import POOL, diversified
 from pairloom.search.duplicates import folded
 from pairloom.search.embedding import item_vector, open_picture, query_vector
-from pairloom.search.fitting import cutoff_for, fitting, require_cutoff, unmet_words
+from pairloom.search.fitting import cutoff_for, fitting, fitting_by_words, require_cutoff, unmet_words
 from pairloom.search.fusion import fused
 from pairloom.search.keywords import keyword_rows
 from pairloom.search.nearest import SCORE_DIGITS, check_filter, corrects, nearest_rows
@@ -192,7 +192,11 @@ class _Ranking:
             rows = pa.concat_tables([pool.take(order), rows.slice(POOL)])
         rows = rows.slice(options.offset, options.k)
         if self._cutoff:
-            rows = rows.append_column("fits", pa.array(fitting(rows, self._cutoff), pa.bool_()))
+            fits = fitting(rows, self._cutoff)
+            if options.hybrid:
+                both = zip(fits, fitting_by_words(self.release, self.query, rows["texts"].to_pylist()), strict=True)
+                fits = [fit or name for fit, name in both]
+            rows = rows.append_column("fits", pa.array(fits, pa.bool_()))
             rows = rows.filter(rows["fits"]) if options.only_fitting else rows
         if options.metric != "cosine" and len(rows):
             measured = MEASURES[options.metric](self._vector_D[None], _vectors(rows, self._side))[0]

@@ -1,9 +1,9 @@
 """Exported towers beside torch's: seconds to export, to load, for one query and for many, and memory.
 
 `python -m benchmarks.exported [--architectures tiny-64 ViT-B-32] [--rounds N]` makes each model once, with weights
-drawn at random and the texts and photographs of the grocery bundle, and exports it. Both sides are then asked in
-turn, round by round, with as many threads; a time is the median. Memory is the peak of a process that loads one side
-and embeds one text and one image.
+drawn at random and the texts and photographs of the grocery bundle, and exports it. Embeddings of both sides are
+compared, and both asked in turn, round by round, with as many threads; a time is the median. Memory is the peak of a
+process that loads one side and embeds one text and one image.
 """
 
 import argparse
@@ -74,7 +74,9 @@ def main() -> None:
             directory = Path(folder)
             create(ModelConfig(architecture=architecture), texts, seed=0).save(directory)
             pixels = np.stack([np.asarray(image.resize((64, 64))) for image in images[:8]])
+            spent = -time.process_time()
             exporting = seconds(partial(export, directory, Compared(texts, pixels)))
+            spent += time.process_time()
             encoders = Encoder.load(directory), ExportedEncoder.load(directory)
             asked: dict[str, Callable[[Encoder | ExportedEncoder], object]] = {
                 "one text, ms": lambda encoder: encoder.embed_texts(texts[:1]),
@@ -82,6 +84,8 @@ def main() -> None:
                 "32 texts, ms": lambda encoder: encoder.embed_texts(texts[:32]),
                 "32 images, ms": lambda encoder: encoder.embed_images(images[:32]),
             }
+            both = ([each.embed_texts(texts[:32]), each.embed_images(images[:32])] for each in encoders)
+            apart = max(float(np.abs(one - other).max()) for one, other in zip(*both, strict=True))
             for name, ask in asked.items():
                 rounds = max(3, arguments.rounds // (10 if name.startswith("32") else 1))
                 times: list[tuple[float, float]] = []
@@ -95,6 +99,8 @@ def main() -> None:
             sys.stdout.write(
                 f"| {architecture} | peak memory, MiB | {memory[0]} | {memory[1]} | {memory[1] / memory[0]:.2f} |\n"
                 f"| {architecture} | to export, s | – | {exporting:.1f} | – |\n"
+                f"| {architecture} | to export, CPU s | – | {spent:.1f} | – |\n"
+                f"| {architecture} | largest difference | – | {apart:.1e} | – |\n"
             )
     sys.stdout.write(f"\n{threads()} threads, load {os.getloadavg()[0]:.1f}\n")
 

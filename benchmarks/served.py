@@ -3,6 +3,7 @@
 # N = items, T = texts, Q = queries, D = embedding
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from pairloom.models.arrays import Embeddings, Mask
 from pairloom.models.batches.relations import normalize_text
+from pairloom.models.towers.words import known_words
+from pairloom.search.fitting import unaccented
 from pairloom.search.release import OpenRelease
 from pairloom.tasks.training.texts import MOST
 
@@ -41,6 +44,15 @@ class Served:
         self.image_ND: Embeddings = np.array([row["image_vector"] for row in self.rows], np.float32)
         self.group_N: npt.NDArray[np.str_] = np.array([str(row["group"]) for row in self.rows])
         self.split_N: npt.NDArray[np.str_] = np.array([row["split"] for row in self.rows])
+
+    @cached_property
+    def saying(self) -> defaultdict[str, set[int]]:
+        """Which rows have a word in their texts."""
+        found = defaultdict[str, set[int]](set)
+        for number, row in enumerate(self.rows):
+            for word in known_words(unaccented(" ".join(row["texts"]))):
+                found[word].add(number)
+        return found
 
     @property
     def splits(self) -> list[str]:

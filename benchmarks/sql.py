@@ -4,9 +4,14 @@
 statement alone in an open database, in turn with Lance's scan of the filter's column and its `count_rows`.
 `pairs`: a release of fewer is asked for `near_duplicates` and `outliers`, in turn with self joins that say the same;
 the answers must agree. Vectors are random, every fiftieth nearly its neighbour's copy; no model is needed.
+`alike`: what both do over many vectors that lie in a file, with how much memory it takes beside what is mapped; up to
+100,000 rows beside the comparison of all pairs. The vectors lie around a centre for every fifty of them, at several
+distances, or around none (`--around 0`: the worst case, where all are equally unlike); one in fifty has a cosine from
+0.9 to 1 to another.
 
 python -m benchmarks.sql count --rows 1000000
 python -m benchmarks.sql pairs --rows 7806
+python -m benchmarks.sql alike --rows 1000000 --dimension 256
 """
 
 import argparse
@@ -14,6 +19,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from benchmarks.served import say
+from pairloom.models.mining.likeness import neighbour_means, similar_pairs
+from pairloom.search.alike import Vectors
 from pairloom.search.index import Index
 from pairloom.search.release import OpenRelease
 from pairloom.search.sql.attached import NOTHING
@@ -33,11 +43,14 @@ from pairloom.search.sql.session import Session
 from pairloom.storage.files import digest_files
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.schema import ColumnType, vector_schema
+from pairloom.storage.table.index import Floats
 from pairloom.storage.table.vectors import VectorTable, table_name
 
 MODEL = "synthetic"
 KEEP: dict[str, ColumnType] = {"price": "float64", "brand": "string"}
 AT_ONCE = 50_000
+MOST_EXACT = 100_000
+"""Rows of which all pairs are compared."""
 COUNT = "SELECT count(*) AS n FROM items WHERE price < 5"
 PAIRS = """SELECT a.item_id, b.item_id AS other_id FROM items a JOIN items b
            ON a.item_id < b.item_id AND array_inner_product(a.image_vector, b.image_vector) >= 0.95"""
@@ -46,15 +59,53 @@ OUTLIERS = """SELECT a.item_id, list_avg(max(array_inner_product(a.image_vector,
               GROUP BY a.item_id ORDER BY score LIMIT 20"""
 
 
+def near_copies(random: np.random.Generator, count: int, dimension: int) -> Floats:
+    """Random vectors, every fiftieth nearly its neighbour's copy."""
+    vectors = random.normal(size=(count, dimension)).astype(np.float32)
+    copied = np.arange(0, len(vectors) - 1, 50)
+    vectors[copied] = vectors[copied + 1] + 0.05 * vectors[copied]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+class Scattered:
+    """Vectors around a centre for every so many of all, every fiftieth with a cosine from 0.9 to 1 to the next."""
+
+    def __init__(self, rows: int, dimension: int, around: int) -> None:
+        self.centres = unit(np.random.default_rng(1).normal(size=(max(10, rows // around), dimension)))
+
+    def __call__(self, random: np.random.Generator, count: int, dimension: int) -> Floats:
+        far = random.uniform(0.4, 1.4, (count, 1)) * random.normal(size=(count, dimension)) / dimension**0.5
+        vectors = unit(self.centres[random.integers(0, len(self.centres), count)] + far)
+        vectors[25::20_000] = unit(random.normal(size=vectors[25::20_000].shape))
+        return close(random, vectors)
+
+
+def scattered_nowhere(random: np.random.Generator, count: int, dimension: int) -> Floats:
+    """Vectors that are all equally unlike, but for every fiftieth."""
+    return close(random, unit(random.normal(size=(count, dimension))))
+
+
+def unit(vectors: npt.NDArray[np.floating]) -> Floats:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def close(random: np.random.Generator, vectors: Floats) -> Floats:
+    """The same with a cosine from 0.9 to 1 between every fiftieth and the next."""
+    next_ = vectors[1::50]
+    aside = random.normal(size=next_.shape)
+    aside = unit(aside - np.einsum("nd,nd->n", aside, next_)[:, None] * next_)
+    cosine = random.uniform(0.9, 1, (len(next_), 1))
+    vectors[: 50 * len(next_) : 50] = cosine * next_ + (1 - cosine**2) ** 0.5 * aside
+    return vectors
+
+
 def items(rows: int, dimension: int) -> Iterator[pa.RecordBatch]:
     """Rows of a vector table; texts and thumbnails are as long as a small collection's."""
     random, schema = np.random.default_rng(0), vector_schema(dimension, KEEP)
     for start in range(0, rows, AT_ONCE):
         numbers = range(start, min(start + AT_ONCE, rows))
-        vectors = random.normal(size=(len(numbers), dimension)).astype(np.float32)
-        copied = np.arange(0, len(vectors) - 1, 50)
-        vectors[copied] = vectors[copied + 1] + 0.05 * vectors[copied]
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = near_copies(random, len(numbers), dimension)
         flat = pa.array(vectors.ravel())
         columns: dict[str, Any] = {
             "item_id": [f"item-{number:08d}" for number in numbers],
@@ -174,13 +225,83 @@ def pairs(index: Index, turns: int) -> None:
     )
 
 
+@contextmanager
+def scattered(rows: int, dimension: int, around: int) -> Iterator[Vectors]:
+    """Vectors in a temporary file, as those of many items are."""
+    drawn = Scattered(rows, dimension, around) if around else scattered_nowhere
+    random = np.random.default_rng(0)
+    with tempfile.NamedTemporaryFile() as file:
+        for start in range(0, rows, AT_ONCE):
+            file.write(drawn(random, min(AT_ONCE, rows - start), dimension).tobytes())
+        file.flush()
+        vectors = np.memmap(file.name, np.float32, "r", shape=(rows, dimension))
+        yield Vectors(pa.array(range(rows)), np.asarray(vectors))
+
+
+@contextmanager
+def measured(name: str) -> Iterator[None]:
+    """Writes what the work inside takes: wall and processor seconds, and by how many MiB memory grows at most."""
+
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        [line] = [line for line in lines if line.startswith("RssAnon")]
+        return int(line.split()[1]) // 1024
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            peak.append(held())
+
+    peak, over = [held()], threading.Event()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began, worked = time.perf_counter(), time.process_time()
+    yield
+    spent = time.perf_counter() - began, time.process_time() - worked
+    over.set()
+    watching.join()
+    say(f"| {name} | {spent[0]:.1f} | {spent[1]:.1f} | {max(peak) - peak[0]} |")
+
+
+def alike(every: Vectors) -> None:
+    """Print what each takes, and what it misses."""
+
+    def quiet(_: float = 0) -> None:
+        return None
+
+    with measured("`near_duplicates(0.95)`"):
+        near = {0.95: every.close_pairs(0.95, most=10**6, progress=quiet)}
+    with measured("`outliers(k := 20)`"):
+        far, _ = every.outliers(20, 10, progress=quiet)
+    if len(every.ids) > MOST_EXACT:
+        return
+    with measured("all pairs"):
+        first, second, score = similar_pairs(every.vector_ND, 0.9, most=10**6, check=quiet)
+    near |= {threshold: every.close_pairs(threshold, most=10**6, progress=quiet) for threshold in (0.9, 0.98)}
+    for threshold, pairs in sorted(near.items()):
+        found = set(zip(pairs[0].tolist(), pairs[1].tolist(), strict=True))
+        there = set(zip(first[score >= threshold].tolist(), second[score >= threshold].tolist(), strict=True))
+        say(f"pairs from {threshold} on: {len(found & there)} of {len(there)}")
+    with measured("all means"):
+        mean = neighbour_means(every.vector_ND, 10, check=quiet)
+    lowest = np.argsort(mean, kind="stable")[:20]
+    say(f"outliers: {len(set(far.tolist()) & set(lowest.tolist()))} of 20")
+    say(f"their means up to {mean[far].max():.4f}, of all {mean[lowest].max():.4f}; half of all {np.median(mean):.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["count", "pairs"])
+    parser.add_argument("what", choices=["count", "pairs", "alike"])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument("--around", type=int, default=50, help="items around one centre, for `alike`")
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
+    if given.what == "alike":
+        say(f"{given.rows:,} rows of {given.dimension} numbers")
+        with scattered(given.rows, given.dimension, given.around) as every:
+            alike(every)
+        say(f"load {os.getloadavg()[0]:.1f}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         index = released(Path(folder) / "measured", given.rows, given.dimension)
         sys.stdout.write(f"{given.rows:,} rows of {given.dimension} numbers\n")

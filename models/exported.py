@@ -57,9 +57,11 @@ class ExportedEncoder:
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Float32 (N, D), L2-normalised. Raises UnfitModelError where an embedding is not finite."""
         embedding_ND = np.empty((len(texts), self.dimension), dtype=np.float32)
+        # Long ones together: a batch is as wide as its longest.
+        order_N = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), TEXT_BATCH):
-            token_BL = self.tokens(texts[start : start + TEXT_BATCH])
-            embedding_ND[start : start + len(token_BL)] = self._run(TEXT, token_BL)
+            some = order_N[start : start + TEXT_BATCH]
+            embedding_ND[some] = self._run(TEXT, self.tokens(texts[each] for each in some))
         require_finite(embedding_ND, "text embeddings")
         return embedding_ND
 

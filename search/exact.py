@@ -64,25 +64,35 @@ def _merged(
         most = int(np.bincount(row_M).max(initial=0))
         if most < scores_QB.shape[1] // 8:
             return _with_few(offsets_QK, scores_QK, row_M, offsets_B[column_M], scores_QB[row_M, column_M])
-    all_QN = np.concatenate([scores_QK, scores_QB], axis=1)
-    places_QN = np.concatenate([offsets_QK, np.broadcast_to(offsets_B, scores_QB.shape)], axis=1)
-    if all_QN.shape[1] <= k:
-        return places_QN, all_QN
-    best_QK = _largest(all_QN, k)
-    return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
+    if scores_QB.shape[1] > k:
+        best_QK = _largest(scores_QB, k)
+        scores_QB, offsets_QB = np.take_along_axis(scores_QB, best_QK, 1), offsets_B[best_QK]
+    else:
+        offsets_QB = np.broadcast_to(offsets_B, scores_QB.shape)
+    both_QM = np.concatenate([scores_QK, scores_QB], axis=1)
+    places_QM = np.concatenate([offsets_QK, offsets_QB], axis=1)
+    if both_QM.shape[1] <= k:
+        return places_QM, both_QM
+    best_QK = _best_of(both_QM, k)
+    return np.take_along_axis(places_QM, best_QK, 1), np.take_along_axis(both_QM, best_QK, 1)
+
+
+def _best_of(scores_QN: Floats, k: int) -> Offsets:
+    """Columns of the `k` largest scores of each row, (Q, K), in no order."""
+    return np.argpartition(scores_QN, -k, axis=1)[:, -k:]
 
 
 def _largest(scores_QN: Floats, k: int) -> Offsets:
-    """Columns of the `k` largest scores of each row, (Q, K), in no order."""
+    """The same, where of many columns only those of the best groups need be looked at."""
     groups = scores_QN.shape[1] // GROUP
     if groups < 2 * k:
-        return np.argpartition(-scores_QN, k - 1, axis=1)[:, :k]
+        return _best_of(scores_QN, k)
     grouped_QGS = scores_QN[:, : groups * GROUP].reshape(len(scores_QN), groups, GROUP)
-    group_QK = np.argpartition(-grouped_QGS.max(axis=2), k - 1, axis=1)[:, :k]
+    group_QK = _best_of(grouped_QGS.max(axis=2), k)
     column_QM = (group_QK[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores_QN), -1)
     rest = np.broadcast_to(np.arange(groups * GROUP, scores_QN.shape[1]), (len(scores_QN), scores_QN.shape[1] % GROUP))
     column_QM = np.concatenate([column_QM, rest], axis=1)
-    best_QK = np.argpartition(-np.take_along_axis(scores_QN, column_QM, 1), k - 1, axis=1)[:, :k]
+    best_QK = _best_of(np.take_along_axis(scores_QN, column_QM, 1), k)
     return np.take_along_axis(column_QM, best_QK, 1)
 
 
@@ -112,7 +122,7 @@ def _with_few(
     places_QN = np.zeros((count, width), np.int64)
     all_QN[:, :k], places_QN[:, :k] = scores_QK, offsets_QK
     all_QN[row_M, place_M], places_QN[row_M, place_M] = score_M, offset_M
-    best_QK = np.argpartition(-all_QN, k - 1, axis=1)[:, :k]
+    best_QK = _best_of(all_QN, k)
     return np.take_along_axis(places_QN, best_QK, 1), np.take_along_axis(all_QN, best_QK, 1)
 
 

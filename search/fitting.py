@@ -1,5 +1,6 @@
 """Whether hits fit: the release's cut-off for a kind of query, and the words of it that the model never met."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,37 @@ def unmet_words(release: OpenRelease, query: "Query") -> tuple[str, ...]:
     words = [word for text in texts for word in known_words(text)]
     known = release.model.words if words else None
     return () if known is None else tuple(word for word in dict.fromkeys(words) if word not in known)
+
+
+def fitting_by_words(release: OpenRelease, query: "Query", texts: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether an item, for the texts of each, is called what the query says, whatever its cosine.
+
+    It is where one of its texts has the query's words and no others, or where they have all words of the query that
+    the model never met, if there are some. Upper case, accents and order don't count.
+    """
+    known = release.model.words or frozenset()
+    unmet = [word for word in unmet_words(release, query) if unaccented(word) not in known]
+    return called(query.words, unmet, texts)
+
+
+def called(asked: str, unmet: Sequence[str], texts: Sequence[Sequence[str]]) -> list[bool]:
+    """The same for a text and those of its words that the model never met."""
+    said, strange = _words(asked), {unaccented(word) for word in unmet}
+    found = []
+    for own in texts:
+        each = [_words(text) for text in own]
+        found.append(said in each or (bool(strange) and strange <= set().union(*each)))
+    return found
+
+
+def _words(text: str) -> set[str]:
+    return set(known_words(unaccented(text)))
+
+
+def unaccented(text: str) -> str:
+    """A text without its accents."""
+    parted = unicodedata.normalize("NFKD", text)
+    return unicodedata.normalize("NFC", "".join(each for each in parted if not unicodedata.combining(each)))
 
 
 def notes(unmet: Sequence[str], cutoff: Cutoff | None, fits: Sequence[bool | None]) -> list[str]:

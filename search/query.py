@@ -16,7 +16,7 @@ from pairloom.search.combination import Item, Part, Picture, named, weighed
 from pairloom.search.diversity import POOL, diversified
 from pairloom.search.duplicates import folded
 from pairloom.search.embedding import item_vector, open_picture, query_vector
-from pairloom.search.fitting import cutoff_for, fitting, require_cutoff, unmet_words
+from pairloom.search.fitting import cutoff_for, fitting, fitting_by_words, require_cutoff, unmet_words
 from pairloom.search.fusion import fused
 from pairloom.search.keywords import keyword_rows
 from pairloom.search.nearest import SCORE_DIGITS, check_filter, corrects, nearest_rows
@@ -221,7 +221,11 @@ class _Ranking:
         """Rows with whether they fit, where that is known."""
         if self.cutoff is None:
             return rows
-        return rows.append_column("fits", pa.array(fitting(rows, self.cutoff), pa.bool_()))
+        fits = fitting(rows, self.cutoff)
+        if self.options.hybrid:
+            called = fitting_by_words(self.release, self.query, rows["texts"].to_pylist())
+            fits = [fit or name for fit, name in zip(fits, called, strict=True)]
+        return rows.append_column("fits", pa.array(fits, pa.bool_()))
 
     def _in_order(self, depth: int) -> pa.Table:
         """As many, in the order of their scores; copies of one picture folded where that is asked."""

@@ -16,10 +16,12 @@ from pairloom.search.keywords import MAX_CHARACTERS, keyword_rows
 from pairloom.search.query import Query
 from pairloom.search.release import OpenRelease
 from pairloom.storage.files import DamagedError, digest_files
+from pairloom.storage.releases import Cutoff
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.table.words import has_words, holding
+from pairloom.tasks.training.texts import keep_training_texts
 
 
 def texts(*own: str) -> list[list[str]]:
@@ -131,6 +133,7 @@ def released(folder: Path, *, indexed: bool) -> Index:
     """A release, with a full-text index or, as earlier ones, without; its model never met the words of `rare`."""
     record = publish(folder, names=NAMES)
     table = VectorTable(folder / "vectors" / f"{MODEL_ID}.lance")
+    keep_training_texts(folder / "models" / MODEL_ID, OpenRelease(folder, record).encoder, NAMES)
     made = item_rows(OpenRelease(folder, record).encoder, NAMES)
     own = made["texts"].to_pylist()
     own[20].append("qwertyuiop zzz")
@@ -139,7 +142,9 @@ def released(folder: Path, *, indexed: bool) -> Index:
     table.build_index(IndexConfig(full_text=indexed))
     files = digest_files(folder, table.files(), {})
     kept = {name: each for name, each in record.files.items() if not name.startswith("vectors/")}
+    unreached = Cutoff(score=9, corrected=False, max_false_finds=0, queries=40, true_finds=0, false_finds=0)
     changed = {"number": 2, "table_version": table.version, "files": kept | files}
+    changed |= {"cutoffs": {"text_to_image": unreached}}
     TableUpkeep(table.path).tag(2, table.version)
     return Index(OpenRelease(folder, record.model_copy(update=changed)))
 
@@ -159,6 +164,22 @@ def test_words_that_the_model_never_met_are_found_by_keyword(index: Index) -> No
     assert NAMES[21] in [hit.item_id for hit in hits[:3]]
     assert hits[0].keyword_score is not None
     assert hits[0].fused_score == hits[0].shown_score
+
+
+def test_what_is_called_as_the_query_says_fits_a_hybrid_search(index: Index) -> None:
+    for query, fits in (
+        ("Qwertyuiop, ZZZ", {NAMES[20]}),
+        ("yonder red qwertyüiop", set()),
+        ("red qwertyüiop", {NAMES[20], NAMES[21]}),
+        ("Apple, RÉD", {"red apple"}),
+        ("apple", set()),
+        ("nowhere", set()),
+    ):
+        found = index.search(query, k=46, hybrid=True)
+        assert {hit.item_id for hit in found.hits if hit.fits} == fits
+        only = index.search(query, k=46, hybrid=True, only_fitting=True)
+        assert ids(only) == [hit.item_id for hit in found.hits if hit.fits]
+        assert {hit.fits for hit in index.search(query, k=46).hits} == {False}
 
 
 def test_hybrid_hits_are_both_rankings_fused(index: Index) -> None:

@@ -8,6 +8,7 @@ import select
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from typer.testing import CliRunner, Result
 
 import pairloom
 from pairloom.flows.cli import app
+from pairloom.flows.shell import HELP
+from pairloom.flows.shell_options import changed, said_of
+from pairloom.search.options import Options
 from pairloom.search.web.app import create_app
 from pairloom.search.web.config import WebConfig
 from pairloom.search.web.service import Service
@@ -163,6 +167,12 @@ def test_the_shell_answers_line_by_line_and_goes_on_after_errors(options: tuple[
         ":hybrid",
         "",
         "green fig",
+        ":hybrid",
+        ":columns price",
+        ":offset 1",
+        ":target text",
+        ":again",
+        ":options",
         ":sql SELECT count(*) AS n FROM items",
         ":refresh",
         ":help",
@@ -170,6 +180,9 @@ def test_the_shell_answers_line_by_line_and_goes_on_after_errors(options: tuple[
         ":where no such",
         ":dance",
         ":like",
+        ":columns colour",
+        ":target words",
+        ":diversity 2",
         ":quit",
         "never asked",
     ]
@@ -182,6 +195,9 @@ def test_the_shell_answers_line_by_line_and_goes_on_after_errors(options: tuple[
         "error: 'no such' is not a filter: " + errors[1].partition("filter: ")[2].partition(";")[0],
         "error: no command :dance",
         "error: :like wants an item_id",
+        "error: no column 'colour'",
+        "error: :target is image or text, not 'words'",
+        "error: diversity is 2.0, must be from 0 to 1",
     ]
     tables = done.stdout.split("score  item")[1:]
     expected = [
@@ -193,12 +209,16 @@ def test_the_shell_answers_line_by_line_and_goes_on_after_errors(options: tuple[
         index.search(like=NAMES[0], k=2),
         index.search("red apple", k=2, where="subgroup = 'Fig'"),
         index.search("green fig", k=2, hybrid=True),
+        index.search("green fig", k=2, offset=1),
+        index.search("green fig", k=2, target="text"),
     ]
     assert len(tables) == len(expected)
     for table, found in zip(tables, expected, strict=True):
         assert all(hit.item_id in table for hit in found.hits)
     assert str(len(NAMES)) in tables[-1]
     assert "release 1" in tables[-1]
+    assert "columns price; target text;" in tables[-1]
+    assert "price" in tables[-1].splitlines()[0]
     assert page.read_text(encoding="utf-8").count("<li>") == 2
     assert "never asked" not in done.stdout + done.stderr
 
@@ -235,6 +255,26 @@ def test_pictures_are_made_of_characters_where_they_are_wanted_and_nothing_bette
     without = invoke("search", "red apple", "-k", "3", *options)
     assert len(with_pictures.stdout.splitlines()) > len(without.stdout.splitlines())
     assert not unseen(with_pictures.stdout.replace("\n", ""))
+
+
+def test_every_option_of_a_search_is_one_of_the_shell() -> None:
+    lines = [":k 3", ":where price < 5", ":columns price, brand", ":target text", ":metric euclidean", ":hybrid"]
+    lines += [":rerank 20", ":diversity 0.3", ":collapse", ":hubness off", ":fitting"]
+    options = Options()
+    for line in lines:
+        command, _, rest = line.partition(" ")
+        options = changed(options, command, rest)
+        assert f"{command} " in HELP
+    wanted = {"k": 3, "where": "price < 5", "columns": ("price", "brand"), "target": "text", "metric": "euclidean"}
+    wanted |= {"hybrid": True, "rerank": 20, "diversity": 0.3, "collapse_duplicates": True, "hubness": False}
+    assert asdict(options) == wanted | {"only_fitting": True, "offset": 0}
+    assert len(said_of(options)) == len(lines)
+    for line in ["where", "columns", "hybrid", "diversity", "collapse", "hubness", "fitting", "rerank off"]:
+        command, _, rest = line.partition(" ")
+        options = changed(options, f":{command}", rest)
+    assert options == Options(k=3, target="text", metric="euclidean")
+    assert said_of(Options()) == []
+    assert len(said_of(Options(), every=True)) == len(lines)
 
 
 def test_the_shell_prompts_on_a_terminal(options: tuple[str, ...], tmp_path: Path) -> None:

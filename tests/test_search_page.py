@@ -18,8 +18,16 @@ from pairloom.flows.nightly import nightly
 
 PAGE = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)
-ELSEWHERE = ("--as", "--only-fitting", "umap", "diff", "--rerank", "pairloom map", "pairloom sql", "pairloom web")
-"""What other tests run, or what needs a model of another kind."""
+TESTS = Path(__file__).parent
+ELSEWHERE = {
+    "--as": "test_second_tower.py",
+    "--only-fitting": "test_cutoff.py",
+    "umap": "test_map.py",
+    "diff": "test_diff.py",
+    "pairloom map": "test_map.py",
+    "pairloom sql": "test_cli.py",
+}
+"""What other tests run, by which: most of it needs a model of another kind."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipeline
     for name, colour in zip(("photo.jpg", "other.jpg"), COLOURS, strict=False):
         (folder / name).write_bytes((shapes / f"large-{colour}-circle.png").read_bytes())
     return folder
+
+
+def test_no_example_of_the_page_is_run_by_nobody() -> None:
+    assert len(BLOCKS) * 2 == PAGE.count("```")
+    assert {kind for kind, _ in BLOCKS} == {"", "python"}
+    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    assert [line for line in lines if not line.startswith("pairloom ")] == []
+    for each, file in ELSEWHERE.items():
+        assert any(each in line for line in lines), each
+        assert f'"{each.removeprefix("pairloom ")}"' in (TESTS / file).read_text(encoding="utf-8"), each
 
 
 def test_every_command_of_the_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

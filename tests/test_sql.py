@@ -18,8 +18,11 @@ import pytest
 from PIL import Image
 from released_pipeline import HOSTILE, NAMES, picture, publish
 
+import pairloom.models.mining.cells
+import pairloom.search.alike
 import pairloom.search.sql.alike
 import pairloom.search.sql.statement
+from pairloom.search.alike import image_vectors
 from pairloom.search.query import Query
 from pairloom.search.query import search as find
 from pairloom.search.release import OpenRelease
@@ -395,6 +398,34 @@ def test_near_duplicates_and_outliers_agree_with_a_self_join(release: OpenReleas
                  GROUP BY item_id ORDER BY score LIMIT 6"""
     outliers = json_rows(run_sql(release, "FROM outliers(k := 6, neighbours := 4)"))
     assert [row["item_id"] for row in outliers] == [row["item_id"] for row in json_rows(run_sql(release, nearest))]
+
+
+def test_near_duplicates_and_outliers_of_many_items_are_the_same(
+    release: OpenRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = ["FROM near_duplicates(0.9)", "FROM near_duplicates(0.9, where := 'price < 20')"]
+    statements += ["FROM outliers(k := 5, neighbours := 3)"]
+    expected = [_scored(release, each) for each in statements]
+    monkeypatch.setattr(pairloom.search.alike, "EXACT", 5)
+    monkeypatch.setattr(pairloom.search.alike, "IN_MEMORY", 0)
+    # As many cells as the items have: all pairs are compared.
+    monkeypatch.setattr(pairloom.models.mining.cells, "PAIR_CELLS", 50)
+    for statement, scores in zip(statements, expected, strict=True):
+        assert scores
+        assert _scored(release, statement) == pytest.approx(scores, abs=2e-6)
+
+
+def _scored(release: OpenRelease, statement: str) -> dict[tuple[str, str | None], float]:
+    rows = json_rows(run_sql(release, statement))
+    return {(row["item_id"], row.get("other_id")): row["score"] for row in rows}
+
+
+def test_vectors_come_in_the_order_of_their_ids(release: OpenRelease) -> None:
+    rows = json_rows(run_sql(release, "SELECT item_id, image_vector FROM items WHERE price < 20 ORDER BY item_id"))
+    with image_vectors(release, "price < 20", lambda _: None) as found:
+        assert found.ids.to_pylist() == [row["item_id"] for row in rows]
+        vectors = np.array([row["image_vector"] for row in rows], np.float32)
+        np.testing.assert_array_equal(found.vector_ND, vectors)
 
 
 def test_too_many_near_duplicates_are_refused(release: OpenRelease, monkeypatch: pytest.MonkeyPatch) -> None:

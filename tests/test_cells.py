@@ -1,0 +1,78 @@
+"""Near-duplicates and outliers of many vectors, compared in cells, against the comparison of all pairs."""
+
+import numpy as np
+import pytest
+
+import pairloom.models.mining.cells
+from pairloom.models.arrays import Embeddings
+from pairloom.models.mining.cells import close_pairs, loneliest
+from pairloom.models.mining.likeness import PairLimitError, neighbour_means, similar_pairs
+
+N, D = 1_200, 24
+
+
+def nothing(_: float = 0) -> None:
+    return None
+
+
+@pytest.fixture
+def vectors(monkeypatch: pytest.MonkeyPatch) -> Embeddings:
+    """Vectors around 30 centres, 40 nearly copies, ten alone, thirty of one place, over blocks of 64."""
+    monkeypatch.setattr(pairloom.models.mining.cells, "BLOCK", 64)
+    random = np.random.default_rng(0)
+    found = random.normal(size=(30, D))[random.integers(0, 30, N)] + 0.5 * random.normal(size=(N, D))
+    found[100:140] = found[200:240] + 0.05 * random.normal(size=(40, D))
+    found[300:310] = random.normal(size=(10, D))
+    found[400:430] = found[400]
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_close_pairs_are_those_of_all_pairs(vectors: Embeddings) -> None:
+    first, second, score = close_pairs(vectors, 0.98, most=1_000, progress=nothing)
+    all_first, all_second, all_score = similar_pairs(vectors, 0.98, most=1_000, check=nothing)
+    expected = dict(zip(zip(all_first, all_second, strict=True), all_score.tolist(), strict=True))
+    assert len(expected) > 460
+    assert dict(zip(zip(first, second, strict=True), score.tolist(), strict=True)) == pytest.approx(expected, abs=2e-6)
+    assert (np.diff(score) <= 0).all()
+
+
+@pytest.mark.parametrize(("k", "neighbours"), [(3, 1), (12, 5), (700, 40)])
+def test_the_loneliest_are_those_of_all_means(vectors: Embeddings, k: int, neighbours: int) -> None:
+    mean_N = neighbour_means(vectors, neighbours, check=nothing)
+    found_K, mean_K = loneliest(vectors, k, neighbours, progress=nothing)
+    np.testing.assert_allclose(mean_K, np.sort(mean_N)[:k], atol=2e-6)
+    np.testing.assert_allclose(mean_K, mean_N[found_K], atol=2e-6)
+
+
+def test_the_loneliest_of_a_huge_cell_are_found_though_it_is_looked_at_in_part(vectors: Embeddings) -> None:
+    one_place = np.concatenate([np.repeat(vectors[:1], 500, axis=0), vectors])
+    found_K, _ = loneliest(one_place, 10, 4, progress=nothing)
+    assert set(found_K) == {*(np.argsort(neighbour_means(one_place, 4, check=nothing), kind="stable")[:10])}
+
+
+def test_progress_grows_and_may_end_the_work(vectors: Embeddings) -> None:
+    for work in (
+        lambda progress: close_pairs(vectors, 0.98, most=1_000, progress=progress),
+        lambda progress: loneliest(vectors, 3, 4, progress=progress),
+    ):
+        heard: list[float] = []
+        work(heard.append)
+        assert heard[0] < 0.2
+        assert 0.6 <= heard[-1] <= 1
+
+        def over(done: float) -> None:
+            if done > 0.3:
+                raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            work(over)
+
+
+def test_too_many_of_them_are_refused(vectors: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PairLimitError, match="more than 100 pairs"):
+        close_pairs(vectors, 0.5, most=100, progress=nothing)
+    monkeypatch.setattr(pairloom.models.mining.cells, "MOST_CANDIDATES", 20)
+    with pytest.raises(ValueError, match="k is 21, must be at most 20 among 1,200 items"):
+        loneliest(vectors, 21, 4, progress=nothing)
+    with pytest.raises(ValueError, match="neighbours is 65, must be at most 64"):
+        loneliest(vectors, 3, 65, progress=nothing)

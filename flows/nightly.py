@@ -35,9 +35,9 @@ def nightly(pipeline: Pipeline) -> Night:
         plan = plan.after(admit(pipeline, plan))
 
     if plan.action == "retrain":
-        pairs = mine(pipeline, plan)
+        pairs = placed(mine, pipeline)(pipeline, plan)
         challenger = placed(train, pipeline)(pipeline, plan, pairs)
-        verdict = evaluate(pipeline, plan, challenger)
+        verdict = placed(evaluate, pipeline)(pipeline, plan, challenger)
 
     if verdict and verdict.passed and verdict.model_id:
         built = build(pipeline, plan, verdict, verdict.model_id)

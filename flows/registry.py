@@ -64,9 +64,7 @@ class Registry:
             changed["paused"] = False
         if not changed:
             return "unchanged"
-        # What isn't given would be emptied.
-        kept = {key: content[key] for key in ("tags", "parameter_openapi_schema")}
-        self._client.update_deployment(found.id, DeploymentUpdate(**(kept | changed)))
+        self._client.update_deployment(found.id, DeploymentUpdate(**changed))
         return "updated"
 
     def left(self, pipelines: Collection[str], wanted: Collection[str]) -> list[DeploymentResponse]:
@@ -84,10 +82,7 @@ class Registry:
         """Start nothing of it any more."""
         if LEFT in left.tags:
             return "unchanged"
-        update = DeploymentUpdate(
-            paused=True, tags=[*left.tags, LEFT], parameter_openapi_schema=left.parameter_openapi_schema
-        )
-        self._client.update_deployment(left.id, update)
+        self._client.update_deployment(left.id, DeploymentUpdate(paused=True, tags=[*left.tags, LEFT]))
         return "paused"
 
     def delete(self, left: DeploymentResponse) -> Change:

@@ -70,9 +70,7 @@ def _taken(client: SyncPrefectClient, run: FlowRun, pool: str, wait_minutes: flo
                 _say(client, missing, wait_minutes)
                 said = missing
         if time.monotonic() > give_up:
-            raise NoWorkerError(
-                f"{run.name}: {said}; it was waited for {wait_minutes:g} minutes (workers.wait_minutes)"
-            )
+            raise NoWorkerError(f"{said}; it was waited for {wait_minutes:g} minutes (workers.wait_minutes)")
         time.sleep(POLL_SECONDS)
     if said:
         _say(client, "", wait_minutes)

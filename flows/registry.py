@@ -123,7 +123,7 @@ def _was(found: DeploymentResponse, key: str) -> Any:
     if key == "concurrency_limit":
         return found.global_concurrency_limit and found.global_concurrency_limit.limit
     if key == "concurrency_options":
-        return found.concurrency_options and found.concurrency_options.model_dump(mode="json", exclude_unset=True)
+        return found.concurrency_options and found.concurrency_options.model_dump(mode="json", exclude_none=True)
     return sorted(found.tags) if key == "tags" else getattr(found, key)
 
 

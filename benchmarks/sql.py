@@ -87,14 +87,15 @@ def scattered_nowhere(random: np.random.Generator, count: int, dimension: int) -
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> Floats:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found: Floats = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def close(random: np.random.Generator, vectors: Floats) -> Floats:
     """The same with a cosine from 0.9 to 1 between every fiftieth and the next."""
     next_ = vectors[1::50]
-    aside = random.normal(size=next_.shape)
-    aside = unit(aside - np.einsum("nd,nd->n", aside, next_)[:, None] * next_)
+    drawn = random.normal(size=next_.shape)
+    aside = unit(drawn - np.einsum("nd,nd->n", drawn, next_)[:, None] * next_)
     cosine = random.uniform(0.9, 1, (len(next_), 1))
     vectors[: 50 * len(next_) : 50] = cosine * next_ + (1 - cosine**2) ** 0.5 * aside
     return vectors

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pairloom.tasks.pipeline import Pipeline
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
+DEFAULT_ROOT = ".pairloom"
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # Tried with Lance 14.0.2 (tests/test_config.py): for its tags it makes a second folder, with %23 for # and so on, and
@@ -78,16 +79,32 @@ def load_pipeline(
     name, block, stored = _chosen(file, name, root)
     for override in overrides:
         _override(block, override)
-    taken = sorted(_ELSEWHERE.keys() & set(block))
-    if taken:
-        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: {_ELSEWHERE[taken[0]]}")
-    if odd := sorted(set(_ODD.findall(str(stored)))):
-        raise ValueError(
-            f"{file}: root {stored}: Lance can't keep a table below a folder with {' '.join(odd)} in its name: name "
-            "another root, such as --root /srv/pairloom"
-        )
+    _check_keys(file, name, block)
+    _check_root(stored, f"{file}: ")
     block = {**_resolved(block, file.parent.resolve()), "name": name, "root": stored}
     return _checked(block, f"{file}: pipeline {name!r}: ")
+
+
+def written_pipeline(file: Path, name: str, *, root: Path | None = None) -> "Pipeline":
+    """The pipeline `name` of a file with its paths as they are written, so that it means the same on every machine.
+
+    What `located` makes of it is checked, too: raises ValueError with one line for every fault.
+    """
+    load_pipeline(file, name, root=root)
+    stored = root.resolve() if root else _read(file).get("root", DEFAULT_ROOT)
+    block = {**pipeline_block(file, name), "name": name, "root": str(stored)}
+    return _checked(block, f"{file}: pipeline {name!r}: ")
+
+
+def located(pipeline: "Pipeline", folder: Path, *, root: Path | None = None) -> "Pipeline":
+    """A pipeline with its paths as they are on this machine: relative ones start from `folder`; `root` stands for its.
+
+    Raises ValueError where nothing can be stored there.
+    """
+    folder, written = folder.resolve(), pipeline.model_dump(mode="json", by_alias=True)
+    stored = (root or folder / pipeline.root).resolve()
+    _check_root(stored, "")
+    return _checked({**_resolved(written, folder), "root": stored}, f"pipeline {pipeline.name!r}: ")
 
 
 def pipeline_block(file: Path, name: str | None) -> dict[str, Any]:
@@ -100,6 +117,19 @@ def block_pipeline(block: dict[str, Any], overrides: Sequence[str]) -> "Pipeline
     for override in overrides:
         _override(block, override)
     return _checked(_resolved(block, Path.cwd()), "")
+
+
+def _check_keys(file: Path, name: str, block: dict[str, Any]) -> None:
+    if taken := sorted(_ELSEWHERE.keys() & set(block)):
+        raise ValueError(f"{file}: pipeline {name!r}: unknown key {taken[0]!r}: {_ELSEWHERE[taken[0]]}")
+
+
+def _check_root(stored: Path, where: str) -> None:
+    if odd := sorted(set(_ODD.findall(str(stored)))):
+        raise ValueError(
+            f"{where}root {stored}: Lance can't keep a table below a folder with {' '.join(odd)} in its name: name "
+            "another root, such as --root /srv/pairloom"
+        )
 
 
 def _checked(block: dict[str, Any], where: str) -> "Pipeline":
@@ -127,7 +157,7 @@ def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, dict[
         raise ValueError(f"{file}: {error}") from None
     if not isinstance(blocks[name], dict):
         raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {blocks[name]!r}")
-    written = str(root or document.get("root", ".pairloom"))
+    written = str(root or document.get("root", DEFAULT_ROOT))
     if _ADDRESS.match(written):
         raise ValueError(f"{file}: root {written}: only folders of this machine can be one yet, not addresses")
     stored = file.parent / written if root is None else root

@@ -1,103 +1,117 @@
-"""Prefect deployments from pipelines.yaml: each pipeline's night with its schedule, and its stages for ad-hoc runs."""
+"""Prefect deployments from pipelines.yaml: each pipeline's night with its schedule, its stages and its upkeep."""
 
-import asyncio
 import contextlib
-import sys
-from collections.abc import Sequence
-from contextvars import copy_context
-from functools import partial
-from typing import cast
-from uuid import UUID
+import functools
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import rich
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.deployments.runner import RunnerDeployment
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled
-from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import parameter_schema
 
 from pairloom.flows import deployed
-from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations
-from pairloom.flows.interrupt import watch
-from pairloom.flows.local_server import prefect_server
+from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations, remove_automations
+from pairloom.flows.elsewhere import lack
 from pairloom.flows.notifications import named_blocks
-from pairloom.flows.plan import Planned, plan_deployments
+from pairloom.flows.plan import NIGHT, Planned, plan_deployments
+from pairloom.flows.registry import Registry
 from pairloom.flows.run_tags import run_tags
-from pairloom.tasks.pipeline import Pipeline, WorkersConfig
+from pairloom.tasks.pipeline import Pipeline
+
+ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}
+"""Of runs: that they say how they are, so that killed ones are known."""
 
 
-def deployment(planned: Planned, *, pooled: bool = True) -> RunnerDeployment:
-    """A planned deployment as Prefect takes it; `pooled` places it on its work pool."""
-    night = planned.flow == deployed.nightly.name
-    return RunnerDeployment.from_flow(
-        getattr(deployed, planned.flow),
-        name=planned.pipeline.name,
-        parameters=planned.pipeline.parameters,
-        schedules=[planned.schedule] if planned.schedule else [],
-        # Two nights of one pipeline would only race for the same release: the later one is not started.
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-        if night
-        else None,
-        tags=run_tags(planned.pipeline.name),
-        job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}},
-        work_pool_name=planned.work_pool if pooled else None,
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
+@dataclass(frozen=True)
+class Deployed:
+    """What a `deploy` did."""
+
+    rows: list[dict[str, str]]
+    """Every deployment, and whether it was `created`, `updated` or `unchanged`; below them what left the file."""
+    lacking: list[str]
+    """What work pools lack before they run anything, with the command that brings it."""
+
+    @property
+    def summary(self) -> str:
+        """How many deployments changed."""
+        changes = [row["change"] for row in self.rows]
+        if set(changes) <= {"unchanged"}:
+            return f"{len(changes)} deployments: nothing changed"
+        said = ", ".join(f"{changes.count(each)} {each}" for each in dict.fromkeys(changes))
+        return f"{len(changes)} deployments: {said}"
 
 
 def deploy_pipelines(pipelines: Sequence[Pipeline]) -> list[dict[str, str]]:
-    """Register all deployments, and the work pools they name, on the Prefect server. Twice is the same as once."""
+    """Register what pipelines that stand in no file have. Twice is the same as once."""
+    return deploy(plan_deployments(pipelines), [pipeline.name for pipeline in pipelines]).rows
+
+
+def deploy(
+    planned: Sequence[Planned], pipelines: Collection[str], *, prune: bool = False, take_over: bool = False
+) -> Deployed:
+    """Register deployments, and the work pools they name, on the Prefect server. Twice is the same as once.
+
+    `pipelines` are all that the file has: what it made of others is paused, or deleted (`prune`). Raises ValueError,
+    before anything is changed, where one of the deployments is somebody else's or another file's (unless `take_over`).
+    """
     if not PREFECT_API_URL.value():
         raise ValueError(
             "no Prefect server is configured: set PREFECT_API_URL (like http://127.0.0.1:4200/api) to one that "
             "`prefect server start` runs, or use `pairloom serve`, which starts its own"
         )
-    planned = plan_deployments(pipelines)
+    file = next((str(each.file) for each in planned if each.file), None)
     with get_client(sync_client=True) as client:
-        blocks = named_blocks(client, pipelines)
-        for pool in sorted({each.work_pool for each in planned}):
-            with contextlib.suppress(ObjectAlreadyExists):
-                client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        for each in planned:
-            deployment(each).apply()
-        keep_automations(client, pipelines, blocks)
-    return [each.row for each in planned]
+        registry = Registry(client, file)
+        if refused := registry.refused([each.name for each in planned], take_over=take_over):
+            raise ValueError(refused)
+        of = list({each.pipeline.name: each.pipeline for each in planned}.values())
+        blocks = named_blocks(client, of)
+        lacking = _pools(client, sorted({each.work_pool for each in planned}))
+        rows = [
+            {**each.row, "change": registry.put(each.name, content(each), each.schedule, ENVIRONMENT)}
+            for each in planned
+        ]
+        keep_automations(client, of, blocks)
+        for left in registry.left(pipelines, {each.name for each in planned}):
+            rows.append(registry.row(left, registry.delete(left) if prune else registry.pause(left)))
+            if left.name not in pipelines:
+                remove_automations(client, left.name)
+    return Deployed(rows, lacking)
 
 
-def serve_pipelines(pipelines: Sequence[Pipeline]) -> None:
-    """Run schedules and runs here until interrupted, beside the configured server or one of our own."""
-    # Here are no work pools: a night that waited for one would wait for ever.
-    here = [pipeline.model_copy(update={"workers": WorkersConfig()}) for pipeline in pipelines]
-    served = [deployment(each, pooled=False) for each in plan_deployments(here)]
-    with prefect_server() as address:
-        runner = _Runner()
-        # Prefect types the call for async callers too; in this sync one it gives the id.
-        ids = [cast(UUID, runner.add_deployment(each)) for each in served]
-        with get_client(sync_client=True) as client:
-            keep_automations(client, pipelines, named_blocks(client, pipelines))
-        scheduled = [number for number, each in zip(ids, served, strict=True) if each.schedules]
-        watch.last_words = partial(copy_context().run, runner.say_goodbye, scheduled)
-        names = ", ".join(pipeline.name for pipeline in pipelines)
-        rich.print(f"Serving {names}: {address} · Ctrl-C ends it", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(runner.start())
+def content(planned: Planned) -> dict[str, Any]:
+    """All that is said of a deployment but its schedule, in JSON. Job variables are people's, but for `ENVIRONMENT`."""
+    # Two nights of one pipeline would only race for the same release: the later one is not started. A second run of a
+    # stage waits, and finds done what the first one did.
+    busy = ConcurrencyLimitStrategy.CANCEL_NEW if planned.flow == NIGHT else ConcurrencyLimitStrategy.ENQUEUE
+    return {
+        "version": planned.stamp or None,
+        "description": getattr(deployed, planned.flow).description,
+        "parameters": planned.parameters,
+        "tags": sorted(run_tags(planned.pipeline.name)),
+        "entrypoint": f"{deployed.__name__}.{planned.flow}",
+        "work_pool_name": planned.work_pool,
+        "parameter_openapi_schema": _form(planned.flow),
+        "enforce_parameter_schema": True,
+        "concurrency_limit": 1,
+        "concurrency_options": {"collision_strategy": busy.value},
+    }
 
 
-class _Runner(Runner):
-    """Prefect's runner, made to end on SIGTERM: its own handler leaves the event loop and its runs in the middle."""
+@functools.cache
+def _form(flow: str) -> Any:
+    """Prefect takes long to describe a flow's parameters."""
+    return json.loads(parameter_schema(getattr(deployed, flow)).model_dump_json(exclude_unset=True))
 
-    def say_goodbye(self, scheduled: Sequence[UUID]) -> None:
-        """Tell the server what ends here at once: the runs under way, and these deployments' schedules."""
-        with get_client(sync_client=True) as client:
-            for run in self._process_manager.flow_run_ids():
-                client.set_flow_run_state(run, Cancelled(message="Interrupted."), force=True)
-            for deployment in scheduled:
-                client.pause_deployment(deployment)
 
-    def handle_sigterm(self, *_args: object, **_kwargs: object) -> None:
-        """Cancel the runs and stop."""
-        asyncio.run_coroutine_threadsafe(self.astop(), asyncio.get_running_loop())
+def _pools(client: SyncPrefectClient, names: Sequence[str]) -> list[str]:
+    """Create the work pools that there aren't; what each of them lacks."""
+    for name in names:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+    return [said for name in names if (said := lack(client, client.read_work_pool(name)))]

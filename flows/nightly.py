@@ -37,9 +37,9 @@ def nightly(pipeline: Pipeline) -> Night:
         plan = plan.after(admit(pipeline, plan))
 
     if plan.action == "retrain":
-        pairs = mine(pipeline, plan)
+        pairs = placed(mine, pipeline)(pipeline, plan)
         challenger = placed(train, pipeline)(pipeline, plan, pairs)
-        verdict = evaluate(pipeline, plan, challenger)
+        verdict = placed(evaluate, pipeline)(pipeline, plan, challenger)
 
     if verdict and verdict.passed and verdict.model_id:
         if pipeline.training.refit:

@@ -2,14 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pairloom.models.fitness import UnfitModelError
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import flow_run_context, timed
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +20,7 @@ def placed(stage: F, pipeline: Pipeline) -> F:
     """`stage` itself, or a call that has its deployment run it on another work pool first.
 
     Stages remember under the root what they did, so the call that follows here only picks up the ref. Raises
-    UnfitModelError where the run ended by that, RuntimeError where it failed otherwise.
+    UnfitModelError where the run ended by that, RuntimeError where it failed otherwise or no worker took it up.
     """
     name = stage.__name__
     pool = other_pool(name, pipeline)
@@ -31,12 +28,13 @@ def placed(stage: F, pipeline: Pipeline) -> F:
         return stage
 
     def elsewhere(*args: Any) -> Any:
-        from prefect.deployments import run_deployment
+        # Prefect's client takes long to import, and only a night that has a worker elsewhere needs it.
+        from pairloom.flows.elsewhere import run_elsewhere
+        from pairloom.flows.tonight import sent
 
         logger.info("%s: waiting for work pool %r", name, pool)
         with timed(name):
-            # Prefect types the call for async callers too; in this sync one it is a flow run.
-            run = cast("FlowRun", run_deployment(f"{name}/{pipeline.name}", parameters=pipeline.parameters))
+            run = run_elsewhere(f"{name}/{pipeline.name}", pool, sent(pipeline), pipeline.workers)
         if run.state and run.state.name == UNFIT:
             raise UnfitModelError(run.state.message or f"{name} on work pool {pool!r}: an unfit model")
         if run.state is None or not run.state.is_completed():

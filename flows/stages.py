@@ -46,8 +46,12 @@ def train(pipeline: Pipeline) -> ModelRef:
 def evaluate(pipeline: Pipeline) -> Verdict:
     """Measure the challenger beside the champion, and let the gate decide."""
     plan = _plan(pipeline)
-    verdict = evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
-    return _or_waiting(pipeline, plan, verdict)
+    return _or_waiting(pipeline, plan, _measured(pipeline, plan))
+
+
+def measure(pipeline: Pipeline) -> Verdict:
+    """The same for a night, which asks a person only once it has seen the challenger's table."""
+    return _measured(pipeline, _plan(pipeline))
 
 
 def refit(pipeline: Pipeline) -> Verdict:
@@ -81,9 +85,6 @@ def publish(pipeline: Pipeline) -> ReleaseRef:
     return publish_release(pipeline, plan, built.fit)
 
 
-STAGES = (ingest, mine, train, evaluate, refit, embed, publish)
-
-
 def _plan(pipeline: Pipeline) -> Plan:
     return decide(pipeline, snapshot_ref(pipeline))
 
@@ -93,6 +94,10 @@ def _admitted(pipeline: Pipeline, plan: Plan) -> Plan:
     if looked.rows_held:
         raise HeldError(f"pipeline {pipeline.name!r}: the rows are held: {looked.reason}")
     return looked
+
+
+def _measured(pipeline: Pipeline, plan: Plan) -> Verdict:
+    return evaluate_challenger(pipeline, plan, _left(pipeline, plan, "train", ModelRef))
 
 
 def _left(pipeline: Pipeline, plan: Plan, name: str, kind: type[R], *, after: str = "") -> R:

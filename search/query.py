@@ -308,6 +308,8 @@ class _Ranking:
         names = [*self._given]
         if self._scorer or options.collapse_duplicates:
             names += ["texts", "thumbnail"]
+        if options.hybrid and self.cutoff:
+            names.append("texts")
         if options.metric != "cosine":
             names.append(self._side)
         if options.diversity or options.collapse_duplicates:

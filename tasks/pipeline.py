@@ -42,7 +42,7 @@ class ScheduleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
 
 
 class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Which Prefect work pool runs what. `pairloom run` needs none."""
+    """Which Prefect work pool runs what: docs/prefect.md. `pairloom run` needs none."""
 
     default: str = "cpu"
     """Work pool of the night and of every stage that names no other."""
@@ -50,6 +50,12 @@ class WorkersConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Work pool of training; the default pool's where it is not given."""
     embed: str | None = None
     """Work pool of embedding; the default pool's where it is not given."""
+    evaluate: str | None = None
+    """Work pool of evaluation; the default pool's where it is not given."""
+    mine: str | None = None
+    """Work pool of mining; the default pool's where it is not given."""
+    wait_minutes: float = Field(default=10, gt=0)
+    """How long a night waits for a stage whose work pool has no worker before it fails; busy workers it waits for."""
 
     @property
     def refit(self) -> str | None:

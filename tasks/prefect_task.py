@@ -16,7 +16,7 @@ from pairloom.storage.secrets import redact_record
 
 def prefect_task(function: Callable[..., Any], retries: int) -> Callable[..., Any]:
     """The task of a stage, named after verb and pipeline; `retries` where trying again can help."""
-    _log_to_prefect()
+    log_to_prefect()
     return _task(function, retries)
 
 
@@ -45,7 +45,7 @@ def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:
     return False
 
 
-def _log_to_prefect() -> None:
+def log_to_prefect() -> None:
     """Have our loggers write to the flow run's page, wherever the run was started: no setting can be forgotten."""
     ours = logging.getLogger("pairloom")
     if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):

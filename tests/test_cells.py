@@ -24,7 +24,8 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Embeddings:
     found[100:140] = found[200:240] + 0.05 * random.normal(size=(40, D))
     found[300:310] = random.normal(size=(10, D))
     found[400:430] = found[400]
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    unit: Embeddings = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def test_close_pairs_are_those_of_all_pairs(vectors: Embeddings) -> None:

@@ -24,13 +24,19 @@ from conftest import prefect_environment, prefect_serving
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events import ResourceSpecification, emit_event
 from prefect.events.schemas.automations import EventTrigger
-from prefect.exceptions import ObjectNotFound, Pause
+from prefect.exceptions import ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 from prefect.states import Failed, Running
@@ -41,12 +47,13 @@ from pairloom.flows import stages
 from pairloom.flows.approval import refuse_waiting
 from pairloom.flows.approval_form import try_to_close_forms
 from pairloom.flows.automations import remove_automations, silent_runs
-from pairloom.flows.config import load_pipeline
-from pairloom.flows.deploy import deploy_pipelines, serve_pipelines
-from pairloom.flows.deployed import embed, nightly
+from pairloom.flows.config import load_pipeline, pipeline_names
+from pairloom.flows.deploy import Deployed, deploy, deploy_pipelines
+from pairloom.flows.deployed import collect_garbage, embed, ingest, nightly, rollback, verify
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import placed
-from pairloom.flows.plan import plan_deployments
+from pairloom.flows.plan import NIGHT, STAGES, UPKEEP, plan_deployments, plan_file
+from pairloom.flows.serve import serve
 from pairloom.flows.show.report import markdown
 from pairloom.models.fitness import UnfitModelError
 from pairloom.storage.approvals import require_waiting
@@ -167,8 +174,11 @@ def worked(
     captions = collection / "captions.jsonl"
     rows = [json.loads(line) for line in captions.read_text().splitlines()]
     captions.write_text("".join(json.dumps(row | {"text": f"{row['text']} {HOSTILE}"}) + "\n" for row in rows))
-    pipeline = load_pipeline(write_pipelines(folder, collection, workers={"default": "cpu", "train": "gpu"}))
-    deploy_pipelines([pipeline])
+    file = write_pipelines(folder, collection, workers={"default": "cpu", "train": "gpu"})
+    assert deployed_from(file, (NIGHT, "train"), take_over=True).lacking == [
+        f"work pool '{pool}' has no worker: start one with `prefect worker start --pool {pool}`"
+        for pool in ("cpu", "gpu")
+    ]
 
     environment = prefect_environment(folder, PREFECT_API_URL=prefect_api, PREFECT_WORKER_QUERY_SECONDS="1")
     with contextlib.ExitStack() as stack:
@@ -177,7 +187,7 @@ def worked(
             command = ("-m", "prefect", "worker", "start", "--pool", pool, "--type", "process")
             workers.append(stack.enter_context(running(*command, environment=environment, log=folder / f"{pool}.log")))
         # What a person edits in the form goes back as JSON.
-        parameters = json.loads(json.dumps(pipeline.parameters))
+        parameters = json.loads(json.dumps(deployed(server, "nightly/shapes").parameters))
         parameters["pipeline"]["training"]["max_steps"] = 5
         night = ended(server, start(server, "nightly/shapes", parameters), *workers)
 
@@ -189,7 +199,7 @@ def worked(
     bars = {each.key: each.data for each in artifacts if each.type == "progress" and each.flow_run_id in ours}
     runs = [run for run in runs if run.start_time]
     return Worked(
-        Pipeline.model_validate(parameters["pipeline"]),
+        load_pipeline(file, overrides=["training.max_steps=5"]),
         night,
         runs,
         [each.message for each in logs],
@@ -214,29 +224,52 @@ def ended(server: SyncPrefectClient, run: FlowRun, *processes: "subprocess.Popen
     return wait_until(found, *processes, pause=0.2)
 
 
+def scheduled(server: SyncPrefectClient, pipeline: str) -> list[FlowRun]:
+    """The runs that a pipeline's schedule has made."""
+    tags = FlowRunFilterTags(all_=["auto-scheduled", pipeline])
+    return server.read_flow_runs(flow_run_filter=FlowRunFilter(tags=tags))
+
+
+def ran(server: SyncPrefectClient, flow: Any, deployment: str, **parameters: Any) -> FlowRun:
+    """A run of a deployment, by what a worker's process calls, once it has ended."""
+    run = start(server, deployment, parameters or None)
+    run_flow(flow, flow_run=server.read_flow_run(run.id), return_type="state")
+    return server.read_flow_run(run.id)
+
+
 def state_of(run: FlowRun) -> State[Any]:
     assert run.state is not None
     return run.state
+
+
+def deployed_from(file: Path, flows: tuple[str, ...] = (NIGHT,), **options: bool) -> Deployed:
+    """What `pairloom deploy` does, of these flows only: a server takes a second to read a form."""
+    names = pipeline_names(file)
+    return deploy([each for each in plan_file(file, names) if each.flow in flows], names, **options)
 
 
 def deployed(server: SyncPrefectClient, name: str) -> DeploymentResponse:
     return server.read_deployment_by_name(name)
 
 
-def test_deploy_registers_the_night_with_its_schedule_and_each_stage_on_its_pool(
+def test_deploy_registers_the_night_with_its_schedule_and_all_else_for_ad_hoc_runs_on_its_pool(
     server: SyncPrefectClient, pipeline: Pipeline
 ) -> None:
-    rows = deploy_pipelines([pipeline])
-    assert rows == [each.row for each in plan_deployments([pipeline])]
+    names = [row["deployment"] for row in deploy_pipelines([pipeline])]
+    assert names == [f"{flow.replace('_', '-')}/shapes" for flow in (NIGHT, *STAGES, *UPKEEP) if flow != "refit"]
 
     night = deployed(server, "nightly/shapes")
     (schedule,) = night.schedules
     assert schedule.active
     assert (schedule.schedule.cron, schedule.schedule.timezone) == tuple(SCHEDULE.values())  # type: ignore[union-attr]  # it is a cron
-    pools = {row["deployment"]: deployed(server, row["deployment"]).work_pool_name for row in rows}
-    stages = ("nightly", "ingest", "mine", "train", "evaluate", "embed", "publish")
-    assert pools == {f"{name}/shapes": "gpu" if name == "train" else "cpu" for name in stages}
-    assert all(not deployed(server, f"{stage}/shapes").schedules for stage in stages[1:])
+    assert night.description
+    for name in names:
+        each = deployed(server, name)
+        assert each.work_pool_name == ("gpu" if name == "train/shapes" else "cpu")
+        assert each.tags == ["pairloom", "shapes"]
+        assert each.global_concurrency_limit is not None
+        assert each.global_concurrency_limit.limit == 1
+        assert bool(each.schedules) == (name == "nightly/shapes")
 
 
 def test_the_form_is_typed_bounded_documented_and_filled_from_the_file(
@@ -265,16 +298,136 @@ def test_the_form_is_typed_bounded_documented_and_filled_from_the_file(
     assert Pipeline.model_validate(night.parameters["pipeline"]) == pipeline
 
 
-def test_deploying_again_changes_nothing_but_what_the_file_says(server: SyncPrefectClient, pipeline: Pipeline) -> None:
-    deploy_pipelines([pipeline])
+def test_deploying_again_changes_nothing_but_what_the_file_says(
+    server: SyncPrefectClient, tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    file = write_pipelines(tmp_path, shapes, schedule=SCHEDULE)
+    deployed_from(file, take_over=True)
     first = deployed(server, "nightly/shapes")
-    deploy_pipelines([pipeline])
+    assert deployed_from(file).summary == "1 deployments: nothing changed"
     again = deployed(server, "nightly/shapes")
-    assert again.id == first.id
-    assert len(again.schedules) == 1
+    assert (again.id, again.updated) == (first.id, first.updated)
 
-    deploy_pipelines([pipeline.model_copy(update={"schedule": None})])
+    # What people have set on the server is theirs.
+    mine = DeploymentUpdate(job_variables={"env": {"X": "1"}}, description="Ours.")
+    server.update_deployment(first.id, mine)
+    server.update_deployment_schedule(first.id, first.schedules[0].id, active=False)
+    assert deployed_from(file).summary == "1 deployments: 1 updated"
+    write_pipelines(tmp_path, shapes, schedule=SCHEDULE | {"cron": "0 3 * * *"})
+    deployed_from(file)
+    again = deployed(server, "nightly/shapes")
+    assert again.description == first.description
+    assert again.job_variables == {"env": {"X": "1"}}
+    assert [(each.schedule.cron, each.active) for each in again.schedules] == [("0 3 * * *", False)]  # type: ignore[union-attr]  # it is a cron
+
+    write_pipelines(tmp_path, shapes)
+    deployed_from(file)
     assert deployed(server, "nightly/shapes").schedules == []
+
+
+def test_what_left_the_file_is_paused_then_deleted_and_nothing_else_is_touched(
+    server: SyncPrefectClient, tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    other = write_pipelines(tmp_path, shapes).rename(tmp_path / "other.yaml")
+    deployed_from(other, take_over=True)
+    file = write_pipelines(tmp_path, shapes, schedule=SCHEDULE)
+    with pytest.raises(ValueError, match=r"nightly/shapes is of .*other\.yaml.*--take-over"):
+        deployed_from(file)
+    foreign = server.create_deployment(server.create_flow_from_name("nightly"), "theirs")
+    file.write_text(file.read_text().replace("shapes:", "theirs:"))
+    with pytest.raises(ValueError, match="nightly/theirs is not Pairloom's"):
+        deployed_from(file)
+    file.write_text(file.read_text().replace("theirs:", "dresses:"))
+    deployed_from(file)
+
+    wait_until(partial(scheduled, server, "dresses"), pause=0.2)
+
+    file.write_text(file.read_text().replace("dresses:", "clothes:"))
+    changes = {row["deployment"]: row["change"] for row in deployed_from(file).rows}
+    assert changes == {"nightly/clothes": "created", "nightly/dresses": "paused"}
+    assert deployed(server, "nightly/dresses").paused
+    assert scheduled(server, "dresses") == []
+    assert deployed_from(file).summary == "2 deployments: nothing changed"
+    file.write_text(file.read_text().replace("clothes:", "dresses:"))
+    deployed_from(file)
+    assert (deployed(server, "nightly/dresses").paused, deployed(server, "nightly/clothes").paused) == (False, True)
+
+    assert deployed_from(file, prune=True).summary == "2 deployments: 1 unchanged, 1 deleted"
+    assert deployed_from(file).summary == "1 deployments: nothing changed"
+    assert not is_deployed(server, "nightly/clothes")
+    assert not deployed(server, "nightly/shapes").paused
+    assert not server.read_deployment(foreign).paused
+
+
+def test_a_run_follows_the_file_as_it_is_now_and_says_that_its_deployment_is_older(
+    server: SyncPrefectClient,
+    tmp_path: Path,
+    shapes: Path,
+    write_pipelines: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = write_pipelines(tmp_path, shapes)
+    deployed_from(file, ("ingest",), take_over=True)
+    source = {"kind": "jsonl", "path": str(shapes / "captions.jsonl"), "where": "colour = 'red'"}
+    write_pipelines(tmp_path, shapes, sources=[source])
+
+    ran(server, ingest, "ingest/shapes")
+    assert snapshot_ref(load_pipeline(file)).rows == 10
+    assert f"older than {file.resolve()} (sources), and this run is of the file's values" in caplog.text
+    edited = json.loads(json.dumps(deployed(server, "ingest/shapes").parameters))
+    edited["pipeline"]["sources"][0]["where"] = "colour = 'blue' or colour = 'red'"
+    ran(server, ingest, "ingest/shapes", **edited)
+    assert snapshot_ref(load_pipeline(file)).rows == 20
+    assert "and this run is of the form's values" in caplog.text
+
+    caplog.clear()
+    deployed_from(file, ("ingest",))
+    ran(server, ingest, "ingest/shapes")
+    assert "older" not in caplog.text
+    file.write_text(file.read_text().replace("shapes:", "dresses:"))
+    gone = state_of(ran(server, ingest, "ingest/shapes"))
+    assert "no pipeline 'shapes' any more" in str(gone.message)
+
+
+def test_one_deployment_runs_on_machines_that_keep_file_and_root_in_other_places(
+    server: SyncPrefectClient,
+    tmp_path: Path,
+    shapes: Path,
+    write_pipelines: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = [{"kind": "jsonl", "path": "../pictures/captions.jsonl"}]
+    (tmp_path / "here").mkdir()
+    file = write_pipelines(tmp_path / "here", shapes, sources=source)
+    (tmp_path / "pictures").symlink_to(shapes)
+    deployed_from(file, ("ingest",), take_over=True)
+    parameters = deployed(server, "ingest/shapes").parameters["pipeline"]
+    assert (parameters["root"], parameters["sources"][0]["path"]) == ("stored", "../pictures/captions.jsonl")
+    there = tmp_path / "mounted" / "here"
+    there.mkdir(parents=True)
+    shutil.move(file, there)
+    (tmp_path / "pictures").rename(tmp_path / "mounted" / "pictures")
+    monkeypatch.setenv("PAIRLOOM_FILE", str(there / "pipelines.yaml"))
+    monkeypatch.setenv("PAIRLOOM_ROOT", str(tmp_path / "scratch"))
+
+    ran(server, ingest, "ingest/shapes")
+    assert [path.name for path in tmp_path.rglob("snapshots")] == ["snapshots"]
+    assert (tmp_path / "scratch" / "shapes" / "snapshots").exists()
+
+
+def test_a_night_says_which_pool_lacks_a_worker_and_gives_up_in_time(
+    server: SyncPrefectClient, tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    workers = {"default": "cpu", "mine": "idle", "wait_minutes": 0.001}
+    deployed_from(write_pipelines(tmp_path, shapes, workers=workers), (NIGHT, "mine"), take_over=True)
+    night = ran(server, nightly, "nightly/shapes")
+    state = state_of(night)
+    assert (state.is_failed(), state.name) == (True, "NoWorker")
+    assert "work pool 'idle' has no worker: start one with `prefect worker start --pool idle`" in str(state.message)
+    names = [each.name for each in server.read_flow_run_states(night.id)]
+    assert names[-3:] == ["Running", "AwaitingWorker", "NoWorker"]
+    (child,) = (each for each in server.read_flow_runs() if each.work_pool_name == "idle")
+    assert state_of(child).is_cancelled(), "it would start when nobody waits for it any more"
 
 
 @pytest.mark.parametrize(("key", "value"), [("cron", "61 2 * * *"), ("cron", "nightly"), ("timezone", "Europe/Belin")])
@@ -330,7 +483,7 @@ def test_a_run_on_another_pool_whose_model_is_unfit_tells_the_night_so(
     state = embed(pipeline, return_state=True)
     assert (state.is_failed(), state.name) == (True, "Unfit")
     ended = [FlowRun(flow_id=uuid4(), name="embed-shapes", state=each) for each in (state, Failed(message="no disk"))]
-    monkeypatch.setattr("prefect.deployments.run_deployment", lambda *_, **__: ended.pop(0))
+    monkeypatch.setattr("pairloom.flows.elsewhere.run_elsewhere", lambda *_: ended.pop(0))
     monkeypatch.setattr("pairloom.flows.placement.other_pool", lambda *_: "gpu")
     elsewhere = placed(embed_items, pipeline)
     with pytest.raises(UnfitModelError, match="image embeddings are not finite"):
@@ -386,6 +539,23 @@ def test_an_address_in_place_of_a_blocks_name_is_shown_to_nobody(
     with pytest.raises(ValueError, match="like slack-webhook/alerts") as raised:
         load_pipeline(write_pipelines(tmp_path, shapes, notify=[{"block": block}]))
     assert SECRET not in str(raised.value)
+
+
+def test_what_is_stored_is_kept_in_order_from_the_forms(server: SyncPrefectClient, worked: Worked) -> None:
+    deployed_from(worked.pipeline.root.parent / "pipelines.yaml", UPKEEP, take_over=True)
+    with pytest.raises(PrefectHTTPStatusError, match=r"422|409"):
+        start(server, "rollback/shapes", {"release": 0})
+    back = state_of(ran(server, rollback, "rollback/shapes", release=1))
+    assert (back.name, back.message) == ("Completed", "release 2: rolled back to release 1")
+    assert str(state_of(ran(server, verify, "verify/shapes")).message).endswith("files are whole")
+    assert "would go: " in str(state_of(ran(server, collect_garbage, "collect-garbage/shapes", dry_run=True)).message)
+    part = next((worked.pipeline.folder / "corpus").glob("part-*.parquet"))
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1])
+    damaged = state_of(ran(server, verify, "verify/shapes"))
+    part.write_bytes(whole)
+    assert damaged.is_failed()
+    assert part.name in str(damaged.message)
 
 
 def test_our_loggers_show_on_the_runs_page(worked: Worked) -> None:
@@ -533,7 +703,7 @@ def test_serve_on_a_port_that_is_taken_says_so(pipeline: Pipeline) -> None:
             temporary_settings({PREFECT_SERVER_API_PORT: port}, restore_defaults={PREFECT_API_URL}),
             pytest.raises(RuntimeError, match=f"{port}.*PREFECT_API_URL"),
         ):
-            serve_pipelines([pipeline])
+            serve(plan_deployments([pipeline]))
 
 
 def is_deployed(client: SyncPrefectClient, name: str) -> bool:

@@ -20,6 +20,7 @@ from pairloom.flows import stages
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
+from pairloom.flows.plan import STAGES
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.corpus import Corpus
@@ -318,8 +319,8 @@ def test_a_challenger_whose_embeddings_are_no_numbers_is_held(released: Path) ->
     first = champion(released)
     add_rows(released, 30)
     pipeline = load_pipeline(released)
-    for stage in stages.STAGES[:3]:
-        stage(pipeline)
+    for name in STAGES[:3]:
+        getattr(stages, name)(pipeline)
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
     weights = pipeline.folder / "models" / challenger / "open_clip_model.safetensors"
     save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
@@ -341,8 +342,8 @@ def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(re
     first = champion(released)
     add_rows(released, 30)
     pipeline = load_pipeline(released, overrides=overrides)
-    for stage in stages.STAGES[:6]:
-        stage(pipeline)
+    for name in STAGES[:6]:
+        getattr(stages, name)(pipeline)
     (challenger,) = set(ModelStore(pipeline.folder).ids()) - {first.model_id}
     store, snapshot = EmbeddingStore(pipeline.folder, challenger), Corpus(pipeline.folder).current()
     for part in snapshot.parts:
@@ -380,8 +381,8 @@ def test_the_stages_one_by_one_give_the_pairs_weights_vectors_and_release_of_a_n
     file: Path, first_night: Path
 ) -> None:
     pipeline, whole = load_pipeline(file), load_pipeline(first_night / "pipelines.yaml")
-    for stage in stages.STAGES:
-        stage(pipeline)
+    for name in STAGES:
+        getattr(stages, name)(pipeline)
     found, expected = (release_log(each.folder).current() for each in (pipeline, whole))
     assert found is not None
     assert expected is not None
@@ -550,8 +551,8 @@ def test_the_folder_of_a_released_model_never_changes(released: Path) -> None:
     roll_back(pipeline.folder, 1)
 
     def tried_again() -> Verdict:
-        for stage in stages.STAGES[1:4]:
-            ref = stage(pipeline)
+        for name in STAGES[1:4]:
+            ref = getattr(stages, name)(pipeline)
         assert isinstance(ref, Verdict)
         return ref
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from pairloom.flows import rehearsal, stages
 from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
+from pairloom.flows.plan import STAGES
 from pairloom.flows.rehearsal import in_fresh_process, rehearse
 from pairloom.flows.show.report import markdown
 from pairloom.models.evaluation.config import GoldenQuery
@@ -51,8 +52,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipel
     """A folder with a pipeline whose first challenger passed and has embedded everything. Shared: copy it."""
     folder = tmp_path_factory.mktemp("embedded")
     pipeline = load_pipeline(write_pipelines(folder, shapes))
-    for stage in stages.STAGES[:6]:
-        stage(pipeline)
+    for name in STAGES[:6]:
+        getattr(stages, name)(pipeline)
     return folder
 
 

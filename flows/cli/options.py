@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 Name = Annotated[
     str | None, typer.Option("--pipeline", "-p", help="Which pipeline; needed only where the file holds several.")
 ]
-File = Annotated[Path, typer.Option("--file", help="The file of pipelines.")]
-Root = Annotated[Path | None, typer.Option("--root", help="Store under this folder instead of the file's `root`.")]
+File = Annotated[Path, typer.Option("--file", envvar="PAIRLOOM_FILE", help="The file of pipelines.")]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", envvar="PAIRLOOM_ROOT", help="Store under this folder instead of the file's `root`."),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, like training.max_minutes=1.")
 ]

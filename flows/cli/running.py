@@ -23,6 +23,7 @@ from pairloom.flows.cli.options import (
     days,
     writable,
 )
+from pairloom.storage.escaping import plain
 
 if TYPE_CHECKING:
     from pairloom.tasks.pipeline import Pipeline
@@ -213,25 +214,31 @@ def deploy(
     file: File = DEFAULT_FILE,
     root: Root = None,
     check: Annotated[bool, typer.Option("--check", help="Only check what would be deployed; needs no server.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete deployments of pipelines that left the file.")] = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Change what another file deployed, too.")] = False,
     json_: Json = False,
 ) -> None:
-    """Register every pipeline's night, with its schedule, and its stages on the Prefect server."""
+    """Register every pipeline's night, with its schedule, its stages and its upkeep on the Prefect server."""
     from pairloom.flows.config import pipeline_names
 
     with errors_in_one_line():
-        pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
+        names = pipeline_names(file)
         # After the file, so that nobody waits for Prefect to hear of a misspelt key.
-        from pairloom.flows.plan import plan_deployments
+        pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else names)]
+        from pairloom.flows.plan import plan_file
 
-        if check:
-            rows = [each.row for each in plan_deployments(pipelines)]
-        else:
-            from pairloom.flows.deploy import deploy_pipelines
+        planned = plan_file(file, [pipeline.name for pipeline in pipelines], root)
+        rows, said = [each.row for each in planned], []
+        if not check:
+            from pairloom.flows.deploy import deploy as register
 
-            rows = deploy_pipelines(pipelines)
+            done = register(planned, names, prune=prune, take_over=take_over)
+            rows, said = done.rows, [done.summary, *done.lacking]
     from pairloom.flows.show.console import show_rows
 
     answer(json_, rows, lambda: show_rows(rows))
+    for line in said:
+        typer.echo(plain(line), err=True)
 
 
 @app.command()
@@ -241,10 +248,12 @@ def serve(name: Name = None, file: File = DEFAULT_FILE, root: Root = None) -> No
     from pairloom.flows.config import pipeline_names
 
     with errors_in_one_line():
-        pipelines = [chosen_pipeline(each, file, root) for each in ([name] if name else pipeline_names(file))]
-        from pairloom.flows.deploy import serve_pipelines
+        names = [name] if name else pipeline_names(file)
+        pipelines = [chosen_pipeline(each, file, root) for each in names]
+        from pairloom.flows.plan import plan_file
+        from pairloom.flows.serve import serve as serve_here
 
-        serve_pipelines(pipelines)
+        serve_here(plan_file(file, [pipeline.name for pipeline in pipelines], root))
 
 
 @app.command()

@@ -110,8 +110,8 @@ def test_lineage_hides_secrets(text: str) -> None:
     pipeline = Pipeline.model_validate(
         {"name": "p", "root": "/x", "sources": [{"kind": "folder", "path": "x"}], "model": {"pretrained": text}}
     )
-    plan = SimpleNamespace(snapshot=1, champion_model=None, training_digest="d")
-    model = SimpleNamespace(model_id="m", trunk="", steps=1, samples=1, seconds=1.0)
+    plan = SimpleNamespace(run_id="r", snapshot=1, rival=None, training_digest="d")
+    model = SimpleNamespace(model_id="m", trunk="", text_trunk="", steps=1, samples=1, seconds=1.0)
     verdict = SimpleNamespace(metrics={}, intervals={}, floor=None)
     facts = lineage(pipeline, cast(Plan, plan), cast(ModelRef, model), cast(Verdict, verdict))
     assert SECRET not in json.dumps(facts)

@@ -57,6 +57,7 @@ def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str,
     night = document("run", *released)
     assert list(night) == [
         "pipeline",
+        "as_of",
         "outcome",
         "release",
         "model_id",
@@ -64,6 +65,7 @@ def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str,
         "reason",
         "rows",
         "metrics",
+        "slices",
         "floor",
         "seconds",
     ]

@@ -109,7 +109,7 @@ tags: [clip, pairloom]
 
 A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeline `{pipeline.name}`:
 {facts["steps"]:,} steps, {facts["samples"]:,} image-text pairs, {facts["seconds"]:,} seconds.
-{_began(facts)}
+{_began(pipeline, facts)}
 {_refit(facts)}
 {PLAIN_USE if plain else OWN_USE}
 {_foreign_weights(pipeline)}{_second_tower(pipeline)}
@@ -119,10 +119,10 @@ A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeli
 {_floor(floor)}"""
 
 
-def _began(facts: dict[str, Any]) -> str:
+def _began(pipeline: Pipeline, facts: dict[str, Any]) -> str:
     if refit := facts.get("refit"):
         return f"That made model {refit['of']}, which was measured. This one is what became of it on all items."
-    if facts["model"].get("closed_form_start"):
+    if pipeline.model.closed_form_start:
         return "Started in closed form, from no other model."
     return f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."
 

@@ -65,9 +65,9 @@ def test_run_prints_one_json_document_of_the_promised_shape(released: tuple[str,
         "reason",
         "rows",
         "metrics",
-        "slices",
         "floor",
         "seconds",
+        "slices",
     ]
     counted = ["seen", "new", "updated", "duplicate", "filtered", "quarantined", "removed", "removals_held", "served"]
     assert list(night["rows"]) == counted

@@ -30,6 +30,9 @@ def keep_automations(
     """
     _settle(client, [OURS], [silent_runs()])
     for pipeline in pipelines:
+        if not pipeline.notify:
+            remove_automations(client, pipeline.name)
+            continue
         night, publish = (
             client.read_deployment_by_name(f"{name}/{pipeline.name}").id for name in ("nightly", "publish")
         )

@@ -48,7 +48,7 @@ from pairloom.flows.approval import refuse_waiting
 from pairloom.flows.approval_form import try_to_close_forms
 from pairloom.flows.automations import remove_automations, silent_runs
 from pairloom.flows.config import load_pipeline, pipeline_names
-from pairloom.flows.deploy import Deployed, deploy, deploy_pipelines
+from pairloom.flows.deploy import ENVIRONMENT, Deployed, deploy, deploy_pipelines
 from pairloom.flows.deployed import collect_garbage, embed, ingest, nightly, rollback, verify
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import placed
@@ -317,7 +317,7 @@ def test_deploying_again_changes_nothing_but_what_the_file_says(
     deployed_from(file)
     again = deployed(server, "nightly/shapes")
     assert again.description == first.description
-    assert again.job_variables == {"env": {"X": "1"}}
+    assert again.job_variables == {"env": {"X": "1"} | ENVIRONMENT}
     assert [(each.schedule.cron, each.active) for each in again.schedules] == [("0 3 * * *", False)]  # type: ignore[union-attr]  # it is a cron
 
     write_pipelines(tmp_path, shapes)

@@ -16,6 +16,7 @@ import pairloom.storage.table.index
 import pairloom.storage.table.vectors
 from pairloom.storage.files import digest_files
 from pairloom.storage.table.candidate import indexed_and_checked
+from pairloom.storage.table.columns import indexed_columns
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.effort import Effort
 from pairloom.storage.table.index import (
@@ -221,6 +222,7 @@ def test_a_check_reads_only_what_came_since_the_release_unless_it_is_to_read_all
         "1 vectors hold NaN or aren't of length 1",
         "1 rows aren't indexed",
         "the words of 1 rows aren't indexed",
+        f"the index of {', '.join(indexed_columns(lance.dataset(str(more.path))))} lacks 1 rows",
     ]
 
 

@@ -59,6 +59,7 @@ def check_table(
     queries_QD = _queries(dataset, rows if some is None else sum(each.count_rows() for each in some), sample, seed)
     survey = _survey(dataset, some, queries_QD)
     unindexed, unindexed_texts = unindexed_rows(dataset), uncovered_rows(dataset, WORDS_INDEX)
+    lacking = uncovered_columns(dataset)
     indexed = indexed_kind(dataset) is not None and len(queries_QD) > 0
     recall = recall_at_10(dataset, queries_QD, survey.nearest, fresh) if indexed else 1.0
     duplicates = 0 if fresh is not None else _duplicates(dataset)
@@ -68,7 +69,7 @@ def check_table(
         (survey.bad > 0, f"{survey.bad} vectors hold NaN or aren't of length 1"),
         (unindexed > 0, f"{unindexed} rows aren't indexed"),
         (unindexed_texts > 0, f"the words of {unindexed_texts} rows aren't indexed"),
-        *((True, f"{name} of {count} rows isn't indexed") for name, count in uncovered_columns(dataset).items()),
+        (bool(lacking), f"the index of {', '.join(lacking)} lacks {max(lacking.values(), default=0)} rows"),
         (
             recall < config.min_ann_recall,
             f"the index finds {recall:.3f} of the exact ten nearest, wanted {config.min_ann_recall}",

@@ -14,6 +14,7 @@ from conftest import COLOURS, SHAPES, prefect_environment
 from PIL import Image
 
 from pairloom.flows.config import load_pipeline
+from pairloom.flows.nightly import nightly
 from pairloom.search.release import OpenRelease
 
 LEARNING = ("torch", "torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn")
@@ -38,9 +39,11 @@ finally:
 def released(
     tmp_path_factory: pytest.TempPathFactory, first_night: Path, write_pipelines: Callable[..., Path]
 ) -> tuple[str, ...]:
-    """Options that name a pipeline with a release."""
+    """Options that name a pipeline with a release, and without news: a night has looked at its moved pictures."""
     folder = shutil.copytree(first_night, tmp_path_factory.mktemp("released") / "copy")
-    return ("--file", str(write_pipelines(folder, folder / "shapes")))
+    file = write_pipelines(folder, folder / "shapes")
+    assert nightly(load_pipeline(file)).outcome == "unchanged"
+    return ("--file", str(file))
 
 
 def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str]", set[str]]:

@@ -18,8 +18,8 @@ from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 
 from pairloom.flows import deployed
-from pairloom.flows.automations import keep_automations
-from pairloom.flows.deploy import ENVIRONMENT, content
+from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations
+from pairloom.flows.deploy import content
 from pairloom.flows.interrupt import watch
 from pairloom.flows.local_server import prefect_server
 from pairloom.flows.notifications import named_blocks
@@ -33,7 +33,7 @@ def serve(planned: Sequence[Planned]) -> None:
     """
     served = [_served(each) for each in planned]
     with prefect_server() as address:
-        runner = _Runner()
+        runner = _Runner(heartbeat_seconds=HEARTBEAT_SECONDS)
         # Prefect types the call for async callers too; in this sync one it gives the id.
         ids = [cast(UUID, runner.add_deployment(each)) for each in served]
         pipelines = list({each.pipeline.name: each.pipeline for each in planned}.values())
@@ -56,7 +56,6 @@ def _served(planned: Planned) -> RunnerDeployment:
         name=planned.pipeline.name,
         schedules=[planned.schedule] if planned.schedule else [],
         concurrency_limit=limit,
-        job_variables={"env": ENVIRONMENT},
         entrypoint_type=EntrypointType.MODULE_PATH,
         # The last one that was served here has paused them as it ended.
         paused=False,

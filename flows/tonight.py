@@ -31,6 +31,9 @@ def tonight(pipeline: Pipeline, file: Path | None) -> Pipeline:
     deployed: the log says so. In a run of no deployment it is `pipeline` itself. Raises ValueError where the file can't
     be followed.
     """
+    # Of an earlier run in this process nothing holds.
+    _sent.set(None)
+    _older.set("")
     context = flow_run_context()
     run = context.flow_run if context else None
     if run is None or run.deployment_id is None:

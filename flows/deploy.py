@@ -18,7 +18,7 @@ from pairloom.flows import deployed
 from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations, remove_automations
 from pairloom.flows.elsewhere import lack
 from pairloom.flows.notifications import named_blocks
-from pairloom.flows.plan import NIGHT, Planned, plan_deployments
+from pairloom.flows.plan import NIGHT, Planned, pipelines_of, plan_deployments
 from pairloom.flows.registry import Registry
 from pairloom.flows.run_tags import run_tags
 from pairloom.tasks.pipeline import Pipeline
@@ -69,7 +69,7 @@ def deploy(
         registry = Registry(client, file)
         if refused := registry.refused([each.name for each in planned], take_over=take_over):
             raise ValueError(refused)
-        of = list({each.pipeline.name: each.pipeline for each in planned}.values())
+        of = pipelines_of(planned)
         blocks = named_blocks(client, of)
         lacking = _pools(client, sorted({each.work_pool for each in planned}))
         rows = [

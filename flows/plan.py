@@ -48,6 +48,11 @@ class Planned:
         return {"deployment": self.name, "work_pool": self.work_pool, "schedule": schedule}
 
 
+def pipelines_of(planned: Iterable[Planned]) -> list[Pipeline]:
+    """Each pipeline once, in order."""
+    return list({each.pipeline.name: each.pipeline for each in planned}.values())
+
+
 def plan_file(file: Path, names: Iterable[str], root: Path | None = None) -> list[Planned]:
     """All of some pipelines of a file. Raises ValueError with one line for every fault."""
     # Misspelt keys are told of before anything else is.

@@ -23,7 +23,7 @@ from pairloom.flows.deploy import content
 from pairloom.flows.interrupt import watch
 from pairloom.flows.local_server import prefect_server
 from pairloom.flows.notifications import named_blocks
-from pairloom.flows.plan import Planned
+from pairloom.flows.plan import Planned, pipelines_of
 
 
 def serve(planned: Sequence[Planned]) -> None:
@@ -36,7 +36,7 @@ def serve(planned: Sequence[Planned]) -> None:
         runner = _Runner(heartbeat_seconds=HEARTBEAT_SECONDS)
         # Prefect types the call for async callers too; in this sync one it gives the id.
         ids = [cast(UUID, runner.add_deployment(each)) for each in served]
-        pipelines = list({each.pipeline.name: each.pipeline for each in planned}.values())
+        pipelines = pipelines_of(planned)
         with get_client(sync_client=True) as client:
             keep_automations(client, pipelines, named_blocks(client, pipelines))
         scheduled = [number for number, each in zip(ids, served, strict=True) if each.schedules]

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nights import current, folder, night
 from typer.testing import CliRunner
 
 from pairloom.flows import stages
 from pairloom.flows.approval import approve_waiting
 from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
 from pairloom.search.release import OpenRelease
 from pairloom.storage.approvals import Approval, approval_log, refuse, require_waiting, waiting, waiting_models
 from pairloom.storage.files import DamagedError
-from pairloom.storage.releases import Release, release_log, roll_back
+from pairloom.storage.releases import release_log, roll_back
 from pairloom.tasks.embed import embed
 from pairloom.tasks.index import index
 
@@ -64,20 +64,6 @@ def first(trained: Path, tmp_path: Path) -> Path:
 def file(asked: tuple[Path, Night], tmp_path: Path) -> Path:
     """pipelines.yaml of a pipeline whose challenger waits while release 2 serves."""
     return shutil.copytree(asked[0], tmp_path / "copy") / "pipelines.yaml"
-
-
-def night(file: Path, *overrides: str) -> Night:
-    return nightly(load_pipeline(file, overrides=overrides))
-
-
-def folder(file: Path) -> Path:
-    return load_pipeline(file).folder
-
-
-def current(file: Path) -> Release:
-    release = release_log(folder(file)).current()
-    assert release is not None
-    return release
 
 
 def say(file: Path, *arguments: str) -> tuple[int, Any]:

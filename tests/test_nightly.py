@@ -13,6 +13,7 @@ import lancedb
 import numpy as np
 import pytest
 from child_processes import running
+from nights import current, night
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -30,7 +31,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import Release, RetentionConfig, release_log, roll_back, taken_back
+from pairloom.storage.releases import RetentionConfig, release_log, roll_back, taken_back
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, newer_than_training, snapshot_ref
 from pairloom.tasks.pipeline import Pipeline
@@ -52,16 +53,6 @@ def released(tmp_path: Path, first_night: Path, write_pipelines: WritePipelines)
     """The same where a first night has been."""
     shutil.copytree(first_night, tmp_path, dirs_exist_ok=True)
     return write_pipelines(tmp_path, tmp_path / "shapes")
-
-
-def champion(file: Path) -> Release:
-    release = release_log(load_pipeline(file).folder).current()
-    assert release is not None
-    return release
-
-
-def night(file: Path, *overrides: str) -> Night:
-    return nightly(load_pipeline(file, overrides=overrides))
 
 
 def add_rows(file: Path, count: int, *, first: int = 0) -> None:
@@ -100,7 +91,7 @@ def test_a_first_night_releases_and_a_second_one_finds_nothing_to_do(file: Path)
 
 
 def test_a_few_new_rows_are_embedded_by_the_champion(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     champion_part = next((load_pipeline(released).folder / "embeddings").rglob("part-*.parquet"))
     written = champion_part.stat().st_mtime_ns
     add_rows(released, 3)
@@ -164,7 +155,7 @@ def test_a_changed_text_is_embedded_and_a_changed_price_or_split_is_not(released
 
 
 def test_items_that_changed_under_their_ids_are_newer_than_the_last_training(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     rewrite(released, size=lambda row: row["size"] + 1)
     assert night(released).reason == "new rows, too few to retrain"
     rewrite(released, text=lambda row: f"now {row['text']}")
@@ -213,7 +204,7 @@ def test_a_night_that_another_one_began_counts_what_it_brings(released: Path) ->
 
 
 def test_many_new_rows_bring_a_challenger_with_negatives_from_the_champion(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     add_rows(released, 30)
     second = night(released, "gate.max_regression=1")
     assert second.outcome == "released"
@@ -252,7 +243,7 @@ def test_probes_are_measured_written_down_and_can_be_floors(file: Path) -> None:
 
 
 def test_a_held_challenger_leaves_the_champion_which_embeds_the_new_rows(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     add_rows(released, 30)
     held = night(released, "gate.min.text_to_image_recall@1=1.0")
     assert (held.outcome, held.release, held.model_id, held.rows["served"]) == ("held", 2, first.model_id, 90)
@@ -280,7 +271,7 @@ def test_a_challenger_is_compared_with_the_champion_and_the_best_retained_releas
 
 
 def test_a_training_that_went_wrong_is_held_and_the_champion_embeds_the_new_rows(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     add_rows(released, 30)
     wild = ("training.learning_rate=1e30", "training.warmup_fraction=0")
     held = night(released, *wild)
@@ -316,7 +307,7 @@ def test_a_floor_without_validation_items_holds_and_without_floors_a_first_model
 
 
 def test_a_challenger_whose_embeddings_are_no_numbers_is_held(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     add_rows(released, 30)
     pipeline = load_pipeline(released)
     for name in STAGES[:3]:
@@ -339,7 +330,7 @@ def test_a_challenger_whose_embeddings_are_no_numbers_is_held(released: Path) ->
 
 def test_a_challenger_whose_table_fails_its_check_is_held_and_not_built_again(released: Path) -> None:
     overrides = ("gate.max_regression=1",)
-    first = champion(released)
+    first = current(released)
     add_rows(released, 30)
     pipeline = load_pipeline(released, overrides=overrides)
     for name in STAGES[:6]:
@@ -448,7 +439,7 @@ def test_a_person_may_bring_back_what_was_rolled_back(released: Path) -> None:
 
 
 def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something_is_new(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     other = ("training.seed=1", "gate.max_regression=1")
     second = night(released, *other)
     assert (second.outcome, second.release) == ("released", 2)
@@ -463,7 +454,7 @@ def test_a_challenger_that_was_rolled_back_is_not_trained_again_before_something
 
 
 def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     pipeline = load_pipeline(released)
     model = pipeline.folder / "models" / str(first.model_id)
     (model / "README.md").unlink()
@@ -484,7 +475,7 @@ def test_a_night_over_releases_that_are_not_whole_fails_and_names_the_files(rele
 
 
 def test_a_champion_whose_weights_are_damaged_embeds_nothing(released: Path) -> None:
-    first = champion(released)
+    first = current(released)
     add_rows(released, 3)
     folder = load_pipeline(released).folder
     weights = folder / "models" / str(first.model_id) / "open_clip_model.safetensors"
@@ -566,7 +557,7 @@ def test_the_folder_of_a_released_model_never_changes(released: Path) -> None:
 
 
 def test_a_model_is_named_by_what_it_is(released: Path) -> None:
-    folder = ModelStore(load_pipeline(released).folder).path(champion(released).model_id)
+    folder = ModelStore(load_pipeline(released).folder).path(current(released).model_id)
     assert model_digest(folder) == folder.name
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert markdown_text("text_to_image_recall@10") in card

@@ -7,10 +7,10 @@ from contextvars import copy_context
 from pathlib import Path
 
 import pytest
+from nights import current, folder, night
 
 from pairloom.flows.approval import approve_waiting
 from pairloom.flows.config import load_pipeline
-from pairloom.flows.nightly import nightly
 from pairloom.flows.outcome import Night
 from pairloom.models.training.config import REFIT_RATE, TrainingConfig
 from pairloom.search.answer_diff import Questions
@@ -22,7 +22,7 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
-from pairloom.storage.releases import Release, RetentionConfig, release_log, roll_back
+from pairloom.storage.releases import RetentionConfig, roll_back
 from pairloom.storage.runs import Run
 from pairloom.storage.verify import verify
 from pairloom.tasks.calibration.known import Known
@@ -54,20 +54,6 @@ def refitted(
 def file(refitted: tuple[Path, Night], tmp_path: Path) -> Path:
     """pipelines.yaml of a copy."""
     return shutil.copytree(refitted[0], tmp_path / "copy") / "pipelines.yaml"
-
-
-def night(file: Path, *overrides: str) -> Night:
-    return nightly(load_pipeline(file, overrides=overrides))
-
-
-def folder(file: Path) -> Path:
-    return load_pipeline(file).folder
-
-
-def current(file: Path) -> Release:
-    release = release_log(folder(file)).current()
-    assert release is not None
-    return release
 
 
 def rename(file: Path, old: str, new: str) -> None:

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from child_processes import wait_until
 from conftest import COLOURS, SHAPES, SIZES
+from nights import night
 from test_interrupts import HEARS, runs, started
-from test_nightly import add_rows, night, served_ids
+from test_nightly import add_rows, served_ids
 from typer.testing import CliRunner
 
 from pairloom.flows import rehearsal, stages

@@ -101,6 +101,15 @@ class Relations:
             tuple(item_ids), tuple(spelling.values()), tuple(item_texts), group_N, pixels_N, item_keys_NF, text_keys_TF
         )
 
+    def classes(self) -> Indices:
+        """A class an item (N,).
+
+        Items of a group are of one class; an item that is alone in its group is of one with those of its first text.
+        """
+        alone_N = np.bincount(self.group_N)[self.group_N] == 1
+        first_N = np.array([own[0] if len(own) else -1 - row for row, own in enumerate(self.item_texts)], np.int64)
+        return np.where(alone_N, first_N + 2 * len(self), self.group_N)
+
     def with_edges(self, edges: Edges) -> "Relations":
         """These relations and the pairs of `edges`, in place of any added before.
 

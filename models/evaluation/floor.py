@@ -65,21 +65,12 @@ def textbook_features(pixels_NHWC: Pixels, relations: Relations, *, seed: int) -
     """
     if len(pixels_NHWC) != len(relations):
         raise ValueError(f"there are {len(pixels_NHWC)} pictures of {len(relations)} items")
-    feature_NF, class_N = image_features(pixels_NHWC), _classes(relations)
+    feature_NF, class_N = image_features(pixels_NHWC), relations.classes()
     white = whitening(feature_NF, DIMENSIONS, BLOCKS)
     image_map = white.then(discriminant(white(feature_NF), class_N))
     image_ND = directions(image_map(feature_NF))
     texts, target_TD = _targets(image_ND, class_N, relations)
     return TextbookFeatures(image_map, text_regression(texts, target_TD, seed=seed))
-
-
-def _classes(relations: Relations) -> Indices:
-    """Items of a group are of one class; an item that is alone in its group is of one with those of its first text."""
-    group_N = relations.group_N
-    alone_N = np.bincount(group_N)[group_N] == 1
-    first_N = np.array([own[0] if len(own) else -1 - row for row, own in enumerate(relations.item_texts)], np.int64)
-    first_N += 2 * len(relations)
-    return np.where(alone_N, first_N, group_N)
 
 
 def _targets(image_ND: Values, class_N: Indices, relations: Relations) -> tuple[list[str], Values]:

@@ -36,7 +36,7 @@ def start_in_closed_form(encoder: DualEncoder, feature_NF: Features, relations: 
     the mean of its items' embeddings, each token standing for its own words and pieces; texts that many items carry
     are then brought to their mean. ValueError where the towers can't hold that.
     """
-    embedding_ND = _project(encoder, feature_NF, _classes(relations))
+    embedding_ND = _project(encoder, feature_NF, relations.classes())
     texts = [normalize_text(text) for text in relations.texts]
     target_TD = _text_means(embedding_ND, relations)
     regression = text_regression(texts, target_TD.astype(np.float64), seed=seed)
@@ -75,13 +75,6 @@ def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices) -> Em
             proj.bias.zero_()
             proj.bias[:dimensions] = torch.from_numpy(-(found.mean_F @ found.map_FD) / scale).to(proj.bias)
     return embedding_ND
-
-
-def _classes(relations: Relations) -> Indices:
-    """One integer an item."""
-    _, place_N, size = np.unique(relations.group_N, return_inverse=True, return_counts=True)
-    first_N = np.array([own[0] for own in relations.item_texts], np.int64)
-    return np.where(size[place_N] > 1, len(relations.texts) + place_N, first_N)
 
 
 def _text_means(embedding_ND: Embeddings, relations: Relations) -> Embeddings:

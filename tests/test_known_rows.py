@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pairloom.storage.ingestion.chunk import Chunk
-from pairloom.storage.ingestion.known_rows import FRESH, NO_FRESH, DigestIndex, KnownRows, as_numbers
+from pairloom.storage.ingestion.known_rows import (
+    FRESH,
+    NO_FRESH,
+    DigestIndex,
+    KnownRows,
+    LastNight,
+    as_numbers,
+    written,
+)
+from pairloom.storage.schema import KNOWN_ROWS
 from pairloom.storage.sources.image_folder import ImageFolder
 
 # Few halves, so that digests share one.
@@ -45,6 +54,31 @@ def test_a_chunk_takes_its_columns_row_by_row(known: list[int], data: st.DataObj
     assert chunk.take(rows, "message", where).to_pylist() == [
         each for each, there in zip(slow, where, strict=True) if there
     ]
+
+
+@pytest.mark.parametrize("rows", [[], [4], [5, 3], [2, 6, 2], [0, 11, 5]])
+def test_rows_taken_from_a_file_are_those_of_the_whole_column(tmp_path: Path, rows: list[int]) -> None:
+    last = LastNight(base="", rules="", sources=(), compared="", counts=None)
+    with written(tmp_path / "rows.parquet", last) as writer:
+        for start in range(0, 12, 3):
+            columns = [
+                pa.array(range(start, start + 3), each.type)
+                if each.name == "number"
+                else pa.repeat(_some(each.type), 3)
+                for each in KNOWN_ROWS
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=KNOWN_ROWS))
+    known = KnownRows(tmp_path / "rows.parquet")
+    assert known.take("number", np.array(rows, np.int64)).to_pylist() == rows
+    assert known.column("number").to_pylist() == list(range(12))
+    assert known.take("number", np.array(rows, np.int64)).to_pylist() == rows
+
+
+def _some(kind: pa.DataType) -> pa.Scalar:
+    """A value of a type."""
+    if pa.types.is_list(kind):
+        return pa.scalar([], kind)
+    return pa.scalar(bytes(kind.byte_width), kind) if pa.types.is_fixed_size_binary(kind) else pa.scalar(0).cast(kind)
 
 
 def test_slices_of_digests_are_the_digests_of_their_rows() -> None:

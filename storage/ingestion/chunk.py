@@ -62,9 +62,9 @@ class Chunk:
         """One column of the rows, of those `where` true only."""
         old = self.known if where is None else self.known[where]
         if self.fresh.num_rows == 0:
-            return rows.column(name).take(pa.array(old))
+            return rows.take(name, old)
         fresh = self._fresh_places if where is None else self._fresh_places[where]
-        values = pa.concat_arrays([rows.column(name).take(pa.array(old[old >= 0])), self.fresh[name]])
+        values = pa.concat_arrays([rows.take(name, old[old >= 0]), self.fresh[name]])
         place = np.where(old >= 0, np.cumsum(old >= 0) - 1, fresh + (old >= 0).sum())
         return values.take(pa.array(place))
 
@@ -147,7 +147,7 @@ def _batches(rows: KnownRows, chunks: Iterable[Chunk], gone: np.ndarray) -> Iter
             columns["became"] = pa.array(chunk.became[part], pa.int8())
             yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)
     if len(gone):
-        columns = {name: rows.column(name).take(pa.array(gone)) for name in KNOWN_ROWS.names}
+        columns = {name: rows.take(name, gone) for name in KNOWN_ROWS.names}
         # It may be no item any more: what one was last night is taken to be in the corpus.
         columns["became"] = pa.array(np.full(len(gone), Became.REJECTED, np.int8))
         yield pa.RecordBatch.from_arrays([columns[name] for name in KNOWN_ROWS.names], schema=KNOWN_ROWS)

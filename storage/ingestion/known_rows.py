@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -121,17 +120,19 @@ class KnownRows:
             self._columns[name] = self._read(name, list(range(len(self._ends))))
         return self._columns[name]
 
-    def values(self, name: str, rows: np.ndarray) -> list[Any]:
+    def take(self, name: str, rows: np.ndarray) -> pa.Array:
         """One column of some rows. Of rows that stand together only what is near them is held in memory."""
+        if name in self._columns:
+            return self._columns[name].take(_indices(rows))
         if not len(rows):
-            return []
+            return pa.nulls(0, KNOWN_ROWS.field(name).type)
         first, last = np.searchsorted(self._ends, [rows.min(), rows.max()], side="right").tolist()
-        if name in self._columns or last - first > 1:
-            return list(self.column(name).take(pa.array(rows)).to_pylist())
+        if last - first > 1:
+            return self.column(name).take(_indices(rows))
         if name not in self._near or self._near[name][:2] != (first, last):
             self._near[name] = (first, last, self._read(name, list(range(first, last + 1))))
         start = self._ends[first - 1] if first else 0
-        return list(self._near[name][2].take(_indices(rows - start)).to_pylist())
+        return self._near[name][2].take(_indices(rows - start))
 
     def numbers(self, name: str) -> np.ndarray:
         """The same as numbers (N,); of 16-byte digests as uint64 (N, 2)."""

@@ -91,7 +91,8 @@ class Listing:
         return np.where(still_N, found_N, -1)
 
     def _images_of(self, known: np.ndarray) -> Iterator[tuple[str, str]]:
-        return zip(self._known.values("image", known), self._known.values("version", known), strict=True)
+        images, versions = (self._known.take(name, known).to_pylist() for name in ("image", "version"))
+        return zip(images, versions, strict=True)
 
 
 def _keys(batch: Batch, identity: str) -> list[bytes]:

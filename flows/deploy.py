@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -105,8 +105,13 @@ def content(planned: Planned) -> dict[str, Any]:
 
 @functools.cache
 def _form(flow: str) -> Any:
-    """Prefect takes long to describe a flow's parameters."""
-    return json.loads(parameter_schema(getattr(deployed, flow)).model_dump_json(exclude_unset=True))
+    """A flow's parameters as its form shows them. Prefect takes long to describe them."""
+    form = json.loads(parameter_schema(getattr(deployed, flow)).model_dump_json(exclude_unset=True))
+    # Of a parameter's own help, Prefect reads what a docstring lists of it, and nothing else.
+    for name, hint in get_type_hints(getattr(deployed, flow).fn, include_extras=True).items():
+        for field in getattr(hint, "__metadata__", ()):
+            form["properties"][name]["description"] = field.description
+    return form
 
 
 def _pools(client: SyncPrefectClient, names: Sequence[str]) -> list[str]:

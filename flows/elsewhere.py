@@ -37,7 +37,8 @@ def run_elsewhere(deployment: str, pool: str, parameters: dict[str, Any], worker
     because this one was stopped, is stopped as well.
     """
     # Prefect types the call for async callers too; in this sync one it is a flow run.
-    run = cast(FlowRun, run_deployment(deployment, parameters=parameters, timeout=0))
+    name = deployment.replace("/", "-")
+    run = cast(FlowRun, run_deployment(deployment, parameters=parameters, flow_run_name=name, timeout=0))
     with get_client(sync_client=True) as client, _stopped_with_us(client, run):
         _taken(client, run, pool, workers.wait_minutes)
         while not (run.state and run.state.is_final()):

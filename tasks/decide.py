@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
+from pairloom.models.towers.identity import by_content
 from pairloom.storage.approvals import Approval, ended, last_approval
 from pairloom.storage.changes import changes, newer_items
 from pairloom.storage.corpus import Corpus
@@ -200,11 +201,11 @@ def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Trainin
 
 
 def training_digest(pipeline: Pipeline) -> str:
-    """Digest of what shapes a model beside the items: the configuration, what the files of given pairs hold, and how
-    pictures are cut."""
+    """Digest of what shapes a model beside the items: the configuration, what its files and those of given pairs hold,
+    and how pictures are cut. Raises ValueError for a file that is not there."""
     blocks = (pipeline.mining, *pipeline.objective)
     # How a model is exported doesn't shape it.
-    model = pipeline.model.model_dump(mode="json", exclude={"export"})
+    model = {key: value for key, value in by_content(pipeline.model).items() if key != "export"}
     shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])

@@ -101,9 +101,10 @@ def report_progress(stage: str, done: float, total: float | None = None, note: s
     if listener is not None:
         listener(stage, done, total, note)
     elif time.monotonic() - _logged.get(stage, 0.0) > LOG_EVERY_SECONDS:
-        _logged[stage] = time.monotonic()
         share = f"{done / total:.0%}" if total else f"{done:,.0f} done" if done else ""
-        logger.info("%s: %s", stage, " ".join(filter(None, (share, note))))
+        if said := " ".join(filter(None, (share, note))):
+            _logged[stage] = time.monotonic()
+            logger.info("%s: %s", stage, said)
 
 
 def report_end(stage: str, did: str, seconds: float) -> None:

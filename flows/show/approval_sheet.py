@@ -38,7 +38,11 @@ def sheet(pipeline: Pipeline, challenger: Approval, answers: list[tuple[str, Sea
     lines = [
         f"# {markdown_text(pipeline.name)}: a challenger waits",
         "",
-        markdown_text(challenger.waits(pipeline.name)),
+        f"**Model {markdown_text(challenger.model_id)}** ({markdown_text(challenger.trained_because)}) passed the gate "
+        f"and waits until {challenger.until:%Y-%m-%d %H:%M} UTC. *Resume*, on the page of this run, asks for a word on "
+        f"it; `pairloom approve -p {pipeline.name}` and `pairloom refuse -p {pipeline.name}` say it, too.",
+        "",
+        markdown_text(challenger.figures),
         "",
         *(f"- {markdown_text(comparison)}" for comparison in challenger.comparisons),
         "",

@@ -107,6 +107,8 @@ def train(
     learning = torch.nn.ModuleDict({"network": network, "objectives": objectives})
     checkpoints = Checkpoints(workdir / "checkpoints", fingerprint, learning, optimizer, averages)
     resumed, mined_NK = checkpoints.resume() or (Position(), None)
+    if resumed.step and ranks.leads:
+        logger.info("train: goes on from step %d", resumed.step)
     match_layout(optimizer)
     negatives_NK = items.negatives_NK if mined_NK is None else mined_NK
     wanted, met = wants(recipe.objectives), partners(recipe.objectives)

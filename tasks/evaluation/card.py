@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from pairloom.models.towers.identity import by_content
 from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.records import FORMAT
@@ -73,6 +74,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "parent": plan.rival,
         "pairs": pairs.pairs_id if pairs else None,
         "model": pipeline.model.model_dump(mode="json"),
+        "towers": by_content(pipeline.model),
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),
         "trim": pipeline.ingest.trim,

@@ -4,10 +4,14 @@ import json
 import logging
 from pathlib import Path
 
+from pairloom.models.towers.identity import by_content
 from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
+
+TOWERS = ("architecture", "pretrained", "second_image_tower")
+"""What of `model:` a model's towers are made by."""
 
 
 def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
@@ -19,10 +23,12 @@ def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
         return None
     champion = ModelStore(pipeline.folder).whole(model_id)
     try:
-        made = json.loads((champion / "pairloom.json").read_bytes())["model"]
+        lineage = json.loads((champion / "pairloom.json").read_bytes())
+        # Models that are older than `towers` name files by their paths.
+        made = lineage["towers"] if "towers" in lineage else lineage["model"]
     except (OSError, ValueError, KeyError) as error:
         logger.warning("no challenger starts from model %s, whose lineage can't be read: %s", model_id, error)
         return None
     # Locks, adapters and rates may change from night to night.
-    wanted = pipeline.model.model_dump(mode="json", include={"architecture", "pretrained", "second_image_tower"})
-    return champion if all(made.get(name) == value for name, value in wanted.items()) else None
+    wanted = by_content(pipeline.model)
+    return champion if all(made.get(name) == wanted[name] for name in TOWERS) else None

@@ -1,0 +1,51 @@
+"""What `model:` of a pipeline means, wherever its files lie: their contents stand in place of their paths."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pairloom.models.towers.config import ModelConfig
+
+FOLDER = "local-dir:"
+
+
+def by_content(config: ModelConfig) -> dict[str, Any]:
+    """The block, in JSON, with the SHA-256 of a config's, a folder's or a weights file's contents for its path.
+
+    It stays the same where a project is moved, and on another machine; what a file holds by now makes it another.
+    Names of architectures, tags and packages stand as they are. Raises ValueError for a file that is not there.
+    """
+    said = config.model_dump(mode="json")
+    name, weights = config.architecture, config.pretrained
+    if name.startswith(FOLDER):
+        said["architecture"] = FOLDER + _folder(Path(name.removeprefix(FOLDER)))
+    elif name.endswith(".json"):
+        said["architecture"] = _file(Path(name), "architecture")
+    if weights is not None and Path(weights).is_file():
+        said["pretrained"] = _file(Path(weights), "pretrained")
+    return said
+
+
+def _folder(folder: Path) -> str:
+    if not folder.is_dir():
+        raise ValueError(f"model.architecture: there is no folder {folder}")
+    found = hashlib.sha256()
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        found.update(f"{file.name}\0{_file(file, 'architecture')}\n".encode(errors="surrogatepass"))
+    return found.hexdigest()
+
+
+def _file(file: Path, key: str) -> str:
+    try:
+        known = file.stat()
+        return _digest(file, known.st_size, known.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(f"model.{key}: {file} can't be read: {error.strerror}") from error
+
+
+@functools.lru_cache
+def _digest(file: Path, _bytes: int, _modified: int) -> str:
+    """A night asks several times, and weights may be large."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

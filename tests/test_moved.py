@@ -1,0 +1,70 @@
+"""A project that is moved, or read on another machine, where all paths are other ones: nothing is learned anew."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nights import current, folder, night
+from tiny import tiny_architecture
+
+from pairloom.flows.config import load_pipeline
+from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.identity import by_content
+from pairloom.storage.modelstore import ModelStore
+from pairloom.tasks.decide import training_digest
+from pairloom.tasks.training.champion import fitting_champion
+
+
+def test_a_project_that_was_moved_is_unchanged_until_a_file_of_its_model_says_something_else(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(shapes, here / "shapes")
+    tiny_architecture(here)
+    night(write_pipelines(here, Path("shapes"), model={"architecture": "tiny-16.json"}))
+    there = tmp_path / "there"
+    here.rename(there)
+    file = there / "pipelines.yaml"
+
+    again = night(file)
+    assert (again.outcome, again.rows["seen"], again.rows["new"]) == ("unchanged", 60, 0)
+    model_id = current(file).model_id
+    assert fitting_champion(load_pipeline(file), model_id) == ModelStore(folder(file)).whole(model_id)
+
+    architecture = there / "tiny-16.json"
+    content = json.loads(architecture.read_text())
+    content["model_cfg"]["embed_dim"] = 8
+    architecture.write_text(json.dumps(content))
+    retrained = night(file, "gate.max_regression=1.0", "gate.first=none")
+    assert (retrained.outcome, retrained.reason) == ("released", "the training configuration changed")
+
+
+def test_what_shapes_a_model_is_what_its_files_hold_and_where_they_lie_is_not(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("here", "there")]
+    for place in places:
+        (place / "vit").mkdir(parents=True)
+        (place / "vit" / "open_clip_config.json").write_text("{}")
+        (place / "weights.pt").write_bytes(b"weights")
+    of_folders = [by_content(ModelConfig(architecture=f"local-dir:{place / 'vit'}")) for place in places]
+    of_weights = [
+        by_content(ModelConfig(architecture="ViT-B-32", pretrained=str(place / "weights.pt"))) for place in places
+    ]
+    for here, there in (of_folders, of_weights):
+        assert here == there
+        assert str(tmp_path) not in str(here)
+    (places[1] / "vit" / "open_clip_config.json").write_text("{ }")
+    (places[1] / "weights.pt").write_bytes(b"other weights")
+    assert by_content(ModelConfig(architecture=f"local-dir:{places[1] / 'vit'}")) != of_folders[0]
+    assert by_content(ModelConfig(architecture="ViT-B-32", pretrained=str(places[1] / "weights.pt"))) != of_weights[0]
+    named = ModelConfig(architecture="drawings")
+    assert by_content(named) == named.model_dump(mode="json"), "roots of earlier versions are trained no more for it"
+
+
+def test_a_file_of_the_model_that_is_gone_is_named(
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    file = write_pipelines(tmp_path, shapes, model={"architecture": "gone.json"})
+    with pytest.raises(ValueError, match=r"model\.architecture: .*gone\.json can't be read: No such file"):
+        training_digest(load_pipeline(file))

@@ -61,8 +61,9 @@ class Promises(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="promises-"))
-        shutil.copytree(self.start, self.folder, dirs_exist_ok=True)
+        # Under the same name: it labels the source.
+        self.folder = Path(tempfile.mkdtemp(prefix="promises-"), self.start.name)
+        shutil.copytree(self.start, self.folder)
         self.nights = Nights(self.folder)
         self.nights.prepare(1)
         self.nights.grace_hours = 24
@@ -80,7 +81,7 @@ class Promises(RuleBasedStateMachine):
         self.note()
 
     def teardown(self) -> None:
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder.parent)
 
     @rule(place=MORE, price=st.integers(0, 2))
     def put(self, place: int, price: int) -> None:
@@ -243,7 +244,7 @@ def play(histories: int, steps: int, *, derandomize: bool = False) -> int:
     """Play so many histories of up to so many steps; returns how many whole nights there were."""
     Promises.nights_run = 0
     with tempfile.TemporaryDirectory() as name:
-        Promises.start = Path(name)
+        Promises.start = Path(name, "collection")
         nights = Nights(Promises.start)
         nights.prepare(1)
         nights.run()

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.batches.relations import Relations
+from pairloom.models.ragged import Ragged
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MAX_SIDE = {"grocery": 96, "emoji": 72, "photos": 96}
@@ -57,7 +58,7 @@ def unrelated(item_ids: Sequence[str], texts: Sequence[Sequence[str]]) -> Relati
     return Relations(
         item_ids=tuple(item_ids),
         texts=tuple(text for own in texts for text in own),
-        item_texts=tuple(np.flatnonzero(owner == item) for item in range(len(texts))),
+        item_texts=Ragged.cut(np.arange(len(owner)), np.array([len(own) for own in texts])),
         group_N=np.arange(len(texts)),
         pixels_N=np.arange(len(texts)),
         item_keys_NF=sparse.identity(len(texts), dtype=np.int32, format="csr"),

@@ -125,8 +125,7 @@ def ask(encoder: DualEncoder, catalogue: Catalogue, pictures: Sequence[Any]) -> 
     image_ND, text_TD = own.embed_images(pictures[:count]), own.embed_texts(relations.texts)
     held_N = catalogue.held
     held_T = np.zeros(len(relations.texts), bool)
-    for row in np.flatnonzero(held_N):
-        held_T[relations.item_texts[row]] = True
+    held_T[relations.item_texts.take(np.flatnonzero(held_N)).values_V] = True
     slices = {"held=out": Slice(held_T, held_N)}
     found = evaluate(image_ND, text_TD, relations, EvaluationConfig(), slices).as_dict()
     stranger_MD = own.embed_images(pictures[count:])

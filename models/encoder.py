@@ -164,7 +164,7 @@ class Encoder:
         return found_NX
 
 
-def mean_text_embeddings(text_TD: Embeddings, item_texts: Sequence[Indices]) -> Embeddings:
+def mean_text_embeddings(text_TD: Embeddings, item_texts: Iterable[Indices]) -> Embeddings:
     """One embedding an item (N, D): the mean of its texts' embeddings, L2-normalised.
 
     `item_texts` holds the rows of each item's texts, as `Relations.item_texts` does.

@@ -21,6 +21,7 @@ from pairloom.models.evaluation.metrics import evaluate
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.negatives import batch_negatives
+from pairloom.models.ragged import Ragged
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.log import TrainingProgress, read_log
@@ -173,7 +174,7 @@ def test_training_without_a_budget_is_refused() -> None:
 
 def test_batches_bring_hard_negatives_and_cover_every_item() -> None:
     negatives_NK = ((np.arange(40)[:, None] + np.array([[20, 1]])) % 40).astype(np.int32)
-    plan = BatchPlan(tuple(np.array([n]) for n in range(40)), negatives_NK, batch_size=10, hard_fraction=0.5, seed=3)
+    plan = BatchPlan(Ragged.of(np.arange(40)[:, None]), negatives_NK, batch_size=10, hard_fraction=0.5, seed=3)
     for step in range(8):
         items_B = plan.batch(step).items_B
         anchors, hard = items_B[:5], items_B[5:]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pairloom.models.arrays import Indices
 from pairloom.models.batches.partners import Partners
+from pairloom.models.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Batch:
 class BatchPlan:
     """Cuts the items into batches, epoch after epoch."""
 
-    item_texts: tuple[Indices, ...]
+    item_texts: Ragged
     """Indices of each item's texts."""
     negatives_NK: npt.NDArray[np.int32] | None
     """Mined hard negatives of each item, -1 for none."""
@@ -48,9 +49,7 @@ class BatchPlan:
         if self.partners is not None and invited:
             # Shuffled: not always the same anchors of a batch have theirs beside them.
             drawn = self.partners.draw(random.permutation(anchors), random)
-            _, first = np.unique(drawn, return_index=True)
-            drawn = drawn[np.sort(first)]
-            anchors = np.concatenate([anchors, drawn[~np.isin(drawn, anchors)][:invited]])
+            anchors = np.concatenate([anchors, _first_new(drawn, anchors, invited)])
         items = anchors
         if self.negatives_NK is not None and hard:
             mined = self.negatives_NK[random.permutation(anchors)].astype(np.int64)
@@ -59,17 +58,20 @@ class BatchPlan:
             # Where too few were mined; of a large collection, enough of them.
             others = random.permutation(count) if count < 8 * size else random.integers(count, size=4 * hard)
             candidates = np.concatenate([mined[mined >= 0], others])
-            _, first = np.unique(candidates, return_index=True)
-            candidates = candidates[np.sort(first)]
-            items = np.concatenate([anchors, candidates[~np.isin(candidates, anchors)][:hard]])
-        texts = [self.item_texts[item][random.integers(len(self.item_texts[item]))] for item in items]
-        return Batch(items, np.array(texts, dtype=np.int64))
+            items = np.concatenate([anchors, _first_new(candidates, anchors, hard)])
+        places = self.item_texts.starts[items] + random.integers(self.item_texts.counts_of(items))
+        return Batch(items, self.item_texts.values_V[places])
 
     def other_texts(self, step: int, batch: Batch) -> Indices:
         """Another text of each item of a step's batch, drawn at random; the same one where an item has no other."""
         random = np.random.default_rng([self.seed, 2, step])
-        pairs = zip(batch.items_B, batch.texts_B, strict=True)
-        return np.array([_another(self.item_texts[item], text, random) for item, text in pairs], dtype=np.int64)
+        own = self.item_texts.take(batch.items_B)
+        place_B = random.integers(np.maximum(own.counts - 1, 1))
+        # Those from the drawn one on move up by one.
+        drawn_B = np.flatnonzero(own.values_V == batch.texts_B[own.owners]) - own.starts
+        place_B += (place_B >= drawn_B) & (own.counts > 1)
+        others_B: Indices = own.values_V[own.starts + place_B]
+        return others_B
 
     def _anchors(self, step: int, size: int) -> Indices:
         count = len(self.item_texts)
@@ -77,10 +79,16 @@ class BatchPlan:
         return _order(self.seed, epoch, count)[position * size :][:size]
 
 
-def _another(own: Indices, text: int, random: np.random.Generator) -> int:
-    """One of an item's texts beside `text`, where it has several."""
-    others = own[own != text] if len(own) > 1 else own
-    return int(others[random.integers(len(others))])
+def _first_new(candidates: Indices, known: Indices, wanted: int) -> Indices:
+    """The first `wanted` candidates that are not known, each once, in their order; fewer where there are no more."""
+    # Mostly, a few of them do.
+    for some in (candidates[: 2 * wanted], candidates):
+        _, first = np.unique(some, return_index=True)
+        found = some[np.sort(first)]
+        found = found[~np.isin(found, known)][:wanted]
+        if len(found) == wanted:
+            break
+    return found
 
 
 @functools.lru_cache(maxsize=2)

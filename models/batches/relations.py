@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Indices, Mask, Weights
+from pairloom.models.ragged import Ragged
 
 KINDS = ("group", "text", "pixels", "near_duplicate", "given")
 
@@ -55,7 +56,7 @@ class Relations:
     texts: tuple[str, ...]
     """The T unique texts, in order of appearance. Of a text's spellings the one that stands last in the order of code
     points, so that it doesn't depend on the order of items: small letters rather than capitals."""
-    item_texts: tuple[npt.NDArray[np.int64], ...]
+    item_texts: Ragged
     """For each item, the indices of its own texts in `texts`, best first."""
     group_N: Indices
     """Group of each item as an integer; items without a group have one of their own."""
@@ -88,7 +89,7 @@ class Relations:
             )
         spelling: dict[str, str] = {}
         number: dict[str, int] = {}
-        item_texts = []
+        item_texts: list[Indices] = []
         for own in texts:
             keys = dict.fromkeys(normalize_text(text) for text in own)
             for text in own:
@@ -96,10 +97,9 @@ class Relations:
                 spelling[key] = max(spelling.get(key, text), text)
             item_texts.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64))
         group_N, pixels_N = _integers(groups), _integers(pixel_hashes)
-        item_keys_NF, text_keys_TF = _keys(group_N, pixels_N, item_texts, len(number))
-        return cls(
-            tuple(item_ids), tuple(spelling.values()), tuple(item_texts), group_N, pixels_N, item_keys_NF, text_keys_TF
-        )
+        own_texts = Ragged.of(item_texts)
+        item_keys_NF, text_keys_TF = _keys(group_N, pixels_N, own_texts, len(number))
+        return cls(tuple(item_ids), tuple(spelling.values()), own_texts, group_N, pixels_N, item_keys_NF, text_keys_TF)
 
     def classes(self) -> Indices:
         """A class an item (N,).
@@ -107,7 +107,9 @@ class Relations:
         Items of a group are of one class; an item that is alone in its group is of one with those of its first text.
         """
         alone_N = np.bincount(self.group_N)[self.group_N] == 1
-        first_N = np.array([own[0] if len(own) else -1 - row for row, own in enumerate(self.item_texts)], np.int64)
+        own = self.item_texts
+        first_N = -1 - np.arange(len(self))
+        first_N[own.counts > 0] = own.values_V[own.starts[own.counts > 0]]
         return np.where(alone_N, first_N + 2 * len(self), self.group_N)
 
     def with_edges(self, edges: Edges) -> "Relations":
@@ -121,15 +123,13 @@ class Relations:
         rows = np.concatenate([firsts_M, seconds_M])
         others = np.concatenate([seconds_M, firsts_M])
         weights = np.tile(edges.weights_M, 2)
-        counts_N = np.array([len(own) for own in self.item_texts], dtype=np.int64)
-        carried = np.concatenate([*(self.item_texts[other] for other in others), np.array([], dtype=np.int64)])
-        repeats = counts_N[others]
+        carried = self.item_texts.take(others)
         return replace(
             self,
             edges=edges,
             edge_weights_NN=_largest(rows, others, weights, (len(self), len(self))),
             edge_weights_NT=_largest(
-                np.repeat(rows, repeats), carried, np.repeat(weights, repeats), (len(self), len(self.texts))
+                rows[carried.owners], carried.values_V, weights[carried.owners], (len(self), len(self.texts))
             ),
         )
 
@@ -189,10 +189,9 @@ class Relations:
         first of `KINDS`.
         """
         items_N = np.arange(len(self))
-        carriers = np.repeat(items_N, [len(own) for own in self.item_texts])
         by_kind = [
             (self.group_N, items_N),
-            (np.concatenate([*self.item_texts, np.array([], dtype=np.int64)]), carriers),
+            (self.item_texts.values_V, self.item_texts.owners),
             (self.pixels_N, items_N),
         ]
         parts = [_neighbours(keys, items, max_per_anchor) for keys, items in by_kind]
@@ -226,12 +225,11 @@ def _integers(values: Sequence[Hashable]) -> Indices:
 
 
 def _keys(
-    group_N: Indices, pixels_N: Indices, item_texts: Sequence[Indices], text_count: int
+    group_N: Indices, pixels_N: Indices, item_texts: Ragged, text_count: int
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Item × key and text × key incidence; columns are groups, then pixels, then texts."""
     items_N = np.arange(len(group_N))
-    carriers = np.repeat(items_N, [len(own) for own in item_texts])
-    carried = np.concatenate([*item_texts, np.array([], dtype=np.int64)])
+    carriers, carried = item_texts.owners, item_texts.values_V
     pixels_N = pixels_N + len(items_N)
     first_text = 2 * len(items_N)
     width = first_text + text_count

@@ -79,8 +79,7 @@ def _targets(image_ND: Values, class_N: Indices, relations: Relations) -> tuple[
     sum_CD = np.zeros((class_N.max() + 1, image_ND.shape[1]))
     np.add.at(sum_CD, class_N, image_ND)
     mean_CD = sum_CD / np.bincount(class_N)[:, None]
-    carriers = np.repeat(np.arange(len(relations)), [len(own) for own in relations.item_texts])
-    carried = np.concatenate([*relations.item_texts, np.array([], np.int64)])
+    carriers, carried = relations.item_texts.owners, relations.item_texts.values_V
     carries_TC = sparse.csr_matrix(
         (np.ones(len(carried)), (carried, class_N[carriers])), (len(relations.texts), len(mean_CD))
     )

@@ -207,6 +207,5 @@ def novelty_slices(
 
 def _slice(relations: Relations, image_queries_N: Mask) -> Slice:
     text_queries_T = np.zeros(len(relations.texts), dtype=bool)
-    for item in np.flatnonzero(image_queries_N):
-        text_queries_T[relations.item_texts[item]] = True
+    text_queries_T[relations.item_texts.take(np.flatnonzero(image_queries_N)).values_V] = True
     return Slice(text_queries_T, image_queries_N)

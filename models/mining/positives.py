@@ -17,8 +17,7 @@ class KnownPositives:
 
     def __init__(self, relations: Relations) -> None:
         count, texts = len(relations), len(relations.texts)
-        owners = np.repeat(np.arange(count), [len(own) for own in relations.item_texts])
-        carried = np.concatenate([*relations.item_texts, np.array([], dtype=np.int64)])
+        owners, carried = relations.item_texts.owners, relations.item_texts.values_V
         self._carried_NT = sparse.csr_matrix(
             (np.ones(len(owners), dtype=np.int32), (owners, carried)), shape=(count, texts)
         )

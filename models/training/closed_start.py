@@ -92,7 +92,7 @@ def _learn_by_heart(encoder: DualEncoder, relations: Relations, target_TD: Embed
 
     What few items carry stays where the regression expects it: their mean says less than their words do.
     """
-    count_T = np.bincount(np.concatenate([*relations.item_texts, np.array([], np.int64)]), minlength=len(target_TD))
+    count_T = np.bincount(relations.item_texts.values_V, minlength=len(target_TD))
     many = np.flatnonzero(count_T >= MANY)
     if not len(many):
         return

@@ -203,10 +203,10 @@ def train(
 def _check(items: TrainingItems, second: SecondImageTowerConfig | None) -> None:
     if len(items.item_ids) < 2:
         raise ValueError(f"training needs at least 2 items, there are {len(items.item_ids)}")
-    own_texts = zip(items.item_ids, items.relations.item_texts, strict=True)
-    silent = [item for item, own in own_texts if not len(own)]
-    if silent:
-        raise ValueError(f"{len(silent)} items have no text to train on, the first is {silent[0]!r}; filter them out")
+    silent = np.flatnonzero(items.relations.item_texts.counts == 0)
+    if len(silent):
+        first = items.item_ids[silent[0]]
+        raise ValueError(f"{len(silent)} items have no text to train on, the first is {first!r}; filter them out")
     if second and (items.second_N is None or items.second_N.all() or not items.second_N.any()):
         which = "all have" if items.second_N is not None and items.second_N.any() else "none has"
         raise ValueError(

@@ -3,6 +3,7 @@
 # N = items, D = dimensions, T = texts
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from pairloom.models.closed_form.image_features import (
     oriented_edges,
 )
 from pairloom.models.closed_form.ridge import kernel_ridge
-from pairloom.models.closed_form.text_features import PLACES, TextFeatures, counts
+from pairloom.models.closed_form.text_features import MEANING, PLACES, TextFeatures, counts
+from pairloom.models.closed_form.text_regression import text_regression
+from pairloom.models.closed_form.word_meanings import NEARNESS, WordMeanings
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -176,17 +179,53 @@ def test_text_features_are_words_and_their_pieces_as_rare_as_they_are() -> None:
 
     fitted = TextFeatures.fit(["red cat", "red dog", "red fox"])
     rows = fitted(["red cat", "red dog", "cat", "", "never seen"])
-    assert np.allclose(np.sqrt(rows.multiply(rows).sum(axis=1)).ravel(), [1, 1, 1, 0, 1])
-    alike = (rows @ rows.T).toarray()
+    alike = rows.products(rows)
+    assert np.allclose(np.diag(alike), [1, 1, 1, 0, 1])
     assert alike[0, 2] > alike[0, 1] > 0
+
+
+def test_words_that_mean_alike_are_alike_as_a_loop_over_their_pairs_says() -> None:
+    words = ["cat", "dog", "house", "boat", "red"]
+    meanings = WordMeanings.of(words, np.random.default_rng(0).standard_normal((5, 4)))
+    texts = ["red cat", "dog dog", "a boat", "", "unknown", "cat-house"]
+    plain, fitted = TextFeatures.fit(texts), TextFeatures.fit(texts, meanings)
+    expected = plain.unscaled(texts).products(plain.unscaled(texts))
+    held = [[word for word in re.findall(r"\w+", text) if word in words] for text in texts]
+    rarity = {word: math.log((1 + len(texts)) / (1 + sum(word in own for own in held))) + 1 for word in words}
+    for row, column in np.ndindex(len(texts), len(texts)):
+        for left in held[row]:
+            for right in held[column]:
+                cosine = meanings.unit_WD[words.index(left)] @ meanings.unit_WD[words.index(right)]
+                likeness = math.exp(NEARNESS * (cosine - 1))
+                expected[row, column] += MEANING**2 * rarity[left] * rarity[right] * likeness
+    rows = fitted.unscaled(texts)
+    assert np.allclose(rows.products(rows), expected)
+    length = np.sqrt(np.diag(expected))
+    scaled = expected / np.where(length > 0, length, 1) / np.where(length > 0, length, 1)[:, None]
+    assert np.allclose(fitted(texts).products(fitted(texts)), scaled)
+
+
+def test_a_word_that_no_text_has_lies_where_words_that_mean_alike_do() -> None:
+    words = ["horse", "pony", "ship", "boat"]
+    vectors = np.array([[1.0, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]])
+    meanings, target = WordMeanings.of(words, vectors), np.eye(2)
+    plain = text_regression(["horse", "ship"], target, seed=0)
+    knowing = text_regression(["horse", "ship"], target, seed=0, meanings=meanings)
+    assert not plain(["pony"]).any()
+    pony, boat = knowing(["pony", "boat"])
+    assert pony[0] > 3 * abs(pony[1])
+    assert boat[1] > 3 * abs(boat[0])
+    summed = knowing.sums(["pony", "boat"]).sum(axis=0)
+    (whole,) = knowing(["pony boat"])
+    assert np.allclose(summed / np.linalg.norm(summed), whole / np.linalg.norm(whole))
 
 
 def test_kernel_ridge_matches_the_normal_equations_and_its_landmarks_do_where_they_are_all() -> None:
     texts = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cat", "dog", "house", "boat")]
     features = TextFeatures.fit(texts)(texts)
     target = np.random.default_rng(0).standard_normal((12, 5))
-    used = np.unique(features.indices)
-    dense = features[:, used].toarray()
+    used = np.unique(features.feature_TV.indices)
+    dense = features.feature_TV[:, used].toarray()
     weights = np.linalg.solve(dense.T @ dense + 0.3 * np.eye(len(used)), dense.T @ target)
     exact = kernel_ridge(features, target, seed=0)(features)
     assert np.allclose(exact, dense @ weights)

@@ -1,13 +1,14 @@
-"""Kernel ridge regression: vectors predicted from sparse features, by their inner products with known ones."""
+"""Kernel ridge regression: vectors predicted from texts' features, by their inner products with known ones."""
 
-# T = texts (or whatever has features), L = landmarks, V = features, D = dimensions, Q = queries
+# T = texts, L = landmarks, D = dimensions, Q = queries
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
+from scipy import linalg  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Values
+from pairloom.models.closed_form.text_rows import AT_ONCE, TextRows
 
 PENALTY = 0.3
 """What a weight's square costs, beside rows of length 1."""
@@ -17,27 +18,26 @@ LANDMARKS = 3000
 """Rows that are compared with where there are more than `EXACT`."""
 NUGGET = 1e-6
 """Added to the landmarks' products with themselves, since two of them may be the same."""
-_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class KernelRidge:
     """Predicts vectors as weighted sums of what is known at the landmarks."""
 
-    landmark_LV: sparse.csr_matrix
+    landmarks: TextRows
     weight_LD: Values
 
-    def __call__(self, feature_QV: sparse.csr_matrix) -> Values:
+    def __call__(self, queries: TextRows) -> Values:
         """(Q, D)."""
-        found_QD = np.empty((feature_QV.shape[0], self.weight_LD.shape[1]))
-        for start in range(0, feature_QV.shape[0], _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            found_QD[rows] = _products(feature_QV[rows], self.landmark_LV) @ self.weight_LD
+        found_QD = np.empty((len(queries), self.weight_LD.shape[1]))
+        for start in range(0, len(queries), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            found_QD[rows] = queries[rows].products(self.landmarks) @ self.weight_LD
         return found_QD
 
 
 def kernel_ridge(
-    feature_TV: sparse.csr_matrix,
+    known: TextRows,
     target_TD: Values,
     *,
     seed: int,
@@ -50,36 +50,28 @@ def kernel_ridge(
     With more rows than `exact`, `landmarks` of them, drawn by `seed`, span the solution (Nyström's method: Williams and
     Seeger 2001). Raises ValueError where features and targets are not as many.
     """
-    count = feature_TV.shape[0]
+    count = len(known)
     if count != len(target_TD):
         raise ValueError(f"there are features of {count} rows and targets of {len(target_TD)}")
     if count <= exact:
-        product_TT = _products(feature_TV, feature_TV)
+        product_TT = known.products(known)
         product_TT[np.diag_indices(count)] += penalty
-        return KernelRidge(feature_TV, _solved(product_TT, target_TD))
+        return KernelRidge(known, _solved(product_TT, target_TD))
     drawn_L = np.sort(np.random.default_rng(seed).choice(count, min(landmarks, count), replace=False))
-    landmark_LV = feature_TV[drawn_L]
-    moment_LL = penalty * _products(landmark_LV, landmark_LV)
+    drawn = known[drawn_L]
+    moment_LL = penalty * drawn.products(drawn)
     moment_LL[np.diag_indices(len(drawn_L))] += NUGGET
     right_LD = np.zeros((len(drawn_L), target_TD.shape[1]))
-    for start in range(0, count, _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        product_LT = _products(landmark_LV, feature_TV[rows])
+    for start in range(0, count, AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        product_LT = drawn.products(known[rows])
         moment_LL += product_LT @ product_LT.T
         right_LD += product_LT @ target_TD[rows]
-    return KernelRidge(landmark_LV, _solved(moment_LL, right_LD))
+    return KernelRidge(drawn, _solved(moment_LL, right_LD))
 
 
 def _solved(symmetric_LL: Values, right_LD: Values) -> Values:
     if not right_LD.size:
         return right_LD
     found: Values = linalg.solve(symmetric_LL, right_LD, assume_a="pos", overwrite_a=True)
-    return found
-
-
-def _products(left: sparse.csr_matrix, right: sparse.csr_matrix) -> Values:
-    found = np.empty((left.shape[0], right.shape[0]))
-    turned = right.T.tocsr()
-    for start in range(0, left.shape[0], _AT_ONCE):
-        found[start : start + _AT_ONCE] = (left[start : start + _AT_ONCE] @ turned).toarray()
     return found

@@ -12,6 +12,8 @@ import numpy as np
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no type information
 
 from pairloom.models.arrays import Values
+from pairloom.models.closed_form.text_rows import Meant, TextRows
+from pairloom.models.closed_form.word_meanings import WordMeanings
 
 PLACES = 1 << 18
 """How many features there are; what falls into the same place counts as the same."""
@@ -19,6 +21,8 @@ LENGTHS = (3, 4)
 """Of the pieces of a word, in characters, its two ends counted as one each."""
 WORD = 3.0
 """What a whole word weighs beside a piece."""
+MEANING = 8.0
+"""What a word's meaning weighs beside a piece."""
 LONGEST = 64
 """Characters of a word, and words of a text, that are looked at."""
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -30,24 +34,36 @@ class TextFeatures:
 
     rarity_V: Values
     """log((1 + texts) / (1 + texts that have it)) + 1 (inverse document frequency, Spärck Jones 1972)."""
+    meanings: WordMeanings | None = None
 
     @classmethod
-    def fit(cls, texts: Sequence[str]) -> "TextFeatures":
+    def fit(cls, texts: Sequence[str], meanings: WordMeanings | None = None) -> "TextFeatures":
         """As rare as features are in `texts`."""
         having_V = np.bincount(counts(texts).indices, minlength=PLACES)
-        return cls(np.log((1 + len(texts)) / (1 + having_V)) + 1)
+        return cls(np.log((1 + len(texts)) / (1 + having_V)) + 1, meanings)
 
-    def unscaled(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """(T, V): the same before rows are scaled, so that a text's are the sum of its words'."""
+    def unscaled(self, texts: Sequence[str]) -> TextRows:
+        """The same before rows are scaled, so that a text's are the sum of its words'."""
         found_TV = counts(texts)
         found_TV.data *= self.rarity_V[found_TV.indices]
-        return found_TV
+        return TextRows(found_TV, self.meanings and Meant(self.meanings, self._meant(texts, self.meanings)))
 
-    def __call__(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """(T, V), rows of length 1; a text without a character has none."""
-        found_TV = self.unscaled(texts)
-        length_T = np.sqrt(np.asarray(found_TV.multiply(found_TV).sum(axis=1)).ravel())
-        return sparse.csr_matrix(sparse.diags(1 / np.where(length_T > 0, length_T, 1)) @ found_TV)
+    def __call__(self, texts: Sequence[str]) -> TextRows:
+        """Rows of length 1; a text without a character has none."""
+        return self.unscaled(texts).at_length_one()
+
+    def _meant(self, texts: Sequence[str], meanings: WordMeanings) -> sparse.csr_matrix:
+        """(T, W): the words with a meaning, as rare as they are."""
+        rows: list[int] = []
+        weights: list[float] = []
+        ends = [0]
+        for text in texts:
+            for token in _tokens(text):
+                if (row := meanings.row.get(token)) is not None:
+                    rows.append(row)
+                    weights.append(MEANING * self.rarity_V[_places(token)[0]])
+            ends.append(len(rows))
+        return _rows(weights, rows, ends, len(meanings.row))
 
 
 def counts(texts: Sequence[str]) -> sparse.csr_matrix:
@@ -60,16 +76,24 @@ def counts(texts: Sequence[str]) -> sparse.csr_matrix:
     weights: list[float] = []
     ends = [0]
     for text in texts:
-        for token in TOKEN.findall(text)[:LONGEST]:
-            own = _places(token[:LONGEST])
+        for token in _tokens(text):
+            own = _places(token)
             places.extend(own)
             weights.extend((WORD, *(1.0,) * (len(own) - 1)))
         ends.append(len(places))
-    found_TV = sparse.csr_matrix(
-        (np.array(weights, np.float64), np.array(places, np.int32), np.array(ends, np.int64)), (len(texts), PLACES)
+    return _rows(weights, places, ends, PLACES)
+
+
+def _tokens(text: str) -> list[str]:
+    return [token[:LONGEST] for token in TOKEN.findall(text)[:LONGEST]]
+
+
+def _rows(weights: list[float], columns: list[int], ends: list[int], width: int) -> sparse.csr_matrix:
+    found = sparse.csr_matrix(
+        (np.array(weights, np.float64), np.array(columns, np.int32), np.array(ends, np.int64)), (len(ends) - 1, width)
     )
-    found_TV.sum_duplicates()
-    return found_TV
+    found.sum_duplicates()
+    return found
 
 
 @lru_cache(maxsize=1 << 14)

@@ -10,6 +10,7 @@ import numpy as np
 from pairloom.models.arrays import Values
 from pairloom.models.closed_form.ridge import KernelRidge, kernel_ridge
 from pairloom.models.closed_form.text_features import TextFeatures
+from pairloom.models.closed_form.word_meanings import WordMeanings
 
 TEXTS = 20_000
 """Texts that it is fitted on, at most."""
@@ -31,11 +32,16 @@ class TextRegression:
         return self.ridge(self.features.unscaled(texts))
 
 
-def text_regression(texts: Sequence[str], target_TD: Values, *, seed: int) -> TextRegression:
-    """Fitted on texts and their vectors, at most `TEXTS` of them drawn by `seed`; their order has no influence."""
+def text_regression(
+    texts: Sequence[str], target_TD: Values, *, seed: int, meanings: WordMeanings | None = None
+) -> TextRegression:
+    """Fitted on texts and their vectors, at most `TEXTS` of them drawn by `seed`; their order has no influence.
+
+    With `meanings`, a word that no text has stands near the words that mean alike.
+    """
     order = np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)
     if len(order) > TEXTS:
         order = np.sort(np.random.default_rng(seed).permutation(len(order))[:TEXTS])
     drawn = [texts[row] for row in order]
-    features = TextFeatures.fit(drawn)
+    features = TextFeatures.fit(drawn, meanings)
     return TextRegression(features, kernel_ridge(features(drawn), target_TD[order], seed=seed))

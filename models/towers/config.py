@@ -91,7 +91,8 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Word vectors that a training from nothing starts the token embeddings from, tokens that are whole words taking
     their word's vector: a block learns them from the training items' texts; `package:NAME`, an installed package of the
     extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
-    None starts all of them at random."""
+    With `closed_form_start` a package's words, up to 49,152 tokens in all, lie where words of the texts that mean alike
+    do. None starts all of them at random."""
     closed_form_start: bool = False
     """Whether every training starts anew from discriminant analysis of what a locked image tower makes of the
     images, timm's or a vision transformer with `final_ln_after_pool`, and from ridge regression of texts at the class
@@ -146,6 +147,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             raise ValueError(
                 "closed_form_start needs an image tower that stays: lock_image: true, without unlocked_image_groups, "
                 "lora and layer_decay"
+            )
+        if self.closed_form_start and isinstance(self.word_vectors, WordVectorsConfig):
+            raise ValueError(
+                "closed_form_start places every token by the texts themselves, so that word_vectors learned from them "
+                "have no say; give word_vectors: package:NAME, or leave it out"
             )
         brings_weights = self.architecture.startswith(("local-dir:", "hf-hub:"))
         of_image_tower = self.pretrained is not None and self.pretrained.startswith("package:")

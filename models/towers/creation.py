@@ -25,6 +25,9 @@ from pairloom.models.towers.second_tower import add_second_tower
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, add_words, fit_vocabulary, save_vocabulary
 
 FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
+WITH_PACKAGE = 49_152
+"""Tokens of a fitted vocabulary that is filled up with a package's words for a start in closed form: of 151 words that
+emoji names of the validation split have and others don't, half are among the package's first 33,000."""
 EDGES = "edges"  # its `start`, beside `model_cfg`, where its image tower is written by hand
 
 
@@ -61,7 +64,8 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
             if text_cfg.get("hf_tokenizer_name") == FITTED:
                 tokenizer = fit_vocabulary(texts, text_cfg["vocab_size"], rare=config.closed_form_start)
                 if isinstance(config.word_vectors, str):
-                    add_words(tokenizer, common_words(config.word_vectors), text_cfg["vocab_size"])
+                    size = WITH_PACKAGE if config.closed_form_start else text_cfg["vocab_size"]
+                    add_words(tokenizer, common_words(config.word_vectors), size)
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
             from_edges = architecture.pop("start", None) == EDGES

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from pairloom.models.closed_form.word_meanings import WordMeanings
 from pairloom.models.towers.packages import WORD_VECTORS, named_package
 from pairloom.models.towers.word_vectors import WordVectors
 
@@ -34,6 +35,12 @@ def package_words(name: str, among: Collection[str], width: int) -> WordVectors:
     vector_VW = np.asarray(vector_VD @ turned_WD.T, dtype=np.float32)
     count_V = np.zeros(len(row_V), dtype=np.int64)
     return WordVectors(tuple(words[row] for row in row_V), count_V, vector_VW, np.zeros_like(vector_VW))
+
+
+def package_meanings(name: str) -> WordMeanings:
+    """What the words of `package:NAME` mean, all of them. ValueError as `package_words`."""
+    vectors, _ = named_package(FIELD, name, WORD_VECTORS).paths()
+    return WordMeanings.of(_words(name), np.load(vectors, allow_pickle=False))
 
 
 @cache

@@ -14,6 +14,7 @@ from pairloom.models.arrays import Embeddings, Features, Indices
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.closed_form.class_space import class_space
 from pairloom.models.closed_form.text_regression import text_regression
+from pairloom.models.closed_form.word_meanings import WordMeanings
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.text_sums import add_up_tokens, token_texts
 from pairloom.models.towers.trunk import has_token_head
@@ -28,18 +29,26 @@ UNKNOWN = 1e-3
 """How far a text without a known word leans to where texts are on average."""
 
 
-def start_in_closed_form(encoder: DualEncoder, feature_NF: Features, relations: Relations, *, seed: int) -> None:
+def start_in_closed_form(
+    encoder: DualEncoder,
+    feature_NF: Features,
+    relations: Relations,
+    *,
+    seed: int,
+    meanings: WordMeanings | None = None,
+) -> None:
     """Gives the image tower's projection and the text tower weights, in place, that find the items' classes already.
 
     The projection is linear discriminant analysis of the features, classes being the items of one group, or of one
     first text where a group has a single item. A text is where ridge regression of its words and their pieces expects
-    the mean of its items' embeddings, each token standing for its own words and pieces; texts that many items carry
-    are then brought to their mean. ValueError where the towers can't hold that.
+    the mean of its items' embeddings, each token standing for its own words and pieces, and for what the words mean
+    where `meanings` know it; texts that many items carry are then brought to their mean. ValueError where the towers
+    can't hold that.
     """
     embedding_ND = _project(encoder, feature_NF, relations.classes())
     texts = [normalize_text(text) for text in relations.texts]
     target_TD = _text_means(embedding_ND, relations)
-    regression = text_regression(texts, target_TD.astype(np.float64), seed=seed)
+    regression = text_regression(texts, target_TD.astype(np.float64), seed=seed, meanings=meanings)
     token_VD = regression.sums(token_texts(encoder))
     token_VD[END_OF_TEXT_ID] = UNKNOWN * regression(texts).mean(axis=0)
     add_up_tokens(encoder, token_VD)

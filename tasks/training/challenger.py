@@ -20,7 +20,7 @@ from pairloom.models.objectives.config import look_at_images
 from pairloom.models.ranks import joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
-from pairloom.models.towers.package_words import package_words
+from pairloom.models.towers.package_words import package_meanings, package_words
 from pairloom.models.towers.text_trunk import frozen_text_trunk
 from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.models.training.closed_start import start_in_closed_form
@@ -123,7 +123,14 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                     write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
         ranks.wait()
         if features and pipeline.model.closed_form_start and champion is None:
-            start_in_closed_form(start, open_features(inputs), items.relations, seed=pipeline.training.seed)
+            words = pipeline.model.word_vectors
+            start_in_closed_form(
+                start,
+                open_features(inputs),
+                items.relations,
+                seed=pipeline.training.seed,
+                meanings=package_meanings(words) if isinstance(words, str) else None,
+            )
             ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)
         pairs_by_relation = pairs_of(mined, items)
@@ -197,6 +204,8 @@ def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snap
         return load(champion)
     texts = [text for texts in items.texts for text in texts]
     encoder = create(pipeline.model, texts, seed=pipeline.training.seed)
+    if pipeline.model.closed_form_start:
+        return encoder
     if isinstance(words := pipeline.model.word_vectors, str):
         start_from_words(encoder, package_words(words, vocabulary_words(encoder), token_width(encoder)))
     elif words:

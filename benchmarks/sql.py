@@ -236,7 +236,7 @@ def scattered(rows: int, dimension: int, around: int) -> Iterator[Vectors]:
             file.write(drawn(random, min(AT_ONCE, rows - start), dimension).tobytes())
         file.flush()
         vectors = np.memmap(file.name, np.float32, "r", shape=(rows, dimension))
-        yield Vectors(pa.array(range(rows)), np.asarray(vectors))
+        yield Vectors(pa.table({"item_id": range(rows)}), np.arange(rows), np.asarray(vectors))
 
 
 @contextmanager
@@ -272,7 +272,7 @@ def alike(every: Vectors) -> None:
     with measured("`near_duplicates(0.95)`"):
         near = {0.95: every.close_pairs(0.95, most=10**6, progress=quiet)}
     with measured("`outliers(k := 20)`"):
-        far, _ = every.outliers(20, 10, progress=quiet)
+        far, _, _ = every.outliers(20, 10, progress=quiet)
     if len(every.ids) > MOST_EXACT:
         return
     with measured("all pairs"):

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -33,7 +33,16 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
+from pairloom.search.options import Options
+from pairloom.search.query import Query
 from pairloom.search.release import OpenRelease
+from pairloom.search.web.answers import Answers, Asked
+from pairloom.search.web.config import WebConfig
+from pairloom.search.web.pictures import Pictures
+from pairloom.search.web.ranking import rank, rows_of
+from pairloom.search.web.served import ServedRelease
+from pairloom.search.web.service import Service
+from pairloom.search.web.uploads import Uploads
 from pairloom.storage.files import digest_files
 from pairloom.storage.releases import release_log
 from pairloom.storage.schema import ColumnType
@@ -204,6 +213,56 @@ def one_by_one(port: int, rows: int, service: psutil.Process) -> None:
         say(f"| {name} | {len(times)} | {p50:.0f} | {p95:.0f} | {most:.0f} | {cpu:.0f} |")
 
 
+def parts(root: Path) -> None:
+    """Where the processor time of an answer goes, in this process."""
+    release = ServedRelease.open(root / NAME)
+    asked_for, keep = texts(60, 4), list(release.record.keep)
+    found = {text: rank(release, Query(text=text), Options(), 37).row_ids[:36].tolist() for text in asked_for}
+    service = Service(root / NAME, WebConfig())
+    answers = Answers(service, Pictures(2**27), Uploads(service))
+    page = answers.page(release, _asked(asked_for[0]), None, 0, 36)
+
+    def milliseconds(work: Callable[[str], object]) -> float:
+        begun = time.process_time()
+        for text in asked_for:
+            work(text)
+        return 1_000 * (time.process_time() - begun) / len(asked_for)
+
+    columns = ["item_id", "texts", "path", "group", "thumbnail", *keep]
+    told_parts = {
+        "the text, encoded": lambda text: release.embed_texts([f"{text} again"]),
+        "its neighbours, 37": lambda text: rank(release, Query(text=text), Options(), 37),
+        "36 rows, read": lambda text: rows_of(release, found[text], columns),
+        "as JSON": lambda _: page.model_dump_json(),
+        "all of it": lambda text: answers.page(release, _asked(f"{text} once more"), None, 0, 36).model_dump_json(),
+    }
+    say("\n| part of an answer | CPU ms |\n| --- | ---: |")
+    for name, work in told_parts.items():
+        say(f"| {name} | {milliseconds(work):.1f} |")
+
+
+def _asked(text: str) -> Asked:
+    return Asked(text=text, plus=(), minus=(), like=(), image=None)
+
+
+def report(port: int, service: psutil.Process) -> None:
+    """The data report, and answers while it is made."""
+    begun, before, held = time.perf_counter(), spent(service), service.memory_info().rss
+    times, most = list[float](), held
+    for text in texts(10_000, 5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/report") as answer:
+            if "done" not in json.loads(answer.read()):
+                break
+        times.append(asked(port, f"/api/search?k=36&text={quote(text)}"))
+        most = max(most, service.memory_info().rss)
+        time.sleep(0.5)
+    took, cpu = time.perf_counter() - begun, (spent(service) - before) / 1_000
+    say(f"\ndata report: {took:.0f} s, {cpu:.0f} CPU s with the answers meanwhile")
+    say(f"memory before {held / 2**20:.0f} MiB, at most {most / 2**20:.0f}, files that are mapped included")
+    say("| ms | answers | p50 | p95 | most |\n| --- | ---: | ---: | ---: | ---: |")
+    told("a text while it is made", times)
+
+
 def first_paint(port: int) -> None:
     """When Chromium shows something, and the first picture of a hit."""
     from playwright.sync_api import sync_playwright
@@ -270,12 +329,14 @@ def main() -> None:
     if not release_log(options.root / NAME).numbers():
         build(options.of, options.root, options.rows)
     say(f"load average at the start: {os.getloadavg()}; {os.cpu_count()} cores")
+    parts(options.root)
     process, seconds = started(options.root, options.port)
     memory = psutil.Process(process.pid)
     try:
         say(f"first answer {seconds:.1f} s after the command; {memory.memory_info().rss / 2**20:.0f} MiB")
         say(f"facets for the first time: {asked(options.port, '/api/facets'):.0f} ms")
         one_by_one(options.port, options.rows, memory)
+        report(options.port, memory)
         first_paint(options.port)
         before, used = memory.memory_info().rss, spent(memory)
         say(f"\n{options.clients} clients for {options.seconds:g} s; load average {os.getloadavg()}")

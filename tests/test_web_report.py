@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from released_pipeline import MODEL_ID, D, publish
 from starlette.testclient import TestClient
 
+import pairloom.search.alike
+import pairloom.search.web.report
 from pairloom.flows.config import load_pipeline
 from pairloom.search.web.app import create_app
 from pairloom.search.web.config import WebConfig
@@ -26,6 +28,8 @@ from pairloom.tasks.ingest import ingest
 CLASSES = ("red", "green", "blue", "grey")
 COUNT = 80
 SWAPPED = 7
+LONELY = 55
+"""An item far from all others."""
 COPY, COPIED = 20, 24
 """Two items with one picture: a training item and one that is not."""
 
@@ -59,6 +63,7 @@ def odd_rows(rows: pa.Table) -> pa.Table:
 
     images = [near(at, 0.06) for at in range(COUNT)]
     images[COPIED] = images[COPY]
+    images[LONELY] = np.eye(D, dtype=np.float32)[D - 1]
     called = [at if at != SWAPPED else at + 1 for at in range(COUNT)]
     thumbnails = rows["thumbnail"].to_pylist()
     thumbnails[COPIED] = thumbnails[COPY]
@@ -92,7 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Findings]:
     report = data_report(ServedRelease.open(folder), lambda _: None)
-    assert (report.looked_at, report.model_id) == (COUNT, MODEL_ID)
+    assert (report.covered.compared, report.covered.pictures, report.model_id) == (COUNT, COUNT, MODEL_ID)
+    assert report.covered.with_all
     return {each.kind: each for each in report.findings}
 
 
@@ -102,11 +108,31 @@ def test_the_one_text_that_was_swapped_is_doubted_and_the_right_one_named(found:
     assert (doubted.text, doubted.said) == ("red thing", "grey thing")
 
 
+def test_an_item_far_from_its_nearest_is_unlike_all_others(found: dict[str, Findings]) -> None:
+    assert [each.item_id for each in found["outliers"].shown] == [f"item {LONELY}"]
+
+
 def test_a_copy_is_found_and_that_it_leaks(found: dict[str, Findings]) -> None:
     for kind in ("near_duplicates", "leaks"):
         (pair,) = found[kind].shown
         assert {pair.item_id, pair.other} == {f"item {COPY}", f"item {COPIED}"}
         assert {pair.split, pair.other_split} == {"train", "val"}
+
+
+def test_the_report_of_many_items_finds_the_same_and_says_what_it_covered(
+    folder: Path, found: dict[str, Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairloom.search.alike, "EXACT", 5)
+    monkeypatch.setattr(pairloom.search.web.report, "LOOKED", 60)
+    heard: list[float] = []
+    report = data_report(ServedRelease.open(folder), heard.append)
+    assert not report.covered.with_all
+    assert (report.covered.compared, report.covered.pictures) == (COUNT, 60)
+    assert heard == sorted(heard)
+    assert heard[-1] <= 1
+    for each in report.findings:
+        ids = [(one.item_id, one.other) for one in each.shown]
+        assert ids == [(one.item_id, one.other) for one in found[each.kind].shown]
 
 
 @pytest.mark.parametrize(("at", "kind"), ODD.items())
@@ -133,7 +159,7 @@ def test_the_map_places_every_item_and_colours_it_by_a_column(folder: Path) -> N
         assert shown.headers["content-type"] == "image/webp"
         assert client.get("/api/map?colour=no_such").status_code == 400
         assert client.get("/api/map?method=magic").status_code == 422
-        assert finished(client, "/api/report")["looked_at"] == COUNT
+        assert finished(client, "/api/report")["covered"]["compared"] == COUNT
         liked = client.get("/api/search", params={"like": ["item 0", "item 4", "item 8"], "k": 60}).json()
         assert liked["title"] == "like 3 items"
         assert {"item 0", "item 4", "item 8"}.isdisjoint(hit["item_id"] for hit in liked["hits"])

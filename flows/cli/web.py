@@ -1,5 +1,6 @@
 """The command that serves the search page."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -28,6 +29,9 @@ def web(
 ) -> None:
     """Serve a search page and a JSON API over the current release, and go on with the nights."""
     say_first("web")
+    # NumPy reads it when it is first imported. Products of one query are small; those of the data report, on all cores,
+    # took twice as long and let answers wait for four times as long (benchmarks/web.md).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pairloom import __version__
     from pairloom.search.web.config import WebConfig
     from pairloom.search.web.service import Service

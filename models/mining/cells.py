@@ -116,42 +116,23 @@ def close_pairs(
     return first_M[order_M], second_M[order_M], score_M[order_M].astype(np.float32)
 
 
-def loneliest(vector_ND: Embeddings, k: int, neighbours: int, *, progress: Progress) -> tuple[Indices, Scores]:
-    """The `k` vectors with the least mean product with the `neighbours` others nearest to them, and these means.
+def nearest_others(vector_ND: Embeddings, k: int, *, progress: Progress) -> tuple[Places, Scores]:
+    """Of each vector the `k` others with the highest products among those that it is compared with, highest first, and
+    these products, (N, K) each. What is missing where there are fewer is the vector itself, with a product of -1.
 
-    Means over what cells hold are never too high, so that only the vectors with the lowest need be compared with all:
-    the means given are those. Where `MOST_CANDIDATES` of them don't suffice, which takes vectors that are all equally
-    far from one another, others may be as lonely as those found.
-    Raises ValueError for more than `MOST_CANDIDATES` of them, or `MOST_NEIGHBOURS`.
+    Raises ValueError for more than `MOST_NEIGHBOURS`.
     """
-    for name, value, most in (("k", k, MOST_CANDIDATES), ("neighbours", neighbours, MOST_NEIGHBOURS)):
-        if value > most:
-            raise ValueError(f"{name} is {value}, must be at most {most:,} among {len(vector_ND):,} items")
-    least_N = _least_means(vector_ND, neighbours, _share(progress, 0, 0.6))
-    exact = _share(progress, 0.6, 1)
-    order_N = np.argsort(least_N, kind="stable")
-    mean_P = np.empty(0, np.float64)
-    while len(mean_P) < min(MOST_CANDIDATES, len(vector_ND)):
-        some = order_N[len(mean_P) : min(len(mean_P) + CANDIDATES, MOST_CANDIDATES)]
-        exact(len(mean_P) / MOST_CANDIDATES)
-        mean_P = np.concatenate([mean_P, _exact_means(vector_ND, some, neighbours, exact)])
-        rest = order_N[len(mean_P) :]
-        if len(mean_P) >= k and (not len(rest) or np.partition(mean_P, k - 1)[k - 1] <= least_N[rest[0]]):
-            break
-    found_P = order_N[: len(mean_P)]
-    best_K = np.lexsort((found_P, mean_P))[:k]
-    return found_P[best_K], mean_P[best_K].astype(np.float32)
-
-
-def _least_means(vector_ND: Embeddings, k: int, progress: Progress) -> Scores:
-    """The mean product of each vector with the `k` nearest of those that it is compared with (N,)."""
+    _refuse_many("neighbours", k, MOST_NEIGHBOURS, vector_ND)
+    near_NK = np.repeat(np.arange(len(vector_ND), dtype=np.int32)[:, None], k, axis=1)
     best_NK = np.full((len(vector_ND), k), -1, np.float32)
-    for own_P, guest_P in Cells.around(vector_ND, NEIGHBOUR_CELLS, _share(progress, 0, 0.6)).each(
-        _share(progress, 0.6, 1)
-    ):
+    cells = Cells.around(vector_ND, NEIGHBOUR_CELLS, _share(progress, 0, 0.6))
+    for own_P, guest_P in cells.each(_share(progress, 0.6, 0.98)):
         # Where a huge cell is looked at in part, some neighbours are missed, and nothing else is wrong.
         step = max(1, len(own_P) // BLOCK)
-        there_PD = vector_ND[own_P[::step]]
+        there_P = own_P[::step]
+        if not len(there_P):
+            continue
+        there_PD = vector_ND[there_P]
         for asked_P in (own_P, guest_P):
             for rows in _blocks(len(asked_P)):
                 asked_R = asked_P[rows]
@@ -159,10 +140,66 @@ def _least_means(vector_ND: Embeddings, k: int, progress: Progress) -> Scores:
                 if asked_P is own_P:
                     self_R = np.arange(-rows.start % step, len(asked_R), step)
                     product_RP[self_R, (rows.start + self_R) // step] = -1
-                both = np.concatenate([best_NK[asked_R], product_RP], axis=1)
-                best_NK[asked_R] = np.partition(both, -k, axis=1)[:, -k:]
-    mean_N: Scores = best_NK.mean(axis=1)
-    return mean_N
+                _take_better(near_NK, best_NK, asked_R, there_P, product_RP)
+    for rows in _blocks(len(vector_ND)):
+        order_RK = np.argsort(-best_NK[rows], axis=1, kind="stable")
+        near_NK[rows] = np.take_along_axis(near_NK[rows], order_RK, axis=1)
+        best_NK[rows] = np.take_along_axis(best_NK[rows], order_RK, axis=1)
+    progress(1)
+    return near_NK, best_NK
+
+
+def loneliest(
+    vector_ND: Embeddings, k: int, neighbours: int, *, progress: Progress, known_NK: Scores | None = None
+) -> tuple[Indices, Scores, Mask]:
+    """The `k` vectors with the least mean product with the `neighbours` others nearest to them, these means, and of
+    each whether it is sure that no vector that isn't found has a lower one.
+
+    Means over what cells hold, `known_NK` where `nearest_others` has found them before, are never too high, so that
+    only the vectors with the lowest need be compared with all: the means given are those. Where `MOST_CANDIDATES` of
+    them don't suffice, which takes vectors that are all about equally far from one another, it isn't sure.
+    Raises ValueError for more than `MOST_CANDIDATES` of them, or `MOST_NEIGHBOURS`.
+    """
+    _refuse_many("k", k, MOST_CANDIDATES, vector_ND)
+    if known_NK is None:
+        _, known_NK = nearest_others(vector_ND, neighbours, progress=_share(progress, 0, 0.6))
+    least_N = known_NK.mean(axis=1)
+    exact = _share(progress, 0.6, 1)
+    order_N = np.argsort(least_N, kind="stable")
+    mean_P, bound = np.empty(0, np.float64), np.inf
+    while len(mean_P) < min(MOST_CANDIDATES, len(vector_ND)):
+        some = order_N[len(mean_P) : min(len(mean_P) + CANDIDATES, MOST_CANDIDATES)]
+        exact(len(mean_P) / MOST_CANDIDATES)
+        mean_P = np.concatenate([mean_P, _exact_means(vector_ND, some, neighbours, exact)])
+        rest = order_N[len(mean_P) :]
+        bound = float(least_N[rest[0]]) if len(rest) else np.inf
+        if len(mean_P) >= k and np.partition(mean_P, k - 1)[k - 1] <= bound:
+            break
+    found_P = order_N[: len(mean_P)]
+    best_K = np.lexsort((found_P, mean_P))[:k]
+    return found_P[best_K], mean_P[best_K].astype(np.float32), mean_P[best_K] <= bound
+
+
+def _take_better(near_NK: Places, best_NK: Scores, asked_R: Places, there_P: Places, product_RP: Scores) -> None:
+    """Take what is better than what was found before for some vectors."""
+    k = best_NK.shape[1]
+    better_R = product_RP.max(axis=1) > best_NK[asked_R].min(axis=1)
+    asked_R, product_RP = asked_R[better_R], product_RP[better_R]
+    if not len(asked_R):
+        return
+    place_RK = np.argpartition(product_RP, -k, axis=1)[:, -k:] if product_RP.shape[1] > k else None
+    product_RK = product_RP if place_RK is None else np.take_along_axis(product_RP, place_RK, axis=1)
+    there_RK = np.broadcast_to(there_P, product_RP.shape) if place_RK is None else there_P[place_RK]
+    both = np.concatenate([best_NK[asked_R], product_RK], axis=1)
+    places = np.concatenate([near_NK[asked_R], there_RK], axis=1)
+    kept_RK = np.argpartition(both, -k, axis=1)[:, -k:]
+    best_NK[asked_R] = np.take_along_axis(both, kept_RK, axis=1)
+    near_NK[asked_R] = np.take_along_axis(places, kept_RK, axis=1)
+
+
+def _refuse_many(name: str, value: int, most: int, vector_ND: Embeddings) -> None:
+    if value > most:
+        raise ValueError(f"{name} is {value}, must be at most {most:,} among {len(vector_ND):,} items")
 
 
 def _exact_means(vector_ND: Embeddings, some: Places, k: int, progress: Progress) -> Values:

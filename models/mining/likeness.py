@@ -14,6 +14,8 @@ from pairloom.models.arrays import Embeddings, Indices, Scores
 
 BLOCK = 2048
 """Rows and columns of a block of products: 16 MB."""
+ROWS = 256
+"""Rows that are compared with all columns at once."""
 
 
 class PairLimitError(ValueError):
@@ -71,6 +73,25 @@ def neighbour_means(vector_ND: Embeddings, k: int, *, check: Callable[[], None])
             best_RK[better_R] = np.partition(both, -kept, axis=1)[:, -kept:]
         mean_N[rows] = best_RK.mean(axis=1)
     return mean_N
+
+
+def nearest_others(vector_ND: Embeddings, k: int, *, progress: Callable[[float], None]) -> tuple[Indices, Scores]:
+    """Of each vector the `k` others with the highest inner products, highest first, and these: (N, K), K less than `k`
+    where there are fewer others. `progress` hears the share that is done, and may raise.
+    """
+    kept = max(0, min(k, len(vector_ND) - 1))
+    near_NK, best_NK = np.empty((len(vector_ND), kept), np.int64), np.empty((len(vector_ND), kept), np.float32)
+    for start in range(0, len(vector_ND) if kept else 0, ROWS):
+        progress(start / len(vector_ND))
+        rows = slice(start, min(start + ROWS, len(vector_ND)))
+        product_RN = vector_ND[rows] @ vector_ND.T
+        np.fill_diagonal(product_RN[:, start:], -np.inf)
+        near_RK = np.argpartition(product_RN, -kept, axis=1)[:, -kept:]
+        best_RK = np.take_along_axis(product_RN, near_RK, axis=1)
+        order_RK = np.lexsort((near_RK, -best_RK), axis=1)
+        near_NK[rows] = np.take_along_axis(near_RK, order_RK, axis=1)
+        best_NK[rows] = np.take_along_axis(best_RK, order_RK, axis=1)
+    return near_NK, best_NK
 
 
 def _blocks(count: int, *, start: int = 0) -> Iterator[slice]:

@@ -26,7 +26,7 @@ def _near_duplicates(session: Session, given: Arguments) -> pa.Table:
         except PairLimitError as error:
             raise ValueError(f"near_duplicates: {error}: raise the threshold, which is {threshold:g}") from error
         ids = items.ids
-        return pa.table({"item_id": ids.take(pa.array(first)), "other_id": ids.take(pa.array(second)), "score": score})
+        return pa.table({"item_id": ids.take(first), "other_id": ids.take(second), "score": score})
 
 
 def _outliers(session: Session, given: Arguments) -> pa.Table:
@@ -34,8 +34,8 @@ def _outliers(session: Session, given: Arguments) -> pa.Table:
     if k < 1 or neighbours < 1:
         raise ValueError(f"outliers: k is {k} and neighbours {neighbours}, both must be at least 1")
     with _vectors(session, given.text_or_none("where")) as items:
-        far, score = items.outliers(k, neighbours, progress=lambda _: session.deadline.check())
-        return pa.table({"item_id": items.ids.take(pa.array(far)), "score": score.astype(np.float64)})
+        far, score, sure = items.outliers(k, neighbours, progress=lambda _: session.deadline.check())
+        return pa.table({"item_id": items.ids.take(far), "score": score.astype(np.float64), "sure": sure})
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def create_app(service: Service, *, version: str = "") -> ASGIApp:
         nights.router(service),
         rejected.router(rejected.Rejected(service)),
         maps.router(service, jobs),
-        report.router(service, jobs),
+        report.router(service, Jobs()),
         uploads.router(uploaded),
         pictures.router(service, held),
         health.router(service),

@@ -13,8 +13,8 @@ from pairloom.search.query import MAX_K, Query, ranked
 from pairloom.search.web.served import ServedRelease
 from pairloom.storage.releases import Cutoff
 
-FIRST, GROWTH = 64, 4
-"""Items that are ranked at first, and by how much more when people go on."""
+FIRST, NEXT, GROWTH = 64, 128, 4
+"""Up to so many items are ranked as they are wanted, a first page; then so many, and how many times more each time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ranking:
 
 def rank(release: ServedRelease, query: Query, options: Options, wanted: int) -> Ranking:
     """At least `wanted` items, where there are so many. ValueError for what can't be asked."""
-    size = FIRST
+    size = wanted if wanted <= FIRST else NEXT
     while size < wanted:
         size *= GROWTH
     size = min(size, MAX_K)

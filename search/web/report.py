@@ -1,43 +1,40 @@
 """What may be wrong with a collection: texts that don't fit, copies, leaks across splits, pictures of nothing."""
 
-# N = items of the release, S = items looked at, D = embedding, K = neighbours
+# N = items of the release, K = neighbours, P = pairs, L = items whose thumbnails are looked at
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import APIRouter, Response
-from PIL import Image
 from pydantic import BaseModel
 
+from pairloom.models.arrays import Indices, Scores
+from pairloom.models.mining.cells import Places
+from pairloom.search.alike import Vectors, image_vectors, text_vectors
+from pairloom.search.web.doubts import doubted
 from pairloom.search.web.jobs import Jobs, Progress, Working
 from pairloom.search.web.pictures import address
+from pairloom.search.web.poor_pictures import Grey, apart, grey, measured, poor
+from pairloom.search.web.ranking import rows_of
 from pairloom.search.web.served import ServedRelease
 from pairloom.search.web.service import Service
 
-Floats = npt.NDArray[np.float32]
-
-MOST = 20_000
-"""Items that are looked at, and beside one another: all of a smaller release, a seeded sample of a larger one."""
 K = 10
 SHOWN = 48
 """Findings of one kind that are shown."""
-NEARNESS = 10.0
-"""How much more a nearer neighbour says: the weight is exp of this times its cosine."""
-BETTER, DOUBT = 0.1, 0.6
-"""How much better neighbours' texts must fit an image than its own, in cosine similarity; and the least doubt, which
-also counts how unlike the texts are and how far the neighbours agree. benchmarks/web.md says what that finds."""
+LOOKED = 20_000
+"""Thumbnails that are looked at: all of a smaller release, those with the fewest bytes of a larger one."""
 COPY = 0.985
 """Cosine from which two images are near-duplicates, if their pixels agree as well."""
+PAIRS = 20_000
+"""Pairs so near whose pixels are compared: those of two splits first, then the nearest."""
+FAR = 3.0
+"""Robust standard deviations of the mean cosine to the nearest from which an item is unlike all others."""
 PIXELS = 12.0
 """Root mean square difference of two thumbnails' grey values, of 255, up to which they show the same."""
-DARK, FLAT, BLURRED = 24.0, 6.0, 2.5
-"""Below these a picture is too dark (mean grey), empty (deviation of grey), blurred (steepest edge)."""
-SIDE = 64
-BLOCK = 4_096
+AT_ONCE = 2_048
 
 
 class Finding(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -68,237 +65,247 @@ class Findings(BaseModel, frozen=True):
     shown: list[Finding]
 
 
+class Covered(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """What was looked at."""
+
+    compared: int = 0
+    """Items whose vectors were compared with others."""
+    with_all: bool = True
+    """Whether each was compared with all others; else with those in the cells nearest to it, which misses some."""
+    pairs: int = 0
+    """Pairs that are near enough for copies."""
+    pairs_looked_at: int = 0
+    """Those whose pixels were compared."""
+    pictures: int = 0
+    """Thumbnails that were looked at: where these aren't all, those with the fewest bytes."""
+
+
 class DataReport(BaseModel, frozen=True, use_attribute_docstrings=True):
     """What may be wrong with the items of a release."""
 
     release: int
     model_id: str
     items: int
-    looked_at: int
     held_out: int
     """Of those, items that the model didn't train on."""
+    covered: Covered
     findings: list[Findings]
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """The items looked at."""
+class _Found:
+    """Findings of one kind, by the places of their items."""
 
-    row_ids: list[int]
-    ids: list[str]
-    texts: list[str]
-    groups: list[str | None]
-    splits: list[str]
-    image_SD: Floats
-    text_SD: Floats
-    grey_SHW: npt.NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, release: ServedRelease, progress: Progress) -> "_Sample":
-        rows = release.dataset.count_rows()
-        places = np.sort(np.random.default_rng(0).choice(rows, min(rows, MOST), replace=False)).tolist()
-        columns = ["item_id", "texts", "group", "split", "thumbnail", "image_vector", "text_vector", "_rowid"]
-        found = cls([], [], [], [], [], np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.uint8))
-        images, texts, greys = [], [], []
-        for start in range(0, len(places), BLOCK):
-            table = release.dataset.take(places[start : start + BLOCK], columns=columns)
-            found.row_ids.extend(table["_rowid"].to_pylist())
-            found.ids.extend(table["item_id"].to_pylist())
-            found.texts.extend((own or [""])[0] for own in table["texts"].to_pylist())
-            found.groups.extend(table["group"].to_pylist())
-            found.splits.extend(table["split"].to_pylist())
-            images.append(_matrix(table["image_vector"], release.record.dimension))
-            texts.append(_matrix(table["text_vector"], release.record.dimension))
-            greys.append(np.stack([_grey(content) for content in table["thumbnail"].to_pylist()]))
-            progress(0.4 * min(1.0, (start + BLOCK) / len(places)))
-        if not places:
-            return found
-        return cls(
-            found.row_ids, found.ids, found.texts, found.groups, found.splits,
-            np.concatenate(images), np.concatenate(texts), np.concatenate(greys),
-        )  # fmt: skip
-
-    def finding(
-        self, release: ServedRelease, at: int, score: float, other: int | None = None, said: str = ""
-    ) -> Finding:
-        """One of them, or two."""
-        beside = {}
-        if other is not None:
-            beside = {
-                "other": self.ids[other],
-                "other_text": self.texts[other],
-                "other_split": self.splits[other],
-                "other_picture": address(release, self.row_ids[other]),
-            }
-        return Finding(
-            item_id=self.ids[at],
-            text=self.texts[at],
-            split=self.splits[at],
-            picture=address(release, self.row_ids[at]),
-            score=round(score, 4),
-            said=said,
-            **beside,
-        )
+    kind: str
+    title: str
+    meaning: str
+    count: int
+    places: list[int]
+    scores: list[float]
+    others: list[int] = field(default_factory=list)
+    """The other items of pairs."""
+    said: list[int] = field(default_factory=list)
+    """Items whose texts would fit better."""
 
 
 def data_report(release: ServedRelease, progress: Progress) -> DataReport:
-    """What may be wrong with the items of a release, by its own vectors and thumbnails."""
-    sample = _Sample.of(release, progress)
-    findings = []
-    if sample.ids:
-        near_SK, cosine_SK = _neighbours(sample.image_SD, lambda share: progress(0.4 + 0.5 * share))
-        findings.append(_mislabelled(release, sample, near_SK, cosine_SK))
-        copies = _copies(sample, near_SK, cosine_SK)
-        findings.append(_duplicates(release, sample, copies))
-        findings.append(_leaks(release, sample, copies))
-        findings += _poor_pictures(release, sample)
-    return DataReport(
-        release=release.record.number,
-        model_id=release.record.model_id,
-        items=release.record.rows,
-        looked_at=len(sample.ids),
-        held_out=sum(split != "train" for split in sample.splits),
-        findings=findings,
-    )
-
-
-def _neighbours(image_SD: Floats, progress: Progress) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Of each image its K nearest others, nearest first, with their cosines."""
-    count = len(image_SD)
-    k = min(K, count - 1)
-    near, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
-    for start in range(0, count, 512):
-        cosine_BS = image_SD[start : start + 512] @ image_SD.T
-        rows = np.arange(len(cosine_BS))
-        cosine_BS[rows, start + rows] = -2
-        found_BK = np.argpartition(-cosine_BS, max(k - 1, 0), axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(cosine_BS, found_BK, 1), axis=1, kind="stable")
-        found_BK = np.take_along_axis(found_BK, order, 1)
-        near[start : start + 512], scores[start : start + 512] = found_BK, np.take_along_axis(cosine_BS, found_BK, 1)
-        progress(min(1.0, (start + 512) / count))
-    return near, scores
-
-
-def _mislabelled(
-    release: ServedRelease, sample: _Sample, near_SK: npt.NDArray[np.int64], cosine_SK: Floats
-) -> Findings:
-    """Items whose image the texts of its neighbours fit better than its own, the more so where these agree.
-
-    Out of fold as far as one model allows: an item's own text has no say in what its neighbours' texts are, and items
-    that the model trained on are measured beside one another, as are those that it didn't.
-    """
-    doubt_S = np.zeros(len(sample.ids), np.float32)
-    best: list[str] = []
-    if near_SK.shape[1]:
-        their_SK = np.einsum("sd,skd->sk", sample.image_SD, sample.text_SD[near_SK])
-        own_S = np.einsum("sd,sd->s", sample.image_SD, sample.text_SD)
-        # The median: one neighbour that is wrong itself decides nothing.
-        better_S = np.median(their_SK, axis=1) - own_S
-        weight_SK = np.exp((cosine_SK - 1) * NEARNESS)
-        said_SD = np.einsum("sk,skd->sd", weight_SK / weight_SK.sum(axis=1, keepdims=True), sample.text_SD[near_SK])
-        agreed_S = np.maximum(np.linalg.norm(said_SD, axis=1), 1e-9)
-        unlike_S = 1 - np.einsum("sd,sd->s", said_SD / agreed_S[:, None], sample.text_SD)
-        doubt_S = agreed_S * (better_S + unlike_S)
-        trained_S = np.array([split == "train" for split in sample.splits])
-        for own in (trained_S, ~trained_S):
-            if own.any():
-                doubt_S[own] -= max(0.0, float(np.median(doubt_S[own])))
-        doubt_S[better_S < BETTER] = 0
-        best = [
-            sample.texts[int(near_K[place])] for near_K, place in zip(near_SK, their_SK.argmax(axis=1), strict=True)
-        ]
-    suspects = np.flatnonzero(doubt_S > DOUBT)
-    suspects = suspects[np.argsort(-doubt_S[suspects], kind="stable")]
-    return Findings(
-        kind="mislabelled",
-        title="Likely mislabelled",
-        meaning="The texts of its ten nearest neighbours fit the picture better than its own text does.",
-        count=len(suspects),
-        shown=[sample.finding(release, at, float(doubt_S[at]), said=best[at]) for at in suspects[:SHOWN].tolist()],
-    )
-
-
-def _copies(sample: _Sample, near_SK: npt.NDArray[np.int64], cosine_SK: Floats) -> list[tuple[int, int, float]]:
-    """Pairs of near-duplicates, surest first."""
-    at_P, place_P = np.nonzero(cosine_SK >= COPY)
-    pairs = {}
-    for at, place in zip(at_P.tolist(), place_P.tolist(), strict=True):
-        one, other = sorted((at, int(near_SK[at, place])))
-        apart = _apart(sample.grey_SHW[one], sample.grey_SHW[other])
-        if apart <= PIXELS:
-            pairs[one, other] = 1 - apart / 255
-    return [(*pair, score) for pair, score in sorted(pairs.items(), key=lambda each: (-each[1], each[0]))]
-
-
-def _apart(one_HW: npt.NDArray[np.uint8], other_HW: npt.NDArray[np.uint8]) -> float:
-    return float(np.sqrt(np.square(one_HW.astype(np.float32) - other_HW.astype(np.float32)).mean()))
-
-
-def _duplicates(release: ServedRelease, sample: _Sample, copies: Sequence[tuple[int, int, float]]) -> Findings:
-    return Findings(
-        kind="near_duplicates",
-        title="Near-duplicates",
-        meaning="Two items whose pictures are almost the same, by their vectors and by their pixels.",
-        count=len(copies),
-        shown=[sample.finding(release, one, score, other) for one, other, score in copies[:SHOWN]],
-    )
-
-
-def _leaks(release: ServedRelease, sample: _Sample, copies: Sequence[tuple[int, int, float]]) -> Findings:
-    leaks = [each for each in copies if sample.splits[each[0]] != sample.splits[each[1]]]
-    return Findings(
-        kind="leaks",
-        title="Leaks across splits",
-        meaning="Near-duplicates of which one is trained on and the other is measured by, or in two splits otherwise: "
-        "metrics look better than they are.",
-        count=len(leaks),
-        shown=[sample.finding(release, one, score, other) for one, other, score in leaks[:SHOWN]],
-    )
-
-
-def _poor_pictures(release: ServedRelease, sample: _Sample) -> Iterator[Findings]:
-    grey_SHW = sample.grey_SHW
-    mean_S = grey_SHW.mean(axis=(1, 2))
-    spread_S = grey_SHW.std(axis=(1, 2))
-    edge_S = np.array([_sharpest(each) for each in grey_SHW])
-    empty_S = spread_S < FLAT
-    dark_S = (mean_S < DARK) & ~empty_S
-    blurred_S = (edge_S < BLURRED) & ~empty_S & ~dark_S
-    kinds: list[tuple[str, str, str, npt.NDArray[np.bool_], npt.NDArray[np.floating]]] = [
-        ("dark", "Too dark", "Hardly anything in the picture is brighter than black.", dark_S, DARK - mean_S),
-        ("blurred", "Blurred", "No edge in the thumbnail is sharp.", blurred_S, BLURRED - edge_S),
-        ("empty", "Empty", "The picture is of one colour.", empty_S, FLAT - spread_S),
-    ]
-    for kind, title, meaning, mask_S, sure_S in kinds:
-        found = np.flatnonzero(mask_S)
-        found = found[np.argsort(-sure_S[found], kind="stable")]
-        yield Findings(
-            kind=kind,
-            title=title,
-            meaning=meaning,
-            count=len(found),
-            shown=[sample.finding(release, at, float(sure_S[at])) for at in found[:SHOWN].tolist()],
+    """What may be wrong with the items of a release, by its own vectors and thumbnails; of all of them."""
+    part = _parts(progress)
+    with image_vectors(release, None, part(0, 0.05), beside=["split", "_rowid"]) as items:
+        trained_N = pc.equal(items.rows["split"], "train").to_numpy()
+        covered, found = Covered(), list[_Found]()
+        if len(trained_N):
+            near_NK, cosine_NK = items.nearest_others(K, progress=part(0.05, 0.5))
+            with text_vectors(release, items, part(0.5, 0.55)) as text_ND:
+                doubts = doubted(items.vector_ND, text_ND, (near_NK, cosine_NK), trained_N, part(0.55, 0.65))
+            suspects = doubts.suspects
+            found.append(
+                _Found(
+                    kind="mislabelled",
+                    title="Likely mislabelled",
+                    meaning="The texts of its ten nearest neighbours fit the picture better than its own text does.",
+                    count=len(suspects),
+                    places=suspects[:SHOWN].tolist(),
+                    scores=doubts.doubt_N[suspects[:SHOWN]].tolist(),
+                    said=doubts.said_N[suspects[:SHOWN]].tolist(),
+                )
+            )
+            pairs = _close(items, near_NK, cosine_NK)
+            copies = _copies(release, items, pairs[:PAIRS], part(0.65, 0.75))
+            found += _pairs_found(items, copies)
+            if cosine_NK.shape[1]:
+                found.append(_outliers(items, cosine_NK, part(0.75, 0.85)))
+            places_L = _to_look_at(release, items)
+            found += _poor(release, items, places_L, part(0.85, 1))
+            covered = Covered(
+                compared=len(trained_N),
+                with_all=items.all_compared,
+                pairs=len(pairs),
+                pairs_looked_at=min(len(pairs), PAIRS),
+                pictures=len(places_L),
+            )
+        return DataReport(
+            release=release.record.number,
+            model_id=release.record.model_id,
+            items=release.record.rows,
+            held_out=int((~trained_N).sum()),
+            covered=covered,
+            findings=_told(release, items, found),
         )
 
 
-def _sharpest(grey_HW: npt.NDArray[np.uint8]) -> float:
-    """How steep the steepest hundredth of the edges is: a step from pixel to pixel in quarters of a percent of the
-    contrast."""
-    values_HW = grey_HW.astype(np.float32)
-    steps = np.concatenate([np.abs(np.diff(values_HW, axis=0)).ravel(), np.abs(np.diff(values_HW, axis=1)).ravel()])
-    contrast = float(values_HW.max() - values_HW.min()) or 1.0
-    return float(np.percentile(steps, 99)) / contrast * 100 / 4
+def _parts(progress: Progress) -> Callable[[float, float], Progress]:
+    """Makes what hears of a part of the work."""
+    return lambda start, end: lambda done: progress(start + (end - start) * done)
 
 
-def _grey(content: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+def _close(items: Vectors, near_NK: Places, cosine_NK: Scores) -> list[tuple[int, int, float]]:
+    """Pairs of items that may show one picture, with their cosines: of two splits first, then the nearest."""
+    at_P, place_P = np.nonzero(cosine_NK >= COPY)
+    other_P = near_NK[at_P, place_P]
+    key_P, first_P = np.unique(
+        np.minimum(at_P, other_P).astype(np.int64) * len(near_NK) + np.maximum(at_P, other_P), return_index=True
+    )
+    one_P, two_P = np.divmod(key_P, len(near_NK))
+    cosine_P = cosine_NK[at_P, place_P][first_P]
+    splits = items.rows["split"]
+    same_P = pc.equal(splits.take(one_P), splits.take(two_P)).to_numpy()
+    order_P = np.lexsort((two_P, one_P, -cosine_P, same_P))
+    return list(zip(one_P[order_P].tolist(), two_P[order_P].tolist(), cosine_P[order_P].tolist(), strict=True))
 
 
-def _matrix(column: pa.ChunkedArray, dimension: int) -> Floats:
-    flat = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
-    matrix_ND: Floats = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dimension)
-    return matrix_ND
+def _copies(
+    release: ServedRelease, items: Vectors, pairs: Sequence[tuple[int, int, float]], progress: Progress
+) -> list[tuple[int, int, float]]:
+    """Those of the pairs whose pixels agree as well, with how far they do, surest first."""
+    wanted = sorted({place for one, other, _ in pairs for place in (one, other)})
+    seen = dict(zip(wanted, _greys(release, items, wanted, progress), strict=True))
+    found = [(one, other, 1 - apart(seen[one], seen[other]) / 255) for one, other, _ in pairs]
+    same = [each for each in found if each[2] >= 1 - PIXELS / 255]
+    return sorted(same, key=lambda each: (-each[2], each[:2]))
+
+
+def _pairs_found(items: Vectors, copies: list[tuple[int, int, float]]) -> Iterator[_Found]:
+    splits = items.rows["split"]
+    leaks = [each for each in copies if splits[each[0]] != splits[each[1]]]
+    kinds = [
+        (
+            "near_duplicates",
+            "Near-duplicates",
+            "Two items whose pictures are almost the same, by their vectors and by their pixels.",
+            copies,
+        ),
+        (
+            "leaks",
+            "Leaks across splits",
+            "Near-duplicates of which one is trained on and the other is measured by, or in two splits otherwise: "
+            "metrics look better than they are.",
+            leaks,
+        ),
+    ]
+    for kind, title, meaning, pairs in kinds:
+        shown = pairs[:SHOWN]
+        yield _Found(
+            kind=kind,
+            title=title,
+            meaning=meaning,
+            count=len(pairs),
+            places=[one for one, _, _ in shown],
+            scores=[score for *_, score in shown],
+            others=[other for _, other, _ in shown],
+        )
+
+
+def _outliers(items: Vectors, cosine_NK: Scores, progress: Progress) -> _Found:
+    """Those further from their nearest than `FAR` robust standard deviations beyond the median."""
+    mean_N = cosine_NK.mean(axis=1)
+    middle = float(np.median(mean_N))
+    bound = middle - FAR * 1.4826 * float(np.median(np.abs(mean_N - middle)))
+    far_K, mean_K, _ = items.outliers(SHOWN, K, progress=progress, known_NK=cosine_NK)
+    shown_K = mean_K < bound
+    count = int((mean_N < bound).sum())
+    return _Found(
+        kind="outliers",
+        title="Unlike all others",
+        meaning="Even its ten nearest are far from it, beside what is usual here: a wrong picture, a placeholder.",
+        # Means over cells are never too high: where fewer than these are left, all are known.
+        count=count if shown_K.all() else int(shown_K.sum()),
+        places=far_K[shown_K].tolist(),
+        scores=(1 - mean_K[shown_K]).tolist(),
+    )
+
+
+def _to_look_at(release: ServedRelease, items: Vectors) -> Indices:
+    """Places of the items whose thumbnails are looked at. What shows little, takes few bytes."""
+    if len(items.vector_ND) <= LOOKED:
+        return np.arange(len(items.vector_ND))
+    batches = release.dataset.scanner(columns=["thumbnail"], batch_size=AT_ONCE).to_batches()
+    size_N = np.concatenate([pc.binary_length(batch["thumbnail"]).to_numpy() for batch in batches])[items.order_N]
+    return np.sort(np.argsort(size_N, kind="stable")[:LOOKED])
+
+
+def _poor(release: ServedRelease, items: Vectors, places_L: Indices, progress: Progress) -> Iterator[_Found]:
+    for each in poor([measured(each) for each in _greys(release, items, places_L.tolist(), progress)]):
+        yield _Found(
+            kind=each.kind,
+            title=each.title,
+            meaning=each.meaning,
+            count=len(each.places),
+            places=places_L[each.places[:SHOWN]].tolist(),
+            scores=each.sureness[:SHOWN].tolist(),
+        )
+
+
+def _greys(release: ServedRelease, items: Vectors, places: Sequence[int], progress: Progress) -> Iterator[Grey]:
+    """The thumbnails of some items."""
+    row_ids = items.rows["_rowid"].take(np.asarray(places, np.int64)).to_pylist()
+    for start in range(0, len(row_ids), AT_ONCE):
+        progress(start / len(row_ids))
+        for row in rows_of(release, row_ids[start : start + AT_ONCE], ["thumbnail"]):
+            yield grey(row["thumbnail"])
+
+
+def _told(release: ServedRelease, items: Vectors, found: Sequence[_Found]) -> list[Findings]:
+    """Findings with what people see of their items."""
+    places = sorted({place for each in found for place in (*each.places, *each.others, *each.said)})
+    row_ids = items.rows["_rowid"].take(np.asarray(places, np.int64)).to_pylist()
+    rows = rows_of(release, row_ids, ["item_id", "texts", "split"])
+    known = dict(zip(places, zip(row_ids, rows, strict=True), strict=True))
+
+    def text(place: int) -> str:
+        return next(iter(known[place][1]["texts"] or ()), "")
+
+    def finding(each: _Found, at: int) -> Finding:
+        row_id, row = known[each.places[at]]
+        beside = {}
+        if each.others:
+            other_id, other = known[each.others[at]]
+            beside = {
+                "other": other["item_id"],
+                "other_text": text(each.others[at]),
+                "other_split": other["split"],
+                "other_picture": address(release, other_id),
+            }
+        return Finding(
+            item_id=row["item_id"],
+            text=text(each.places[at]),
+            split=row["split"],
+            picture=address(release, row_id),
+            score=round(each.scores[at], 4),
+            said=text(each.said[at]) if each.said else "",
+            **beside,
+        )
+
+    return [
+        Findings(
+            kind=each.kind,
+            title=each.title,
+            meaning=each.meaning,
+            count=each.count,
+            shown=[finding(each, at) for at in range(len(each.places))],
+        )
+        for each in found
+    ]
 
 
 def router(service: Service, jobs: Jobs) -> APIRouter:

@@ -15,13 +15,24 @@ function Found({ finding }) {
   return html`<li class="hit"><${One} ...${{ item_id, text, split, picture }} />${said && html`<p class="said">rather <b>${said}</b>?</p>`}</li>`;
 }
 
+// What was looked at, and what a longer look might find beside it.
+function covered({ items, release, held_out, covered: { compared, with_all, pairs, pairs_looked_at, pictures } }) {
+  return [
+    compared === items ? `All ${number(items)} items of release ${release} were compared` : `${number(compared)} of ${number(items)} items of release ${release} were compared`,
+    with_all ? ", each with all others; " : ", each with those in the cells of vectors nearest to it, so that a few neighbours and copies may be missed; ",
+    pairs_looked_at < pairs ? `of ${number(pairs)} pairs near enough for copies the pixels of ${number(pairs_looked_at)} were compared; ` : "",
+    pictures === items ? "all thumbnails were looked at" : `the ${number(pictures)} thumbnails with the fewest bytes were looked at for dark, blurred and empty ones`,
+    `. The model has not trained on ${number(held_out)} of the items. These are hints for people, not verdicts.`,
+  ].join("");
+}
+
 export function View() {
   const { found, done, error } = useMade("/api/report");
   if (error) return html`<p class="notice" role="alert">${error.message}</p>`;
   return html`<div class="page">
     <h1>Data report</h1>
     ${found
-      ? html`<p class="quiet">${number(found.looked_at)} of ${number(found.items)} items of release ${found.release} were looked at; ${number(found.held_out)} of them the model has not trained on. These are hints for people, not verdicts.</p>
+      ? html`<p class="quiet">${covered(found)}</p>
           <ul class="summary">${found.findings.map((each) => html`<li><a class="card" href=${`#${each.kind}`}><b>${number(each.count)}</b> ${each.title.toLowerCase()}</a></li>`)}</ul>
           ${found.findings.map((each) => html`<section id=${each.kind} aria-labelledby=${`${each.kind}-title`}>
             <h2 id=${`${each.kind}-title`}>${each.title} <span class="quiet">${number(each.count)}</span></h2>

@@ -33,7 +33,7 @@ def best_device() -> "torch.device":
 def available_cpus() -> int:
     """CPUs that this process may use, where the system or `take_cpus` tells; else all there are."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, *_shares)
+    return min([allowed, *_shares])
 
 
 def take_cpus(count: int) -> None:

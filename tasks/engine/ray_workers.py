@@ -157,17 +157,19 @@ class _Pool(Generic[J, D]):
 
     def _started(self, ref: "ray.ObjectRef[Any]", worker: ActorHandle) -> None:
         try:
-            node = _result(ref)
+            machine = _result(ref)
         except RayError as error:
-            self._starts_lost += 1
             self._end([worker])
+            self._starts_lost += 1
+            said = f"{self._stage}: {self._starts_lost} workers could not start: {_said(error)}"
             if self._starts_lost >= self._engine.attempts:
-                raise RuntimeError(
-                    f"{self._stage}: {self._starts_lost} workers could not start: {_said(error)}"
-                ) from error
-            logger.warning("%s: a worker could not start: %s", self._stage, _said(error))
+                raise RuntimeError(said) from error
+            logger.warning("%s", said)
+        except BaseException:
+            self._end([worker])
+            raise
         else:
-            logger.info("%s: a worker has started on %s", self._stage, node)
+            logger.info("%s: a worker has started on %s", self._stage, machine)
             self._starts_lost = 0
             self._idle.append(worker)
 
@@ -183,20 +185,26 @@ class _Pool(Generic[J, D]):
     ) -> None:
         try:
             done[given.number] = given.job, _result(ref)
-            self._idle.append(worker)
         except RayError as error:
             # Of one that is only out of reach nobody knows what it is at.
             self._end([worker])
-            given.lost.append(_said(error))
-            if len(given.lost) >= self._engine.attempts:
-                raise RuntimeError(
-                    f"{self._stage}: {len(given.lost)} workers were lost over one job: {given.lost[-1]}"
-                ) from error
-            logger.warning("%s: a worker is lost, its job goes to another one: %s", self._stage, given.lost[-1])
-            self._waiting.appendleft(given)
-            # What took that one may have taken others, and no job should find out.
-            self._asked |= {each.answer.remote(): each for each in self._idle}
-            self._idle.clear()
+            self._give_again(given, error)
+        except BaseException:
+            self._idle.append(worker)
+            raise
+        else:
+            self._idle.append(worker)
+
+    def _give_again(self, given: _Given[J], error: RayError) -> None:
+        given.lost.append(_said(error))
+        if len(given.lost) >= self._engine.attempts:
+            over = f"{len(given.lost)} workers were lost over one job"
+            raise RuntimeError(f"{self._stage}: {over}: {given.lost[-1]}") from error
+        logger.warning("%s: a worker is lost, its job goes to another one: %s", self._stage, given.lost[-1])
+        self._waiting.appendleft(given)
+        # What took that one may have taken others, and no job should find out.
+        self._asked |= {each.answer.remote(): each for each in self._idle}
+        self._idle.clear()
 
     def _lacking(self) -> str:
         wanted = self._wanted

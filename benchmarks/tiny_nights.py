@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,7 +31,6 @@ from pairloom.storage.failpoints import EVENT
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage, decode_file
-from pairloom.storage.ingest import Ingest
 from pairloom.storage.pairs import PairStore
 from pairloom.tasks.pipeline import Pipeline
 
@@ -152,7 +150,7 @@ class Nights:
         """Tonight's night, in this process."""
         torch.set_num_threads(1)
         with (
-            patch("pairloom.tasks.ingest.Ingest", partial(Ingest, decoder=decoded_here)),
+            patch("pairloom.tasks.ingest.decoding", lambda _pipeline: contextlib.nullcontext(decoded_here)),
             patch("pairloom.flows.rehearsal.in_fresh_process", rehearse),
         ):
             return nightly(self.pipeline)

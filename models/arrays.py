@@ -9,6 +9,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+_shares: list[int] = []
 Indices = npt.NDArray[np.int64]
 """Row numbers."""
 Mask = npt.NDArray[np.bool_]
@@ -30,5 +31,11 @@ def best_device() -> "torch.device":
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use, where the system tells; else all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use, where the system or `take_cpus` tells; else all there are."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([allowed, *_shares])
+
+
+def take_cpus(count: int) -> None:
+    """Have this process, one of several on its machine, use no more CPUs than so many."""
+    _shares.append(count)

@@ -7,6 +7,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.ingest import Ingest
 from pairloom.storage.quarantine import RejectedRows, too_many
 from pairloom.storage.releases import release_log
+from pairloom.tasks.engine.decoding import decoding
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import SnapshotRef
 from pairloom.tasks.stage import report_progress, stage
@@ -16,13 +17,14 @@ from pairloom.tasks.stage import report_progress, stage
 def ingest(pipeline: Pipeline) -> SnapshotRef:
     """Read all sources, write what differs, commit a snapshot. Nothing differs: the snapshot that is there."""
     corpus = Corpus(pipeline.folder)
-    run = Ingest(corpus, pipeline.columns.types, pipeline.ingest)
-    snapshot, counts = run.run(
-        pipeline.sources_of_the_night(),
-        pipeline.columns,
-        lambda seen: show(seen, run.base.rows),
-        since=released_snapshot(pipeline, corpus),
-    )
+    with decoding(pipeline) as decoder:
+        run = Ingest(corpus, pipeline.columns.types, pipeline.ingest, decoder)
+        snapshot, counts = run.run(
+            pipeline.sources_of_the_night(),
+            pipeline.columns,
+            lambda seen: show(seen, run.base.rows),
+            since=released_snapshot(pipeline, corpus),
+        )
     rejected = tuple(RejectedRows(corpus, snapshot).counts(pipeline.sources))
     return SnapshotRef(
         number=snapshot.number,

@@ -18,6 +18,7 @@ from pairloom.storage.releases import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig
+from pairloom.tasks.engine.config import EngineConfig
 from pairloom.tasks.nearest import nearest
 from pairloom.tasks.notifying import NotifyConfig
 from pairloom.tasks.retrain import RetrainConfig
@@ -111,6 +112,8 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """When the night runs by itself; never where it is not given."""
     workers: WorkersConfig = WorkersConfig()
     """Where stages run."""
+    engine: EngineConfig = EngineConfig()
+    """Where the parts of a stage run: on its machine, or on a Ray cluster."""
     cost: CostConfig = CostConfig()
     """What an hour of a work pool costs, for the releases' lineage."""
     tracking: TrackingConfig = TrackingConfig()

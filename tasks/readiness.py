@@ -8,15 +8,18 @@ from pairloom.models.towers.names import require_towers
 from pairloom.storage.approvals import last_approval
 from pairloom.storage.releases import release_log
 from pairloom.tasks.decide import change_reason, last_tried, training_digest
+from pairloom.tasks.engine.cluster import require_engine
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.training.champion import fitting_champion
 
 
 def require_readiness(pipeline: Pipeline) -> None:
-    """Raises ValueError, in one line with the fix, where tonight trains whatever the sources bring and would fail.
+    """Raises ValueError, in one line with the fix, where tonight trains whatever the sources bring and would fail; and
+    ConnectionError where its Ray cluster doesn't answer.
 
     A night that may not train is let through: it serves new rows without what the next training lacks.
     """
+    require_engine(pipeline.engine)
     release = release_log(pipeline.folder).current()
     last = last_tried(release, last_approval(pipeline.folder))
     if change_reason(pipeline, last, training_digest(pipeline)):

@@ -16,6 +16,8 @@ from pairloom.models.mining.positives import KnownPositives
 
 Digests = npt.NDArray[np.uint64]
 Progress = Callable[[float], None]
+Search = Callable[[str, Indices, Indices | None, Callable[[int], None] | None], Neighbours]
+"""As `Searcher.__call__`: whoever has many machines has many of them search."""
 
 DIRECTIONS = ("image_to_text", "text_to_image", "image_to_image")
 _ROWS = 2048
@@ -34,6 +36,42 @@ class NeighbourLists:
     """K neighbours an item, by direction."""
 
 
+class Searcher:
+    """Finds the nearest items of some of them, known positives left out."""
+
+    def __init__(self, image_ND: Embeddings, text_ND: Embeddings, known: KnownPositives, k: int) -> None:
+        self._sides = {"image": image_ND, "text": text_ND}
+        self._known, self._k = known, k
+
+    def __call__(
+        self,
+        direction: str,
+        rows_Q: Indices,
+        among_C: Indices | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Neighbours:
+        """The `k` nearest of all items, or of those `among_C` alone, of the items `rows_Q`; the same to the bit however
+        the rows are divided among calls. `progress` is told how many rows were finished."""
+        query_ND, candidate_ND = (self._sides[side] for side in direction.split("_to_"))
+        if among_C is None:
+            return nearest(
+                query_ND[rows_Q],
+                candidate_ND,
+                self._k,
+                exclude=lambda own: self._known.of(rows_Q[own]),
+                progress=progress,
+            )
+        found = nearest(
+            query_ND[rows_Q],
+            candidate_ND[among_C],
+            self._k,
+            exclude=lambda own: self._known.of(rows_Q[own])[:, among_C],
+            progress=progress,
+        )
+        row_QK = np.where(found.indices_QK < 0, -1, among_C[found.indices_QK]).astype(np.int32)
+        return Neighbours(row_QK, found.scores_QK)
+
+
 def neighbour_lists(
     image_ND: Embeddings,
     text_ND: Embeddings,
@@ -42,14 +80,16 @@ def neighbour_lists(
     *,
     old: NeighbourLists | None = None,
     progress: Progress | None = None,
+    search: Search | None = None,
 ) -> NeighbourLists:
     """The lists of `nearest`, by direction; `text_ND` holds the mean of each item's texts.
 
     What of `old`, lists of the same model, still holds is carried over, so that the work is new items × all items; the
     result is the same to the bit. An item is computed anew where it or its positives changed, or where one of its
-    neighbours left. `progress` is told the share that is done.
+    neighbours left. `progress` is told the share that is done. `search` stands for a `Searcher` of these vectors.
     """
     known = KnownPositives(relations)
+    search = search or Searcher(image_ND, text_ND, known, k)
     vectors_N = _vector_digests(image_ND, text_ND)
     before_N = _rows_before(relations.item_ids, vectors_N, old, k)
     carried_N = before_N >= 0
@@ -58,43 +98,35 @@ def neighbour_lists(
     if old is not None:
         among_carried_N = _positive_digests(known, np.where(carried_N, identity_N, np.uint64(0)))
         unchanged_N = carried_N & (old.positives_N[before_N] == among_carried_N)
-    sides = {"image": image_ND, "text": text_ND}
     by_direction = {}
     for number, direction in enumerate(DIRECTIONS):
-        query_ND, candidate_ND = (sides[side] for side in direction.split("_to_"))
         kept, intact_N = _carried_over(direction, old, before_N, k)
         steps = None if progress is None else _share(progress, number, len(relations))
-        by_direction[direction] = renew(
-            kept, (query_ND, candidate_ND), intact_N & unchanged_N, ~carried_N, known, progress=steps
-        )
+        by_direction[direction] = renew(kept, direction, intact_N & unchanged_N, ~carried_N, search, progress=steps)
     return NeighbourLists(relations.item_ids, vectors_N, positives_N, by_direction)
 
 
 def renew(
     kept: Neighbours,
-    vectors: tuple[Embeddings, Embeddings],
+    direction: str,
     intact_N: Mask,
     fresh_N: Mask,
-    known: KnownPositives,
+    search: Search,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Neighbours:
-    """What `nearest` gives for all items, from the rows of `kept` that are intact but for the fresh candidates.
-
-    `vectors` are those of queries and of candidates, (N, D) each.
-    """
-    (query_ND, candidate_ND), k = vectors, kept.indices_QK.shape[1]
+    """What a search gives for all items, from the rows of `kept` that are intact but for the fresh candidates."""
+    k = kept.indices_QK.shape[1]
     intact, fresh, stale = np.flatnonzero(intact_N), np.flatnonzero(fresh_N), np.flatnonzero(~intact_N)
     indices_NK, scores_NK = kept.indices_QK.copy(), kept.scores_QK.copy()
     if len(intact) and len(fresh):
-        late = nearest(query_ND[intact], candidate_ND[fresh], k, exclude=lambda rows: known.of(intact[rows])[:, fresh])
-        moved_QK = np.where(late.indices_QK < 0, -1, fresh[late.indices_QK]).astype(np.int32)
-        merged = merge(Neighbours(indices_NK[intact], scores_NK[intact]), Neighbours(moved_QK, late.scores_QK), k)
+        late = search(direction, intact, fresh, None)
+        merged = merge(Neighbours(indices_NK[intact], scores_NK[intact]), late, k)
         indices_NK[intact], scores_NK[intact] = merged.indices_QK, merged.scores_QK
     if progress is not None:
         progress(len(intact))
     if len(stale):
-        found = nearest(query_ND[stale], candidate_ND, k, exclude=lambda rows: known.of(stale[rows]), progress=progress)
+        found = search(direction, stale, None, progress)
         indices_NK[stale], scores_NK[stale] = found.indices_QK, found.scores_QK
     return Neighbours(indices_NK, scores_NK)
 

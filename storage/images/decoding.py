@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from io import BytesIO
 from itertools import chain, islice
@@ -28,7 +28,7 @@ from pairloom.storage.reasons import Reason
 COMMAND = (sys.executable, "-P", "-m", "pairloom.storage.images.worker")
 _FILES_PER_TASK = 32
 _TASKS_AHEAD = 3
-_INLINE_BYTES = 2**25
+INLINE_BYTES = 2**25
 """Bytes of images that a thread reads before it has them decoded."""
 _SENT_AHEAD = 2**13
 """Longest request that waits in the pipe to a child which may be writing a reply; every system's pipes hold more."""
@@ -45,7 +45,7 @@ def decode(items: Iterable[tuple[K, Origin]], config: IngestConfig) -> Iterator[
 
     Raises RuntimeError where a child cannot even start.
     """
-    children = [_Child(config) for _ in range(config.workers or _available_cpus())]
+    children = [DecodingProcess(config) for _ in range(config.workers or _available_cpus())]
     # An interrupt can leave a future's or an executor's lock held for ever; operations of these queues are single ones.
     given: SimpleQueue[_Task | None] = SimpleQueue()
     threads = [threading.Thread(target=_work, args=(child, given), name="decode", daemon=True) for child in children]
@@ -111,37 +111,30 @@ def read_example(path: Path, config: IngestConfig) -> bytes:
     return found.content
 
 
-def _work(child: "_Child", given: "SimpleQueue[_Task | None]") -> None:
+def _work(child: "DecodingProcess", given: "SimpleQueue[_Task | None]") -> None:
     while (task := given.get()) is not None:
         origins, answer = task
         try:
-            answer.put(_decoded(child, origins))
+            answer.put([image for contents in _contents(origins) for image in child.decoded(contents)])
         except BaseException as error:  # handed to whoever asks for the results
             answer.put(error)
 
 
-def _decoded(child: "_Child", origins: list[Origin]) -> list[DecodedImage | RejectedImage]:
-    found: list[DecodedImage | RejectedImage] = []
-    for contents in _contents(origins):
-        decoded = child.decode([each for each in contents if not isinstance(each, RejectedImage)])
-        found += [each if isinstance(each, RejectedImage) else next(decoded) for each in contents]
-    return found
-
-
-def _contents(origins: list[Origin]) -> Iterator[list["_Content | RejectedImage"]]:
+def _contents(origins: list[Origin]) -> Iterator[list["Content | RejectedImage"]]:
     """What to send a child, in pieces that memory can hold."""
-    contents: list[_Content | RejectedImage] = []
+    contents: list[Content | RejectedImage] = []
     length = 0
     for origin in origins:
-        contents.append(_content(origin))
+        contents.append(content_of(origin))
         length += len(contents[-1]) if isinstance(contents[-1], bytes) else 0
-        if length > _INLINE_BYTES:
+        if length > INLINE_BYTES:
             yield contents
             contents, length = [], 0
     yield contents
 
 
-def _content(origin: Origin) -> "_Content | RejectedImage":
+def content_of(origin: Origin) -> "Content | RejectedImage":
+    """What to send a decoding process of an image: where it is in a file, or its bytes; or why there are none."""
     if isinstance(origin, Path | FileSlice):
         return origin
     assert not isinstance(origin, Address), "what is at addresses is fetched before it is decoded"
@@ -157,7 +150,7 @@ def _content(origin: Origin) -> "_Content | RejectedImage":
     return content
 
 
-def _request(content: "_Content") -> bytes:
+def _request(content: "Content") -> bytes:
     match content:
         case Path():
             return message({}, os.fsencode(content))
@@ -178,14 +171,15 @@ def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_Content = Path | FileSlice | bytes
+Content = Path | FileSlice | bytes
+"""Of an image: its file, a part of one, or its bytes."""
 
 
 class _ChildDiedError(Exception):
     pass
 
 
-class _Child:
+class DecodingProcess:
     """One decoding process, started when first needed and again after each death."""
 
     def __init__(self, config: IngestConfig) -> None:
@@ -195,7 +189,12 @@ class _Child:
         """When there is something to read, and when there is room to write."""
         self._interrupted = False
 
-    def decode(self, contents: list[_Content]) -> Iterator[DecodedImage | RejectedImage]:
+    def decoded(self, contents: Sequence[Content | RejectedImage]) -> list[DecodedImage | RejectedImage]:
+        """One result per image, in order; what is rejected already stays so."""
+        found = self.decode([each for each in contents if not isinstance(each, RejectedImage)])
+        return [each if isinstance(each, RejectedImage) else next(found) for each in contents]
+
+    def decode(self, contents: list[Content]) -> Iterator[DecodedImage | RejectedImage]:
         """One result per image, in order."""
         done = 0
         suspected = False
@@ -231,7 +230,7 @@ class _Child:
         self._interrupted = True
         self._kill()
 
-    def _ask(self, contents: list[_Content]) -> Iterator[DecodedImage | RejectedImage]:
+    def _ask(self, contents: list[Content]) -> Iterator[DecodedImage | RejectedImage]:
         if self._process is None:
             self._start()
         try:

@@ -47,43 +47,57 @@ class KeptFeatures(ABC):
     ) -> Features:
         """Float32 (N, F): what the trunk makes of some contents of one part. `looked` hears of pictures passed."""
 
-    def complete(self, corpus: Corpus, snapshot: Snapshot, stage: str, parts: Sequence[Part] | None = None) -> None:
-        """Compute those of the snapshot's parts, or of some of them, that have none.
+    def complete(self, corpus: Corpus, snapshot: Snapshot, stage: str) -> None:
+        """Compute those of the snapshot's parts that have none.
 
         What other rows had before doesn't pass the trunk again.
         """
-        self.store.drop_damaged(snapshot)
-        missing = [part for part in self.store.missing(snapshot) if parts is None or part in parts]
-        contents = {part.digest: self.contents(corpus, snapshot, part) for part in missing}
-        wanted = {each.digest for own in contents.values() for each in own if each.digest is not None}
-        known = self.store.superseded(corpus, snapshot, wanted) if wanted else {}
+        own = filling(self, corpus, snapshot, snapshot.parts)
+        missing = own.missing
         total, done = sum(part.rows for part in missing), 0
         for part in missing:
 
             def looked(pictures: int, before: int = done) -> None:
                 report_progress(stage, before + pictures, total, f"{self.verb} once")
 
-            self._write(corpus, snapshot, part, contents.pop(part.digest), known, looked)
+            own.fill(part, looked)
             done += part.rows
             report_progress(stage, done, total, f"{self.verb} once")
 
-    def _write(
-        self,
-        corpus: Corpus,
-        snapshot: Snapshot,
-        part: Part,
-        contents: list[Content],
-        known: dict[str, np.ndarray],
-        looked: Callable[[int], None],
-    ) -> None:
-        found = [known.get(each.digest or "") for each in contents]
+
+class Filling:
+    """Computes what is kept of parts that have none, one after the other."""
+
+    def __init__(self, features: KeptFeatures, corpus: Corpus, snapshot: Snapshot, missing: Sequence[Part]) -> None:
+        self.missing = missing
+        self._features, self._corpus, self._snapshot = features, corpus, snapshot
+        self._contents = {part.digest: features.contents(corpus, snapshot, part) for part in missing}
+        wanted = {each.digest for own in self._contents.values() for each in own if each.digest is not None}
+        self._known = features.store.superseded(corpus, snapshot, wanted) if wanted else {}
+
+    def fill(self, part: Part, looked: Callable[[int], None]) -> None:
+        """Compute those of one part, if it is one of the missing ones; `looked` hears of pictures passed."""
+        features, contents = self._features, self._contents.pop(part.digest, None)
+        if contents is None:
+            return
+        found = [self._known.get(each.digest or "") for each in contents]
         unseen = [each for each, feature_F in zip(contents, found, strict=True) if feature_F is None]
-        fresh_MF = self.made(corpus, snapshot, part, unseen, looked)
+        fresh_MF = features.made(self._corpus, self._snapshot, part, unseen, looked)
         fresh = iter(fresh_MF)
         feature_NF = np.empty((len(contents), fresh_MF.shape[1]), np.float32)
         for row, feature_F in enumerate(found):
             feature_NF[row] = next(fresh) if feature_F is None else feature_F
-        self.store.write(part, [each.item_id for each in contents], [each.digest for each in contents], feature_NF)
+        digests = [each.digest for each in contents]
+        features.store.write(part, [each.item_id for each in contents], digests, feature_NF)
+
+
+def filling(features: KeptFeatures, corpus: Corpus, snapshot: Snapshot, parts: Sequence[Part]) -> Filling:
+    """What computes those of some of the snapshot's parts that have none, or damaged ones."""
+    features.store.drop_damaged(snapshot)
+    some = {part.digest for part in parts}
+    return Filling(
+        features, corpus, snapshot, [part for part in features.store.missing(snapshot) if part.digest in some]
+    )
 
 
 class ImageFeatures(KeptFeatures):

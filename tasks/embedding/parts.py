@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,13 @@ import pyarrow as pa
 from pairloom.models.encoder import Encoder, mean_text_embeddings
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.tasks.embedding.features import KeptTrunks, TextFeatures
-from pairloom.tasks.embedding.lender import Lender, Lent
+from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import release_log
+from pairloom.tasks.embedding.features import KeptTrunks, TextFeatures, filling, kept_trunks
+from pairloom.tasks.embedding.lender import Lent, lender_of
+from pairloom.tasks.engine.workers import workers
 from pairloom.tasks.items import counted, part_pictures, require_tower_column
+from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import report_progress
 
 Row = dict[str, Any]
@@ -31,39 +37,71 @@ class KnownVectors:
     """Vectors that a model with the same tower has of the part at hand."""
 
 
-def embed_missing(
-    corpus: Corpus,
-    snapshot: Snapshot,
-    store: EmbeddingStore,
-    encoder: Encoder,
-    *,
-    lender: Lender | None = None,
-    kept: KeptTrunks | None = None,
-) -> int:
-    """Give the store vectors of the parts that it has none of; returns how many items had anything to be embedded.
+@dataclass(frozen=True)
+class Portion:
+    """A part to embed, and where it stands among all that are to be embedded tonight."""
 
-    Vectors that `lender` has hold for this model as well. With what is `kept`, no picture or text passes a trunk twice.
-    """
-    kept = kept or KeptTrunks()
-    if encoder.second:
-        require_tower_column(corpus, snapshot, encoder.second)
-    missing = store.missing(snapshot)
-    total, done, embedded = sum(part.rows for part in missing), 0, 0
-    known = known_vectors(corpus, snapshot, store, encoder) if missing else KnownVectors()
-    for features in (kept.images, kept.texts) if missing else ():
-        if features:
-            features.complete(corpus, snapshot, "embed", missing)
-    for part in missing:
-        known.lent = lender.of_part(part) if lender else Lent()
+    part: Part
+    before: int
+    """Rows of those that come first."""
+    total: int
 
-        def looked(pictures: int, before: int = done) -> None:
-            report_progress("embed", before + pictures, total)
 
-        item_ids, image_ND, text_ND, fresh = embed_part(corpus, snapshot, part, encoder, known, kept, looked)
-        store.write(part, item_ids, image_ND, text_ND)
-        done, embedded = done + part.rows, embedded + fresh
-        report_progress("embed", done, total)
+def embed_missing(pipeline: Pipeline, snapshot: Snapshot, model_id: str) -> int:
+    """Give the model vectors of the parts that it has none of; returns how many items had anything to be embedded."""
+    missing = EmbeddingStore(pipeline.folder, model_id).missing(snapshot)
+    total, embedded = sum(part.rows for part in missing), 0
+    ends = accumulate(part.rows for part in missing)
+    portions = [Portion(part, end - part.rows, total) for part, end in zip(missing, ends, strict=True)]
+    opened = partial(PartEmbedder, pipeline, snapshot.number, model_id)
+    with workers(pipeline.engine, "embed", opened) as run:
+        for portion, fresh in run(portions):
+            embedded += fresh
+            report_progress("embed", portion.before + portion.part.rows, total)
     return embedded
+
+
+class PartEmbedder:
+    """Embeds parts of a snapshot by one model, which is loaded once.
+
+    Vectors that the champion has hold for this model as well where they share a tower, and with what is kept of frozen
+    trunks no picture or text passes one twice.
+    """
+
+    def __init__(self, pipeline: Pipeline, snapshot_number: int, model_id: str) -> None:
+        self._corpus = Corpus(pipeline.folder)
+        self._snapshot = self._corpus.log.read(snapshot_number)
+        self._store = EmbeddingStore(pipeline.folder, model_id)
+        # As a reader loads it: nobody could search what a damaged model embeds.
+        self._encoder = Encoder.load(ModelStore(pipeline.folder).whole(model_id))
+        if self._encoder.second:
+            require_tower_column(self._corpus, self._snapshot, self._encoder.second)
+        champion = release_log(pipeline.folder).current()
+        self._lender = lender_of(pipeline.folder, model_id, champion.model_id if champion else None)
+        self._known = known_vectors(self._corpus, self._snapshot, self._store, self._encoder)
+        self._kept = kept_trunks(pipeline, self._encoder)
+        missing = self._store.missing(self._snapshot)
+        self._fillings = [
+            filling(features, self._corpus, self._snapshot, missing)
+            for features in (self._kept.images, self._kept.texts)
+            if features
+        ]
+
+    def __call__(self, portion: Portion) -> int:
+        """Write the vectors of one part; returns of how many items something had to be embedded."""
+        part = portion.part
+
+        def looked(pictures: int) -> None:
+            report_progress("embed", portion.before + pictures, portion.total)
+
+        for each in self._fillings:
+            each.fill(part, looked)
+        self._known.lent = self._lender.of_part(part) if self._lender else Lent()
+        item_ids, image_ND, text_ND, fresh = embed_part(
+            self._corpus, self._snapshot, part, self._encoder, self._known, self._kept, looked
+        )
+        self._store.write(part, item_ids, image_ND, text_ND)
+        return fresh
 
 
 def known_vectors(corpus: Corpus, snapshot: Snapshot, store: EmbeddingStore, encoder: Encoder) -> KnownVectors:

@@ -61,7 +61,7 @@ def contest(pipeline: Pipeline, plan: Plan, challenger: ModelRef) -> Verdict:
         # The challenger was named by its bytes a moment ago; the others have lain there.
         folder = models.whole(model_id) if number else models.path(model_id)
         encoder, store = Encoder.load(folder), EmbeddingStore(pipeline.folder, model_id)
-        pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder))
+        pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder), pipeline)
         return measure_encoder(pipeline, asked, pictures, TrainingTexts(folder))
 
     try:

@@ -2,17 +2,29 @@
 
 # N = items, D = embedding
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pairloom.models.arrays import Embeddings
 from pairloom.models.encoder import Encoder
-from pairloom.storage.corpus import Corpus, Snapshot
+from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
+from pairloom.storage.modelstore import ModelStore
 from pairloom.tasks.embedding.features import ImageFeatures
+from pairloom.tasks.engine.workers import workers
 from pairloom.tasks.items import image_batches, second_tower_items
+from pairloom.tasks.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Some items of one part."""
+
+    part: Part
+    item_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class Pictures:
     """The model's own."""
     features: ImageFeatures | None = None
     """What its frozen trunk has made of the snapshot's pictures."""
+    pipeline: Pipeline | None = None
+    """Whose engine embeds what is fresh; without it that is done here, all at once."""
 
     def embeddings(self, item_ids: Sequence[str]) -> Embeddings:
         """Float32 (N, D). Only what neither the model nor its trunk has met yet is decoded, and nothing is stored."""
@@ -33,18 +47,42 @@ class Pictures:
         unread = self.snapshot.model_copy(update={"parts": missing})
         held = tuple(part for part in self.snapshot.parts if part not in missing)
         places = {item_id: row for row, item_id in enumerate(item_ids)}
-        ids = (item_id for part in missing for item_id in self.corpus.part_ids(unread, part).to_pylist())
-        fresh = dict.fromkeys(item_id for item_id in ids if item_id in places)
+        asked = [
+            Asked(part, tuple(each for each in self.corpus.part_ids(unread, part).to_pylist() if each in places))
+            for part in missing
+        ]
+        fresh = dict.fromkeys(item_id for each in asked for item_id in each.item_ids)
         known = [item_id for item_id in item_ids if item_id not in fresh]
         found_ND = np.empty((len(item_ids), self.encoder.dimension), np.float32)
         if fresh and self.features and not self.features.store.missing(self.snapshot):
             feature_MF = self.features.matrix(unread, list(fresh))
             found_ND[[places[each] for each in fresh]] = self.encoder.embed_features(self.features.trunk, feature_MF)
+        elif fresh and self.pipeline and self.pipeline.engine.kind != "local":
+            opened = partial(opened_embedder, self.pipeline, self.snapshot.number, self.store.folder.name)
+            with workers(self.pipeline.engine, "evaluate", opened) as run:
+                for one, own_MD in run(each for each in asked if each.item_ids):
+                    found_ND[[places[each] for each in one.item_ids]] = own_MD
         elif fresh:
-            second_N = second_tower_items(self.corpus, self.snapshot, list(fresh), self.encoder.second)
-            pictures = image_batches(self.corpus, unread, list(fresh))
-            found_ND[[places[each] for each in fresh]] = self.encoder.embed_batches(pictures, second_N)
+            found_ND[[places[each] for each in fresh]] = embedded(self.encoder, self.corpus, unread, list(fresh))
         if known:
             stored = self.snapshot.model_copy(update={"parts": held})
             found_ND[[places[each] for each in known]] = self.store.matrix(stored, known, "image_vector")
         return found_ND
+
+
+def embedded(encoder: Encoder, corpus: Corpus, snapshot: Snapshot, item_ids: Sequence[str]) -> Embeddings:
+    """Image embeddings (N, D) of some items, in the corpus' order."""
+    second_N = second_tower_items(corpus, snapshot, item_ids, encoder.second)
+    return encoder.embed_batches(image_batches(corpus, snapshot, item_ids), second_N)
+
+
+def opened_embedder(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Callable[[Asked], Embeddings]:
+    """What embeds items of one part by a model, which is loaded once."""
+    corpus, encoder = Corpus(pipeline.folder), Encoder.load(ModelStore(pipeline.folder).whole(model_id))
+    snapshot = corpus.log.read(snapshot_number)
+
+    def embed(asked: Asked) -> Embeddings:
+        only = snapshot.model_copy(update={"parts": (asked.part,)})
+        return embedded(encoder, corpus, only, asked.item_ids)
+
+    return embed

@@ -12,6 +12,7 @@ from pairloom.models.mining.neighbours import Neighbours
 from pairloom.storage.corpus import Snapshot
 from pairloom.storage.neighbours import NeighbourStore
 from pairloom.storage.schema import neighbour_schema
+from pairloom.tasks.mining.searching import searching
 from pairloom.tasks.pipeline import Pipeline
 
 
@@ -30,7 +31,8 @@ def followed_lists(
     store, width = NeighbourStore(pipeline.folder), pipeline.mining.range_max
     stored = store.newest(model_id)
     old = None if stored is None else lists_of(stored)
-    lists = neighbour_lists(*vectors, relations, width, old=old, progress=progress)
+    with searching(pipeline, model_id, snapshot, relations) as search:
+        lists = neighbour_lists(*vectors, relations, width, old=old, progress=progress, search=search)
     store.write(model_id, snapshot.number, table_of(lists))
     return lists
 

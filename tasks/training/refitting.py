@@ -75,7 +75,7 @@ def looked_at(
     items = validation if validation.item_ids else read_items(corpus, snapshot, None)
     encoder, texts = Encoder.load(folder), TrainingTexts(folder)
     store = EmbeddingStore(pipeline.folder, trained.model_id)
-    pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder))
+    pictures = Pictures(corpus, snapshot, encoder, store, kept_features(pipeline, encoder), pipeline)
     try:
         image_ND = pictures.embeddings(items.item_ids)
         text_TD = encoder.embed_texts(items.relations.texts)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pairloom.flows.plain_yaml import plain_yaml
+from pairloom.storage.objects import is_address, path_at
 from pairloom.storage.pipeline_name import check_pipeline_name
 from pairloom.tasks.nearest import nearest
 
@@ -52,6 +53,7 @@ def folder_at(place: Path, name: str | None = None) -> Path:
 
     Raises ValueError where `place` holds several and no `name` chooses, or not the one named.
     """
+    place = path_at(place)
     if not place.is_dir():
         return pipeline_folder(place, name)
     place = place.resolve()
@@ -91,7 +93,7 @@ def written_pipeline(file: Path, name: str, *, root: Path | None = None) -> "Pip
     What `located` makes of it is checked, too: raises ValueError with one line for every fault.
     """
     load_pipeline(file, name, root=root)
-    stored = root.resolve() if root else _read(file).get("root", DEFAULT_ROOT)
+    stored = path_at(root).resolve() if root else _read(file).get("root", DEFAULT_ROOT)
     block = {**pipeline_block(file, name), "name": name, "root": str(stored)}
     return _checked(block, f"{file}: pipeline {name!r}: ")
 
@@ -102,7 +104,7 @@ def located(pipeline: "Pipeline", folder: Path, *, root: Path | None = None) -> 
     Raises ValueError where nothing can be stored there.
     """
     folder, written = folder.resolve(), pipeline.model_dump(mode="json", by_alias=True)
-    stored = (root or folder / pipeline.root).resolve()
+    stored = _stored(folder, root or pipeline.root)
     _check_root(stored, "")
     return _checked({**_resolved(written, folder), "root": stored}, f"pipeline {pipeline.name!r}: ")
 
@@ -158,10 +160,14 @@ def _chosen(file: Path, name: str | None, root: Path | None) -> tuple[str, dict[
     if not isinstance(blocks[name], dict):
         raise ValueError(f"{file}: pipeline {name!r} must be a mapping of keys, not {blocks[name]!r}")
     written = str(root or document.get("root", DEFAULT_ROOT))
-    if _ADDRESS.match(written):
-        raise ValueError(f"{file}: root {written}: only folders of this machine can be one yet, not addresses")
-    stored = file.parent / written if root is None else root
-    return name, blocks[name], stored.resolve()
+    if _ADDRESS.match(written) and not is_address(written):
+        raise ValueError(f"{file}: root {written}: it can be a folder of this machine, s3://…, gs://… or az://…")
+    return name, blocks[name], _stored(Path() if root else file.parent, written)
+
+
+def _stored(folder: Path, written: Path | str) -> Path:
+    """Where a root is: an address, or relative to a folder of this machine."""
+    return path_at(written) if is_address(str(written)) else (folder / written).resolve()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from pairloom.models.objectives.kept_configs import read_configs
-from pairloom.storage.checked import CheckedFiles
+from pairloom.storage.checked import CheckedFiles, whole_copy
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release
 from pairloom.storage.training_texts import TrainingTexts
@@ -97,7 +97,7 @@ class OpenModel:
     def _directory(self) -> Path:
         """The model's folder. Raises DamagedError where a file in it has changed since the release was opened."""
         refuse_damage(self.folder, self.record, self.record.model_files)
-        return self.folder / "models" / self.record.model_id
+        return whole_copy(self.folder, f"models/{self.record.model_id}", self.record.model_files)
 
     def _refuse_other_length(self, length: int) -> None:
         if length != self.record.dimension:

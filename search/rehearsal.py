@@ -28,6 +28,7 @@ from pairloom.search.release import OpenRelease
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.files import FileDigests, damage
 from pairloom.storage.modelstore import recorded_digest
+from pairloom.storage.objects import StoredPath
 from pairloom.storage.releases import Release
 
 MADE_ANEW = "What tonight made is made anew when you run again."
@@ -40,7 +41,7 @@ PUT_BACK = (
 class Script(BaseModel, frozen=True, extra="forbid"):
     """What is rehearsed."""
 
-    folder: Path
+    folder: StoredPath
     """The pipeline's."""
     release: Release
     """As it will be published."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pairloom.search.model import OpenModel, refuse_damage
 from pairloom.storage.approvals import waiting
 from pairloom.storage.files import DamagedError
+from pairloom.storage.objects import lance_options
 from pairloom.storage.releases import Release, none_whole, release_log
 from pairloom.storage.table.vectors import names_model, table_metadata, table_name
 
@@ -50,7 +51,11 @@ class OpenRelease:
         _refuse_mismatch(record)
         refuse_damage(folder, record, record.needed)
         try:
-            self.dataset: Any = lance.dataset(str(folder / record.table), version=record.table_version)
+            self.dataset: Any = lance.dataset(
+                str(folder / record.table),
+                version=record.table_version,
+                storage_options=lance_options(folder),
+            )
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"release {record.number} names version {record.table_version} of {record.table}, "
@@ -149,7 +154,9 @@ class OpenRelease:
         """Its table as plain LanceDB opens it, at the release's version."""
         import lancedb
 
-        table = lancedb.connect(str(self.folder / "vectors")).open_table(self.record.model_id)
+        table = lancedb.connect(str(self.folder / "vectors"), storage_options=lance_options(self.folder)).open_table(
+            self.record.model_id
+        )
         table.checkout(self.record.table_version)
         return table
 

@@ -8,12 +8,14 @@ system knowing, as on a failing disk, is therefore found within a week.
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pairloom.storage.files import DamagedError, FileDigest, damage, written_aside
+from pairloom.storage.local_copies import beside, local_copy
 from pairloom.storage.parquet import require_whole
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class CheckedFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = folder / "checked.json"
+        # A folder on object storage and its copy here are two.
+        self._path = beside(folder) / ("checked.json" if folder == beside(folder) else "checked-there.json")
         self._seen = _read(self._path)
         self._news = False
 
@@ -103,6 +106,20 @@ class CheckedFiles:
             and seen.sha256 == expected.sha256
             and seen.file == _stat(self.folder / name)
         )
+
+
+def whole_copy(folder: Path, name: str, files: Mapping[str, FileDigest]) -> Path:
+    """The folder `name` of a pipeline's as one of this machine: itself, or a copy whose `files` are what they must be.
+
+    Raises DamagedError where they aren't so on object storage either.
+    """
+    copy = local_copy(folder / name)
+    if copy != folder / name and CheckedFiles(beside(folder)).wrong(files):
+        shutil.rmtree(copy)
+        copy = local_copy(folder / name)
+        if wrong := CheckedFiles(beside(folder)).wrong(files):
+            raise DamagedError(f"the copy of {folder / name} in {copy} is damaged: {'; '.join(wrong[:3])}")
+    return copy
 
 
 def _fresh(seen: _Seen) -> bool:

@@ -134,7 +134,7 @@ class Corpus:
     def _write(self, kind: str, table: pa.Table, identity: str, *, apart: str | None = None) -> Part:
         part = Part(digest=identity, rows=table.num_rows)
         path = _path(self.folder, kind, part)
-        if path.exists():
+        if path.is_file():
             # What a killed run has left: young again, and no garbage.
             path.touch()
         else:

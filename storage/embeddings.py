@@ -38,7 +38,7 @@ class EmbeddingStore(PartFiles):
 
     def item_vectors(self, part: Part, column: str) -> dict[str, np.ndarray]:
         """The vector of one kind of each item of one part, float32 (D,); none where the part is not embedded."""
-        if not self._path(part).exists():
+        if not self._path(part).is_file():
             return {}
         table = self.read(part, ["item_id", column])
         return dict(zip(table["item_id"].to_pylist(), matrix_of(table[column]), strict=True))

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import written_aside
+from pairloom.storage.objects import StoredPath
 from pairloom.storage.parquet import ROW_GROUP
 from pairloom.storage.releases import Release
 from pairloom.storage.schema import item_schema
@@ -16,7 +17,7 @@ from pairloom.storage.schema import item_schema
 class CorpusFile(BaseModel, frozen=True):
     """One Parquet file of items."""
 
-    path: Path
+    path: StoredPath
     rows: int
     gone: tuple[str, ...]
     """Ids of those of its rows that are no items any more: changed since, or removed."""

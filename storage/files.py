@@ -5,15 +5,20 @@ import errno
 import hashlib
 import itertools
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Self
+from uuid import uuid4
 
 from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
+from pairloom.storage.object_client import ObjectStorageError
+from pairloom.storage.objects import ObjectPath
 
 DAMAGED = "damaged"
 """Folder below a pipeline's, of what was moved out of the way: `<DAMAGED>/<path>`."""
@@ -52,20 +57,34 @@ def digest_files(folder: Path, paths: Iterator[Path], known: Mapping[str, FileDi
 
 def damage(folder: Path, files: Mapping[str, FileDigest], *, contents: bool = False) -> list[str]:
     """What is wrong with `files` below `folder`: missing, of another size, or (with `contents`) of other bytes."""
-    found = []
+    found, sizes = [], _sizes(folder, [*files])
     for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
+        if name not in sizes:
             found.append(f"{name} is missing")
-        elif path.stat().st_size != expected.bytes:
-            found.append(f"{name} has {path.stat().st_size} bytes, recorded were {expected.bytes}")
-        elif contents and FileDigest.of(path) != expected:
+        elif sizes[name] != expected.bytes:
+            found.append(f"{name} has {sizes[name]} bytes, recorded were {expected.bytes}")
+        elif contents and FileDigest.of(folder / name) != expected:
             found.append(f"{name} has other contents than recorded")
     return found
 
 
+def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """Bytes of those of some files below `folder` that are there."""
+    if isinstance(folder, ObjectPath):
+        return folder.sizes(names)
+    found = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = (folder / name).stat()
+            if stat.S_ISREG(status.st_mode):
+                found[name] = status.st_size
+    return found
+
+
 def sync(path: Path) -> None:
-    """Force a file, or a folder's list of entries, to the disk."""
+    """Force a file, or a folder's list of entries, to the disk; on object storage that is done."""
+    if isinstance(path, ObjectPath):
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -74,7 +93,12 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it, so that they outlast a power cut once what is written into them does."""
+    """Create a folder and those above it, so that they outlast a power cut once what is written into them does.
+
+    On object storage none need be.
+    """
+    if isinstance(folder, ObjectPath):
+        return
     made = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
     for each in made:
@@ -83,7 +107,15 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on failure removed.
+
+    For an object it is a temporary file of this machine, which is put in its place.
+    """
+    if isinstance(path, ObjectPath):
+        with _uploaded(path) as aside:
+            yield aside
+        return
+    make_folder(path.parent)
     hit("write.before", path)
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -101,8 +133,25 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _uploaded(path: ObjectPath) -> Iterator[Path]:
+    hit("write.before", path)
+    with tempfile.TemporaryDirectory(prefix="pairloom-") as folder:
+        aside = Path(folder, path.name)
+        aside.touch()
+        yield aside
+        hit("rename.before", path)
+        path.put(aside)
+        hit("rename.after", path)
+
+
 def put_if_absent(path: Path, content: bytes) -> bool:
     """Create `path` with `content` in one step; False, changing nothing, if it exists."""
+    if isinstance(path, ObjectPath):
+        hit("record.before", path)
+        made = path.put_if_absent(content)
+        hit("record.after", path)
+        return made
     make_folder(path.parent)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as aside:
         aside.write(content)
@@ -126,7 +175,7 @@ def set_aside(folder: Path, name: str) -> Path:
     for number in itertools.count(1):
         if not place.exists():
             break
-        place = (folder / DAMAGED / name).with_name(f"{Path(name).name}.{number}")
+        place = (folder / DAMAGED / name).with_name(f"{PurePath(name).name}.{number}")
     (folder / name).replace(place)
     for changed in (place.parent, (folder / name).parent):
         sync(changed)
@@ -153,9 +202,47 @@ def full_disk_named(folder: Path, work: str) -> Iterator[None]:
 
 def make_writable(folder: Path) -> None:
     """Create `folder` if need be. Raises ValueError where nothing can be written there."""
+    if isinstance(folder, ObjectPath):
+        _probe(folder)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe."):
             pass
     except OSError as error:
         raise ValueError(f"can't write below {folder}: {error.strerror}; choose another root with --root") from error
+
+
+def _probe(folder: ObjectPath) -> None:
+    """Raises ValueError where objects can't be listed, put and deleted below `folder`."""
+    probe = folder / f".probe.{uuid4().hex[:8]}"
+    try:
+        next(folder.iterdir(), None)
+        probe.put(b"")
+        probe.unlink()
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: there is no bucket of this name: create it, or choose another root") from error
+    except ObjectStorageError as error:
+        raise ValueError(str(error)) from None
+
+
+def copy_in(source: Path, aside: Path) -> None:
+    """Copy a file, or an object, to a file of this machine."""
+    with source.open("rb") as stream, aside.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder and all that is in it."""
+    if isinstance(folder, ObjectPath):
+        folder.delete_below()
+    else:
+        shutil.rmtree(folder)
+
+
+def make_young(folder: Path) -> None:
+    """Have a folder be as if it had been written now."""
+    if isinstance(folder, ObjectPath):
+        min(folder.rglob("*"), key=lambda path: path.stat().st_size).touch()
+    else:
+        os.utime(folder)

@@ -4,6 +4,7 @@ Records go before what they name, and folders are renamed before they are emptie
 nothing half; what it leaves over goes the next time.
 """
 
+import contextlib
 import logging
 import re
 import shutil
@@ -14,10 +15,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import sync
+from pairloom.storage.files import delete_folder, sync
 from pairloom.storage.grace import Grace, Weight, weigh
 from pairloom.storage.kept import folders, kept_releases, kept_snapshots, kept_work
+from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.objects import ObjectPath
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import RetentionConfig, release_log
 from pairloom.storage.runs import Run
@@ -236,7 +239,7 @@ class _Search:
         return Garbage(kind=kind, path=self._name(path), why=why, files=weight.files, bytes=weight.bytes)
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix()
+        return path.relative_to(self._folder if path.is_relative_to(self._folder) else beside(self._folder)).as_posix()
 
 
 def _delete_records(folder: Path, found: Found, kind: str) -> list[Garbage]:
@@ -257,8 +260,9 @@ def _deleted(folder: Path, garbage: Garbage) -> bool:
         elif garbage.versions:
             TableUpkeep(path).clean_up(garbage.versions)
         elif path.is_dir() and not path.is_symlink():
-            aside = path if path.suffix == GONE else path.rename(path.with_name(f".{path.name}{GONE}"))
-            shutil.rmtree(aside)
+            # An object has no folder that could be renamed.
+            whole = path.suffix == GONE or isinstance(path, ObjectPath)
+            delete_folder(path if whole else path.rename(path.with_name(f".{path.name}{GONE}")))
         else:
             path.unlink()
     except FileNotFoundError:
@@ -266,5 +270,15 @@ def _deleted(folder: Path, garbage: Garbage) -> bool:
     except (OSError, ValueError, RuntimeError) as error:
         logger.warning("%s can't be deleted: %s", path, error)
         return False
+    _forget_here(folder, garbage)
     hit("collect.after", path)
     return True
+
+
+def _forget_here(folder: Path, garbage: Garbage) -> None:
+    """Delete what this machine has of it, where that is somewhere else."""
+    here = beside(folder) / garbage.path
+    if beside(folder) != folder and not garbage.versions:
+        shutil.rmtree(here, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            here.unlink()

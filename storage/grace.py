@@ -3,11 +3,13 @@
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pairloom.storage.objects import ObjectPath
 from pairloom.storage.records import RecordLog
 
 _HOUR = 3600.0
@@ -40,13 +42,19 @@ class Grace:
 
 def weigh(path: Path) -> Weight:
     """What there is at `path`. What goes away meanwhile weighs nothing."""
-    inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    inside = _files(path) if path.is_dir() else [path]
     files, size, changed = 0, 0, _changed(path)
     for each in inside:
         with contextlib.suppress(FileNotFoundError):
             found = each.lstat()
             files, size, changed = files + 1, size + found.st_size, max(changed, found.st_mtime)
     return Weight(files, size, changed)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    if isinstance(folder, ObjectPath):
+        return folder.rglob("*")
+    return (Path(below, name) for below, _, names in os.walk(folder) for name in names)
 
 
 def _changed(path: Path) -> float:

@@ -2,14 +2,24 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import DamagedError, FileDigests, make_folder, sync, written_aside
+from pairloom.storage.files import (
+    DamagedError,
+    FileDigests,
+    copy_in,
+    delete_folder,
+    make_folder,
+    make_young,
+    sync,
+    written_aside,
+)
+from pairloom.storage.local_copies import local_copy, upload
+from pairloom.storage.objects import ObjectPath
 
 CURVE = "training.jsonl"
 CARD_FILES = ("README.md", "pairloom.json", CURVE)
@@ -35,17 +45,18 @@ class ModelStore:
         self.folder = folder / "models"
 
     def path(self, model_id: str) -> Path:
-        """The OpenCLIP folder of a model. Raises ValueError where there is none."""
-        path = self.folder / model_id
-        if not path.is_dir():
-            raise ValueError(f"no model {model_id} below {self.folder}")
-        return path
+        """The OpenCLIP folder of a model, on this machine. Raises ValueError where there is none."""
+        return local_copy(self._stored(model_id))
 
     def whole(self, model_id: str) -> Path:
         """The OpenCLIP folder of a model, read through. Raises DamagedError where its files aren't those it is named
         after; what is beside them may be any.
         """
         path = self.path(model_id)
+        if model_digest(path) != model_id and path != self.folder / model_id:
+            # It may be the copy alone that is damaged.
+            shutil.rmtree(path)
+            path = self.path(model_id)
         if model_digest(path) != model_id:
             wrong = f"the digest of the files in {path} isn't its name"
             raise DamagedError(f"model {model_id} is not the one that was made: {wrong}")
@@ -53,14 +64,15 @@ class ModelStore:
 
     def holds(self, model_id: str) -> bool:
         """Whether there is such a model, and its files are those it is named after."""
-        return (self.folder / model_id).is_dir() and model_digest(self.folder / model_id) == model_id
+        return (self.folder / model_id).is_dir() and model_digest(self.path(model_id)) == model_id
 
     def ids(self) -> list[str]:
         """The model_ids of all models."""
         return sorted(path.name for path in self.folder.glob("[!.]*") if path.is_dir())
 
     def adopt(self, built: Path, curve: Iterable[Mapping[str, float]] = ()) -> str:
-        """Move a freshly written OpenCLIP folder into the store in one step; returns its model_id.
+        """Move a freshly written OpenCLIP folder into the store in one step (to object storage file by file); returns
+        its model_id.
 
         `curve` is the log of its training, kept beside it.
         """
@@ -70,38 +82,41 @@ class ModelStore:
         make_folder(self.folder)
         if self.holds(model_id):
             # Young again: no garbage, though no release may name it any more.
-            os.utime(self.folder / model_id)
+            make_young(self.folder / model_id)
             shutil.rmtree(built)
             return model_id
         if (damaged := self.folder / model_id).exists():
             for name in BESIDE:
-                if (damaged / name).exists():
-                    (damaged / name).replace(built / name)
-            shutil.rmtree(damaged)
+                if (damaged / name).is_file():
+                    copy_in(damaged / name, built / name)
+            delete_folder(damaged)
         for path in (*built.rglob("*"), built):
             sync(path)
         hit("adopt.before", self.folder / model_id)
-        built.replace(self.folder / model_id)
+        if isinstance(self.folder, ObjectPath):
+            upload(built, self.folder / model_id)
+        else:
+            built.replace(self.folder / model_id)
         sync(self.folder)
         hit("adopt.after", self.folder / model_id)
         return model_id
 
     def describe(self, model_id: str, lineage: Mapping[str, Any], card: str) -> None:
         """Write where a model comes from (`pairloom.json`) and its model card beside its weights."""
-        folder = self.path(model_id)
+        folder = self._stored(model_id)
         for name, text in (("pairloom.json", json.dumps(lineage, indent=1, sort_keys=True)), ("README.md", card)):
             with written_aside(folder / name) as aside:
                 aside.write_text(text, encoding="utf-8")
 
     def dimension(self, model_id: str) -> int:
         """Length D of a model's embeddings, by its configuration."""
-        config = json.loads((self.path(model_id) / "open_clip_config.json").read_bytes())
+        config = json.loads((self._stored(model_id) / "open_clip_config.json").read_bytes())
         return int(config["model_cfg"]["embed_dim"])
 
     def trunks(self, model_ids: Collection[str]) -> set[str] | None:
         """Digests of the frozen trunks, of either tower, that models say they have; None where one can't be asked."""
         try:
-            said = [json.loads((self.path(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
+            said = [json.loads((self._stored(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
         except (OSError, ValueError):
             return None
         return {each[name] for each in said for name in ("trunk", "text_trunk") if each.get(name)}
@@ -113,11 +128,17 @@ class ModelStore:
     def curve(self, model_id: str) -> list[dict[str, float]]:
         """The log of a model's training; empty where that, or the model, is there no more."""
         file = self.folder / model_id / CURVE
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
     def files(self, model_id: str) -> Iterator[Path]:
         """Every file of a model, for a release to name."""
-        return (path for path in sorted(self.path(model_id).rglob("*")) if path.is_file())
+        return (path for path in sorted(self._stored(model_id).rglob("*")) if path.is_file())
+
+    def _stored(self, model_id: str) -> Path:
+        path = self.folder / model_id
+        if not path.is_dir():
+            raise ValueError(f"no model {model_id} below {self.folder}")
+        return path
 
 
 def is_plain(folder: Path) -> bool:

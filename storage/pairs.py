@@ -40,7 +40,7 @@ class PairStore:
         try:
             self.require_whole(pairs_id)
         except DamagedError as error:
-            if self._audit(pairs_id).exists():
+            if self._audit(pairs_id).is_file():
                 logger.warning("pairs are made anew: %s", error)
             return False
         return True

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairloom.storage.files import DamagedError, written_aside
+from pairloom.storage.objects import readable
 from pairloom.storage.parquet_seal import EMPTY, KEY, broken, seal
 
 ROW_GROUP = 1000
@@ -91,9 +92,10 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     Raises what `read_parquet` does, then and in what is done with it.
     """
     with damage_told(path):
-        if broken(path):
+        source = readable(path)
+        if broken(source):
             raise DamagedError(f"{path} can't be read: its footer is not what was written")
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             yield file
 
 

@@ -7,6 +7,7 @@ before the footer, then that of the footer, in which this second one counts as z
 import hashlib
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,12 +31,12 @@ def seal(path: Path) -> None:
         stream.write(content)
 
 
-def broken(path: Path, *, contents: bool = False) -> bool:
-    """Whether a file is not what was sealed: its footer, or with `contents` all of it.
+def broken(source: Path | BinaryIO, *, contents: bool = False) -> bool:
+    """Whether a file, or an open one, is not what was sealed: its footer, or with `contents` all of it.
 
     A file of an earlier version has no seal, and none that is broken.
     """
-    with path.open("rb") as stream:
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as stream:
         start, footer = _footer(stream)
         key = footer.rfind(KEY.encode())
         # Where a bit of the key is another, the digest is still there. Our metadata stands last, in large footers too.

@@ -32,14 +32,16 @@ class PartFiles:
 
     def missing(self, snapshot: Snapshot) -> list[Part]:
         """The parts of `snapshot` that have no file yet: what a night costs."""
-        return [part for part in snapshot.parts if not self._path(part).exists()]
+        there = {path.name for path in self.folder.glob("part-*.parquet")}
+        return [part for part in snapshot.parts if self._path(part).name not in there]
 
     def drop_damaged(self, snapshot: Snapshot) -> None:
         """Delete the files of `snapshot` that are not what was written, so that they are missing."""
         checked, folder = CheckedFiles(self._pipeline), self.folder.relative_to(self._pipeline).as_posix()
+        missing = self.missing(snapshot)
         for part in snapshot.parts:
             path = self._path(part)
-            if path.exists() and not checked.whole(f"{folder}/{path.name}"):
+            if part not in missing and not checked.whole(f"{folder}/{path.name}"):
                 logger.warning("%d items of %s are %s anew", part.rows, path.name, self.again)
                 path.unlink()
         checked.save()

@@ -1,11 +1,10 @@
 """Mend what can be made again from what is whole; nothing that can't be is ever deleted."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pairloom.storage.files import damage, set_aside, written_aside
+from pairloom.storage.files import copy_in, damage, delete_folder, set_aside, written_aside
 from pairloom.storage.releases import release_log
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.verification.findings import Finding
@@ -50,7 +49,7 @@ def pass_damaged_manifests(folder: Path) -> None:
 
 def _delete(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        delete_folder(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -60,7 +59,7 @@ def _copy(folder: Path, finding: Finding) -> None:
     if place.exists():
         set_aside(folder, finding.path)
     with written_aside(place) as aside:
-        shutil.copyfile(folder / finding.source, aside)
+        copy_in(folder / finding.source, aside)
 
 
 def _hold(folder: Path, finding: Finding) -> None:

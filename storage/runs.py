@@ -1,5 +1,6 @@
 """Work in progress: one folder per run, holding what each stage left, so that a killed run goes on where it stopped."""
 
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import written_aside
+from pairloom.storage.files import delete_folder, written_aside
+from pairloom.storage.local_copies import beside
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +22,16 @@ class Run:
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder = folder / "runs" / run_id
-        self.pixels = self.folder / "pixels.npy"
+        """What each stage left."""
+        self.here = beside(self.folder)
+        """What one machine alone needs: the same folder, unless that is on object storage."""
+        self.pixels = self.here / "pixels.npy"
         """All training images, as the network takes them."""
-        self.features = self.folder / "features.npy"
+        self.features = self.here / "features.npy"
         """What a frozen trunk makes of them, where that is what is trained on."""
-        self.training = self.folder / "training"
+        self.training = self.here / "training"
         """Checkpoints and log."""
-        self.built = self.folder / "model"
+        self.built = self.here / "model"
         """The trained model, until it is in the store."""
 
     @property
@@ -38,7 +43,7 @@ class Run:
         """What `stage` left, or None where it has not finished, or where another version of Pairloom left it."""
         path = self.folder / f"{stage}.json"
         try:
-            return kind.model_validate_json(path.read_bytes()) if path.exists() else None
+            return kind.model_validate_json(path.read_bytes()) if path.is_file() else None
         except ValidationError as error:
             logger.warning(
                 "%s is not what this version of Pairloom leaves there: it is made anew (%s)",
@@ -65,5 +70,7 @@ class Run:
     def sweep(self) -> None:
         """Delete this work in progress."""
         hit("sweep.before", self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            delete_folder(self.folder)
+        shutil.rmtree(self.here, ignore_errors=True)
         hit("sweep.after", self.folder)

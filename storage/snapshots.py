@@ -76,7 +76,7 @@ class SnapshotLog(RecordLog[Snapshot]):
         content = manifest.model_dump_json(indent=1)
         name = f"{_MANIFESTS}snapshot-{digest(content)}.json"
         path = self.folder / name
-        if path.exists():
+        if path.is_file():
             path.touch()
         else:
             with written_aside(path) as aside:

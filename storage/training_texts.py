@@ -29,7 +29,7 @@ class TrainingTexts:
     @property
     def kept(self) -> bool:
         """Whether there are any: models of earlier versions, and of other programs, have none."""
-        return self._vectors.exists()
+        return self._vectors.is_file()
 
     def write(self, vector_TD: np.ndarray, words: Iterable[str]) -> None:
         """Keep the embeddings (T, D) of some training texts, and the words of all of them in any order."""

@@ -22,7 +22,7 @@ class WordStore:
     def read(self, words_id: str) -> pa.Table | None:
         """Words with count, vector and context vector; None where there are none, or none that can be read."""
         path = self._path(words_id)
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return pa.Table.from_batches(read_parquet(path))

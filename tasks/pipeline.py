@@ -13,6 +13,7 @@ from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
 from pairloom.models.towers.config import FITTED_STEPS, PRESETS, ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.objects import StoredPath
 from pairloom.storage.pipeline_name import PATTERN
 from pairloom.storage.releases import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
@@ -78,8 +79,8 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
 
     name: str = Field(pattern=PATTERN)
     """The pipeline's key in pipelines.yaml."""
-    root: Path
-    """Folder that holds everything Pairloom stores."""
+    root: StoredPath
+    """Folder that holds everything Pairloom stores: of this machine, or `s3://bucket/prefix`, `gs://…`, `az://…`."""
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     """Where rows come from."""
     columns: ColumnsConfig = ColumnsConfig()

@@ -5,7 +5,7 @@ import lance
 import pyarrow as pa
 import pytest
 
-from pairloom.flows.config import load_pipeline, pipeline_folder, pipeline_names
+from pairloom.flows.config import load_pipeline, located, pipeline_folder, pipeline_names, written_pipeline
 from pairloom.storage.schema import UNSTORABLE_NAMES
 from pairloom.tasks.pipeline import Pipeline
 
@@ -242,14 +242,28 @@ def test_roots_that_are_not_refused_are_ones_that_lance_keeps_its_tags_in(tmp_pa
         assert load_pipeline(write(tmp_path, DESIGNED), root=tmp_path / name).root == tmp_path / name
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/root", "file:///tmp/x", "gs://bucket"])
-def test_an_address_is_no_root_yet(tmp_path: Path, root: str) -> None:
+@pytest.mark.parametrize("root", ["ftp://host/root", "file:///tmp/x"])
+def test_an_address_of_anything_but_object_storage_is_no_root(tmp_path: Path, root: str) -> None:
     text = dedent(DESIGNED).replace("root: .pairloom", f"root: {root}")
-    assert "only folders of this machine can be one yet" in fault(write(tmp_path, text))
-    with pytest.raises(ValueError, match="only folders of this machine"):
+    assert "it can be a folder of this machine, s3://" in fault(write(tmp_path, text))
+    with pytest.raises(ValueError, match="it can be a folder of this machine"):
         load_pipeline(write(tmp_path, DESIGNED), root=Path(root))
-    with pytest.raises(ValueError, match="only folders of this machine"):
+    with pytest.raises(ValueError, match="it can be a folder of this machine"):
         pipeline_folder(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/root", "gs://bucket", "az://container/a/b"])
+def test_a_root_on_object_storage_is_the_same_wherever_it_is_named(tmp_path: Path, root: str) -> None:
+    file = write(tmp_path, dedent(DESIGNED).replace("root: .pairloom", f"root: {root}"))
+    pipeline = load_pipeline(file)
+    assert str(pipeline.folder) == f"{root}/grocery"
+    assert str(pipeline_folder(file)) == f"{root}/grocery"
+    written = written_pipeline(file, "grocery").model_dump_json()
+    assert located(Pipeline.model_validate_json(written), tmp_path) == pipeline
+    file = write(tmp_path, DESIGNED)
+    # A command line's option is a path, in which pathlib keeps one of the slashes.
+    assert load_pipeline(file, root=Path(root)) == pipeline
+    assert located(written_pipeline(file, "grocery"), tmp_path, root=Path(root)) == pipeline
 
 
 @pytest.mark.parametrize("name", [*sorted(UNSTORABLE_NAMES), "a.b", "a`b", ""])

@@ -17,6 +17,7 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.images.location import Address, Origin
 from pairloom.storage.images.stored_image import DecodedImage, RejectedImage
+from pairloom.storage.local_copies import beside
 from pairloom.storage.parquet import read_parquet, read_schema, write_parquet
 from pairloom.storage.reasons import Reason
 from pairloom.storage.schema import ADDRESSES
@@ -173,8 +174,9 @@ class Addresses:
         if not addresses:
             return
         # Beside what is known of them, where garbage collection finds what a killed run leaves.
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        held = tempfile.TemporaryDirectory(prefix=".fetched.", dir=self._path.parent)
+        parent = beside(self._path.parent)
+        parent.mkdir(parents=True, exist_ok=True)
+        held = tempfile.TemporaryDirectory(prefix=".fetched.", dir=parent)
         folder = Path(stack.enter_context(held))
         for url, answer in self._fetched(addresses.values(), conditional=False):
             assert not isinstance(answer, Unchanged), "nothing was said to be known"
@@ -231,7 +233,7 @@ def _address(row: SourceRow | RejectedRow) -> Address | None:
 
 def _read(path: Path) -> tuple[str, dict[str, _Known]] | None:
     """Since which night addresses are remembered, and what is known of them."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         known = {

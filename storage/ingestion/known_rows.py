@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from pairloom.storage.files import DamagedError
+from pairloom.storage.objects import readable
 from pairloom.storage.parquet import damage_told, sealed_aside
 from pairloom.storage.parquet_seal import broken
 from pairloom.storage.schema import KNOWN_ROWS
@@ -87,13 +88,14 @@ class KnownRows:
         self._near: dict[str, tuple[int, int, pa.Array]] = {}
         self.last: LastNight | None = None
         self.rows = 0
-        if not path.exists():
+        if not path.is_file():
             return
         try:
             with damage_told(path):
-                if broken(path):
+                source = readable(path)
+                if broken(source):
                     raise DamagedError(f"{path} can't be read: its footer is not what was written")
-                self._file = file = pq.ParquetFile(path, page_checksum_verification=True)
+                self._file = file = pq.ParquetFile(source, page_checksum_verification=True)
             if not file.schema_arrow.equals(KNOWN_ROWS) and not file.schema_arrow.equals(_BEFORE_TRIM):
                 raise DamagedError("they have other columns")
             self.last = LastNight.model_validate_json((file.schema_arrow.metadata or {})[b"pairloom"])

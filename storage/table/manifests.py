@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from pairloom.storage.objects import lance_options
 from pairloom.storage.table.versions import stored_versions
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def open_version(table: Path, version: int | None = None) -> Any:
     import lance
 
     try:
-        return lance.dataset(str(table), version=version)
+        return lance.dataset(str(table), version=version, storage_options=lance_options(table))
     except (ValueError, OSError, RuntimeError) as error:
         named = f"version {version}" if version else "the latest version"
         raise ValueError(
@@ -44,7 +45,7 @@ def put_unreadable_aside(table: Path, *, beyond: int = 0) -> int:
         if version <= beyond:
             break
         try:
-            lance.dataset(str(table), version=version)
+            lance.dataset(str(table), version=version, storage_options=lance_options(table))
             break
         except (ValueError, OSError, RuntimeError) as error:
             path.rename(path.with_suffix(".damaged"))

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from pairloom.storage.failpoints import hit
 from pairloom.storage.files import DamagedError, FileDigest, damage, make_folder, sync
+from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import TEXT_QUERIES, is_plain
+from pairloom.storage.objects import lance_options
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.schema import VECTOR_COLUMNS, ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
@@ -73,7 +75,8 @@ class VectorTable:
         model = folder / "models" / model_id
         schema = vector_schema(dimension, keep, hubness=TrainingTexts(model).kept)
         empty = schema.empty_table().replace_schema_metadata(table_metadata(model))
-        lance.write_dataset(empty, str(path), mode="overwrite" if stored_versions(path) else "create")
+        mode = "overwrite" if stored_versions(path) else "create"
+        lance.write_dataset(empty, str(path), mode=mode, storage_options=lance_options(path))
         table = cls(path)
         table._pass(damaged)
         return table
@@ -308,7 +311,7 @@ def table_metadata(model: Path) -> dict[str, str]:
     instead: LanceDB then has no embedding function, and refuses a text rather than searching by another tower. One
     whose image tower wants evaluation mode embeds texts there, and refuses images.
     """
-    name = f"local-dir:{model.resolve()}"
+    name = f"local-dir:{beside(model).resolve()}"
     named = {OWN_METADATA: json.dumps({"name": name})}
     if not is_plain(model):
         return named

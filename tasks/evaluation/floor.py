@@ -48,7 +48,7 @@ def measure_floor(
 
 def floor_answers(run: Run, corpus: Corpus, snapshot: Snapshot, asked: Items, *, seed: int) -> FloorAnswers:
     """Fitted tonight, or by the run that this one goes on with: it is of the same snapshot."""
-    kept = run.folder / f"floor-{seed}.npz"
+    kept = run.here / f"floor-{seed}.npz"
     if kept.exists():
         with np.load(kept) as file:
             return FloorAnswers(file["image_ND"], file["text_TD"], int(file["items"]), int(file["of"]))

@@ -5,6 +5,7 @@ import math
 from pydantic import BaseModel
 
 from pairloom.models.evaluation.slices import overall
+from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.secrets import redacted
 from pairloom.tasks.lineage import flat_config
@@ -49,7 +50,7 @@ def tracked_night(pipeline: Pipeline, plan: Plan, verdict: Verdict, release: Rel
     return TrackedNight(
         tracking=pipeline.tracking,
         pipeline=pipeline.name,
-        folder=str(pipeline.root),
+        folder=str(beside(pipeline.root)),
         name=f"{pipeline.name} {verdict.model_id or 'unfit'}",
         settings={key: str(value) for key, value in flat_config(pipeline, exclude_defaults=False).items()},
         training=[{name: value for name, value in line.items() if math.isfinite(value)} for line in curve],

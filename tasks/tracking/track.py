@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pairloom.storage.local_copies import beside
 from pairloom.storage.secrets import redacted
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, ReleaseRef, Verdict
@@ -42,7 +43,7 @@ def track(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, release: Rele
                 input=tracked_night(pipeline, plan, verdict, release).model_dump_json().encode(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                cwd=pipeline.root,
+                cwd=beside(pipeline.root),
                 env={**QUIET, **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 process_group=0,  # a terminal's Ctrl-C is for us alone
                 timeout=pipeline.tracking.max_seconds,

@@ -115,7 +115,6 @@ def written_aside(path: Path) -> Iterator[Path]:
         with _uploaded(path) as aside:
             yield aside
         return
-    make_folder(path.parent)
     hit("write.before", path)
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

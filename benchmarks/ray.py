@@ -117,8 +117,7 @@ def heard() -> Iterator[Heard]:
 def history(folder: Path) -> dict[str, Any]:
     """Three nights each way; what differs after each of them, and what the pool said when the node was lost."""
     nights, found = Larger(folder), list[dict[str, Any]]()
-    with ray_nodes(1) as nodes, heard() as pool:
-        second = nodes.add()
+    with ray_nodes(2) as nodes, heard() as pool:
         ray = EngineConfig(kind="ray", address=nodes.address)
         for number in (1, 2, 3):
             nights.prepare(number)
@@ -128,7 +127,7 @@ def history(folder: Path) -> dict[str, Any]:
             local = nights.stored
             nights.root, nights.engine = "ray", ray
             if number == 3:
-                pool.told = partial(_lose_when_embedding, nodes, second, pool)
+                pool.told = partial(_lose_when_embedding, nodes, pool)
             row["ray"] = _night(nights)
             row["differs"] = content(local).differences(content(nights.stored)) + _parts_differ(local, nights.stored)
             found.append(row)
@@ -143,12 +142,12 @@ def _night(nights: Larger) -> dict[str, Any]:
     return {"outcome": night.outcome, "seconds": {name: night.seconds.get(name) for name in spread}}
 
 
-def _lose_when_embedding(nodes: Nodes, node: Any, pool: Heard, _line: str) -> None:
+def _lose_when_embedding(nodes: Nodes, pool: Heard, _line: str) -> None:
     """Lose the node once both workers that embed the challenger's vectors are open: each has a job by then."""
     since = max((at for at, each in enumerate(pool.lines) if each.startswith("evaluate:")), default=len(pool.lines))
     if sum(each.startswith("embed: a worker has started") for each in pool.lines[since:]) == 2:
         pool.told = lambda _line: None
-        threading.Timer(0.5, nodes.lose, (node,)).start()
+        threading.Timer(0.5, nodes.lose, (1,)).start()
 
 
 def _parts_differ(one: Path, other: Path) -> list[str]:

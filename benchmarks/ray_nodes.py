@@ -77,7 +77,8 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
 def main() -> None:
     """Start the nodes, write down where they are, and end them when nobody wants them any more."""
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Of its own accord Ray tells its makers of every cluster, and gives all other programs the way.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
     common = {

@@ -50,7 +50,6 @@ def test_what_a_worker_raises_is_raised_here(engine: EngineConfig) -> None:
         assert [next(found), next(found)] == [(0, 0), (1, 1)]
         with pytest.raises(UnfitModelError, match=r"^job 2 can't be done$"):
             next(found)
-        # The worker is none the worse for it.
         assert list(run([3])) == [(3, 3)]
     with workers(engine, "evaluate", not_opening) as run, pytest.raises(DamagedError, match=r"^the model is damaged$"):
         next(run([0]))

@@ -323,10 +323,8 @@ def main() -> None:
     logging.getLogger("pairloom").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.which == "history":
-            found = history(folder, options.root or folder / "ray")
-        else:
-            found = scaling(folder)
+        stored = options.root or folder / "ray"
+        found = history(folder, stored) if options.which == "history" else scaling(folder)
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 

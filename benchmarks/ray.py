@@ -60,7 +60,7 @@ class Larger(Nights):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.root = "stored"
+        self.root = folder / "stored"
         self.engine = EngineConfig()
         towers = json.loads((folder / "towers.json").read_text(encoding="utf-8"))
         towers["model_cfg"]["vision_cfg"] |= SLOW
@@ -70,12 +70,12 @@ class Larger(Nights):
     def pipeline(self) -> Pipeline:
         """Tonight's."""
         blocks = self.blocks | {"ingest": self.blocks["ingest"] | {"part_rows": PER_PART}}
-        return Pipeline(name="tiny", root=self.folder / self.root, engine=self.engine, **blocks)
+        return Pipeline(name="tiny", root=self.root, engine=self.engine, **blocks)
 
     @property
     def stored(self) -> Path:
         """The pipeline's folder."""
-        return self.folder / self.root / "tiny"
+        return self.pipeline.folder
 
     def prepare(self, number: int) -> None:
         """As of the tiny nights, with pictures that are always there."""
@@ -114,21 +114,20 @@ def heard() -> Iterator[Heard]:
         logger.setLevel(level)
 
 
-def history(folder: Path) -> dict[str, Any]:
+def history(folder: Path, root: Path) -> dict[str, Any]:
     """Three nights each way; what differs after each of them, and what the pool said when the node was lost."""
     nights, found = Larger(folder), list[dict[str, Any]]()
-    with ray_nodes(1) as nodes, heard() as pool:
-        second = nodes.add()
+    with ray_nodes(2) as nodes, heard() as pool:
         ray = EngineConfig(kind="ray", address=nodes.address)
         for number in (1, 2, 3):
             nights.prepare(number)
             row: dict[str, Any] = {"night": number}
-            nights.root, nights.engine = "local", EngineConfig()
+            nights.root, nights.engine = folder / "local", EngineConfig()
             row["local"] = _night(nights)
             local = nights.stored
-            nights.root, nights.engine = "ray", ray
+            nights.root, nights.engine = root, ray
             if number == 3:
-                pool.told = partial(_lose_when_embedding, nodes, second, pool)
+                pool.told = partial(_lose_when_embedding, nodes, pool)
             row["ray"] = _night(nights)
             row["differs"] = content(local).differences(content(nights.stored)) + _parts_differ(local, nights.stored)
             found.append(row)
@@ -143,12 +142,12 @@ def _night(nights: Larger) -> dict[str, Any]:
     return {"outcome": night.outcome, "seconds": {name: night.seconds.get(name) for name in spread}}
 
 
-def _lose_when_embedding(nodes: Nodes, node: Any, pool: Heard, _line: str) -> None:
+def _lose_when_embedding(nodes: Nodes, pool: Heard, _line: str) -> None:
     """Lose the node once both workers that embed the challenger's vectors are open: each has a job by then."""
     since = max((at for at, each in enumerate(pool.lines) if each.startswith("evaluate:")), default=len(pool.lines))
     if sum(each.startswith("embed: a worker has started") for each in pool.lines[since:]) == 2:
         pool.told = lambda _line: None
-        threading.Timer(0.5, nodes.lose, (node,)).start()
+        threading.Timer(0.5, nodes.lose, (1,)).start()
 
 
 def _parts_differ(one: Path, other: Path) -> list[str]:
@@ -317,10 +316,15 @@ def main() -> None:
     """Run one of the two, and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("history", "scaling"))
-    which = parser.parse_args().which
+    parser.add_argument(
+        "--root", type=Path, help="where the nights on the cluster store, if not in a folder of its own"
+    )
+    options = parser.parse_args()
     logging.getLogger("pairloom").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        found = (history if which == "history" else scaling)(Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stored = options.root or folder / "ray"
+        found = history(folder, stored) if options.which == "history" else scaling(folder)
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 

@@ -1,54 +1,105 @@
-"""A real Ray cluster of several nodes on this machine: a head, and nodes that can be lost at any moment."""
+"""A real Ray cluster of several nodes on this machine, one CPU each, of which any but the first can be lost.
+
+    python -m benchmarks.ray_nodes 2 FOLDER      until its standard input ends
+
+A process of its own starts the nodes: however whoever asked for them ends, that one hears of it, and ends them.
+"""
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+FILE = "nodes.json"
 OBJECT_STORE = 80 * 2**20
+END_SECONDS = 60
 
 
+@dataclass(frozen=True)
 class Nodes:
-    """The nodes of a cluster, one CPU each."""
+    """The nodes of a cluster that is up."""
 
-    def __init__(self, cluster: Any) -> None:
-        self._cluster = cluster
-        self._lost: list[Any] = []
+    address: str
+    """`host:port` of the head."""
+    raylets: tuple[int, ...]
+    """The process of each node that started all others there."""
+    host: int
+    """The process that started the nodes."""
 
-    @property
-    def address(self) -> str:
-        """`host:port` of the head."""
-        return str(self._cluster.address)
+    def lose(self, number: int) -> None:
+        """End all processes of a node by SIGKILL at once, as a power cut would; the head is number 0."""
+        raylet = psutil.Process(self.raylets[number])
+        for each in [raylet, *raylet.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
-    def add(self) -> Any:
-        """One more node, up and known to the head."""
-        return self._cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
-
-    def lose(self, node: Any) -> None:
-        """End all processes of a node by SIGKILL at once, as a power cut would."""
-        raylets = [each.process.pid for each in node.all_processes["raylet"]]
-        with contextlib.suppress(psutil.NoSuchProcess):
-            doomed = [psutil.Process(pid) for pid in raylets]
-            for each in [*doomed, *(child for own in doomed for child in own.children(recursive=True))]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-        self._cluster.remove_node(node, allow_graceful=False)
+    def processes(self) -> list[psutil.Process]:
+        """All processes of all nodes."""
+        return psutil.Process(self.host).children(recursive=True)
 
 
 @contextlib.contextmanager
 def ray_nodes(count: int) -> Iterator[Nodes]:
-    """So many nodes, the head included; they end with this block, and with this process, however that ends."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    """So many nodes. They end with this block."""
+    # A socket's path may have some hundred bytes only.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        command = [sys.executable, "-m", "benchmarks.ray_nodes", str(count), folder]
+        host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        assert host.stdin is not None
+        try:
+            started = Path(folder) / FILE
+            while not started.exists():
+                if host.poll() is not None:
+                    raise RuntimeError(f"the Ray nodes did not start: exit status {host.returncode}")
+                time.sleep(0.05)
+            found = json.loads(started.read_text("utf-8"))
+            yield Nodes(found["address"], tuple(found["raylets"]), host.pid)
+        finally:
+            family = psutil.Process(host.pid).children(recursive=True) if host.poll() is None else []
+            host.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                host.wait(END_SECONDS)
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            host.kill()
+            host.wait()
+
+
+def main() -> None:
+    """Start the nodes, write down where they are, and end them when nobody wants them any more."""
+    count, folder = int(sys.argv[1]), Path(sys.argv[2])
+    # Of its own accord Ray tells its makers of every cluster, and gives all other programs the way.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = Nodes(cluster)
+    common = {
+        "num_cpus": 1,
+        "object_store_memory": OBJECT_STORE,
+        "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,
+        "temp_dir": str(folder),
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=common)
+    nodes = [cluster.head_node, *(cluster.add_node(**common) for _ in range(count - 1))]
+    raylets = [each.process.pid for node in nodes for each in node.all_processes["raylet"]]
+    aside = folder / f"{FILE}.partial"
+    aside.write_text(json.dumps({"address": cluster.address, "raylets": raylets}), encoding="utf-8")
+    aside.replace(folder / FILE)
     try:
-        for _ in range(count - 1):
-            nodes.add()
-        yield nodes
+        sys.stdin.buffer.read()
     finally:
         cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,7 @@ from pairloom.tasks.pipeline import Pipeline
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    with ray_nodes(1) as started:
+    with ray_nodes(2) as started:
         yield started
 
 
@@ -44,45 +44,12 @@ def engine(nodes: Nodes) -> EngineConfig:
     return EngineConfig(kind="ray", address=nodes.address, ingest=one, embed=one, evaluate=one)
 
 
-def test_a_node_that_is_lost_costs_the_job_it_was_at_and_nothing_else(
-    nodes: Nodes, engine: EngineConfig, tmp_path: Path
-) -> None:
-    second = nodes.add()
-
-    def lose_it() -> None:
-        wait_until(lambda: len({path.name.partition("-")[2] for path in tmp_path.iterdir()}) == 2)
-        nodes.lose(second)
-        (tmp_path / "go").touch()
-
-    with ThreadPoolExecutor(1) as meanwhile, workers(engine, "mine", partial(noting, tmp_path)) as run:
-        lost = meanwhile.submit(lose_it)
-        assert list(run(range(5))) == [(job, job * job) for job in range(5)]
-        lost.result()
-    begun = Counter(path.name.partition("-")[0] for path in tmp_path.glob("*-*"))
-    assert sorted(begun.values()) == [1, 1, 1, 1, 2]
-    wait_until(lambda: not worker_processes())
-
-
-def worker_processes() -> list[psutil.Process]:
-    """Those of the nodes, which are children of this process."""
-    return [each for each in psutil.Process().children(recursive=True) if "ray::Worker" in " ".join(said(each))]
-
-
-def said(process: psutil.Process) -> list[str]:
-    """Its command line; nothing where it has ended since."""
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def test_what_a_worker_raises_is_raised_here(engine: EngineConfig) -> None:
     with workers(engine, "evaluate", refusing) as run:
         found = run(range(4))
         assert [next(found), next(found)] == [(0, 0), (1, 1)]
         with pytest.raises(UnfitModelError, match=r"^job 2 can't be done$"):
             next(found)
-        # The worker is none the worse for it.
         assert list(run([3])) == [(3, 3)]
     with workers(engine, "evaluate", not_opening) as run, pytest.raises(DamagedError, match=r"^the model is damaged$"):
         next(run([0]))
@@ -137,3 +104,28 @@ def test_a_part_that_a_worker_embeds_has_the_vectors_of_one_embedded_here(
     assert ref.embedded == len(ids)
     for found_ND, expected_ND in zip(store.matrices(snapshot, ids), expected, strict=True):
         assert np.allclose(found_ND, expected_ND, rtol=0, atol=1e-6)
+
+
+def test_a_node_that_is_lost_costs_the_job_it_was_at_and_nothing_else(
+    nodes: Nodes, engine: EngineConfig, tmp_path: Path
+) -> None:
+    def lose_it() -> None:
+        wait_until(lambda: len({path.name.partition("-")[2] for path in tmp_path.iterdir()}) == 2)
+        nodes.lose(1)
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor(1) as meanwhile, workers(engine, "mine", partial(noting, tmp_path)) as run:
+        lost = meanwhile.submit(lose_it)
+        assert list(run(range(5))) == [(job, job * job) for job in range(5)]
+        lost.result()
+    begun = Counter(path.name.partition("-")[0] for path in tmp_path.glob("*-*"))
+    assert sorted(begun.values()) == [1, 1, 1, 1, 2]
+    wait_until(lambda: not any(map(works, nodes.processes())))
+
+
+def works(process: psutil.Process) -> bool:
+    """Whether it is a worker's."""
+    try:
+        return "ray::Worker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -45,25 +45,34 @@ class _Given(Generic[J]):
 
     number: int
     job: J
-    lost: list[str] = field(default_factory=list)
-    """What became of the workers that were at it."""
+    lost: int = 0
+    """How many workers were lost while they were at it."""
+
+
+@dataclass(frozen=True)
+class _Call(Generic[J]):
+    """What a worker has been asked, and not answered yet."""
+
+    what: Literal["come", "open", "answer", "do"]
+    """To `come` up on some node is what a new one is asked first, to `answer` what an idle one is that may be lost."""
+    worker: ActorHandle
+    given: _Given[J] | None = None
 
 
 class _Pool(Generic[J, D]):
-    """Every worker is starting, idle or busy with one job."""
+    """The workers, all of them asked something or idle."""
 
     def __init__(self, engine: EngineConfig, stage: SpreadStage, opened: Callable[[], Work[J, D]]) -> None:
         self._engine, self._stage, self._opened = engine, stage, opened
         self._wanted = engine.of(stage)
         self._connection = ExitStack()
         self._kind: Any = None
-        self._starting: dict[ray.ObjectRef[Any], ActorHandle] = {}
-        self._asked: dict[ray.ObjectRef[Any], ActorHandle] = {}
-        """Idle ones that may be lost, too."""
+        self._calls: dict[ray.ObjectRef[Any], _Call[J]] = {}
         self._idle: list[ActorHandle] = []
-        self._busy: dict[ray.ObjectRef[Any], tuple[ActorHandle, _Given[J]]] = {}
         self._waiting: deque[_Given[J]] = deque()
-        self._starts_lost = 0
+        self._done: dict[int, tuple[J, D]] = {}
+        self._never_opened = 0
+        """Workers in a row that were lost before they were open."""
         self._most = 0
         self._looked = self._moved = 0.0
 
@@ -71,36 +80,44 @@ class _Pool(Generic[J, D]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end([*self._starting.values(), *self._asked.values(), *self._idle])
+        self._end([*self._idle, *(call.worker for call in self._calls.values())])
         self._connection.close()
 
     def run(self, jobs: Iterable[J]) -> Iterator[tuple[J, D]]:
         """Each job with what was made of it, in order."""
-        source, taken, following = enumerate(jobs), True, 0
-        done: dict[int, tuple[J, D]] = {}
+        source, more, following = enumerate(jobs), True, 0
         self._moved = time.monotonic()
         try:
-            while taken or self._waiting or self._busy or done:
-                while following in done:
-                    yield done.pop(following)
+            while more or self._pending or self._done:
+                while following in self._done:
+                    yield self._done.pop(following)
                     following += 1
-                while taken and self._has_room(len(done)):
-                    taken = (job := next(source, None)) is not None
+                while more and self._has_room():
+                    more = (job := next(source, None)) is not None
                     if job is not None:
                         self._waiting.append(_Given(*job))
                         self._give()
                 self._give()
-                if self._busy or self._waiting:
-                    self._listen(done)
+                if self._pending:
+                    self._listen()
         finally:
-            # Whoever stops asking leaves nothing for the next run; the workers are ended where they are.
+            # Whoever stops asking leaves nothing for the next run; workers that are at something are ended there.
             self._waiting.clear()
-            self._end([worker for worker, _ in self._busy.values()])
-            self._busy.clear()
+            self._done.clear()
+            for ref in [ref for ref, call in self._calls.items() if call.what == "do"]:
+                self._end([self._calls.pop(ref).worker])
 
-    def _has_room(self, done: int) -> bool:
+    @property
+    def _pending(self) -> int:
+        """Jobs that are taken and not done."""
+        return len(self._waiting) + self._count("do")
+
+    def _count(self, *what: str) -> int:
+        return sum(call.what in what for call in self._calls.values())
+
+    def _has_room(self) -> bool:
         """Whether to take a further job: the first one, whatever room the cluster has."""
-        taken = len(self._waiting) + len(self._busy) + done
+        taken = self._pending + len(self._done)
         return taken == 0 or taken < AHEAD * self._capacity()
 
     def _capacity(self) -> int:
@@ -109,7 +126,7 @@ class _Pool(Generic[J, D]):
             self._connection.enter_context(connected(self._engine))
         if time.monotonic() - self._looked > LOOK_SECONDS:
             found = room(self._wanted)
-            if not found and self._most == 0:
+            if not found and not self._looked:
                 logger.warning("%s: no node has room for a worker yet; %s", self._stage, self._lacking())
             self._most = max(self._wanted.workers or found, 1)
             self._looked = time.monotonic()
@@ -118,99 +135,88 @@ class _Pool(Generic[J, D]):
     def _give(self) -> None:
         """Hand out what waits, and ask for the workers that are lacking."""
         while self._waiting and self._idle:
-            worker, given = self._idle.pop(), self._waiting.popleft()
-            self._busy[worker.do.remote(given.job)] = worker, given
-        coming = len(self._starting) + len(self._asked)
+            given = self._waiting.popleft()
+            self._ask("do", self._idle.pop(), given.job, given=given)
+        coming = self._count("come", "open", "answer")
         if len(self._waiting) > coming:
-            there = coming + len(self._idle) + len(self._busy)
+            there = len(self._idle) + len(self._calls)
             for _ in range(min(len(self._waiting) - coming, self._capacity() - there)):
-                self._start()
+                self._ask("come", self._new())
 
-    def _start(self) -> None:
+    def _new(self) -> ActorHandle:
         wanted = self._wanted
         if self._kind is None:
-            takes = {
-                "num_cpus": wanted.num_cpus,
-                "num_gpus": wanted.num_gpus,
-                "memory": (wanted.memory_mb or 0) * 2**20,
-            }
-            self._kind = ray.remote(**takes)(Worker)
-        worker = self._kind.remote()
-        self._starting[worker.open.remote(self._opened, wanted, package_versions())] = worker
+            memory = (wanted.memory_mb or 0) * 2**20
+            self._kind = ray.remote(num_cpus=wanted.num_cpus, num_gpus=wanted.num_gpus, memory=memory)(Worker)
+        return self._kind.remote()
 
-    def _listen(self, done: dict[int, tuple[J, D]]) -> None:
-        """Wait until a worker has something to say, but no longer than a moment."""
-        ready, _ = ray.wait([*self._busy, *self._asked, *self._starting], num_returns=1, timeout=LOOK_SECONDS)
+    def _ask(
+        self,
+        what: Literal["come", "open", "answer", "do"],
+        worker: ActorHandle,
+        *arguments: object,
+        given: _Given[J] | None = None,
+    ) -> None:
+        method = {"come": worker.answer, "open": worker.open, "answer": worker.answer, "do": worker.do}[what]
+        self._calls[method.remote(*arguments)] = _Call(what, worker, given)
+
+    def _listen(self) -> None:
+        """Wait until a worker has answered, but no longer than a moment."""
+        ready, _ = ray.wait([*self._calls], num_returns=1, timeout=LOOK_SECONDS)
         for ref in ready:
             self._moved = time.monotonic()
-            if ref in self._starting:
-                self._started(ref, self._starting.pop(ref))
-            elif ref in self._asked:
-                self._answered(ref, self._asked.pop(ref))
+            call = self._calls.pop(ref)
+            try:
+                answer = _result(ref)
+            except RayError as error:
+                # Of one that is only out of reach nobody knows what it is at.
+                self._end([call.worker])
+                self._lost(call, _said(error))
+            except BaseException:
+                self._end([call.worker])
+                raise
             else:
-                worker, given = self._busy.pop(ref)
-                self._finished(ref, worker, given, done)
-        if not (self._idle or self._busy) and time.monotonic() - self._moved > 60 * self._engine.wait_minutes:
-            raise RuntimeError(
-                f"{self._stage}: no worker came in {self._engine.wait_minutes:g} minutes; {self._lacking()}"
-            )
+                self._answered(call, answer)
+        # Whoever is there may take its time.
+        if not self._idle and not self._count("open", "do"):
+            minutes = (time.monotonic() - self._moved) / 60
+            if minutes > self._engine.wait_minutes:
+                raise RuntimeError(f"{self._stage}: no worker came in {minutes:.0f} minutes; {self._lacking()}")
 
-    def _started(self, ref: "ray.ObjectRef[Any]", worker: ActorHandle) -> None:
-        try:
-            machine = _result(ref)
-        except RayError as error:
-            self._end([worker])
-            self._starts_lost += 1
-            said = f"{self._stage}: {self._starts_lost} workers could not start: {_said(error)}"
-            if self._starts_lost >= self._engine.attempts:
-                raise RuntimeError(said) from error
+    def _answered(self, call: _Call[J], answer: Any) -> None:
+        if call.what == "come":
+            self._ask("open", call.worker, self._opened, self._wanted, package_versions())
+            return
+        if call.what == "open":
+            logger.info("%s: a worker has started on %s", self._stage, answer)
+            self._never_opened = 0
+        if call.given is not None:
+            self._done[call.given.number] = call.given.job, answer
+        self._idle.append(call.worker)
+
+    def _lost(self, call: _Call[J], said: str) -> None:
+        if call.what == "answer":
+            return
+        if call.given is None:
+            self._never_opened += 1
+            said = f"{self._stage}: {self._never_opened} workers could not start: {said}"
+            if self._never_opened >= self._engine.attempts:
+                raise RuntimeError(said)
             logger.warning("%s", said)
-        except BaseException:
-            self._end([worker])
-            raise
-        else:
-            logger.info("%s: a worker has started on %s", self._stage, machine)
-            self._starts_lost = 0
-            self._idle.append(worker)
-
-    def _answered(self, ref: "ray.ObjectRef[Any]", worker: ActorHandle) -> None:
-        try:
-            _result(ref)
-            self._idle.append(worker)
-        except RayError:
-            self._end([worker])
-
-    def _finished(
-        self, ref: "ray.ObjectRef[Any]", worker: ActorHandle, given: _Given[J], done: dict[int, tuple[J, D]]
-    ) -> None:
-        try:
-            done[given.number] = given.job, _result(ref)
-        except RayError as error:
-            # Of one that is only out of reach nobody knows what it is at.
-            self._end([worker])
-            self._give_again(given, error)
-        except BaseException:
-            self._idle.append(worker)
-            raise
-        else:
-            self._idle.append(worker)
-
-    def _give_again(self, given: _Given[J], error: RayError) -> None:
-        given.lost.append(_said(error))
-        if len(given.lost) >= self._engine.attempts:
-            over = f"{len(given.lost)} workers were lost over one job"
-            raise RuntimeError(f"{self._stage}: {over}: {given.lost[-1]}") from error
-        logger.warning("%s: a worker is lost, its job goes to another one: %s", self._stage, given.lost[-1])
-        self._waiting.appendleft(given)
-        # What took that one may have taken others, and no job should find out.
-        self._asked |= {each.answer.remote(): each for each in self._idle}
+            return
+        call.given.lost += 1
+        if call.given.lost >= self._engine.attempts:
+            raise RuntimeError(f"{self._stage}: {call.given.lost} workers were lost over one job: {said}")
+        logger.warning("%s: a worker is lost, its job goes to another one: %s", self._stage, said)
+        self._waiting.appendleft(call.given)
+        # What took that one may have taken idle ones, and no job should find out.
+        for worker in self._idle:
+            self._ask("answer", worker)
         self._idle.clear()
 
     def _lacking(self) -> str:
-        wanted = self._wanted
-        takes = ", ".join(
-            f"{name} {value:g}" for name, value in wanted.model_dump(exclude={"workers"}).items() if value
-        )
+        wanted = self._wanted.model_dump(exclude={"workers"})
+        takes = ", ".join(f"{name} {value:g}" for name, value in wanted.items() if value)
         there = ray.cluster_resources()
         has = ", ".join(f"{there.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
         return (

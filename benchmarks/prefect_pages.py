@@ -37,8 +37,8 @@ from pairloom.storage.releases import release_log
 NAME = "faces"
 NIGHT_SECONDS = 1500
 PAGE_SECONDS = 180
-STEPS = 300
-UNDER_WAY = ("Scheduled", "Late", "Pending", "Submitting", "Running")
+STEPS = 200
+UNDER_WAY = ("Scheduled", "Late", "Pending", "Submitting", "AwaitingWorker", "Running")
 BLOCKS: dict[str, Any] = {
     "sources": [
         {
@@ -157,7 +157,7 @@ class Walk:
         def reached() -> bool:
             if (now := self.state(run)) in states:
                 return True
-            if now not in (*UNDER_WAY, "Cancelling", "AwaitingWorker", "Suspended"):
+            if now not in (*UNDER_WAY, "Cancelling", "Suspended"):
                 raise RuntimeError(f"{what}: {now}, not {states}: {self.said(run)}")
             return False
 

@@ -54,6 +54,10 @@ class Prefect:
         """A worker of a pool of kind process."""
         return self.start(f"worker-{pool}", "worker", "start", "--pool", pool, "--type", "process")
 
+    def process(self, name: str) -> "subprocess.Popen[bytes]":
+        """One of them."""
+        return self._processes[name]
+
     def kill(self, name: str) -> None:
         """SIGKILL to one of them, and to all that it started."""
         family = self._family(self._processes.pop(name))

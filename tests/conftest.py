@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -119,9 +120,13 @@ def free_port() -> int:
 
 
 def prefect_environment(home: Path, **settings: str) -> dict[str, str]:
-    """The environment of a Prefect process that shares nothing with others."""
+    """The environment of a Prefect process that shares nothing with others; a server of it looks around often."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return ours | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
+    often = {
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+    }
+    return ours | often | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
 
 
 @contextlib.contextmanager
@@ -152,10 +157,20 @@ def answers(api: str, home: str) -> bool:
         return False
 
 
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The empty database of a Prefect server, to be copied into a home: making one is most of a server's start."""
+    home = tmp_path_factory.mktemp("database")
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(command, env=prefect_environment(home), check=True, capture_output=True)
+    return home / "prefect.db"
+
+
 @pytest.fixture(scope="module")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_api(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API address of a real Prefect server, which keeps a core busy for as long as it runs."""
     home = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_database, home)
     command = ("-m", "prefect", "server", "start", "--host", "127.0.0.1")
     with prefect_serving(*command, environment=prefect_environment(home), log=home / "server.log") as (api, _):
         yield api

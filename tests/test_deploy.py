@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,7 +25,7 @@ from conftest import prefect_environment, prefect_serving
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterTags,
@@ -36,9 +37,15 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events import ResourceSpecification, emit_event
 from prefect.events.schemas.automations import EventTrigger
-from prefect.exceptions import ObjectNotFound, Pause, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
 from prefect.states import Failed, Running
 from released_pipeline import save_model
 from safetensors.numpy import load_file, save_file
@@ -68,10 +75,13 @@ from pairloom.tasks.notifying import NotifyConfig
 from pairloom.tasks.pipeline import Pipeline, WorkersConfig
 from pairloom.tasks.refs import Verdict
 
+TOLD = (NIGHT, "publish")
+"""What notifications are about."""
 SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
 # What a shell starts with `&` ignores interrupts, and so do all that it starts.
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+PROCESS_TEMPLATE = Path(__file__).parents[1] / "docs" / "deploy" / "pools" / "process.json"
 SECRET = "b7d1f00d5ec3e7"
 CLI = "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"
 
@@ -87,8 +97,10 @@ def pipeline(tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path])
 @pytest.fixture(scope="module")
 def server(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
     """A client of the real server, which is also the configured one."""
+    settings = {PREFECT_API_URL: prefect_api, PREFECT_HOME: tmp_path_factory.mktemp("home")}
+    # A run of this process would wait a second for its sign of life to end.
     with (
-        temporary_settings({PREFECT_API_URL: prefect_api, PREFECT_HOME: tmp_path_factory.mktemp("home")}),
+        temporary_settings(settings | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         get_client(sync_client=True) as client,
     ):
         yield client
@@ -175,6 +187,14 @@ def worked(
     rows = [json.loads(line) for line in captions.read_text().splitlines()]
     captions.write_text("".join(json.dumps(row | {"text": f"{row['text']} {HOSTILE}"}) + "\n" for row in rows))
     file = write_pipelines(folder, collection, workers={"default": "cpu", "train": "gpu"})
+    template = json.loads(PROCESS_TEMPLATE.read_bytes())
+    template["variables"]["properties"]["env"]["default"] = {
+        "PAIRLOOM_FILE": str(file),
+        "PAIRLOOM_ROOT": str(folder / "stored"),
+    }
+    with contextlib.suppress(ObjectAlreadyExists):
+        server.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
+    server.update_work_pool("gpu", WorkPoolUpdate(base_job_template=template))
     assert deployed_from(file, (NIGHT, "train"), take_over=True).lacking == [
         f"work pool '{pool}' has no worker: start one with `prefect worker start --pool {pool}`"
         for pool in ("cpu", "gpu")
@@ -249,6 +269,11 @@ def deployed_from(file: Path, flows: tuple[str, ...] = (NIGHT,), **options: bool
     return deploy([each for each in plan_file(file, names) if each.flow in flows], names, **options)
 
 
+def deploy_of(pipeline: Pipeline, *flows: str) -> None:
+    """The same of a pipeline that stands in no file."""
+    deploy([each for each in plan_deployments([pipeline]) if each.flow in flows], [pipeline.name])
+
+
 def deployed(server: SyncPrefectClient, name: str) -> DeploymentResponse:
     return server.read_deployment_by_name(name)
 
@@ -276,7 +301,7 @@ def test_deploy_registers_the_night_with_its_schedule_and_all_else_for_ad_hoc_ru
 def test_the_form_is_typed_bounded_documented_and_filled_from_the_file(
     server: SyncPrefectClient, pipeline: Pipeline
 ) -> None:
-    deploy_pipelines([pipeline])
+    deploy_of(pipeline, NIGHT, "rollback")
     night = deployed(server, "nightly/shapes")
 
     assert night.parameter_openapi_schema is not None
@@ -295,6 +320,10 @@ def test_the_form_is_typed_bounded_documented_and_filled_from_the_file(
         if "description" not in field and "$ref" not in field and "const" not in field
     ]
     assert not undocumented
+    back = deployed(server, "rollback/shapes").parameter_openapi_schema
+    assert back is not None
+    assert list(back["properties"]) == ["release", "pipeline", "file"]
+    assert all("description" in each or "$ref" in each for each in back["properties"].values())
     assert night.parameters["pipeline"]["training"]["max_steps"] == 6
     assert Pipeline.model_validate(night.parameters["pipeline"]) == pipeline
 
@@ -515,22 +544,22 @@ def automations(server: SyncPrefectClient) -> dict[str, str]:
 def test_deploy_keeps_the_automations_that_the_file_asks_for(server: SyncPrefectClient, pipeline: Pipeline) -> None:
     asked = NotifyConfig(block="custom-webhook/ops", when=("released", "held"), hours_without_release=30)
     pipeline = pipeline.model_copy(update={"notify": (asked, NotifyConfig(block="webhook/hook", when=("failed",)))})
-    deploy_pipelines([pipeline])
+    deploy_of(pipeline, *TOLD)
     first = automations(server)
     names = {"released: custom-webhook/ops", "held: custom-webhook/ops", "no release: custom-webhook/ops"}
     names |= {"failed: webhook/hook"}
     assert {f"shapes: {name}" for name in names} | {silent_runs().name} <= first.keys()
     assert SECRET not in str(first)
-    deploy_pipelines([pipeline])
+    deploy_of(pipeline, *TOLD)
     assert automations(server) == first, "twice is the same as once"
 
     fewer = asked.model_copy(update={"when": ("held",), "hours_without_release": None})
-    deploy_pipelines([pipeline.model_copy(update={"notify": (fewer,)})])
+    deploy_of(pipeline.model_copy(update={"notify": (fewer,)}), *TOLD)
     assert [name for name in automations(server) if name.startswith("shapes: ")] == ["shapes: held: custom-webhook/ops"]
     assert remove_automations(server, "shapes") == ["shapes: held: custom-webhook/ops"]
     missing = pipeline.model_copy(update={"notify": (NotifyConfig(block="slack-webhook/alerts"),)})
     with pytest.raises(ValueError, match="no block 'alerts' of type 'slack-webhook'"):
-        deploy_pipelines([missing])
+        deploy_of(missing, *TOLD)
 
 
 def test_an_address_in_place_of_a_blocks_name_is_shown_to_nobody(
@@ -592,10 +621,10 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_i
     server: SyncPrefectClient, pipeline: Pipeline, receiver: Receiver
 ) -> None:
     gate = pipeline.gate.model_copy(update={"approval": "person", "first": "none", "max_regression": 1.0})
-    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "waiting"), hours_without_release=0.003)
+    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "waiting"), hours_without_release=0.001)
     notify = (asked, NotifyConfig(block="webhook/hook", when=("held",)))
     pipeline = pipeline.model_copy(update={"gate": gate, "workers": WorkersConfig(), "notify": notify})
-    deploy_pipelines([pipeline])
+    deploy_of(pipeline, *TOLD)
 
     asking = carried_on(server, start(server, "nightly/shapes"))
     assert state_of(asking).name == "Suspended"
@@ -617,7 +646,7 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_i
     assert markdown_text(HOSTILE) in artifact(server, asking, "night-shapes")
 
     training = pipeline.training.model_copy(update={"max_steps": 2})
-    deploy_pipelines([pipeline.model_copy(update={"training": training})])
+    deploy_of(pipeline.model_copy(update={"training": training}), *TOLD)
     asking = carried_on(server, start(server, "nightly/shapes"))
     assert state_of(asking).name == "Suspended"
     refuse_waiting(pipeline.folder, by="Grace")
@@ -632,7 +661,7 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_i
     assert (held["pipeline"], challenger.model_id in held["said"]) == ("shapes", True)
     assert held["run"] == str(another.id)
     late = wait_until(partial(receiver.heard, "shapes: no release"))
-    assert "nothing was released for 0.003 hours" in late["said"]
+    assert "nothing was released for 0.001 hours" in late["said"]
 
 
 def carried_on(server: SyncPrefectClient, run: FlowRun) -> FlowRun:
@@ -674,27 +703,34 @@ def test_the_report_escapes_whatever_markdown_understands() -> None:
     assert markdown_text("it's 5 < 6 & 1. *a*\n- b") == r"it\'s 5 &lt; 6 &amp; 1\. \*a\* \- b"
 
 
-@pytest.mark.parametrize(("ending", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
-    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path], ending: signal.Signals, status: int
+    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path], prefect_database: Path
 ) -> None:
-    file, home, log = write_pipelines(tmp_path, shapes, schedule=SCHEDULE), tmp_path / "home", tmp_path / "serve.log"
-    environment = prefect_environment(home, PREFECT_RUNNER_POLL_FREQUENCY="1")
-    command = ("-c", HEARS + CLI, "serve", "--file", str(file))
-    with prefect_serving(*command, environment=environment, log=log) as (api, serving):
-        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-            wait_until(lambda: "Serving shapes" in log.read_text(), serving, pause=0.2)
-            if ending == signal.SIGTERM:
-                assert state_of(ended(client, start(client, "ingest/shapes"), serving)).is_completed()
-        assert len(processes_with(home)) > 1
-        serving.send_signal(ending)
-        assert serving.wait() == status, log.read_text()
-        left = processes_with(home)
-        for process in left:
-            process.kill()
-        assert not left
-    assert api.removesuffix("/api") in log.read_text()
-    assert "Traceback" not in log.read_text()
+    def serve_until(ending: signal.Signals, status: int) -> None:
+        home, log = tmp_path / ending.name / "home", tmp_path / ending.name / "serve.log"
+        home.mkdir(parents=True)
+        shutil.copy(prefect_database, home)
+        file = write_pipelines(tmp_path / ending.name, shapes, schedule=SCHEDULE)
+        environment = prefect_environment(home, PREFECT_RUNNER_POLL_FREQUENCY="1")
+        command = ("-c", HEARS + CLI, "serve", "--file", str(file))
+        with prefect_serving(*command, environment=environment, log=log) as (api, serving):
+            with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+                wait_until(lambda: "Serving shapes" in log.read_text(), serving, pause=0.2)
+                if ending == signal.SIGTERM:
+                    assert state_of(ended(client, start(client, "ingest/shapes"), serving)).is_completed()
+            assert len(processes_with(home)) > 1
+            serving.send_signal(ending)
+            assert serving.wait() == status, log.read_text()
+            left = processes_with(home)
+            for process in left:
+                process.kill()
+            assert not left
+        assert api.removesuffix("/api") in log.read_text()
+        assert "Traceback" not in log.read_text()
+
+    # Both at once: each waits for a server of its own.
+    with ThreadPoolExecutor() as both:
+        list(both.map(serve_until, (signal.SIGTERM, signal.SIGINT), (0, 130)))
 
 
 def test_serve_on_a_port_that_is_taken_says_so(pipeline: Pipeline) -> None:

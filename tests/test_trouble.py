@@ -1,5 +1,6 @@
 """The pages that an operator follows: their commands run, on a pipeline that has what they name."""
 
+import json
 import re
 import shlex
 import shutil
@@ -131,6 +132,26 @@ def test_the_compose_file_is_whole() -> None:
     pools = {service["command"][4] for service in services.values() if "worker" in service.get("command", ())}
     assert pools == {"cpu", "gpu"}
     assert load_pipeline(DOCS / "deploy" / "pipelines.yaml").workers.default == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_the_base_job_templates_have_what_they_name_and_name_what_they_have(kind: str) -> None:
+    from prefect.utilities.schema_tools import validate
+
+    template = json.loads((DOCS / "deploy" / "pools" / f"{kind}.json").read_bytes())
+    configuration, variables = json.dumps(template["job_configuration"]), template["variables"]
+    properties = variables["properties"]
+    assert set(re.findall(r"{{ (\w+) }}", configuration)) == properties.keys()
+    assert all(each["title"] and each["description"].endswith(".") for each in properties.values())
+    defaults = {name: each["default"] for name, each in properties.items() if "default" in each}
+    assert not validate(defaults, variables)
+    # What the file and the root are called is what is mounted, and where the image has room for them.
+    places = properties["env"]["default"]
+    assert places.keys() == {"PAIRLOOM_FILE", "PAIRLOOM_ROOT"}
+    if kind != "process":
+        for place in places.values():
+            assert place in configuration + json.dumps(defaults)
+            assert place.startswith("/srv/pairloom/")
 
 
 def test_the_dockerfile_copies_what_is_there_and_ends_as_nobody_in_particular() -> None:

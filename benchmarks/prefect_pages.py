@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
 from benchmarks.bundle import DATA
 from benchmarks.prefect_server import Prefect, wait
@@ -36,8 +36,8 @@ from pairloom.storage.releases import release_log
 
 NAME = "faces"
 NIGHT_SECONDS = 1500
-PAGE_SECONDS = 180
-STEPS = 200
+PAGE_SECONDS = 600
+STEPS = 150
 UNDER_WAY = ("Scheduled", "Late", "Pending", "Submitting", "AwaitingWorker", "Running")
 BLOCKS: dict[str, Any] = {
     "sources": [
@@ -272,7 +272,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         Prefect(Path(name)).running() as prefect,
-        temporary_settings({PREFECT_API_URL: prefect.api}),
+        temporary_settings({PREFECT_API_URL: prefect.api, PREFECT_API_REQUEST_TIMEOUT: PAGE_SECONDS}),
         get_client(sync_client=True) as client,
         sync_playwright() as driver,
     ):

@@ -2,7 +2,8 @@
 
     python -m benchmarks.prefect_stops train ranks pool embed mine ingest
 
-For each: a server of its own, one worker for the pool `cpu`, one for `gpu`, and a night over the emoji. Once the stage
+For each: a server of its own, one worker for the pool `cpu`, one for `gpu`, and a night over the emoji; that of `pool`
+has mining, training, evaluation and embedding on `gpu`. Once the stage
 says how far it is, the night is cancelled, as the button in the UI does it; taken are the seconds from there to
 Cancelled of the night and of its run on the other pool, and what is left running. Then the night is started again; it
 must end released, and a training go on from a checkpoint.
@@ -28,7 +29,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from benchmarks.bundle import DATA
@@ -37,7 +38,7 @@ from pairloom.flows.config import load_pipeline
 from pairloom.flows.deploy import deploy_pipelines
 
 PARTS = ("train", "ranks", "pool", "embed", "mine", "ingest")
-STAGE_SECONDS = 600
+STAGE_SECONDS = 1800
 
 SOURCE = {
     "kind": "jsonl",
@@ -56,6 +57,7 @@ def blocks(part: str) -> dict[str, Any]:
         training["processes"] = 2
     if part in ("embed", "mine", "ingest"):
         training["max_steps"] = 5
+    elsewhere = part == "pool"
     source = {**SOURCE, "where": "true"} if part in ("ingest", "embed", "mine") else SOURCE
     return {
         "sources": [source],
@@ -64,7 +66,10 @@ def blocks(part: str) -> dict[str, Any]:
         "model": {"architecture": "tiny-32"},
         "training": training,
         "gate": {"first": "none"},
-        "workers": {"default": "cpu", **({"train": "gpu"} if part == "pool" else {})},
+        "workers": {
+            "default": "cpu",
+            **(dict.fromkeys(("mine", "train", "evaluate", "embed"), "gpu") if elsewhere else {}),
+        },
     }
 
 
@@ -140,7 +145,8 @@ def measure(part: str, folder: Path) -> dict[str, Any]:
     """Cancel and go on."""
     home = folder / part
     prefect = Prefect(home)
-    with prefect.running(), temporary_settings({PREFECT_API_URL: prefect.api}), get_client(sync_client=True) as client:
+    settings = {PREFECT_API_URL: prefect.api, PREFECT_API_REQUEST_TIMEOUT: STAGE_SECONDS}
+    with prefect.running(), temporary_settings(settings), get_client(sync_client=True) as client:
         nights = Nights(home, part, client)
         for pool in ("cpu", "gpu"):
             prefect.start_worker(pool)

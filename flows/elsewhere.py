@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus, WorkPool
@@ -43,8 +44,17 @@ def run_elsewhere(deployment: str, pool: str, parameters: dict[str, Any], worker
         _taken(client, run, pool, workers.wait_minutes)
         while not (run.state and run.state.is_final()):
             time.sleep(POLL_SECONDS)
-            run = client.read_flow_run(run.id)
+            run = seen(client, run)
     return run
+
+
+def seen(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    """A run as the server has it now; as it was last seen while that doesn't answer: a training's hours outlast it."""
+    try:
+        return client.read_flow_run(run.id)
+    except httpx.TransportError as error:
+        logger.warning("the Prefect server doesn't tell how flow run %s is: %s", run.name, error)
+        return run
 
 
 def lack(client: SyncPrefectClient, pool: WorkPool) -> str:

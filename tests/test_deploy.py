@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 from child_processes import running, wait_until
-from conftest import prefect_environment, prefect_serving
+from conftest import free_port, prefect_environment, prefect_serving
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -57,6 +57,7 @@ from pairloom.flows.automations import remove_automations, silent_runs
 from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.flows.deploy import ENVIRONMENT, Deployed, deploy, deploy_pipelines
 from pairloom.flows.deployed import collect_garbage, embed, ingest, nightly, rollback, verify
+from pairloom.flows.elsewhere import seen
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import placed
 from pairloom.flows.plan import NIGHT, STAGES, UPKEEP, plan_deployments, plan_file
@@ -458,6 +459,13 @@ def test_a_night_says_which_pool_lacks_a_worker_and_gives_up_in_time(
     assert names[-3:] == ["Running", "AwaitingWorker", "NoWorker"]
     (child,) = (each for each in server.read_flow_runs() if each.work_pool_name == "idle")
     assert state_of(child).is_cancelled(), "it would start when nobody waits for it any more"
+
+
+def test_who_waits_for_a_run_outlasts_a_server_that_is_gone_for_a_while() -> None:
+    run = FlowRun(flow_id=uuid4(), name="train-shapes", state=Running())
+    api = f"http://127.0.0.1:{free_port()}/api"
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        assert seen(client, run) is run
 
 
 @pytest.mark.parametrize(("key", "value"), [("cron", "61 2 * * *"), ("cron", "nightly"), ("timezone", "Europe/Belin")])

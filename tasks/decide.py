@@ -203,8 +203,8 @@ def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, what the files of given pairs hold, and how
     pictures are cut."""
     blocks = (pipeline.mining, *pipeline.objective)
-    # How a model is exported doesn't shape it.
-    model = pipeline.model.model_dump(mode="json", exclude={"export"})
+    # How a model is exported doesn't shape it, nor why its architecture was taken.
+    model = pipeline.model.model_dump(mode="json", exclude={"export", "chosen"})
     shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +29,7 @@ from pairloom.models.mining.negatives import batch_negatives
 from pairloom.models.towers.config import PRESETS, ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.names import ARCHITECTURES
+from pairloom.models.towers.package_words import package_meanings
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
@@ -36,14 +38,14 @@ from pairloom.models.training.trainer import Recipe, train
 ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
 
 
-def sized(name: str, size: int | None, folder: Path) -> ModelConfig:
-    """An architecture of ours, with what goes with it, for pictures of another size; none leaves it as it is."""
+def sized(name: str, size: int | None, folder: Path, given: dict[str, Any] | None = None) -> ModelConfig:
+    """An architecture of ours, with what goes with it and isn't `given`, for pictures of another size, or its own."""
     architecture = json.loads((ARCHITECTURES / f"{name}.json").read_text(encoding="utf-8"))
     if size is not None:
         architecture["model_cfg"]["vision_cfg"]["image_size"] = size
     file = folder / f"{name}-{size}.json"
     file.write_text(json.dumps(architecture), encoding="utf-8")
-    return ModelConfig.model_validate({"architecture": str(file), **PRESETS[name]})
+    return ModelConfig.model_validate({"architecture": str(file), **PRESETS[name], **(given or {})})
 
 
 def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[None], help="the architecture's own where left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 300], help="0 for the closed form alone")
+    parser.add_argument("--model", default="{}", help="other ModelConfig fields, as JSON")
     parser.add_argument("--set", default="{}", help="other TrainingConfig fields, as JSON")
     options = parser.parse_args()
     learn, check = (read_collection(options.collection, split, options.max_side) for split in ("train", "val"))
@@ -73,10 +76,11 @@ def main() -> None:
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            config = sized(options.architecture, size, folder)
+            config = sized(options.architecture, size, folder, json.loads(options.model))
             encoder = Encoder(create(config, texts, seed=0))
             trunk = frozen_trunk(encoder.dual_encoder, config)
             assert trunk is not None
+            meanings = package_meanings(config.word_vectors) if isinstance(config.word_vectors, str) else None
             cpu = time.process_time()
             learn_NF, check_NF = (encoder.features(trunk, [each.images]) for each in (learn, check))
             looking = 1e3 * (time.process_time() - cpu) / (len(learn_NF) + len(check_NF))
@@ -86,7 +90,7 @@ def main() -> None:
                     trunk = frozen_trunk(own, config)
                     assert trunk is not None
                     cpu = time.process_time()
-                    start_in_closed_form(own, learn_NF, learn.relations, seed=seed)
+                    start_in_closed_form(own, learn_NF, learn.relations, seed=seed, meanings=meanings)
                     started = time.process_time() - cpu
                     if steps:
                         items = TrainingItems(tuple(learn.item_ids), learn_NF, learn.relations, negatives_NK)

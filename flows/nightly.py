@@ -15,6 +15,7 @@ from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish
 from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.refit import refit
+from pairloom.tasks.settle import settle
 from pairloom.tasks.stage import clock
 from pairloom.tasks.tracking.track import track
 from pairloom.tasks.train import train
@@ -28,6 +29,7 @@ def nightly(pipeline: Pipeline) -> Night:
         require_readiness(pipeline)
 
     snapshot = ingest(pipeline)
+    pipeline = settle(pipeline)
     plan = decide(pipeline, snapshot)
     pairs = verdict = built = release = None
 

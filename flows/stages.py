@@ -19,6 +19,7 @@ from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.publish import publish as publish_release
 from pairloom.tasks.refit import refit as refit_challenger
 from pairloom.tasks.refs import EmbeddingsRef, ModelRef, PairsRef, Plan, ReleaseRef, SnapshotRef, Verdict
+from pairloom.tasks.settle import settle
 from pairloom.tasks.train import train as train_challenger
 
 R = TypeVar("R", bound=BaseModel)
@@ -31,6 +32,7 @@ def ingest(pipeline: Pipeline) -> SnapshotRef:
 
 def mine(pipeline: Pipeline) -> PairsRef:
     """Mine positive and negative pairs of the current snapshot."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     if plan.rival:
         embed_items(pipeline, plan.snapshot, plan.rival)
@@ -39,29 +41,34 @@ def mine(pipeline: Pipeline) -> PairsRef:
 
 def train(pipeline: Pipeline) -> ModelRef:
     """Train a challenger from the mined pairs."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     return train_challenger(pipeline, plan, _left(pipeline, plan, "mine", PairsRef))
 
 
 def evaluate(pipeline: Pipeline) -> Verdict:
     """Measure the challenger beside the champion, and let the gate decide."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     return _or_waiting(pipeline, plan, _measured(pipeline, plan))
 
 
 def measure(pipeline: Pipeline) -> Verdict:
     """The same for a night, which asks a person only once it has seen the challenger's table."""
+    pipeline = settle(pipeline)
     return _measured(pipeline, _plan(pipeline))
 
 
 def refit(pipeline: Pipeline) -> Verdict:
     """Train the challenger that passed the gate further, on all items, as `training.refit` says."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     return _refitted(pipeline, plan, _left(pipeline, plan, verdict_name(pipeline), Verdict, after="evaluate"))
 
 
 def embed(pipeline: Pipeline) -> EmbeddingsRef:
     """Embed the current snapshot: with the challenger if it passed the gate, else with the champion."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     model_id = _serving_model(pipeline, plan)
     if (measured := plan.measured(model_id, _verdict(pipeline, plan))) != model_id:
@@ -71,6 +78,7 @@ def embed(pipeline: Pipeline) -> EmbeddingsRef:
 
 def publish(pipeline: Pipeline) -> ReleaseRef:
     """Build, check and release the vector table of the current snapshot."""
+    pipeline = settle(pipeline)
     plan = _plan(pipeline)
     if plan.rival and plan.brings_rows:
         embed_items(pipeline, plan.snapshot, plan.rival)

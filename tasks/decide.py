@@ -204,8 +204,8 @@ def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, what its files and those of given pairs hold,
     and how pictures are cut. Raises ValueError for a file that is not there."""
     blocks = (pipeline.mining, *pipeline.objective)
-    # How a model is exported doesn't shape it.
-    model = {key: value for key, value in by_content(pipeline.model).items() if key != "export"}
+    # How a model is exported doesn't shape it, nor why its architecture was taken.
+    model = {key: value for key, value in by_content(pipeline.model).items() if key not in ("export", "chosen")}
     shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])

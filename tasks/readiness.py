@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from pairloom.models.objectives.config import TripletConfig
+from pairloom.models.towers.choosing import AUTO
 from pairloom.models.towers.config import WordVectorsConfig
 from pairloom.models.towers.names import require_towers
 from pairloom.storage.approvals import last_approval
@@ -20,6 +21,8 @@ def require_readiness(pipeline: Pipeline) -> None:
     A night that may not train is let through: it serves new rows without what the next training lacks.
     """
     require_engine(pipeline.engine)
+    if pipeline.model.architecture == AUTO:
+        return  # what is chosen needs nothing but what is there
     release = release_log(pipeline.folder).current()
     last = last_tried(release, last_approval(pipeline.folder))
     if change_reason(pipeline, last, training_digest(pipeline)):

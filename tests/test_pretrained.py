@@ -12,6 +12,7 @@ import torch
 from tiny import tiny_architecture, tiny_images, tiny_texts
 
 from pairloom.models.encoder import Encoder
+from pairloom.models.towers.cell_start import CELLS, MIDDLE, REACH
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
@@ -20,6 +21,7 @@ from pairloom.models.towers.names import ARCHITECTURES, require_towers
 from pairloom.models.towers.package_words import package_words
 from pairloom.models.towers.packages import GLOVE, LITE0, WeightsPackage
 from pairloom.models.towers.text_queries import FOLDER
+from pairloom.models.towers.trunk import frozen_trunk
 from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.storage.table.vectors import names_model, table_metadata
 
@@ -141,3 +143,28 @@ def test_training_keeps_the_statistics_of_batch_normalisation(photographs: DualE
     assert norms
     assert not any(each.training for each in norms)
     photographs.network.requires_grad_(True).eval()
+
+
+@needs_package
+def test_drawings_are_seen_by_the_middle_of_the_foreign_tower_cell_by_cell() -> None:
+    config = ModelConfig(architecture="drawings-pretrained", word_vectors=None)
+    encoder = create(config, TEXTS, seed=0)
+    trunk = frozen_trunk(encoder, config)
+    assert trunk is not None
+    image_BCHW = (
+        torch.tensor(np.random.default_rng(0).normal(size=(2, 3, 96, 96)).cumsum(axis=3) / 4).float().clamp(-1, 1)
+    )
+    body = trunk.module
+    with torch.no_grad():
+        middle = body.bn1(body.conv_stem(image_BCHW))  # type: ignore[operator]
+        for stage in body.blocks[: MIDDLE + 1]:  # type: ignore[index]
+            middle = stage(middle)
+        found = trunk.features(image_BCHW)
+    norms = [block.bn3 for block in body.blocks[MIDDLE]]  # type: ignore[index,union-attr]
+    mean_C = sum(norm.bias for norm in norms).detach()[:, None, None]
+    spread_C = sum(norm.weight**2 for norm in norms).sqrt().detach()[:, None, None]
+    passed = ((middle - mean_C) / spread_C).clamp(-REACH, REACH) + REACH
+    expected_BCRR = torch.nn.functional.adaptive_avg_pool2d(passed, CELLS) / CELLS**2
+    torch.testing.assert_close(found[:, : expected_BCRR[0].numel()], expected_BCRR.flatten(1), atol=1e-5, rtol=1e-4)
+    assert not found[:, expected_BCRR[0].numel() :].any()
+    assert expected_BCRR.std() > 0.05

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from pairloom.flows.show.model_facts import model_facts
 from pairloom.storage.approvals import waiting
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.quarantine import RejectedRows
-from pairloom.storage.releases import release_log
+from pairloom.storage.releases import Release, release_log
 from pairloom.storage.secrets import redacted
 
 WAITING = {"model_id", "since", "until", "figures"}
@@ -32,11 +33,20 @@ def pipeline_status(folder: Path) -> dict[str, Any]:
         "release": release.number if release else None,
         "model_id": release.model_id if release else None,
         "measured_model": release.measured_model if release else None,
+        "architecture": _architecture(folder, release),
         "served": release.rows if release else 0,
         "up_to_date": release is not None and release.snapshot_digest == snapshot.digest,
         "waiting": challenger.model_dump(mode="json", include=WAITING) if challenger else None,
         "metrics": {name: value for name, value in release.metrics.items() if "/" not in name} if release else {},
     }
+
+
+def _architecture(folder: Path, release: Release | None) -> str | None:
+    """The architecture of the model that is served, with what `auto` took it for; None where that isn't known."""
+    model = model_facts(folder, release.model_id).get("model") if release else None
+    if not isinstance(model, dict):
+        return None
+    return f"{model.get('architecture')} ({model['chosen']})" if model.get("chosen") else model.get("architecture")
 
 
 def status_or_error(folder: Path) -> dict[str, Any]:

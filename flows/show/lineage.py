@@ -1,12 +1,12 @@
 """A release with what it came from: code, configuration, data, models, time and cost."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pairloom.flows.show.console import out, short
 from pairloom.flows.show.line import Line
+from pairloom.flows.show.model_facts import model_facts
 from pairloom.models.evaluation.slices import overall, slices
 from pairloom.storage.releases import Release, release_log
 
@@ -63,15 +63,6 @@ def parents(folder: Path, model_id: str) -> list[str]:
         found.append(parent)
         model_id = parent
     return found
-
-
-def model_facts(folder: Path, model_id: str) -> dict[str, Any]:
-    """What `pairloom.json` says of a model; nothing where it is gone or damaged: no reader needs it."""
-    try:
-        facts = json.loads((folder / "models" / model_id / "pairloom.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def show_lineage(lineage: Mapping[str, Any]) -> None:

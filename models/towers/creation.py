@@ -13,6 +13,7 @@ import open_clip
 import torch
 
 from pairloom.models.towers import recurrent
+from pairloom.models.towers.cell_start import start_from_cells
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder, load, open_network
 from pairloom.models.towers.edge_start import start_from_edges
@@ -28,7 +29,8 @@ FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocab
 WITH_PACKAGE = 49_152
 """Tokens of a fitted vocabulary that is filled up with a package's words for a start in closed form: of 151 words that
 emoji names of the validation split have and others don't, half are among the package's first 33,000."""
-EDGES = "edges"  # its `start`, beside `model_cfg`, where its image tower is written by hand
+EDGES, CELLS = "edges", "cells"
+"""An architecture's `start`, beside `model_cfg`, where its image tower, or the end of it, is written by hand."""
 
 
 def create(config: ModelConfig, texts: Sequence[str], *, seed: int) -> DualEncoder:
@@ -68,12 +70,12 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
                     add_words(tokenizer, common_words(config.word_vectors), size)
                 text_cfg |= {"vocab_size": tokenizer.get_vocab_size(), "pad_id": PADDING_ID, "eos_id": END_OF_TEXT_ID}
                 save_vocabulary(tokenizer, Path(folder), text_cfg["context_length"])
-            from_edges = architecture.pop("start", None) == EDGES
+            written = architecture.pop("start", None)
             plain = recurrent.open_clip_config(architecture)
             (Path(folder) / CONFIG_NAME).write_text(json.dumps(plain), encoding="utf-8")
             with _without_warnings():
                 encoder = open_network(Path(folder), architecture)
-        if from_edges:
+        if written == EDGES:
             start_from_edges(encoder.network.visual)
         if package := image_package(config):
             (weights,) = package.paths()
@@ -81,6 +83,12 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
         elif config.pretrained is not None:
             with _explained(config):
                 open_clip.load_checkpoint(encoder.network, config.pretrained, weights_only=True)
+        if written == CELLS:
+            if config.pretrained is None:
+                raise ValueError(
+                    f"model.architecture: {name!r} looks with the weights of others; leave pretrained as it is"
+                )
+            start_from_cells(getattr(encoder.network.visual, "trunk", None))
         return encoder
 
 

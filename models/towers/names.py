@@ -5,6 +5,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from pairloom.models.towers.choosing import AUTO
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.layout import require_files
 from pairloom.models.towers.packages import IMAGE_TOWERS, PREFIX, WORD_VECTORS, WeightsPackage, named_package
@@ -74,6 +75,8 @@ def architecture_file(name: str) -> Path | None:
     ours = {file.stem: file for file in sorted(ARCHITECTURES.glob("*.json"))}
     if name in ours:
         return ours[name]
+    if name == AUTO:
+        raise ValueError("model.architecture: 'auto' is decided by a pipeline's own pictures; name one here")
     if name.endswith(".json"):
         if Path(name).is_file():
             return Path(name)

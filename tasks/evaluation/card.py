@@ -111,7 +111,7 @@ tags: [clip, pairloom]
 
 A dual encoder trained by Pairloom on snapshot {facts["snapshot"]} of the pipeline `{pipeline.name}`:
 {facts["steps"]:,} steps, {facts["samples"]:,} image-text pairs, {facts["seconds"]:,} seconds.
-{_began(pipeline, facts)}
+{_began(pipeline, facts)}{_chosen(pipeline)}
 {_refit(facts)}
 {PLAIN_USE if plain else OWN_USE}
 {_foreign_weights(pipeline)}{_second_tower(pipeline)}
@@ -127,6 +127,15 @@ def _began(pipeline: Pipeline, facts: dict[str, Any]) -> str:
     if pipeline.model.closed_form_start:
         return "Started in closed form, from no other model."
     return f"Warm-started from model {facts['parent']}." if facts["parent"] else "Trained with no champion before it."
+
+
+def _chosen(pipeline: Pipeline) -> str:
+    model = pipeline.model
+    return (
+        f" Its architecture, `{model.architecture}`, was chosen for {markdown_text(model.chosen)}."
+        if model.chosen
+        else ""
+    )
 
 
 def _refit(facts: dict[str, Any]) -> str:

@@ -25,7 +25,13 @@ from pairloom.storage.sources.source_row import RejectedRowError
 PAGE = 48
 SIDE = 192
 AT_ONCE = 2
+"""Such processes."""
 SECONDS = 10.0
+"""That one picture may take."""
+TOGETHER = 8
+"""Pictures that lie beside one another and are decoded by one process."""
+WAIT = 20.0
+"""Seconds until a request that has no turn is refused."""
 
 
 class Row(BaseModel, frozen=True, use_attribute_docstrings=True):
@@ -69,7 +75,7 @@ class Rejected:
         self._service = service
         self._corpus = Corpus(service.folder)
         self._held = service.cache("rejected", 4)
-        self._pictures = service.cache("rejected pictures", 512)
+        self._pictures = service.cache("rejected pictures", 512 // TOGETHER)
         self._turns = BoundedSemaphore(AT_ONCE)
 
     def reasons(self) -> Reasons:
@@ -107,26 +113,34 @@ class Rejected:
 
     def picture(self, snapshot: int, reason: str, place: int) -> bytes:
         """The picture of one as WebP. LookupError where there is none, or it can't be read."""
-        made: bytes = self._pictures.get((snapshot, reason, place), lambda: self._made(snapshot, reason, place))
-        return made
+        block = place // TOGETHER
+        found: dict[int, bytes | str] = self._pictures.get(
+            (snapshot, reason, block), lambda: self._made(snapshot, reason, block)
+        )
+        picture = found.get(place, "there is no such picture")
+        if isinstance(picture, str):
+            raise LookupError(picture)
+        return picture
 
-    def _made(self, snapshot: int, reason: str, place: int) -> bytes:
+    def _made(self, snapshot: int, reason: str, block: int) -> dict[int, bytes | str]:
+        """Some pictures that lie on one page, or why they aren't shown: starting a process for each takes longest."""
         if snapshot != self._corpus.current().number:
             raise LookupError("there is no such picture any more")
         rows = self._rows(snapshot, reason)
-        origin = self._origin(rows[place]) if place < len(rows) else None
-        if origin is None:
-            raise LookupError("there is no such picture")
-        if not self._turns.acquire(timeout=SECONDS):
+        places = range(block * TOGETHER, min((block + 1) * TOGETHER, len(rows)))
+        origins = [(place, origin) for place in places if (origin := self._origin(rows[place])) is not None]
+        if not self._turns.acquire(timeout=WAIT):
             raise TooManyError("too many pictures at once: try again in a moment")
         try:
             config = IngestConfig(max_side=SIDE, min_side=1, workers=1, timeout_seconds=SECONDS)
-            ((_, found),) = decode([(0, origin)], config)
+            return {
+                place: f"the picture can't be read: {found.message}"
+                if isinstance(found, RejectedImage)
+                else sized(found.content, SIDE)
+                for place, found in decode(origins, config)
+            }
         finally:
             self._turns.release()
-        if isinstance(found, RejectedImage):
-            raise LookupError(f"the picture can't be read: {found.message}")
-        return sized(found.content, SIDE)
 
     def _rows(self, number: int, reason: str) -> list[dict[str, Any]]:
         def read() -> list[dict[str, Any]]:

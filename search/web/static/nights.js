@@ -57,6 +57,13 @@ function Table({ history, metric }) {
   </table></div>`;
 }
 
+// Asked for once more where the service had too much to do.
+function Rejected({ address }) {
+  const [tries, setTries] = useState(0);
+  if (tries > 1) return html`<span class="blank">can’t be shown</span>`;
+  return html`<img key=${tries} src=${tries ? `${address}?again=${tries}` : address} alt="" loading="lazy" onError=${() => setTimeout(() => setTries(tries + 1), tries ? 0 : 3000)} />`;
+}
+
 function Rows({ reason }) {
   const [state, setState] = useState({ rows: [], busy: true });
   const load = (offset, before) =>
@@ -69,7 +76,7 @@ function Rows({ reason }) {
   }, [reason]);
   return html`<ul class="rejected">
       ${state.rows.map((row) => html`<li class="card">
-        ${row.picture ? html`<img src=${row.picture} alt="" loading="lazy" onError=${(event) => event.target.replaceWith(Object.assign(document.createElement("span"), { className: "blank", textContent: "can’t be shown" }))} />` : html`<span class="blank">no picture</span>`}
+        ${row.picture ? html`<${Rejected} key=${row.picture} address=${row.picture} />` : html`<span class="blank">no picture</span>`}
         <div><p>${row.message}</p>
           <p class="quiet">${row.source}, row ${number(row.row)}${row.image_path ? html` · <span class="mono">${row.image_path}</span>` : ""}${row.attempts > 1 ? ` · ${row.attempts} attempts` : ""} · since ${when(row.first_seen)}</p></div>
       </li>`)}

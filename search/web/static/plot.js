@@ -2,6 +2,8 @@
 
 const NEAR = 14;
 const FRAME = 44;
+// The corner at the upper right where buttons lie, which pictures are kept out of.
+const TOOLS = { wide: 48, high: 164 };
 
 // `data`: x, y (0 to 1), label, colours. `picture(at)`: an image that is loaded, or null. Calls back with places in `data`.
 export function plot(canvas, data, { picture, onPoint, onOpen, onChoose }) {
@@ -60,18 +62,19 @@ export function plot(canvas, data, { picture, onPoint, onOpen, onChoose }) {
     const taken = new Map();
     const room = Math.max(FRAME + 6, (count < 400 ? 60 : 118) / view.scale ** 0.7);
     for (const at of shown) {
-        const x = left(at), y = top(at);
+      const x = left(at), y = top(at);
+      if (x > width - TOOLS.wide - FRAME / 2 && y < TOOLS.high + FRAME / 2) continue;
       const key = `${Math.floor(x / room)} ${Math.floor(y / room)}`;
-        let free = true;
-        for (let i = -1; i <= 1; i++)
-          for (let j = -1; j <= 1; j++) {
-            const other = taken.get(`${Math.floor(x / room) + i} ${Math.floor(y / room) + j}`);
-            if (other && Math.abs(other[0] - x) < room && Math.abs(other[1] - y) < room) free = false;
-          }
-        if (!free) continue;
-        taken.set(key, [x, y]);
-        frame(at, x, y, FRAME);
-      }
+      let free = true;
+      for (let i = -1; i <= 1; i++)
+        for (let j = -1; j <= 1; j++) {
+          const other = taken.get(`${Math.floor(x / room) + i} ${Math.floor(y / room) + j}`);
+          if (other && Math.abs(other[0] - x) < room && Math.abs(other[1] - y) < room) free = false;
+        }
+      if (!free) continue;
+      taken.set(key, [x, y]);
+      frame(at, x, y, FRAME);
+    }
     if (pointed >= 0) frame(pointed, left(pointed), top(pointed), 0);
     if (box) {
       pen.strokeStyle = getComputedStyle(canvas).color;

@@ -21,6 +21,15 @@ import psutil
 FILE = "nodes.json"
 OBJECT_STORE = 80 * 2**20
 END_SECONDS = 60
+SETTINGS = {
+    # Of its own accord Ray tells its makers of every cluster, and gives all other programs the way.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    # On a machine that is busy otherwise all takes its time; a process that ends is missed at once all the same.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_health_check_failure_threshold": "60",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Nodes:
 
     def processes(self) -> list[psutil.Process]:
         """All processes of all nodes."""
-        return psutil.Process(self.host).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.host).children(recursive=True)
+        return found
 
 
 @contextlib.contextmanager
@@ -77,8 +87,7 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
 def main() -> None:
     """Start the nodes, write down where they are, and end them when nobody wants them any more."""
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
-    # Of its own accord Ray tells its makers of every cluster, and gives all other programs the way.
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    os.environ |= SETTINGS
     from ray.cluster_utils import Cluster
 
     common = {

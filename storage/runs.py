@@ -22,6 +22,8 @@ class Run:
         self.folder = folder / "runs" / run_id
         self.pixels = self.folder / "pixels.npy"
         """All training images, as the network takes them."""
+        self.places = self.folder / "places.npy"
+        """Or where their images lie in the corpus, where those are decoded for each batch."""
         self.features = self.folder / "features.npy"
         """What a frozen trunk makes of them, where that is what is trained on."""
         self.training = self.folder / "training"
@@ -58,7 +60,7 @@ class Run:
             path
             for run in (self, self.refit)
             if (run.folder / "train.json").is_file()
-            for path in (run.pixels, run.features, run.training, run.built)
+            for path in (run.pixels, run.places, run.features, run.training, run.built)
             if path.exists()
         ]
 

@@ -142,6 +142,11 @@ def launched() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
+def first_rank() -> bool:
+    """Whether this process will be the first of the ranks, or is alone; asked before they join."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, own_bD: torch.Tensor, shares: list[slice], rank: int) -> torch.Tensor:

@@ -27,6 +27,8 @@ class Run:
         """What one machine alone needs: the same folder, unless that is on object storage."""
         self.pixels = self.here / "pixels.npy"
         """All training images, as the network takes them."""
+        self.places = self.here / "places.npy"
+        """Or where their images lie in the corpus, where those are decoded for each batch."""
         self.features = self.here / "features.npy"
         """What a frozen trunk makes of them, where that is what is trained on."""
         self.training = self.here / "training"
@@ -63,7 +65,7 @@ class Run:
             path
             for run in (self, self.refit)
             if (run.folder / "train.json").is_file()
-            for path in (run.pixels, run.features, run.training, run.built)
+            for path in (run.pixels, run.places, run.features, run.training, run.built)
             if path.exists()
         ]
 

@@ -22,7 +22,7 @@ from pairloom.models.arrays import Features, Indices, Mask
 from pairloom.models.batches.augmentation import augment, draw_changes
 from pairloom.models.batches.config import AugmentationConfig
 from pairloom.models.batches.pairs import BatchPairs, ItemPairs
-from pairloom.models.batches.pixels import normalize_pixels
+from pairloom.models.batches.pixels import StreamedPixels, normalize_pixels
 from pairloom.models.batches.plan import BatchPlan
 from pairloom.models.batches.relations import Relations
 from pairloom.models.batches.targets import Targets
@@ -39,9 +39,9 @@ class TrainingItems:
     """What is trained on: N items in one order."""
 
     item_ids: tuple[str, ...]
-    pixels: Pixels | Features
-    """Uint8 (N, H, W, 3), of the size that the model takes; or float32 (N, F), the output of a trunk that is put aside,
-    which is given to the tower as it is."""
+    pixels: Pixels | Features | StreamedPixels
+    """Uint8 (N, H, W, 3), of the size that the model takes, kept or made on demand; or float32 (N, F), the output of
+    a trunk that is put aside, which is given to the tower as it is."""
     relations: Relations
     """With the items' texts."""
     negatives_NK: npt.NDArray[np.int32] | None = None

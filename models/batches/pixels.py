@@ -2,14 +2,15 @@
 
 # N = images, B = batch, H = height, W = width, C = colours
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from pairloom.models.arrays import Features
+from pairloom.models.arrays import Features, Indices
 from pairloom.models.geometry import Geometry, Pixels
 from pairloom.models.pictures import Picture, mapped
 
@@ -30,6 +31,12 @@ def write_pixels(images: Iterable[Picture], count: int, preprocess_cfg: Mapping[
         raise ValueError(f"{path}: {count} images were announced, {written} came")
 
 
+def pixel_bytes(count: int, preprocess_cfg: Mapping[str, Any]) -> int:
+    """What `write_pixels` will write, but for a header."""
+    geometry = Geometry.of(preprocess_cfg)
+    return count * geometry.height * geometry.width * 3
+
+
 def write_features(feature_NF: Features, path: Path) -> None:
     """Writes what a trunk that is put aside made of the images, float32 (N, F), where pixels would be."""
     with path.open("wb") as file:
@@ -46,6 +53,19 @@ def open_pixels(path: Path) -> Pixels:
     """The file of `write_pixels` as a read-only memory map, uint8 (N, H, W, 3)."""
     pixels: Pixels = np.lib.format.open_memmap(path, mode="r")
     return pixels
+
+
+class StreamedPixels:
+    """Pixels that are made when they are asked for, by as many threads as there are CPUs; those of `write_pixels`."""
+
+    def __init__(self, picture: Callable[[int], Image.Image], preprocess_cfg: Mapping[str, Any]) -> None:
+        """`picture` opens the image of a row."""
+        self._picture, self._geometry = picture, Geometry.of(preprocess_cfg)
+
+    def __getitem__(self, rows: Indices | slice) -> Pixels:
+        """Uint8 (B, H, W, 3) of some rows."""
+        wanted = range(*rows.indices(rows.stop)) if isinstance(rows, slice) else rows.tolist()
+        return np.stack(list(mapped(lambda row: self._geometry(self._picture(row)), wanted)))
 
 
 def normalize_pixels(

@@ -56,6 +56,10 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Processes on this machine that share every batch; `auto` is one for each GPU, and one without any."""
     rank_timeout_minutes: float = Field(default=10, gt=0)
     """How long processes wait for one of them before the training is started again from its last checkpoint."""
+    pixels: Literal["auto", "file", "stream"] = "auto"
+    """`file`: pictures are decoded once, into a file of the run that is as large as all pixels. `stream`: each batch's
+    are read from the corpus and decoded, which takes no disk and more CPU. `auto` streams where the file would take
+    more than half of the free disk. The weights are the same."""
     tensorboard: Path | None = None
     """Folder for TensorBoard to read; none writes nothing for it."""
     checkpoint_seconds: float = Field(default=20, gt=0)
@@ -70,7 +74,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     @property
     def shape(self) -> dict[str, Any]:
         """What of this decides how the model comes out; the rest is where and how it is made."""
-        elsewhere = {"processes", "rank_timeout_minutes", "tensorboard", "checkpoint_seconds"}
+        elsewhere = {"processes", "pixels", "rank_timeout_minutes", "tensorboard", "checkpoint_seconds"}
         # Roots that are older than the refit were shaped by none.
         return self.model_dump(mode="json", exclude=elsewhere if self.refit else elsewhere | {"refit"})
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
+LAST_BYTES = 16_384
+"""More than a line of the log has."""
 
 PEAK_FLOPS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations a second, from the vendor's data sheets, by a part of the GPU's name."""
@@ -103,6 +106,18 @@ def read_log(folder: Path) -> list[dict[str, float]]:
             continue  # a kill cut it off
         by_step[line["step"]] = line
     return [by_step[step] for step in sorted(by_step)]
+
+
+def last_line(folder: Path) -> dict[str, float] | None:
+    """The last whole line of a training's log; nothing before it is read. None where there is none."""
+    file = folder / "log.jsonl"
+    if not file.exists():
+        return None
+    with file.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - LAST_BYTES))
+        whole = stream.read().rpartition(b"\n")[0]
+    line: dict[str, float] | None = json.loads(whole.rpartition(b"\n")[2]) if whole else None
+    return line
 
 
 def _board(folder: Path) -> Any:

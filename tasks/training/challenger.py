@@ -1,23 +1,21 @@
 """Tonight's challenger: warm-started from the champion, trained on the mined pairs, put into the model store."""
 
+import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pairloom.models.batches.feed import TrainingItems
-from pairloom.models.batches.pixels import open_features, open_pixels, write_features, write_pixels
+from pairloom.models.batches.pixels import open_features
 from pairloom.models.encoder import Encoder
 from pairloom.models.export import IMAGES as COMPARED_IMAGES
 from pairloom.models.export import Compared, export
 from pairloom.models.fitness import UnfitModelError
 from pairloom.models.geometry import Geometry
-from pairloom.models.objectives.config import look_at_images
-from pairloom.models.ranks import joined
+from pairloom.models.ranks import first_rank, joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.towers.package_words import package_meanings, package_words
@@ -30,16 +28,15 @@ from pairloom.models.training.log import read_log
 from pairloom.models.training.trainer import Recipe, TrainingResult
 from pairloom.models.training.trainer import train as train_encoder
 from pairloom.storage.corpus import Corpus, Snapshot
-from pairloom.storage.files import written_aside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.pairs import PairStore
 from pairloom.storage.runs import Run
-from pairloom.tasks.embedding.features import kept_features
 from pairloom.tasks.items import Items, read_items, second_tower_items, split_images
 from pairloom.tasks.mining.edges import joined_edges, near_duplicate_edges, stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan
 from pairloom.tasks.training.champion import fitting_champion
+from pairloom.tasks.training.inputs import Inputs
 from pairloom.tasks.training.pairs import pairs_of, stored_negatives
 from pairloom.tasks.training.progress import show, show_log
 from pairloom.tasks.training.texts import keep_training_texts
@@ -86,8 +83,14 @@ def give(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsRef) -> Non
     """Train in as many processes as `training.processes` asks for."""
     processes = processes_wanted(pipeline.training)
     if processes > 1:
-        log = lesson.run.training
-        launch(train_together, (lesson, pipeline, plan, pairs), processes, watch=lambda: show_log(log))
+        # Before the ranks join: what they wait for in one another has a time-out.
+        material(lesson, pipeline, plan).write(pipeline.training.pixels)
+        log, began = lesson.run.training, time.monotonic()
+
+        def watch() -> None:
+            show_log(log, f"{processes} processes start, {time.monotonic() - began:.0f} s so far")
+
+        launch(train_together, (lesson, pipeline, plan, pairs), processes, watch=watch)
     else:
         train_together(lesson, pipeline, plan, pairs)
 
@@ -98,10 +101,11 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
     A training that went wrong leaves word of that: the same inputs would give no other, however often it is tried.
     """
     run, split, champion = lesson.run, lesson.split, lesson.champion
-    corpus = Corpus(pipeline.folder)
-    snapshot = corpus.log.read(plan.snapshot)
-    items = read_items(corpus, snapshot, split)
-    start = starting_point(pipeline, champion, items, snapshot)
+    inputs = material(lesson, pipeline, plan)
+    if first_rank():
+        inputs.write(pipeline.training.pixels)
+    corpus, snapshot, items = inputs.corpus, inputs.snapshot, inputs.items
+    start, features = inputs.start, inputs.features
     second_N = second_tower_items(corpus, snapshot, items.item_ids, start.second)
     mined = PairStore(pipeline.folder).read(pairs.pairs_id)
     edges = stored_edges(mined, items.item_ids)
@@ -110,23 +114,13 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
         near = near_duplicate_edges(corpus, snapshot, split, pipeline.mining.near_duplicate_bits)
         edges = joined_edges(edges, near)
     relations = items.relations.with_edges(edges)
+    inputs.wait()
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
-        features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
-        inputs = run.features if features else run.pixels
-        if ranks.leads and not inputs.exists():
-            with written_aside(inputs) as aside:
-                if features:
-                    features.complete(corpus, snapshot, "train")
-                    write_features(features.matrix(snapshot, items.item_ids), aside)
-                else:
-                    images = chain.from_iterable(split_images(corpus, snapshot, split))
-                    write_pixels(images, len(items.item_ids), start.preprocess_cfg, aside)
-        ranks.wait()
         if features and pipeline.model.closed_form_start and champion is None:
             words = pipeline.model.word_vectors
             start_in_closed_form(
                 start,
-                open_features(inputs),
+                open_features(run.features),
                 items.relations,
                 seed=pipeline.training.seed,
                 meanings=package_meanings(words) if isinstance(words, str) else None,
@@ -135,12 +129,12 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
         negatives_NK = stored_negatives(mined, items.item_ids)
         pairs_by_relation = pairs_of(mined, items)
         try:
-            with features.trunk.aside() if features else nullcontext():
+            with inputs.trunk_aside():
                 result = train_encoder(
                     start,
                     TrainingItems(
                         tuple(items.item_ids),
-                        open_features(inputs) if features else open_pixels(inputs),
+                        inputs.open(),
                         relations,
                         negatives_NK,
                         pairs_by_relation,
@@ -166,6 +160,15 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                     compared = Compared(items.relations.texts, np.stack([geometry(picture) for picture in few]))
                 adopt(run, ModelStore(pipeline.folder), result, items.relations.texts, trunks, compared)
         ranks.wait()
+
+
+def material(lesson: Lesson, pipeline: Pipeline, plan: Plan) -> Inputs:
+    """What a training looks at, and the network that it starts from."""
+    corpus = Corpus(pipeline.folder)
+    snapshot = corpus.log.read(plan.snapshot)
+    items = read_items(corpus, snapshot, lesson.split)
+    start = starting_point(pipeline, lesson.champion, items, snapshot)
+    return Inputs.of(pipeline, lesson.run, snapshot, lesson.split, items, start)
 
 
 def adopt(

@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
-from pairloom.models.training.log import TrainingProgress, read_log
+from pairloom.models.training.log import TrainingProgress, last_line
 from pairloom.tasks.stage import report_progress, standing
+
+
+def stage_at_hand() -> str:
+    """The stage whose training this is, as people see it."""
+    at = standing()
+    return at.stage if at else "train"
 
 
 def show(progress: TrainingProgress) -> None:
@@ -14,13 +20,13 @@ def show(progress: TrainingProgress) -> None:
         else f"{progress.eta_seconds:.0f} s left"
     )
     note = f"loss {progress.loss:.3f} · {progress.samples_per_second:,.0f} samples/s · {left}"
-    at = standing()
-    report_progress(at.stage if at else "train", progress.fraction, 1.0, note)
+    report_progress(stage_at_hand(), progress.fraction, 1.0, note)
 
 
-def show_log(folder: Path) -> None:
-    """Pass on the progress of a training in other processes."""
-    if lines := read_log(folder):
-        last = lines[-1]
+def show_log(folder: Path, before: str) -> None:
+    """Pass on the progress of a training in other processes; what is `before` they have said anything."""
+    if last := last_line(folder):
         rates = (last["loss"], last["samples_per_second"], last["eta_seconds"])
         show(TrainingProgress(int(last["step"]), last["fraction"], *rates))
+    else:
+        report_progress(stage_at_hand(), 0, None, before)

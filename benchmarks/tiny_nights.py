@@ -62,8 +62,9 @@ Row = dict[str, Any]
 class Nights:
     """A collection in a folder that changes from night to night, and the pipeline over it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
+        self.root = root or folder / "stored"
         self.rows: dict[str, Row] = {}
         self.changes: dict[str, Any] = {}
         """Blocks of the pipeline's configuration that tonight's differs in."""
@@ -94,20 +95,20 @@ class Nights:
     @property
     def pipeline(self) -> Pipeline:
         """Tonight's."""
-        return Pipeline(name="tiny", root=self.folder / "stored", **self.blocks)
+        return Pipeline(name="tiny", root=self.root, **self.blocks)
 
     @property
     def file(self) -> Path:
         """A `pipelines.yaml` that says so, for the command line."""
         path = self.folder / "pipelines.yaml"
-        document = {"root": str(self.folder / "stored"), "pipelines": {"tiny": self.blocks}}
+        document = {"root": str(self.root), "pipelines": {"tiny": self.blocks}}
         path.write_text(yaml.safe_dump(document), encoding="utf-8")
         return path
 
     @property
     def stored(self) -> Path:
         """The pipeline's folder."""
-        return self.folder / "stored" / "tiny"
+        return self.root / "tiny"
 
     def put(self, item: str, *, name: str, shade: int = 0, price: int | None = 1) -> None:
         """Have a row with this id; its picture is what its name says, in one of some shades."""

@@ -6,10 +6,23 @@ Credentials, region and endpoint come from the usual environment variables, and 
 import errno
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
+
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+TIMEOUT = timedelta(seconds=30)
+"""Of one request with its answer; one that may be asked again then is."""
 
 
 class ObjectStorageError(OSError):
@@ -49,7 +62,22 @@ def store(bucket: str) -> Any:
     """obstore's client of a bucket, by its address."""
     from obstore.store import from_url
 
-    return from_url(bucket, client_options={"allow_http": plain_endpoint()})
+    _require_credentials(bucket)
+    return from_url(bucket, client_options={"allow_http": plain_endpoint(), "timeout": TIMEOUT})
+
+
+def _require_credentials(bucket: str) -> None:
+    """Raises RefusedError at once where S3's would be waited for in vain: from a machine that has no role."""
+    if not bucket.startswith("s3:") or any(os.environ.get(name) for name in _CREDENTIALS):
+        return
+    machine = urlsplit(os.environ.get("AWS_METADATA_ENDPOINT", "http://169.254.169.254"))
+    try:
+        socket.create_connection((machine.hostname or "", machine.port or 80), timeout=2).close()
+    except OSError:
+        raise RefusedError(
+            f"no credentials for {bucket} in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run "
+            "where the machine has a role"
+        ) from None
 
 
 def plain_endpoint() -> bool:
@@ -73,7 +101,7 @@ def _fault(bucket: str, key: str, error: Exception) -> ObjectStorageError:
 
 _REMEDIES = {
     "NoSuchBucket": "there is no bucket {bucket}: create it, or name another root",
-    "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|status code: 301": (
+    "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|configured region": (
         "{bucket} is in another region than AWS_REGION says: set it to the bucket's"
     ),
     "InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|Unauthenticated|UnauthorizedAccess": (
@@ -83,10 +111,6 @@ _REMEDIES = {
     "AccessDenied|PermissionDenied|Forbidden|status code: 403": (
         "{bucket} denies access: the credentials in the environment must be allowed to list the bucket, and to get, "
         "put and delete objects in it (docs/operating.md)"
-    ),
-    r"169\.254\.169\.254": (
-        "no credentials for {bucket} in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where "
-        "the machine has a role"
     ),
 }
 """By a pattern of what the storage says."""

@@ -68,7 +68,10 @@ def answer(asking: socket.socket, main: Callable[..., None]) -> None:
         arguments, streams, _, _ = socket.recv_fds(asking, 2**16, 3)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        main(*map(Path, json.loads(arguments)))
+        asked = json.loads(arguments)
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        main(*map(Path, asked["arguments"]))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -82,10 +85,10 @@ def end_with_tests() -> None:
 
 
 def ask(address: str, arguments: list[str]) -> int:
-    """The exit status of a process forked with our streams."""
+    """The exit status of a process forked with our streams and environment."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        socket.send_fds(server, [json.dumps(arguments).encode()], [0, 1, 2])
+        socket.send_fds(server, [json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()], [0, 1, 2])
         return (server.recv(1) or b"\1")[0]
 
 

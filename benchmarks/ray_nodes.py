@@ -87,7 +87,9 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
 def main() -> None:
     """Start the nodes, write down where they are, and end them when nobody wants them any more."""
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
-    os.environ |= SETTINGS
+    # Where it notes the cluster that was started last: a developer's own stays the one that `auto` means to him.
+    os.environ |= SETTINGS | {"RAY_TMPDIR": str(folder)}
+    (folder / "ray").mkdir()
     from ray.cluster_utils import Cluster
 
     common = {
@@ -96,7 +98,7 @@ def main() -> None:
         "include_dashboard": False,
         "include_log_monitor": False,
         "no_monitor": True,
-        "temp_dir": str(folder),
+        "temp_dir": str(folder / "ray"),
     }
     cluster = Cluster(initialize_head=True, head_node_args=common)
     nodes = [cluster.head_node, *(cluster.add_node(**common) for _ in range(count - 1))]

@@ -34,9 +34,14 @@ class _Data:
 
 
 def train_open_clip(
-    network: torch.nn.Module, batches: Iterable[Batch], learning_rate: Callable[[int], float]
+    network: torch.nn.Module,
+    batches: Iterable[Batch],
+    learning_rate: Callable[[int], float],
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> list[float]:
-    """Trains in place until the batches end, in float32; the loss of each step.
+    """Trains in place until the batches end; the loss of each step. `precision` is one of open_clip's names.
 
     AdamW is built as `open_clip_train.main` builds it; betas, epsilon and decay are its defaults for a ViT.
     `learning_rate` is asked once a step.
@@ -52,11 +57,11 @@ def train_open_clip(
         {"params": [tensor for name, tensor in named.items() if name not in bare], "weight_decay": 0.2},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-6)
-    loss, losses = open_clip.ClipLoss(), []
+    loss, losses = open_clip.ClipLoss(), list[torch.Tensor]()
 
     def recorded(**output: torch.Tensor) -> dict[str, torch.Tensor]:
         terms: dict[str, torch.Tensor] = loss(**output)
-        losses.append(terms["contrastive_loss"].item())
+        losses.append(terms["contrastive_loss"].detach())
         return terms
 
     def schedule(step: int) -> None:
@@ -65,10 +70,10 @@ def train_open_clip(
 
     network.output_dict = True  # type: ignore[assignment]  # its loop reads a dict
     settings = Namespace(
-        device="cpu", precision="fp32", distill=False, skip_scheduler=False, accum_freq=1, grad_clip_norm=None,
+        device=device, precision=precision, distill=False, skip_scheduler=False, accum_freq=1, grad_clip_norm=None,
         horovod=False, rank=0, local_rank=0, log_local=False, log_every_n_steps=10**9, batch_size=0, world_size=1,
         wandb=False,
     )  # fmt: skip
     train_one_epoch(network, {"train": _Data(batches)}, recorded, 0, optimizer, None, schedule, None, settings)
     network.eval()
-    return losses
+    return [each.item() for each in losses]

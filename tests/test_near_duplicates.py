@@ -1,9 +1,20 @@
 """Near-duplicates against a double loop over all pairs."""
 
+import itertools
+
 import numpy as np
+import pytest
 
 from pairloom.models.arrays import Indices
-from pairloom.models.mining.near_duplicates import CROWD, THUMBNAIL, Thumbnails, near_duplicates, similar_hashes
+from pairloom.models.mining import near_duplicates as near_duplicates_module
+from pairloom.models.mining.near_duplicates import (
+    CROWD,
+    THUMBNAIL,
+    Thumbnails,
+    band_masks,
+    near_duplicates,
+    similar_hashes,
+)
 
 FLAT = "8000000000000000"
 
@@ -68,3 +79,22 @@ def test_without_candidates_no_thumbnail_is_read() -> None:
         raise AssertionError(f"asked for {items_U}")
 
     assert len(near_duplicates([None, FLAT, "00000000000000f1"], 2, thumbnails)[0]) == 0
+
+
+def test_masks_for_any_number_of_hashes_agree_for_close_ones() -> None:
+    random = np.random.default_rng(0)
+    for bits, count in itertools.product((0, 1, 4, 9, 16), (10, 10**6, 10**8, 10**10)):
+        masks = band_masks(bits, count)
+        for _ in range(40):
+            flipped = sum(1 << int(place) for place in random.choice(64, size=bits, replace=False))
+            assert any(int(mask) & flipped == 0 for mask in masks)
+    assert len(band_masks(4, 10**5)) < len(band_masks(4, 10**6)) < len(band_masks(4, 10**8))
+
+
+def test_hashes_compared_under_other_masks_are_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = hashes(200)
+    few = similar_hashes(values, 4)
+    masks = band_masks(4, 10**8)
+    monkeypatch.setattr(near_duplicates_module, "band_masks", lambda *_: masks)
+    for one_M, other_M in zip(few, similar_hashes(values, 4), strict=True):
+        np.testing.assert_array_equal(one_M, other_M)

@@ -6,7 +6,8 @@ The hash alone is not enough: it is blind to colour, and all flat pictures share
 # N = items, M = pairs, U = items in any pair
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ CROWD = 64
 """A hash that more items share says too little about a picture: those of flat and nearly flat pictures."""
 _FLAT = (0, 1 << 63)
 _PAIRS_AT_ONCE = 4096
+_SORTING = 8
+"""What sorting costs a hash, in comparisons of two."""
+_MOST_SHARED = 3
 
 
 def near_duplicates(
@@ -50,19 +54,17 @@ def near_duplicates(
 def similar_hashes(hashes: Sequence[str | None], bits: int) -> tuple[Indices, Indices]:
     """All pairs of items whose hashes differ in at most `bits` bits, but for those of flat pictures and crowds.
 
-    Hashes that differ in so few bits agree in at least one of `bits` + 1 bands (pigeonhole principle), so only items
-    that share a band are compared: in memory O(N + pairs compared at a time + pairs found).
+    Only items that agree in all bits of one of the `band_masks` are compared: in memory O(N + pairs compared at a time
+    + pairs found).
     """
     known = np.array([n for n, each in enumerate(hashes) if each is not None], dtype=np.int64)
     values = np.array([int(each, 16) for each in hashes if each is not None], dtype=np.uint64)
     _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
     telling = (sizes[inverse] <= CROWD) & ~np.isin(values, np.array(_FLAT, dtype=np.uint64))
     known, values = known[telling], values[telling]
-    edges = np.linspace(0, 64, bits + 2).astype(int)
     found = [np.empty((0, 2), dtype=np.int64)]
-    for low, high in pairwise(edges):
-        mask = np.uint64((1 << int(high - low)) - 1)
-        band = (values >> np.uint64(low)) & mask
+    for mask in band_masks(bits, len(values)):
+        band = values & mask
         order = np.argsort(band, kind="stable")
         band = band[order]
         place = np.arange(len(order))
@@ -77,3 +79,21 @@ def similar_hashes(hashes: Sequence[str | None], bits: int) -> tuple[Indices, In
             found.append(np.sort(np.stack([known[one[close]], known[other[close]]], axis=1), axis=1))
     pairs = np.unique(np.concatenate(found), axis=0)
     return pairs[:, 0], pairs[:, 1]
+
+
+def band_masks(bits: int, count: int) -> list[np.uint64]:
+    """Masks of which any two 64-bit hashes that differ in at most `bits` bits agree under one, or more.
+
+    Of `bits` + s bands such hashes agree in s at least (pigeonhole principle), so that a mask takes s of them. More
+    bands want more masks, and leave fewer of `count` hashes that agree by chance: s is what costs least, so that a
+    hundred times the hashes cost little more than a hundred times as much.
+    """
+
+    def cost(shared: int) -> float:
+        chance = 2.0 ** -(64 * shared // (bits + shared))
+        return comb(bits + shared, shared) * (_SORTING + count * chance / 2)
+
+    shared = min(range(1, _MOST_SHARED + 1), key=cost)
+    edges = np.linspace(0, 64, bits + shared + 1).astype(int).tolist()
+    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [np.uint64(sum(own)) for own in combinations(bands, shared)]

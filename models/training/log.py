@@ -40,7 +40,7 @@ class TrainingLog:
         """Without a folder (on ranks that don't lead) nothing is written. ValueError without TensorBoard installed."""
         self._lines = None if folder is None else (folder / "log.jsonl").open("a", encoding="utf-8")
         self._board = _board(tensorboard) if tensorboard and folder else None
-        self._peak = _peak_flops(device)
+        self._peak = peak_flops(device)
         self._counter: FlopCounterMode | None = None
         self._since = (time.perf_counter(), 0, 0, 0.0)
 
@@ -130,7 +130,8 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def _peak_flops(device: torch.device) -> float | None:
+def peak_flops(device: torch.device) -> float | None:
+    """Bfloat16 operations a second at most; None on a CPU and for a GPU that `PEAK_FLOPS` doesn't know."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

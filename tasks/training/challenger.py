@@ -35,10 +35,11 @@ from pairloom.tasks.items import Items, read_items, second_tower_items, split_im
 from pairloom.tasks.mining.edges import joined_edges, near_duplicate_edges, stored_edges
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan
+from pairloom.tasks.stage import report_progress
 from pairloom.tasks.training.champion import fitting_champion
 from pairloom.tasks.training.inputs import Inputs
 from pairloom.tasks.training.pairs import pairs_of, stored_negatives
-from pairloom.tasks.training.progress import show, show_log
+from pairloom.tasks.training.progress import show, show_log, stage_at_hand
 from pairloom.tasks.training.texts import keep_training_texts
 from pairloom.tasks.words import corpus_words
 
@@ -164,6 +165,7 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
 
 def material(lesson: Lesson, pipeline: Pipeline, plan: Plan) -> Inputs:
     """What a training looks at, and the network that it starts from."""
+    report_progress(stage_at_hand(), 0, None, "reading the items")
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
     items = read_items(corpus, snapshot, lesson.split)

@@ -1,0 +1,1 @@
+"""What a GPU makes of training, embedding and mining: `python -m benchmarks.gpu`."""

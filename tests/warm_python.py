@@ -88,7 +88,9 @@ def ask(address: str, arguments: list[str]) -> int:
     """The exit status of a process forked with our streams and environment."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        socket.send_fds(server, [json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()], [0, 1, 2])
+        socket.send_fds(
+            server, [json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()], [0, 1, 2]
+        )
         return (server.recv(1) or b"\1")[0]
 
 

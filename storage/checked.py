@@ -8,13 +8,14 @@ system knowing, as on a failing disk, is therefore found within a week.
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pairloom.storage.files import DamagedError, FileDigest, damage, written_aside
+from pairloom.storage.files import DamagedError, FileDigest, damage_of, statuses, written_aside
 from pairloom.storage.local_copies import beside, local_copy
 from pairloom.storage.parquet import require_whole
 
@@ -48,36 +49,37 @@ class CheckedFiles:
     def read_through(self, name: str, expected: FileDigest) -> str:
         """What is wrong with one file, read now; empty where it is whole."""
         self._news |= self._seen.pop(name, None) is not None
-        before = _stat(self.folder / name)
-        wrong = damage(self.folder, {name: expected}, contents=True)
+        before = statuses(self.folder, [name])
+        wrong = damage_of(self.folder, before, {name: expected}, contents=True)
         if wrong:
             return wrong[0].removeprefix(f"{name} ")
-        self._seen[name] = _Seen(expected.sha256, before, time.time())
+        self._seen[name] = _Seen(expected.sha256, _told(before.get(name)), time.time())
         self._news = True
         return ""
 
     def wrong(self, files: Mapping[str, FileDigest]) -> list[str]:
         """What is wrong with some files, of which those are read that aren't known to be whole."""
-        found = damage(self.folder, files)
+        there = statuses(self.folder, files)
+        found = damage_of(self.folder, there, files)
         if found:
             return found
         for name, expected in files.items():
-            if not self._whole(name, expected) and (wrong := self.read_through(name, expected)):
+            if not self._whole(name, expected, there) and (wrong := self.read_through(name, expected)):
                 found.append(f"{name} {wrong}")
         self.save()
         return found
 
     def whole(self, name: str) -> bool:
         """Whether a Parquet file that no record names is what was written; it is read unless that is known."""
-        if not self._whole(name, _SEALED):
+        there = statuses(self.folder, [name])
+        if not self._whole(name, _SEALED, there):
             self._news |= self._seen.pop(name, None) is not None
-            before = _stat(self.folder / name)
             try:
                 require_whole(self.folder / name)
             except DamagedError as error:
                 logger.warning("%s", error)
                 return False
-            self._seen[name] = _Seen(_SEALED.sha256, before, time.time())
+            self._seen[name] = _Seen(_SEALED.sha256, _told(there.get(name)), time.time())
             self._news = True
         return True
 
@@ -98,13 +100,10 @@ class CheckedFiles:
             logger.debug("what was read through is not remembered: %s", error)
         self._news = False
 
-    def _whole(self, name: str, expected: FileDigest) -> bool:
+    def _whole(self, name: str, expected: FileDigest, there: Mapping[str, os.stat_result]) -> bool:
         seen = self._seen.get(name)
         return (
-            seen is not None
-            and _fresh(seen)
-            and seen.sha256 == expected.sha256
-            and seen.file == _stat(self.folder / name)
+            seen is not None and _fresh(seen) and seen.sha256 == expected.sha256 and seen.file == _told(there.get(name))
         )
 
 
@@ -126,12 +125,8 @@ def _fresh(seen: _Seen) -> bool:
     return 0 <= time.time() - seen.at < SECONDS
 
 
-def _stat(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def _told(status: os.stat_result | None) -> tuple[int, ...]:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else ()
 
 
 def _read(path: Path) -> dict[str, _Seen]:

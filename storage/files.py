@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Self
@@ -42,7 +42,12 @@ class FileDigest(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def of(cls, path: Path) -> Self:
         with path.open("rb") as stream:
-            return cls(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=path.stat().st_size)
+            return cls(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=stream.tell())
+
+
+def content_digest(content: bytes) -> FileDigest:
+    """What a record remembers of a file with this content."""
+    return FileDigest(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
 FileDigests = dict[str, FileDigest]
@@ -57,27 +62,34 @@ def digest_files(folder: Path, paths: Iterator[Path], known: Mapping[str, FileDi
 
 def damage(folder: Path, files: Mapping[str, FileDigest], *, contents: bool = False) -> list[str]:
     """What is wrong with `files` below `folder`: missing, of another size, or (with `contents`) of other bytes."""
-    found, sizes = [], _sizes(folder, [*files])
+    return damage_of(folder, statuses(folder, files), files, contents=contents)
+
+
+def damage_of(
+    folder: Path, found: Mapping[str, os.stat_result], files: Mapping[str, FileDigest], *, contents: bool = False
+) -> list[str]:
+    """The same, of files that were `found` to have these statuses."""
+    wrong = []
     for name, expected in files.items():
-        if name not in sizes:
-            found.append(f"{name} is missing")
-        elif sizes[name] != expected.bytes:
-            found.append(f"{name} has {sizes[name]} bytes, recorded were {expected.bytes}")
+        if name not in found:
+            wrong.append(f"{name} is missing")
+        elif (size := found[name].st_size) != expected.bytes:
+            wrong.append(f"{name} has {size} bytes, recorded were {expected.bytes}")
         elif contents and FileDigest.of(folder / name) != expected:
-            found.append(f"{name} has other contents than recorded")
-    return found
+            wrong.append(f"{name} has other contents than recorded")
+    return wrong
 
 
-def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """Bytes of those of some files below `folder` that are there."""
+def statuses(folder: Path, names: Iterable[str]) -> dict[str, os.stat_result]:
+    """What the file system says of those of some files below `folder` that are there."""
     if isinstance(folder, ObjectPath):
-        return folder.sizes(names)
+        return {name: path.stat() for name, path in folder.there(names).items()}
     found = {}
     for name in names:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = (folder / name).stat()
             if stat.S_ISREG(status.st_mode):
-                found[name] = status.st_size
+                found[name] = status
     return found
 
 

@@ -196,7 +196,7 @@ class _Search:
         """Pairs and distances but for those of runs and the newest ones, which people look at and nights go on from."""
         for kind in ("pairs", "distances"):
             found = self._ours(kind)
-            newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+            newest = max(found, key=lambda path: weigh(path).changed, default=None)
             paths = (path for path in found if path.name not in kept and path != newest)
             yield from self._old(paths, kind, "newer ones are there, and no run goes on with it")
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PosixPath
 from typing import IO, Annotated, Any, BinaryIO, Self
@@ -28,8 +28,8 @@ _FOLDER = "folder"
 _WINDOW = 1 << 20
 """Least bytes that are read at once: a request takes about as long as reading a megabyte."""
 _LARGEST_WINDOW = 16 << 20
-_ATTEMPTS = 4
-"""How often a record is put whose answer was lost, and which is not there."""
+_ATTEMPTS = 6
+"""How often a record is put whose answer was lost and which is not there, and how often objects are deleted."""
 
 
 def is_address(text: str) -> bool:
@@ -97,7 +97,7 @@ class ObjectPath(PosixPath):
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:  # noqa: ARG002  # pathlib's signature
         """Size, time of the last change, and as the inode a number that is another one for other contents."""
         if self._listed == _FOLDER:
-            return os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9))
+            return os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9), {f"st_{kind}time_ns": 0 for kind in "amc"})
         found = self._listed
         if found is None:
             with told(self.bucket, self.key):
@@ -178,8 +178,7 @@ class ObjectPath(PosixPath):
         """There is nothing to be done: a folder goes with its last object."""
 
     def unlink(self, missing_ok: bool = False) -> None:  # noqa: ARG002  # storage doesn't tell
-        with told(self.bucket, self.key):
-            store(self.bucket).delete(self.key)
+        self._delete([self.key])
 
     def replace(self, target: str | os.PathLike[str]) -> Self:
         """Move one object. A kill in between leaves it at both places."""
@@ -218,20 +217,34 @@ class ObjectPath(PosixPath):
     def delete_below(self) -> None:
         """Delete all objects below: what says that others are whole goes first."""
         keys = [each.key for each in self._below()]
-        with told(self.bucket, self.key):
-            for first in (True, False):
-                if some := [key for key in keys if first is ("/_versions/" in key)]:
-                    store(self.bucket).delete(some)
+        for first in (True, False):
+            if some := [key for key in keys if first is ("/_versions/" in key)]:
+                self._delete(some)
 
-    def sizes(self, names: Sequence[str]) -> dict[str, int]:
-        """Bytes of those that are there of some files below, in one request a folder."""
-        found: dict[str, int] = {}
-        for parent in {(self / name).parent for name in names}:
-            own = [name for name in names if (self / name).parent == parent]
-            there = parent.iterdir() if len(own) > 1 else (each for each in [self / own[0]] if each.is_file())
-            sizes = {each: each.stat().st_size for each in there}
-            found |= {name: sizes[self / name] for name in own if self / name in sizes}
-        return found
+    def there(self, names: Iterable[str]) -> dict[str, Self]:
+        """Those of some files below that there are, in few requests: one for all that are in one folder or below one
+        of its folders."""
+        found: dict[str, Self] = {}
+        by_folder: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            by_folder.setdefault(tuple(name.split("/")[:-1][:2]), []).append(name)
+        for folder, own in by_folder.items():
+            below = self.joinpath(*folder)
+            paths = [self / own[0]] if len(own) == 1 else below.rglob("*") if len(folder) > 1 else below.iterdir()
+            found |= {path.relative_to(self).as_posix(): path for path in paths if path.is_file()}
+        return {name: found[name] for name in names if name in found}
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        # Of several at once, which is a POST, obstore repeats no request whose answer doesn't come.
+        for attempt in range(_ATTEMPTS):
+            try:
+                with told(self.bucket, self.key):
+                    store(self.bucket).delete(keys)
+                return
+            except ObjectStorageError as error:
+                if attempt == _ATTEMPTS - 1 or isinstance(error, RefusedError):
+                    raise
+            time.sleep(0.1 * 2**attempt)
 
     def _below(self) -> Iterator[Self]:
         with told(self.bucket, self.key):

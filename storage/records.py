@@ -103,11 +103,13 @@ class RecordLog(Generic[R]):
         """What stands in the file of a record, but for digest and format. Raises what `read` does, where it isn't what
         was written."""
         path = self.path(number)
-        if not path.is_file():
-            known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
-            raise ValueError(f"no {self.kind} {number}: there are {known}")
         try:
-            document: dict[str, Any] = json.loads(path.read_bytes())
+            content = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
+            raise ValueError(f"no {self.kind} {number}: there are {known}") from None
+        try:
+            document: dict[str, Any] = json.loads(content)
             sha256 = document.pop("sha256")
             found = _digest(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -167,7 +169,7 @@ class RecordLog(Generic[R]):
 
 
 def _numbers(folder: Path) -> list[int]:
-    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()] if folder.is_dir() else []
+    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
 
 
 def _digest(document: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pairloom.storage.digest import digest
-from pairloom.storage.files import DamagedError, FileDigest, FileDigests, written_aside
+from pairloom.storage.files import DamagedError, FileDigest, FileDigests, content_digest, written_aside
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
 
@@ -96,9 +96,10 @@ class SnapshotLog(RecordLog[Snapshot]):
         ((name, expected),) = document["files"].items()
         path = self.folder / name
         try:
-            if FileDigest.of(path) != FileDigest.model_validate(expected):
+            content = path.read_bytes()
+            if content_digest(content) != FileDigest.model_validate(expected):
                 raise DamagedError(f"{name} has other contents than recorded")
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(content)
         except FileNotFoundError as error:
             raise DamagedError(f"{name} is missing") from error
         files = {**manifest["files"], name: expected}

@@ -71,8 +71,8 @@ def root(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, server: ObjectServer) -> Iterator[None]:  # noqa: ARG001  # of its environment
-    """Requests time out after half a second."""
-    monkeypatch.setattr(object_client, "TIMEOUT", timedelta(seconds=0.5))
+    """Requests time out after a second."""
+    monkeypatch.setattr(object_client, "TIMEOUT", timedelta(seconds=2))
     object_client.store.cache_clear()
     yield
     object_client.store.cache_clear()
@@ -266,11 +266,11 @@ def test_a_damaged_copy_of_a_model_is_fetched_again(tmp_path: Path, there: Path)
     files = digest_files(there, store.files(model_id), {})
     weights = store.path(model_id) / "open_clip_model.safetensors"
     before = weights.read_bytes()
-    for mended in (lambda: store.whole(model_id), lambda: whole_copy(there, f"models/{model_id}", files)):
+    for again in (True, False):
         status = weights.stat()
         weights.write_bytes(before[:50] + b"?" + before[51:])
         os.utime(weights, ns=(status.st_mtime_ns, status.st_mtime_ns))
-        mended()
+        _ = store.whole(model_id) if again else whole_copy(there, f"models/{model_id}", files)
         assert weights.read_bytes() == before
     (weights.parent / "left over").write_bytes(b"of another time")
     assert not (local_copy(there / "models" / model_id) / "left over").exists()
@@ -305,18 +305,18 @@ def test_a_record_whose_answer_was_lost_is_published_once(
     there: Path,
     kind: str,
 ) -> None:
-    server.spoil(Fault(kind, first=2, method="PUT", having="notes/", seconds=1))  # type: ignore[arg-type]  # a kind
+    server.spoil(Fault(kind, first=2, method="PUT", having="notes/", seconds=2))  # type: ignore[arg-type]  # a kind
     notes(there).publish(note(1, "mine"))
     assert notes(there).read(1).text == "mine"
     # And who comes after it is told, whatever becomes of the answer.
-    server.spoil(Fault(kind, first=2, method="PUT", having="notes/", seconds=1))  # type: ignore[arg-type]  # a kind
+    server.spoil(Fault(kind, first=2, method="PUT", having="notes/", seconds=2))  # type: ignore[arg-type]  # a kind
     with pytest.raises(StaleWriterError, match="was published by another run in the meantime"):
         notes(there).publish(note(1, "another's"))
     assert notes(there).read(1).text == "mine"
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "POST"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
 @pytest.mark.parametrize("kind", ["refused", "lost", "slow"])
 def test_requests_that_fail_are_asked_again(
     server: ObjectServer,
@@ -324,7 +324,7 @@ def test_requests_that_fail_are_asked_again(
     kind: str,
     method: str,
 ) -> None:
-    server.spoil(Fault(kind, first=1, method=method, seconds=1))  # type: ignore[arg-type]  # a kind
+    server.spoil(Fault(kind, first=1, method=method, seconds=2))  # type: ignore[arg-type]  # a kind
     path = write(there / "a" / "x", b"content")
     assert [each.read_bytes() for each in (there / "a").iterdir()] == [b"content"]
     assert path.is_file()

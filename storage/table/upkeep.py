@@ -32,7 +32,12 @@ class TableUpkeep:
         name = f"release-{release:06d}-v{version}"
         if name not in self._tags():
             hit("tag.before", self.path)
-            self._dataset.tags.create(name, version)
+            try:
+                self._dataset.tags.create(name, version)
+            except ValueError:
+                # On object storage the answer may have been lost: then it is there.
+                if self._tagged(name) != version:
+                    raise
             # Lance doesn't: after a power cut clean-up would take what a record names.
             tags = self.path / "_refs" / "tags"
             for path in (tags / f"{name}.json", tags, tags.parent, self.path):

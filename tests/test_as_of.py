@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +16,6 @@ from pairloom.flows.cli import app
 from pairloom.models.evaluation.slices import SHOWN, overall, slices
 from pairloom.search.rehearsal import rehearse
 from pairloom.storage.corpus import Corpus
-from pairloom.storage.ingest import Ingest
 from pairloom.storage.sources.config import JsonlSource
 from pairloom.storage.sources.dated import on_day
 
@@ -62,7 +61,7 @@ def test_a_date_that_means_nothing_is_refused_when_the_file_is_read(path: str) -
 def nights(tmp_path: Path) -> Iterator[Nights]:
     """Three days of exports, each of all rows of its day, and one of a day to come."""
     nights = Nights(tmp_path)
-    with patch("pairloom.tasks.ingest.Ingest", partial(Ingest, decoder=decoded_here)):
+    with patch("pairloom.tasks.ingest.decoding", lambda _pipeline: nullcontext(decoded_here)):
         yield nights
 
 

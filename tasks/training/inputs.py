@@ -102,8 +102,8 @@ class Inputs:
 
     def _fit(self) -> bool:
         wanted = pixel_bytes(len(self.items.item_ids), self.start.preprocess_cfg)
-        make_folder(self.run.folder)
-        free = shutil.disk_usage(self.run.folder).free
+        make_folder(self.run.here)
+        free = shutil.disk_usage(self.run.here).free
         if fits := wanted <= ROOM * free:
             return fits
         logger.info(

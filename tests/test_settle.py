@@ -64,7 +64,13 @@ def test_nothing_is_chosen_without_pictures_and_outside_of_a_pipeline() -> None:
 
 def test_flat_shapes_are_drawn_and_what_goes_with_the_choice_is_set_where_it_was_not_given(file: Path) -> None:
     pipeline = load_pipeline(
-        file, overrides=[f"model.architecture={AUTO}", "model.export=false", "training.max_steps=null"]
+        file,
+        overrides=[
+            f"model.architecture={AUTO}",
+            "model.export=false",
+            "training.max_steps=null",
+            "training.max_minutes=1",
+        ],
     )
     require_readiness(pipeline)
     settled = settle(pipeline)

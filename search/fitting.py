@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from pairloom.search.query import Query
 
 SCORE_DIGITS = 6
+LEAST = 0.2
+"""Share of what is there that a cut-off must find, to say of anything that it doesn't fit."""
 
 
-def cutoff_for(release: OpenRelease, query: "Query", target: Side = "image") -> Cutoff | None:
-    """The one measured with such queries: one text, image or item; None for sums and vectors, for
-    the items' texts as the target, and where none was measured."""
+def cutoff_for(release: OpenRelease, query: "Query", target: Side = "image", *, hybrid: bool = False) -> Cutoff | None:
+    """The one measured with such queries: one text, image or item; None for sums and vectors, for the items' texts as
+    the target, and where none was measured, or one that hardly finds anything: that tells only beside words (hybrid).
+    """
     given = (query.text, query.image, query.like, *query.plus)
     if sum(each is not None for each in given) != 1 or query.minus or query.vector is not None or target != "image":
         return None
-    return release.record.cutoffs.get("text_to_image" if query.of_texts else "image_to_image")
+    found = release.record.cutoffs.get("text_to_image" if query.of_texts else "image_to_image")
+    return found if found and (hybrid or found.true_finds >= LEAST) else None
 
 
 def require_cutoff(release: OpenRelease, cutoff: Cutoff | None) -> None:
@@ -36,7 +40,7 @@ def require_cutoff(release: OpenRelease, cutoff: Cutoff | None) -> None:
     if cutoff is None:
         raise ValueError(
             f"release {release.record.number} has no cut-off for such a query: there are some for one text, image or "
-            "item where the validation items were enough to measure them"
+            f"item where the validation items were enough to measure them, and {LEAST:.0%} of what is there is found"
         )
 
 

@@ -165,7 +165,7 @@ class Index:
             return answers(release, [asked_for(query) for query in queries], options)
 
     def sql(
-        self, statement: str, *, attach: Mapping[str, Path] | None = None, image_folder: Path | None = None
+        self, statement: str, *, attach: Mapping[str, Path | str] | None = None, image_folder: Path | str | None = None
     ) -> "SqlResult":
         """The rows of one SELECT over the table `items` and its like, as `pairloom sql` gives them.
 
@@ -175,7 +175,8 @@ class Index:
         """
         from pairloom.search.sql import Attached, SqlResult, run_sql
 
-        attached = Attached(attach or {}, image_folder)
+        tables = {name: Path(file) for name, file in (attach or {}).items()}
+        attached = Attached(tables, None if image_folder is None else Path(image_folder))
         with self._answering() as release:
             rows = run_sql(release, statement, attached)
             return SqlResult(release=release.record.number, model_id=release.record.model_id, rows=rows)

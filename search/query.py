@@ -159,7 +159,7 @@ def results_of(release: OpenRelease, options: Options) -> Callable[[Query, list[
             release=record.number,
             model_id=record.model_id,
             title=query.title,
-            cutoff=cutoff_for(release, query, options.target),
+            cutoff=cutoff_for(release, query, options.target, hybrid=options.hybrid),
             unmet_words=unmet_words(release, query),
             hits=hits,
             offset=options.offset,
@@ -188,7 +188,7 @@ class _Ranking:
         self.release = release
         self.query = query
         self.options = options
-        self.cutoff = cutoff_for(release, query, options.target)
+        self.cutoff = cutoff_for(release, query, options.target, hybrid=options.hybrid)
         if options.only_fitting:
             require_cutoff(release, self.cutoff)
         self._given = columns

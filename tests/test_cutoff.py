@@ -122,6 +122,19 @@ def test_of_sums_and_of_releases_without_a_cut_off_it_is_not_known_what_fits(
     assert ({hit.fits for hit in found.hits}, found.unmet_words, found.notes) == ({None}, (), [])
 
 
+def test_a_cut_off_that_hardly_finds_anything_says_of_nothing_that_it_does_not_fit(release: OpenRelease) -> None:
+    cutoffs = {
+        name: each.model_copy(update={"true_finds": 0.19, "score": 9.0})
+        for name, each in release.record.cutoffs.items()
+    }
+    weak = OpenRelease(release.folder, release.record.model_copy(update={"cutoffs": cutoffs}))
+    found = search(weak, Query("red apple"), k=5)
+    assert (found.cutoff, [hit.fits for hit in found.hits]) == (None, [None] * 5)
+    assert "nothing fits" not in found.notes
+    with pytest.raises(ValueError, match="20% of what is there is found"):
+        search(weak, Query("red apple"), only_fitting=True)
+
+
 def test_words_that_no_training_text_has_are_named(release: OpenRelease) -> None:
     found = search(release, Query(text="Red qwertyuiop, zzz", plus=("apple zzz",), minus=("yonder",)))
     assert found.unmet_words == ("qwertyuiop", "zzz", "yonder")
@@ -161,7 +174,8 @@ def test_a_release_carries_the_cut_offs_of_its_model_which_are_measured_once(
     found = one.cutoffs["text_to_image"]
     assert found.corrected
     assert found.false_finds <= 0.25
-    options = ["--file", str(file), "--only-fitting", "--json"]
+    # Beside words every cut-off tells something, however few a tiny model finds.
+    options = ["--file", str(file), "--hybrid", "--only-fitting", "--json"]
     done = CliRunner().invoke(app, ["search", "a red circle", *options])
     assert done.exit_code == 0, done.output
     assert all(hit["fits"] for hit in json.loads(done.stdout)["hits"])

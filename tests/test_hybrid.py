@@ -179,7 +179,7 @@ def test_what_is_called_as_the_query_says_fits_a_hybrid_search(index: Index) -> 
         assert {hit.item_id for hit in found.hits if hit.fits} == fits
         only = index.search(query, k=46, hybrid=True, only_fitting=True)
         assert ids(only) == [hit.item_id for hit in found.hits if hit.fits]
-        assert {hit.fits for hit in index.search(query, k=46).hits} == {False}
+        assert {hit.fits for hit in index.search(query, k=46).hits} == {None}
 
 
 def test_hybrid_hits_are_both_rankings_fused(index: Index) -> None:

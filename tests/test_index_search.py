@@ -229,6 +229,16 @@ def test_results_become_tables_lists_and_frames_with_the_types_of_the_release(in
     assert set(frame["subgroup"]) == {"Pear"}
 
 
+def test_what_sql_gives_becomes_the_same(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "stock.csv").write_text("item_id,stock\nnone,3\n", encoding="utf-8")
+    found = index.sql("SELECT count(*) AS n FROM stock", attach={"stock": str(tmp_path / "stock.csv")})
+    assert found.to_list() == [{"n": 1}]
+    assert found.to_pandas()["n"].tolist() == found.to_arrow()["n"].to_pylist() == [1]
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    ((length,),) = index.sql("SELECT len(embed_image('red.png'))", image_folder=str(tmp_path)).rows.to_pandas().values
+    assert length == index.record.dimension
+
+
 def test_a_notebook_shows_a_frame_that_runs_nothing_and_other_places_show_lines(
     index: Index, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -391,6 +391,7 @@ def test_near_duplicates_and_outliers_agree_with_a_self_join(release: OpenReleas
     expected = {(row["item_id"], row["other_id"]): row["score"] for row in json_rows(run_sql(release, pairs))}
     found = json_rows(run_sql(release, "FROM near_duplicates(0.98)"))
     assert {(row["item_id"], row["other_id"]): row["score"] for row in found} == pytest.approx(expected, abs=1e-5)
+    assert max(row["score"] for row in found) <= 1
     nearest = """SELECT item_id, avg(score) AS score FROM
                  (SELECT a.item_id, similarity(a.image_vector, b.image_vector) AS score
                   FROM items a JOIN items b ON a.item_id <> b.item_id

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from pairloom.models.arrays import Scores, Values
 from pairloom.models.mining.likeness import PairLimitError
 from pairloom.search.alike import Vectors, image_vectors
 from pairloom.search.filters import bad_filter, lance_filter
+from pairloom.search.nearest import SCORE_DIGITS
 from pairloom.search.sql.arguments import Arguments, TableFunction
 from pairloom.search.sql.limits import ANSWER
 from pairloom.search.sql.session import Session
@@ -26,7 +28,7 @@ def _near_duplicates(session: Session, given: Arguments) -> pa.Table:
         except PairLimitError as error:
             raise ValueError(f"near_duplicates: {error}: raise the threshold, which is {threshold:g}") from error
         ids = items.ids
-        return pa.table({"item_id": ids.take(first), "other_id": ids.take(second), "score": score})
+        return pa.table({"item_id": ids.take(first), "other_id": ids.take(second), "score": _rounded(score)})
 
 
 def _outliers(session: Session, given: Arguments) -> pa.Table:
@@ -35,7 +37,13 @@ def _outliers(session: Session, given: Arguments) -> pa.Table:
         raise ValueError(f"outliers: k is {k} and neighbours {neighbours}, both must be at least 1")
     with _vectors(session, given.text_or_none("where")) as items:
         far, score, sure = items.outliers(k, neighbours, progress=lambda _: session.deadline.check())
-        return pa.table({"item_id": items.ids.take(far), "score": score.astype(np.float64), "sure": sure})
+        return pa.table({"item_id": items.ids.take(far), "score": _rounded(score), "sure": sure})
+
+
+def _rounded(score: Scores) -> Values:
+    """Cosines to the digits that the order of summation leaves alone: copies have 1, no more."""
+    rounded: Values = score.astype(np.float64).round(SCORE_DIGITS)
+    return rounded
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +19,9 @@ from pairloom.search.sql.session import Session
 from pairloom.search.sql.tables import TABLES
 from pairloom.search.sql.tokens import tokens, with_names_quoted
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class SqlResult:
@@ -27,6 +30,19 @@ class SqlResult:
     release: int
     model_id: str
     rows: pa.Table
+
+    def to_arrow(self) -> pa.Table:
+        """Them as they are."""
+        return self.rows
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Them as a frame."""
+        return self.rows.to_pandas()
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """A mapping a row."""
+        found: list[dict[str, Any]] = self.rows.to_pylist()
+        return found
 
 
 def run_sql(reader: Reader, sql: str, attached: Attached = NOTHING) -> pa.Table:

@@ -8,6 +8,7 @@ that is opened is kept as a picture in the folder SCREENSHOTS: somebody has to l
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -104,12 +105,16 @@ class Walk:
             field.fill(str(value))
             field.scroll_into_view_if_needed()
         self.picture(f"{name}-form")
-        self.page.get_by_role("button", name="Submit", exact=True).last.click()
 
         def started() -> FlowRun | None:
+            # The page leaves its form once a run was made; of a server that is too busy it says so and stays.
+            if self.page.url.endswith("/run"):
+                self.page.get_by_role("button", name="Submit", exact=True).last.click()
+                with contextlib.suppress(TimeoutError):
+                    self.page.wait_for_url(lambda address: not address.endswith("/run"), timeout=120_000)
             return next((run for run in self.client.read_flow_runs(limit=100) if run.id not in before), None)
 
-        run = wait(started, NIGHT_SECONDS)
+        run = wait(started, NIGHT_SECONDS, pause=1)
         assert run is not None, "it was waited for"
         return run
 
@@ -161,7 +166,7 @@ class Walk:
                 raise RuntimeError(f"{what}: {now}, not {states}: {self.said(run)}")
             return False
 
-        wait(reached, NIGHT_SECONDS, pause=0.1)
+        wait(reached, NIGHT_SECONDS, pause=0.2)
         self.seconds[what] = round(time.monotonic() - began, 1)
         self.tell(f"{what}: {self.seconds[what]} s; {self.said(run)}")
 

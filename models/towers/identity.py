@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pairloom.models.towers.config import ModelConfig
+from pairloom.models.towers.layout import require_files
+from pairloom.models.towers.names import architecture_file
 
 FOLDER = "local-dir:"
 
@@ -20,28 +22,24 @@ def by_content(config: ModelConfig) -> dict[str, Any]:
     name, weights = config.architecture, config.pretrained
     if name.startswith(FOLDER):
         said["architecture"] = FOLDER + _folder(Path(name.removeprefix(FOLDER)))
-    elif name.endswith(".json"):
-        said["architecture"] = _file(Path(name), "architecture")
+    elif name.endswith(".json") and (file := architecture_file(name)):
+        said["architecture"] = _file(file)
     if weights is not None and Path(weights).is_file():
-        said["pretrained"] = _file(Path(weights), "pretrained")
+        said["pretrained"] = _file(Path(weights))
     return said
 
 
 def _folder(folder: Path) -> str:
-    if not folder.is_dir():
-        raise ValueError(f"model.architecture: there is no folder {folder}")
+    require_files(folder)
     found = hashlib.sha256()
     for file in sorted(each for each in folder.iterdir() if each.is_file()):
-        found.update(f"{file.name}\0{_file(file, 'architecture')}\n".encode(errors="surrogatepass"))
+        found.update(f"{file.name}\0{_file(file)}\n".encode(errors="surrogatepass"))
     return found.hexdigest()
 
 
-def _file(file: Path, key: str) -> str:
-    try:
-        known = file.stat()
-        return _digest(file, known.st_size, known.st_mtime_ns)
-    except OSError as error:
-        raise ValueError(f"model.{key}: {file} can't be read: {error.strerror}") from error
+def _file(file: Path) -> str:
+    known = file.stat()
+    return _digest(file, known.st_size, known.st_mtime_ns)
 
 
 @functools.lru_cache

@@ -28,6 +28,7 @@ SETTINGS = {
     # On a machine that is busy otherwise all takes its time; a process that ends is missed at once all the same.
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "300",
+    "RAY_agent_register_timeout_ms": "300000",
     "RAY_health_check_failure_threshold": "60",
 }
 

@@ -19,7 +19,7 @@ from pairloom.models.mining.positives import KnownPositives
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.tasks.engine.cluster import require_engine
-from pairloom.tasks.engine.config import EngineConfig
+from pairloom.tasks.engine.config import EngineConfig, RayWorkerConfig
 from pairloom.tasks.engine.worker import package_versions, require_versions
 from pairloom.tasks.engine.workers import workers
 from pairloom.tasks.evaluation.pictures import Asked, opened_embedder
@@ -79,6 +79,12 @@ def test_an_address_is_auto_or_host_and_port(address: str) -> None:
 def test_another_address_is_refused_when_the_file_is_read(address: str) -> None:
     with pytest.raises(ValueError, match="address"):
         EngineConfig(address=address)
+
+
+def test_a_worker_takes_a_part_of_a_cpu_or_whole_ones() -> None:
+    assert [RayWorkerConfig(num_cpus=count).num_cpus for count in (0.5, 1, 8)] == [0.5, 1, 8]
+    with pytest.raises(ValueError, match=r"1\.5 is neither a part of one nor a number of whole ones"):
+        RayWorkerConfig(num_gpus=1.5)
 
 
 def test_a_node_with_another_version_is_refused_by_name() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 SpreadStage = Literal["ingest", "mine", "embed", "evaluate"]
 """A stage that maps over parts."""
@@ -12,14 +12,21 @@ class RayWorkerConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """What one worker of a stage takes of a Ray cluster; the local engine has no use for it."""
 
     num_cpus: float = Field(default=1, gt=0)
-    """CPUs. Above 1 a whole number."""
+    """CPUs; a fraction where several share one."""
     num_gpus: float = Field(default=0, ge=0)
-    """GPUs. A worker without one computes on its CPUs, whatever its machine has."""
+    """GPUs; a fraction where several share one. A worker without computes on its CPUs, whatever its machine has."""
     memory_mb: int | None = Field(default=None, ge=1)
     """Memory that is set aside for it, in MiB; none where it is not given."""
     workers: int | None = Field(default=None, ge=1)
     """Most workers at once; without it as many as the cluster's nodes have room for. Where the cluster grows by itself,
     so many are asked for."""
+
+    @field_validator("num_cpus", "num_gpus")
+    @classmethod
+    def _several_are_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError(f"{value:g} is neither a part of one nor a number of whole ones")
+        return value
 
 
 class EngineConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

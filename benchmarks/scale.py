@@ -3,9 +3,9 @@
     python -m benchmarks.scale FOLDER --rows 100000 1000000
 
 The items are made up (`synthetic.py`): tiny pictures, texts, groups, hashes; embeddings are random unit vectors, so
-that nothing is decoded or encoded. A stage is the function that a night calls, over all items unless it says otherwise, on
-one thread. A line of JSON as each is done, a table at the end: what 10⁸ items would take follows from the largest size
-and the power between the last two. A stage that would take longer than `--most` seconds by that is left out. The
+that nothing is decoded or encoded. A stage is the function that a night calls, over all items unless it says otherwise,
+on one thread. A line of JSON as each is done, a table at the end: what 10⁸ items would take follows from the largest
+size and the power between the last two. A stage that would take longer than `--most` seconds by that is left out. The
 folder is made, and deleted at the end.
 """
 
@@ -212,7 +212,8 @@ def expected(costs: dict[int, Cost], rows: int) -> float:
     if not costs:
         return 0.0
     largest, exponent = max(costs), power(costs)
-    return costs[largest].cpu_seconds * (rows / largest) ** (1.0 if math.isnan(exponent) else max(exponent, 1.0))
+    growth = 1.0 if math.isnan(exponent) else max(exponent, 1.0)
+    return costs[largest].cpu_seconds * math.pow(rows / largest, growth)
 
 
 def table(found: dict[str, dict[int, Cost]], sizes: list[int]) -> list[str]:

@@ -29,15 +29,6 @@ def test_a_part_measures_all_that_it_names(name: str, count: int) -> None:
         assert told[0]["queries"] == TINY.vectors
 
 
-def test_a_killed_training_ends_as_the_undisturbed_one() -> None:
-    lines: list[str] = []
-    importlib.import_module("benchmarks.gpu.resume").run(part("resume", lines))
-    told = json.loads(lines[0])
-    assert told["killed"]
-    assert told["resumed_from"] > 0
-    assert told["largest_difference"] == 0
-
-
 def test_two_runs_on_one_device_are_equal() -> None:
     found = compared(results("tiny"), results("tiny"))
     assert len(found) == 6

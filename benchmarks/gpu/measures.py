@@ -43,15 +43,11 @@ class Sizes:
     compiles: bool
     """Whether the compiler, which takes most of a minute, is tried."""
     resumed_steps: int
-    start_method: str
-    """How a process is started that is killed: a GPU's context outlives no fork."""
 
 
 SIZES = {
-    "full": Sizes(
-        ("ViT-B-32", "ViT-B-16"), (1024, 512), 20, 32_768, 1024, 20_000, 1_000_000, 50_000, 512, True, 200, "spawn"
-    ),
-    "tiny": Sizes(("tiny-32",), (16,), 2, 64, 16, 24, 2_000, 1_000, 32, False, 30, "fork"),
+    "full": Sizes(("ViT-B-32", "ViT-B-16"), (1024, 512), 20, 32_768, 1024, 20_000, 1_000_000, 50_000, 512, True, 200),
+    "tiny": Sizes(("tiny-32",), (16,), 2, 64, 16, 24, 2_000, 1_000, 32, False, 30),
 }
 
 

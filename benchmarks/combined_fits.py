@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.fits import MAX_FALSE, Scene, scenes
 from benchmarks.served import Asked, Served, say, seeds
@@ -69,7 +70,7 @@ def measured(served: Served, asked: Asked, words: set[str]) -> Measured:
     """What is known of some queries."""
     there, absent = scenes(served, asked, words)
     ten_QK = np.argsort(-there.score_QN, axis=1)[:, :10]
-    right_Q = np.take_along_axis(asked.own_QN, ten_QK, axis=1).any(axis=1)
+    right_Q = np.asarray(np.take_along_axis(asked.own_QN, ten_QK, axis=1).any(axis=1))
     return Measured(features(served, there), features(served, absent), right_Q)
 
 
@@ -78,15 +79,8 @@ def fitted(groups: list[tuple[Values, float]]) -> Values:
     row_MF = np.concatenate([rows for rows, _ in groups])
     answer_M = np.concatenate([np.full(len(rows), answer) for rows, answer in groups])
     counts_M = np.concatenate([np.full(len(rows), 100 / max(1, len(rows))) for rows, _ in groups])
-    one_MF = np.c_[np.ones(len(row_MF)), row_MF]
-    weight_F = np.zeros(one_MF.shape[1])
-    shrinking_F = np.array([0.0, *[SHRINKING] * row_MF.shape[1]])
-    for _ in range(50):  # Newton's steps
-        chance_M = 1 / (1 + np.exp(-np.clip(one_MF @ weight_F, -30, 30)))
-        curve_M = counts_M * chance_M * (1 - chance_M) + 1e-9
-        slope_F = one_MF.T @ (counts_M * (answer_M - chance_M)) - shrinking_F * weight_F
-        weight_F += np.linalg.solve((one_MF * curve_M[:, None]).T @ one_MF + np.diag(shrinking_F), slope_F)
-    return weight_F
+    fit = LogisticRegression(C=1 / SHRINKING, max_iter=1000).fit(row_MF, answer_M, sample_weight=counts_M)
+    return np.concatenate([fit.intercept_, fit.coef_[0]])
 
 
 def judged(names: tuple[str, ...], known: dict[str, Measured]) -> dict[str, list[float]]:
@@ -97,7 +91,8 @@ def judged(names: tuple[str, ...], known: dict[str, Measured]) -> dict[str, list
     middle_F, scale_F = rows.mean(axis=0), rows.std(axis=0) + 1e-9
 
     def told(row_QF: Values) -> Values:
-        return np.c_[np.ones(len(row_QF)), (row_QF[:, columns] - middle_F) / scale_F] @ weight_F
+        score_Q: Values = weight_F[0] + ((row_QF[:, columns] - middle_F) / scale_F) @ weight_F[1:]
+        return score_Q
 
     # One score needs no weight, and keeps the order of its own.
     weight_F = np.array([0.0, 1.0])

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, ValidationInfo, field_v
 from pairloom.models.evaluation.config import NOVELTY, EvaluationConfig, GateConfig, measured
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
-from pairloom.models.towers.config import FITTED_STEPS, PRESETS, ModelConfig
+from pairloom.models.towers.config import FITTED_STEPS, HUBS, PRESETS, ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.objects import StoredPath
@@ -226,6 +226,12 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         if self.as_of and self.as_of > today:
             raise ValueError(f"{self.as_of} lies ahead: no night reads files of the future")
         return tuple(source.on(self.as_of or today) if source.dated else source for source in self.sources)
+
+    @property
+    def corrects_hubs(self) -> bool:
+        """Whether releases order what texts find with the images' hubness taken off."""
+        said = self.search.hubness
+        return self.model.architecture in HUBS if said is None else said
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         keep=pipeline.columns.types,
         cutoffs=fitting.cutoffs,
         too_few=fitting.too_few,
-        hubness=pipeline.search.hubness and HUBNESS in vectors.schema.names,
+        hubness=pipeline.corrects_hubs and HUBNESS in vectors.schema.names,
         index=table.index,
         metrics=metrics,
         intervals=intervals,

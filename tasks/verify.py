@@ -106,7 +106,7 @@ def rebuild(pipeline: Pipeline, found: Verification) -> Release | None:
             "table_version": table.version,
             "rows": table.rows,
             "keep": pipeline.columns.types,
-            "hubness": pipeline.search.hubness and HUBNESS in rows.schema.names,
+            "hubness": release.hubness and HUBNESS in rows.schema.names,
             "index": table.index,
             "reason": f"the table of release {release.number} was damaged, and is made anew",
         }

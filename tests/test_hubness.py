@@ -20,6 +20,7 @@ from pairloom.search.sql import run_sql
 from pairloom.storage.modelstore import model_digest
 from pairloom.storage.releases import release_log
 from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.pipeline import Pipeline
 
 
 def units(seed: int, count: int, dimension: int = 6) -> np.ndarray:
@@ -145,3 +146,19 @@ def test_a_night_measures_new_rows_by_the_texts_of_the_model_and_asks_as_configu
     words = TrainingTexts(folder / "models" / one.model_id).words()
     assert words is not None
     assert {"red", "circle"} <= words
+
+
+def test_hubness_is_taken_off_of_drawings_where_nothing_is_said(tmp_path: Path) -> None:
+    def corrects(architecture: str, said: bool | None = None) -> bool:
+        block = {"name": "p", "root": tmp_path, "sources": [{"kind": "folder", "path": tmp_path}]}
+        asked = {"model": {"architecture": architecture}, "search": {"hubness": said}}
+        return Pipeline.model_validate(block | asked).corrects_hubs
+
+    assert [corrects(name) for name in ("drawings", "drawings-pretrained", "photographs", "tiny-32")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert corrects("tiny-32", True)
+    assert not corrects("drawings", False)

@@ -74,8 +74,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What goes with an architecture where the same keys aren't given."""
-
-
+HUBS = ("drawings", "drawings-pretrained")
+"""Architectures whose texts lie where regression expects them, and meet the same pictures again and again: their search
+takes that off where nothing is said, measured in benchmarks/hubness.md."""
 FITTED_STEPS = 100
 """A training's `max_steps` with one of these, where it isn't given: a start in closed form needs few."""
 

@@ -69,7 +69,7 @@ def measured(served: Served, asked: Asked, words: set[str]) -> Measured:
     """What is known of some queries."""
     there, absent = scenes(served, asked, words)
     ten_QK = np.argsort(-there.score_QN, axis=1)[:, :10]
-    right_Q = np.take_along_axis(asked.own_QN, ten_QK, axis=1).any(axis=1)
+    right_Q: Mask = np.take_along_axis(asked.own_QN, ten_QK, axis=1).max(axis=1)
     return Measured(features(served, there), features(served, absent), right_Q)
 
 
@@ -97,7 +97,8 @@ def judged(names: tuple[str, ...], known: dict[str, Measured]) -> dict[str, list
     middle_F, scale_F = rows.mean(axis=0), rows.std(axis=0) + 1e-9
 
     def told(row_QF: Values) -> Values:
-        return np.c_[np.ones(len(row_QF)), (row_QF[:, columns] - middle_F) / scale_F] @ weight_F
+        told_Q: Values = np.c_[np.ones(len(row_QF)), (row_QF[:, columns] - middle_F) / scale_F] @ weight_F
+        return told_Q
 
     # One score needs no weight, and keeps the order of its own.
     weight_F = np.array([0.0, 1.0])

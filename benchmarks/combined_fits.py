@@ -70,7 +70,7 @@ def measured(served: Served, asked: Asked, words: set[str]) -> Measured:
     """What is known of some queries."""
     there, absent = scenes(served, asked, words)
     ten_QK = np.argsort(-there.score_QN, axis=1)[:, :10]
-    right_Q = np.asarray(np.take_along_axis(asked.own_QN, ten_QK, axis=1).any(axis=1))
+    right_Q: Mask = np.take_along_axis(asked.own_QN, ten_QK, axis=1).max(axis=1)
     return Measured(features(served, there), features(served, absent), right_Q)
 
 

@@ -17,7 +17,7 @@ from pairloom.models.objectives.batch import Setting
 from pairloom.models.objectives.config import CrossEncoderConfig
 from pairloom.models.objectives.cross_encoder import CrossEncoderTerm
 from pairloom.models.objectives.kept import read_kept
-from pairloom.models.objectives.kept_configs import read_configs
+from pairloom.models.objectives.kept_configs import reranker_config
 from pairloom.models.objectives.pair_network import CrossEncoder
 
 
@@ -35,19 +35,14 @@ class Reranker:
     @classmethod
     def load(cls, directory: Path, encoder: Encoder) -> "Reranker":
         """The cross-encoder that was kept beside a model; ValueError where there is none."""
-        for name, written in read_configs(directory).items():
-            if written.get("loss") == "cross_encoder":
-                # Those that tell nothing of towers were kept before there were own ones.
-                config = CrossEncoderConfig.model_validate({"towers": "shared"} | written)
-                term = CrossEncoderTerm(config, Setting(encoder.dual_encoder, item_count=0, seed=0))
-                prefix = f"{name}."
-                kept = read_kept(directory)
-                term.load_state_dict({key.removeprefix(prefix): kept[key] for key in kept if key.startswith(prefix)})
-                return cls(term.network, encoder, cosine=config.cosine)
-        raise ValueError(
-            f"model {directory.name} has no cross-encoder to re-rank with: add {{loss: cross_encoder}} to the "
-            "pipeline's `objective:` and train"
-        )
+        name, written = reranker_config(directory)
+        # Those that tell nothing of towers were kept before there were own ones.
+        config = CrossEncoderConfig.model_validate({"towers": "shared"} | written)
+        term = CrossEncoderTerm(config, Setting(encoder.dual_encoder, item_count=0, seed=0))
+        prefix = f"{name}."
+        kept = read_kept(directory)
+        term.load_state_dict({key.removeprefix(prefix): kept[key] for key in kept if key.startswith(prefix)})
+        return cls(term.network, encoder, cosine=config.cosine)
 
     def score_images(self, text: str, images: Sequence[Image.Image], cosine_N: npt.ArrayLike) -> Scores:
         """How well `text` describes each image, of whose embeddings the cosine similarities are known."""

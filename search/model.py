@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
-from pairloom.models.objectives.kept_configs import read_configs
+from pairloom.models.objectives.kept_configs import RERANKS, read_configs, reranker_config
 from pairloom.storage.checked import CheckedFiles, whole_copy
 from pairloom.storage.files import DamagedError, FileDigests
 from pairloom.storage.releases import Release
@@ -48,7 +48,7 @@ class OpenModel:
     @property
     def reranks(self) -> bool:
         """Whether there is one; nothing is loaded to tell."""
-        return any(each.get("loss") == "cross_encoder" for each in read_configs(self._directory).values())
+        return any(each.get("loss") == RERANKS for each in read_configs(self._directory).values())
 
     @property
     def exported(self) -> "ExportedEncoder | None":
@@ -72,6 +72,8 @@ class OpenModel:
 
     @cached_property
     def _reranker(self) -> "Reranker":
+        # Before torch and the towers are loaded, for a model that has none.
+        reranker_config(self._directory)
         from pairloom.models.reranker import Reranker
 
         return Reranker.load(self._directory, self._encoder)

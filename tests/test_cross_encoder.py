@@ -292,8 +292,11 @@ def test_a_query_that_the_network_cannot_read_is_refused(release: OpenRelease, q
 
 def test_a_model_without_a_cross_encoder_says_what_to_do(tmp_path: Path) -> None:
     publish(tmp_path)
+    release = OpenRelease.open(tmp_path)
     with pytest.raises(ValueError, match=r"no cross-encoder .*loss: cross_encoder"):
-        search(OpenRelease.open(tmp_path), Query(text="red apple"), rerank=10)
+        search(release, Query(text="red apple"), rerank=10)
+    # Without loading its towers to find out.
+    assert "_encoder" not in vars(release.model)
 
 
 def test_heads_must_share_the_width() -> None:

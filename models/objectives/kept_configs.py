@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER, CONFIG = "objectives", "config.json"
+RERANKS = "cross_encoder"
+"""The term that re-ranks."""
 
 
 def read_configs(model: Path) -> Mapping[str, dict[str, Any]]:
@@ -13,3 +15,14 @@ def read_configs(model: Path) -> Mapping[str, dict[str, Any]]:
     file = model / FOLDER / CONFIG
     configs: dict[str, dict[str, Any]] = json.loads(file.read_bytes()) if file.exists() else {}
     return configs
+
+
+def reranker_config(model: Path) -> tuple[str, dict[str, Any]]:
+    """Name and configuration of the cross-encoder that was kept beside a model; ValueError where there is none."""
+    for name, written in read_configs(model).items():
+        if written.get("loss") == RERANKS:
+            return name, written
+    raise ValueError(
+        f"model {model.name} has no cross-encoder to re-rank with: add {{loss: cross_encoder}} to the "
+        "pipeline's `objective:` and train"
+    )

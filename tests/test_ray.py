@@ -90,22 +90,6 @@ def test_images_decoded_by_workers_are_those_decoded_here(
     assert sum(isinstance(image, DecodedImage) for _, image in found) == 2
 
 
-def test_a_part_that_a_worker_embeds_has_the_vectors_of_one_embedded_here(
-    first_night: Path, engine: EngineConfig, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(first_night, tmp_path / "night")
-    pipeline, release = load_pipeline(folder / "pipelines.yaml"), current(folder / "pipelines.yaml")
-    snapshot, store = Corpus(pipeline.folder).current(), EmbeddingStore(pipeline.folder, release.model_id)
-    ids = Corpus(pipeline.folder).table(snapshot, ["item_id"])["item_id"].to_pylist()
-    expected = store.matrices(snapshot, ids)
-    for part in snapshot.parts:
-        store.forget(part)
-    ref = embed(pipeline.model_copy(update={"engine": engine}), snapshot.number, release.model_id)
-    assert ref.embedded == len(ids)
-    for found_ND, expected_ND in zip(store.matrices(snapshot, ids), expected, strict=True):
-        assert np.allclose(found_ND, expected_ND, rtol=0, atol=1e-6)
-
-
 def test_a_node_that_is_lost_costs_the_job_it_was_at_and_nothing_else(
     nodes: Nodes, engine: EngineConfig, tmp_path: Path
 ) -> None:
@@ -129,3 +113,19 @@ def works(process: psutil.Process) -> bool:
         return "ray::Worker" in " ".join(process.cmdline())
     except psutil.Error:
         return False
+
+
+def test_a_part_that_a_worker_embeds_has_the_vectors_of_one_embedded_here(
+    first_night: Path, engine: EngineConfig, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(first_night, tmp_path / "night")
+    pipeline, release = load_pipeline(folder / "pipelines.yaml"), current(folder / "pipelines.yaml")
+    snapshot, store = Corpus(pipeline.folder).current(), EmbeddingStore(pipeline.folder, release.model_id)
+    ids = Corpus(pipeline.folder).table(snapshot, ["item_id"])["item_id"].to_pylist()
+    expected = store.matrices(snapshot, ids)
+    for part in snapshot.parts:
+        store.forget(part)
+    ref = embed(pipeline.model_copy(update={"engine": engine}), snapshot.number, release.model_id)
+    assert ref.embedded == len(ids)
+    for found_ND, expected_ND in zip(store.matrices(snapshot, ids), expected, strict=True):
+        assert np.allclose(found_ND, expected_ND, rtol=0, atol=1e-6)

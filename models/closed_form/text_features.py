@@ -46,7 +46,9 @@ class TextFeatures:
         """The same before rows are scaled, so that a text's are the sum of its words'."""
         found_TV = counts(texts)
         found_TV.data *= self.rarity_V[found_TV.indices]
-        return TextRows(found_TV, self.meanings and Meant(self.meanings, self._meant(texts, self.meanings)))
+        if self.meanings is None:
+            return TextRows(found_TV)
+        return TextRows(found_TV, Meant(self.meanings, self._meant(texts, self.meanings)))
 
     def __call__(self, texts: Sequence[str]) -> TextRows:
         """Rows of length 1; a text without a character has none."""

@@ -160,7 +160,7 @@ def test_drawings_are_seen_by_the_middle_of_the_foreign_tower_cell_by_cell() -> 
         for stage in body.blocks[: MIDDLE + 1]:  # type: ignore[index]
             middle = stage(middle)
         found = trunk.features(image_BCHW)
-    norms = [block.bn3 for block in body.blocks[MIDDLE]]  # type: ignore[index,union-attr]
+    norms = [block.bn3 for block in body.blocks[MIDDLE]]  # type: ignore[index]
     mean_C = sum(norm.bias for norm in norms).detach()[:, None, None]
     spread_C = sum(norm.weight**2 for norm in norms).sqrt().detach()[:, None, None]
     passed = ((middle - mean_C) / spread_C).clamp(-REACH, REACH) + REACH

@@ -63,6 +63,9 @@ def test_what_shapes_a_model_is_what_its_files_hold_and_where_they_lie_is_not(tm
     assert of_weights(there) != of_weights(here)
     (there / "vit" / "open_clip_model.safetensors").unlink()
     gone = ModelConfig(architecture=f"local-dir:{there / 'vit'}")
-    assert by_content(gone, made) == made, "the champion, which training starts from, was made of it"
+    lineage = {"model": {"architecture": f"local-dir:{here / 'vit'}"}, "towers": made}
+    assert by_content(gone, lineage) == made, "the champion, which training starts from, was made of it"
+    misspelt = ModelConfig(architecture=f"local-dir:{there / 'vlt'}")
+    assert by_content(misspelt, lineage)["architecture"] == misspelt.architecture
     named = ModelConfig(architecture="drawings")
     assert by_content(named, {}) == named.model_dump(mode="json"), "earlier versions' roots are not trained anew for it"

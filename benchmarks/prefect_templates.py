@@ -37,7 +37,7 @@ def template(kind: str) -> dict[str, Any]:
 
 def prepared(configuration: Any) -> Any:
     """The configuration of one run of a deployment."""
-    flow = Flow(name="train")
+    flow = Flow(name="train", labels={})
     run = FlowRun(id=uuid4(), name="train-grocery", flow_id=flow.id)
     configuration.prepare_for_flow_run(run, flow=flow)
     return configuration

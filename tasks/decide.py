@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from pairloom.models.towers.identity import by_content
 from pairloom.storage.approvals import Approval, ended, last_approval
 from pairloom.storage.changes import changes, newer_items
 from pairloom.storage.corpus import Corpus
@@ -19,6 +18,7 @@ from pairloom.tasks.golden import require_answerable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
 from pairloom.tasks.stage import stage
+from pairloom.tasks.training.champion import towers
 
 
 @stage()
@@ -202,10 +202,10 @@ def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Trainin
 
 def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, what its files and those of given pairs hold,
-    and how pictures are cut. Raises ValueError for a file that is not there."""
+    and how pictures are cut."""
     blocks = (pipeline.mining, *pipeline.objective)
     # How a model is exported doesn't shape it, nor why its architecture was taken.
-    model = {key: value for key, value in by_content(pipeline.model).items() if key not in ("export", "chosen")}
+    model = {key: value for key, value in towers(pipeline).items() if key not in ("export", "chosen")}
     shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])

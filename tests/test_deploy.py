@@ -629,7 +629,7 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_i
     server: SyncPrefectClient, pipeline: Pipeline, receiver: Receiver
 ) -> None:
     gate = pipeline.gate.model_copy(update={"approval": "person", "first": "none", "max_regression": 1.0})
-    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "waiting"), hours_without_release=0.001)
+    asked = NotifyConfig(block="custom-webhook/ops", when=("released", "waiting"), hours_without_release=0.003)
     notify = (asked, NotifyConfig(block="webhook/hook", when=("held",)))
     pipeline = pipeline.model_copy(update={"gate": gate, "workers": WorkersConfig(), "notify": notify})
     deploy_of(pipeline, *TOLD)
@@ -669,7 +669,7 @@ def test_a_night_asks_a_person_on_its_page_and_goes_on_with_the_answer_and_who_i
     assert (held["pipeline"], challenger.model_id in held["said"]) == ("shapes", True)
     assert held["run"] == str(another.id)
     late = wait_until(partial(receiver.heard, "shapes: no release"))
-    assert "nothing was released for 0.001 hours" in late["said"]
+    assert "nothing was released for 0.003 hours" in late["said"]
 
 
 def carried_on(server: SyncPrefectClient, run: FlowRun) -> FlowRun:

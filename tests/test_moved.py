@@ -4,8 +4,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pytest
 from nights import current, folder, night
 from tiny import tiny_architecture
 
@@ -13,7 +13,6 @@ from pairloom.flows.config import load_pipeline
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.identity import by_content
 from pairloom.storage.modelstore import ModelStore
-from pairloom.tasks.decide import training_digest
 from pairloom.tasks.training.champion import fitting_champion
 
 
@@ -42,30 +41,31 @@ def test_a_project_that_was_moved_is_unchanged_until_a_file_of_its_model_says_so
 
 
 def test_what_shapes_a_model_is_what_its_files_hold_and_where_they_lie_is_not(tmp_path: Path) -> None:
-    places = [tmp_path / name for name in ("here", "there")]
-    for place in places:
+    def of_folder(place: Path) -> dict[str, Any]:
+        return by_content(ModelConfig(architecture=f"local-dir:{place / 'vit'}"), {})
+
+    def of_weights(place: Path) -> dict[str, Any]:
+        return by_content(ModelConfig(architecture="ViT-B-32", pretrained=str(place / "weights.pt")), {})
+
+    here, there = (tmp_path / name for name in ("here", "there"))
+    for place in (here, there):
         (place / "vit").mkdir(parents=True)
         (place / "vit" / "open_clip_config.json").write_text("{}")
         (place / "vit" / "open_clip_model.safetensors").write_bytes(b"weights")
         (place / "weights.pt").write_bytes(b"weights")
-    of_folders = [by_content(ModelConfig(architecture=f"local-dir:{place / 'vit'}")) for place in places]
-    of_weights = [
-        by_content(ModelConfig(architecture="ViT-B-32", pretrained=str(place / "weights.pt"))) for place in places
-    ]
-    for here, there in (of_folders, of_weights):
-        assert here == there
-        assert str(tmp_path) not in str(here)
-    (places[1] / "vit" / "open_clip_config.json").write_text("{ }")
-    (places[1] / "weights.pt").write_bytes(b"other weights")
-    assert by_content(ModelConfig(architecture=f"local-dir:{places[1] / 'vit'}")) != of_folders[0]
-    assert by_content(ModelConfig(architecture="ViT-B-32", pretrained=str(places[1] / "weights.pt"))) != of_weights[0]
+    for of in (of_folder, of_weights):
+        assert of(here) == of(there)
+        assert str(tmp_path) not in str(of(here))
+    made = of_folder(there)
+    (there / "vit" / "open_clip_config.json").write_text("{ }")
+    (there / "weights.pt").write_bytes(b"other weights")
+    assert of_folder(there) != of_folder(here)
+    assert of_weights(there) != of_weights(here)
+    (there / "vit" / "open_clip_model.safetensors").unlink()
+    gone = ModelConfig(architecture=f"local-dir:{there / 'vit'}")
+    lineage = {"model": {"architecture": f"local-dir:{here / 'vit'}"}, "towers": made}
+    assert by_content(gone, lineage) == made, "the champion, which training starts from, was made of it"
+    misspelt = ModelConfig(architecture=f"local-dir:{there / 'vlt'}")
+    assert by_content(misspelt, lineage)["architecture"] == misspelt.architecture
     named = ModelConfig(architecture="drawings")
-    assert by_content(named) == named.model_dump(mode="json"), "roots of earlier versions are trained no more for it"
-
-
-def test_a_file_of_the_model_that_is_gone_is_named(
-    tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
-) -> None:
-    file = write_pipelines(tmp_path, shapes, model={"architecture": "gone.json"})
-    with pytest.raises(ValueError, match=r"model\.architecture: there is no file .*gone\.json"):
-        training_digest(load_pipeline(file))
+    assert by_content(named, {}) == named.model_dump(mode="json"), "earlier versions' roots are not trained anew for it"

@@ -4,7 +4,6 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from pairloom.models.towers.identity import by_content
 from pairloom.models.towers.names import image_package, words_package
 from pairloom.storage.escaping import markdown_text
 from pairloom.storage.records import FORMAT
@@ -13,6 +12,7 @@ from pairloom.storage.secrets import redacted_values
 from pairloom.tasks.evaluation.retained import headline_metrics
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import ModelRef, PairsRef, Plan, Verdict
+from pairloom.tasks.training.champion import towers
 
 PLAIN_USE = """```python
 import open_clip
@@ -74,7 +74,7 @@ def lineage(pipeline: Pipeline, plan: Plan, challenger: ModelRef, verdict: Verdi
         "parent": plan.rival,
         "pairs": pairs.pairs_id if pairs else None,
         "model": pipeline.model.model_dump(mode="json"),
-        "towers": by_content(pipeline.model),
+        "towers": towers(pipeline),
         "training": pipeline.training.model_dump(mode="json"),
         "mining": pipeline.mining.model_dump(mode="json"),
         "trim": pipeline.ingest.trim,

@@ -1,11 +1,14 @@
 """The champion that tonight's challenger may start from."""
 
+import contextlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from pairloom.models.towers.identity import by_content
 from pairloom.storage.modelstore import ModelStore
+from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -23,12 +26,28 @@ def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
         return None
     champion = ModelStore(pipeline.folder).whole(model_id)
     try:
-        lineage = json.loads((champion / "pairloom.json").read_bytes())
+        lineage = lineage_of(champion)
         # Models that are older than `towers` name files by their paths.
         made = lineage["towers"] if "towers" in lineage else lineage["model"]
     except (OSError, ValueError, KeyError) as error:
         logger.warning("no challenger starts from model %s, whose lineage can't be read: %s", model_id, error)
         return None
     # Locks, adapters and rates may change from night to night.
-    wanted = by_content(pipeline.model)
+    wanted = by_content(pipeline.model, lineage)
     return champion if all(made.get(name) == wanted[name] for name in TOWERS) else None
+
+
+def towers(pipeline: Pipeline) -> dict[str, Any]:
+    """What `model:` says, by what its files hold; of files that are gone, by what the champion was made of."""
+    release = release_log(pipeline.folder).current()
+    lineage: dict[str, Any] = {}
+    if release:
+        with contextlib.suppress(OSError, ValueError):
+            lineage = lineage_of(ModelStore(pipeline.folder).path(release.model_id))
+    return by_content(pipeline.model, lineage)
+
+
+def lineage_of(model: Path) -> dict[str, Any]:
+    """What is told of how a model was made. OSError or ValueError where it can't be read."""
+    found: dict[str, Any] = json.loads((model / "pairloom.json").read_bytes())
+    return found

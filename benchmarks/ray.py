@@ -3,10 +3,10 @@
     python -m benchmarks.ray history      two nights each way, a node killed in the second one
     python -m benchmarks.ray scaling      each stage alone: local, one worker, two workers
 
-The nodes are raylets of this machine with one CPU each (in `history` beside a head with none), the root is a folder that
-all see. In `history` the same sources are read into two roots, and all that is stored and served afterwards is compared:
-items, parts, pairs, model, metrics, vectors within 1e-6. The second night brings rows and trains again; half a second
-after the first worker began to embed, all processes of its node get SIGKILL.
+The nodes are raylets of this machine with one CPU each (in `history` beside a head with none), the root is a folder
+that all see. In `history` the same sources are read into two roots, and all that is stored and served afterwards is
+compared: items, parts, pairs, model, metrics, vectors within 1e-6. The second night brings rows and trains again; half
+a second after the first worker began to embed, all processes of its node get SIGKILL.
 
 `scaling` gives seconds of CPU, which other programs on the machine distort least: in all, of the busiest worker from
 when it was open, and until then (starting Python, importing, loading). What a second worker saves is the busiest one's.

@@ -1,12 +1,12 @@
 """Nights on a real Ray cluster of two nodes beside local ones, a node lost amid embedding; what a second worker saves.
 
-    python -m benchmarks.ray history      two nights each way, the cluster's second node killed in the second one
+    python -m benchmarks.ray history      two nights each way, a node killed in the second one
     python -m benchmarks.ray scaling      each stage alone: local, one worker, two workers
 
-The nodes are raylets of this machine with one CPU each, the root is a folder that both see. In `history` the same
-sources are read into two roots, and all that is stored and served afterwards is compared: items, parts, pairs, model,
-metrics, vectors within 1e-6. The second night brings rows and trains again; once both workers embed, all processes of
-the second node get SIGKILL.
+The nodes are raylets of this machine with one CPU each (in `history` beside a head with none), the root is a folder
+that all see. In `history` the same sources are read into two roots, and all that is stored and served afterwards is
+compared: items, parts, pairs, model, metrics, vectors within 1e-6. The second night brings rows and trains again; half
+a second after the first worker began to embed, all processes of its node get SIGKILL.
 
 `scaling` gives seconds of CPU, which other programs on the machine distort least: in all, of the busiest worker from
 when it was open, and until then (starting Python, importing, loading). What a second worker saves is the busiest one's.
@@ -43,7 +43,7 @@ from pairloom.tasks.embedding.parts import PartEmbedder, Portion
 from pairloom.tasks.engine.config import EngineConfig, RayWorkerConfig, SpreadStage
 from pairloom.tasks.engine.decoding import decoding
 from pairloom.tasks.engine.workers import Work, workers
-from pairloom.tasks.evaluation.pictures import Asked, opened_embedder
+from pairloom.tasks.evaluation.pictures import opened_embedder, shared_out
 from pairloom.tasks.mining.searching import ROWS, Block
 from pairloom.tasks.pipeline import Pipeline
 
@@ -93,6 +93,8 @@ class Heard(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
+        self.since = 0
+        """From which line on a night is looked at."""
         self.told: Callable[[str], None] = lambda _line: None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -121,7 +123,7 @@ def history(folder: Path, root: Path) -> dict[str, Any]:
     Returns what differs after each of them, and what the pool said when the node was lost.
     """
     nights, found = Larger(folder), list[dict[str, Any]]()
-    with ray_nodes(2) as nodes, heard() as pool:
+    with ray_nodes(3, head_cpus=0) as nodes, heard() as pool:
         ray = EngineConfig(kind="ray", address=nodes.address)
         for number in (1, 3):
             nights.prepare(number)
@@ -131,6 +133,7 @@ def history(folder: Path, root: Path) -> dict[str, Any]:
             local = nights.stored
             nights.root, nights.engine = root, ray
             if number == 3:
+                pool.since = len(pool.lines)
                 pool.told = partial(_lose_when_embedding, nodes, pool)
             row["ray"] = _night(nights)
             row["differs"] = content(local).differences(content(nights.stored)) + _parts_differ(local, nights.stored)
@@ -147,11 +150,11 @@ def _night(nights: Larger) -> dict[str, Any]:
 
 
 def _lose_when_embedding(nodes: Nodes, pool: Heard, _line: str) -> None:
-    """Lose the node once both workers that embed the challenger's vectors are open: each has a job by then."""
-    since = max((at for at, each in enumerate(pool.lines) if each.startswith("evaluate:")), default=len(pool.lines))
-    if sum(each.startswith("embed: a worker has started") for each in pool.lines[since:]) == 2:
+    """Lose the node where the first of the challenger's workers embeds, half a second after it began."""
+    evaluated = any(each.startswith("evaluate:") for each in pool.lines[pool.since :])
+    if evaluated and pool.lines[-1].startswith("embed: a worker has started"):
         pool.told = lambda _line: None
-        threading.Timer(0.5, nodes.lose, (1,)).start()
+        threading.Timer(0.5, lambda: nodes.lose(nodes.busiest())).start()
 
 
 def _parts_differ(one: Path, other: Path) -> list[str]:
@@ -307,7 +310,8 @@ def _embed(pipeline: Pipeline, snapshot: int, model_id: str) -> None:
 def _evaluate(pipeline: Pipeline, number: int, model_id: str) -> None:
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(number)
-    asked = [Asked(part, tuple(corpus.part_ids(snapshot, part).to_pylist())) for part in snapshot.parts]
+    part_of = {each: part for part in snapshot.parts for each in corpus.part_ids(snapshot, part).to_pylist()}
+    asked = list(shared_out(part_of, at_once=16))
     _do(pipeline.engine, "evaluate", partial(opened_embedder, pipeline, number, model_id), asked)
 
 

@@ -1,6 +1,6 @@
 """A real Ray cluster of several nodes on this machine, one CPU each, of which any but the first can be lost.
 
-    python -m benchmarks.ray_nodes 2 FOLDER      until its standard input ends
+    python -m benchmarks.ray_nodes 2 1 FOLDER      until its standard input ends
 
 A process of its own starts the nodes: however whoever asked for them ends, that one hears of it, and ends them.
 """
@@ -51,6 +51,19 @@ class Nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
 
+    def busiest(self) -> int:
+        """The node whose worker has computed most."""
+        spent = {number: self._spent(pid) for number, pid in enumerate(self.raylets)}
+        return max(spent, key=lambda number: spent[number])
+
+    def _spent(self, raylet: int) -> float:
+        spent = 0.0
+        for each in psutil.Process(raylet).children():
+            with contextlib.suppress(psutil.Error):
+                if "ray::Worker" in " ".join(each.cmdline()):
+                    spent += each.cpu_times().user
+        return spent
+
     def processes(self) -> list[psutil.Process]:
         """All processes of all nodes."""
         found: list[psutil.Process] = psutil.Process(self.host).children(recursive=True)
@@ -58,11 +71,11 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def ray_nodes(count: int) -> Iterator[Nodes]:
+def ray_nodes(count: int, head_cpus: int = 1) -> Iterator[Nodes]:
     """So many nodes. They end with this block."""
     # A socket's path may have some hundred bytes only.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, "-m", "benchmarks.ray_nodes", str(count), folder]
+        command = [sys.executable, "-m", "benchmarks.ray_nodes", str(count), str(head_cpus), folder]
         host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
         assert host.stdin is not None
         try:
@@ -87,7 +100,7 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
 
 def main() -> None:
     """Start the nodes, write down where they are, and end them when nobody wants them any more."""
-    count, folder = int(sys.argv[1]), Path(sys.argv[2])
+    count, head_cpus, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     # Where it notes the cluster that was started last: a developer's own stays the one that `auto` means to him.
     os.environ |= SETTINGS | {"RAY_TMPDIR": str(folder)}
     (folder / "ray").mkdir()
@@ -101,7 +114,7 @@ def main() -> None:
         "no_monitor": True,
         "temp_dir": str(folder / "ray"),
     }
-    cluster = Cluster(initialize_head=True, head_node_args=common)
+    cluster = Cluster(initialize_head=True, head_node_args={**common, "num_cpus": head_cpus})
     nodes = [cluster.head_node, *(cluster.add_node(**common) for _ in range(count - 1))]
     raylets = [each.process.pid for node in nodes for each in node.all_processes["raylet"]]
     aside = folder / f"{FILE}.partial"

@@ -22,7 +22,7 @@ from pairloom.tasks.engine.cluster import require_engine
 from pairloom.tasks.engine.config import EngineConfig, RayWorkerConfig
 from pairloom.tasks.engine.worker import package_versions, require_versions
 from pairloom.tasks.engine.workers import workers
-from pairloom.tasks.evaluation.pictures import Asked, opened_embedder
+from pairloom.tasks.evaluation.pictures import opened_embedder, shared_out
 from pairloom.tasks.items import read_items
 from pairloom.tasks.mining.edges import near_duplicate_edges
 from pairloom.tasks.mining.searching import Block, opened_searcher
@@ -126,7 +126,7 @@ def test_the_neighbours_of_blocks_are_those_of_all_items_at_once(first_night: Pa
             assert np.array_equal(np.concatenate([each.scores_QK for each in blocks]), whole.scores_QK)
 
 
-def test_validation_images_of_parts_are_embedded_as_all_at_once(first_night: Path) -> None:
+def test_validation_images_that_are_shared_out_are_embedded_as_all_at_once(first_night: Path) -> None:
     pipeline, release = stored(first_night)
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.current()
@@ -134,4 +134,7 @@ def test_validation_images_of_parts_are_embedded_as_all_at_once(first_night: Pat
     (part,) = snapshot.parts
     ids = corpus.part_ids(snapshot, part).to_pylist()[5:20]
     expected_ND = EmbeddingStore(pipeline.folder, release).matrix(snapshot, ids, "image_vector")
-    assert np.allclose(embed(crossed(Asked(part, tuple(ids)))), expected_ND, rtol=0, atol=1e-6)
+    asked = list(shared_out(dict.fromkeys(ids, part), at_once=6))
+    assert [each.item_ids for each in asked] == [tuple(ids[:6]), tuple(ids[6:12]), tuple(ids[12:])]
+    found_ND = np.concatenate([embed(crossed(each)) for each in asked])
+    assert np.allclose(found_ND, expected_ND, rtol=0, atol=1e-6)

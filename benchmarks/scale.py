@@ -235,6 +235,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--most", type=float, default=600, help="CPU seconds of a stage, by extrapolation")
+    parser.add_argument(
+        "--stages", nargs="+", default=list(STAGES), choices=list(STAGES), help="beside those they need"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, dict[int, Cost]] = {name: {} for name in STAGES}
@@ -244,7 +247,8 @@ def main() -> None:
         try:
             world = World(folder, rows)
             for name, stage in STAGES.items():
-                if name not in NEEDED and expected(found[name], rows) > options.most:
+                left_out = name not in options.stages or expected(found[name], rows) > options.most
+                if left_out and name not in NEEDED:
                     continue
                 found[name][rows] = cost = cost_of(partial(stage, world))
                 line = {"rows": rows, "stage": name, **cost._asdict(), "load": os.getloadavg()[0]}

@@ -145,7 +145,9 @@ class _Search:
 
     def temporaries(self) -> Iterator[Garbage]:
         """What killed runs have left aside."""
-        for kind in [self._folder, *folders(self._folder)]:
+        # On object storage nothing is written aside.
+        kinds = [] if isinstance(self._folder, ObjectPath) else folders(self._folder)
+        for kind in [self._folder, *kinds]:
             inside = [] if kind in (self._folder, self._folder / "vectors") else folders(kind)
             for folder in [kind, *inside]:
                 paths = [path for path in sorted(folder.glob(".*")) if TEMPORARY.fullmatch(path.name)]

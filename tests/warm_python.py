@@ -71,6 +71,7 @@ def answer(asking: socket.socket, main: Callable[..., None]) -> None:
         asked = json.loads(arguments)
         os.environ.clear()
         os.environ.update(asked["environment"])
+        os.chdir(asked["folder"])
         main(*map(Path, asked["arguments"]))
         status = 0
     except BaseException:
@@ -85,12 +86,11 @@ def end_with_tests() -> None:
 
 
 def ask(address: str, arguments: list[str]) -> int:
-    """The exit status of a process forked with our streams and environment."""
+    """The exit status of a process forked with our streams, environment and folder."""
+    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        socket.send_fds(
-            server, [json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()], [0, 1, 2]
-        )
+        socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
         return (server.recv(1) or b"\1")[0]
 
 

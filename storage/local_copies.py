@@ -37,12 +37,12 @@ def local_copy(folder: Path) -> Path:
     for stale in [path for path in copy.rglob("*") if path.is_file() and path not in wanted]:
         stale.unlink(missing_ok=True)
     for path, stored in wanted.items():
-        found = stored.stat()
-        if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        changed = _changed(stored)
+        if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (stored.stat().st_size, changed):
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.{os.getpid()}")
             aside.write_bytes(stored.read_bytes())
-            os.utime(aside, ns=(found.st_mtime_ns, found.st_mtime_ns))
+            os.utime(aside, ns=(changed, changed))
             aside.replace(path)
     return copy
 
@@ -59,5 +59,11 @@ def upload(built: Path, folder: ObjectPath) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     built.replace(copy)
     for each in folder.rglob("*"):
-        changed = each.stat().st_mtime_ns
+        changed = _changed(each)
         os.utime(copy / each.relative_to(folder), ns=(changed, changed))
+
+
+def _changed(stored: Path) -> int:
+    """When an object was changed, in nanoseconds, those below a second by its contents: storage tells whole seconds."""
+    status = stored.stat()
+    return status.st_mtime_ns // 10**9 * 10**9 + status.st_ino % 10**9

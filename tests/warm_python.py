@@ -87,7 +87,7 @@ def end_with_tests() -> None:
 
 def ask(address: str, arguments: list[str]) -> int:
     """The exit status of a process forked with our streams, environment and folder."""
-    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])

@@ -17,6 +17,7 @@ from pairloom.tasks.evaluation.retained import best_retained
 from pairloom.tasks.golden import require_answerable
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, SnapshotRef, Verdict
+from pairloom.tasks.settle import settle
 from pairloom.tasks.stage import stage
 from pairloom.tasks.training.champion import towers
 
@@ -202,7 +203,8 @@ def newer_than_training(pipeline: Pipeline, snapshot: SnapshotRef, last: Trainin
 
 def training_digest(pipeline: Pipeline) -> str:
     """Digest of what shapes a model beside the items: the configuration, what its files and those of given pairs hold,
-    and how pictures are cut."""
+    and how pictures are cut; `auto` is what it was settled as."""
+    pipeline = settle(pipeline)
     blocks = (pipeline.mining, *pipeline.objective)
     # How a model is exported doesn't shape it, nor why its architecture was taken.
     model = {key: value for key, value in towers(pipeline).items() if key not in ("export", "chosen")}

@@ -11,7 +11,6 @@ from pairloom.models.towers.choosing import AUTO, PICTURES, Choice, choose, flat
 from pairloom.models.towers.config import FITTED_STEPS, PRESETS, ModelConfig
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.releases import release_log
-from pairloom.tasks.items import images_of
 from pairloom.tasks.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,9 @@ def champions_choice(pipeline: Pipeline) -> Choice | None:
 
 
 def _choice(pipeline: Pipeline) -> Choice | None:
+    # torch, for the one night that chooses.
+    from pairloom.tasks.items import images_of
+
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.current()
     rows = corpus.table(snapshot, ["item_id", "split"])

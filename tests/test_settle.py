@@ -84,7 +84,7 @@ def test_flat_shapes_are_drawn_and_what_goes_with_the_choice_is_set_where_it_was
     named = load_pipeline(file)
     assert settle(named) is named
     unexplained = settled.model_copy(update={"model": settled.model.model_copy(update={"chosen": None})})
-    assert training_digest(unexplained) == training_digest(settled)
+    assert training_digest(unexplained) == training_digest(settled) == training_digest(pipeline)
 
 
 def test_what_was_chosen_stays_with_the_model_that_is_served_whatever_the_pictures_are_like_now(file: Path) -> None:

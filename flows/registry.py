@@ -7,7 +7,16 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
@@ -89,11 +98,18 @@ class Registry:
         ]
 
     def pause(self, left: DeploymentResponse) -> Change:
-        """Start nothing of it any more."""
-        if LEFT in left.tags:
-            return "unchanged"
-        self._client.update_deployment(left.id, DeploymentUpdate(paused=True, tags=[*left.tags, LEFT]))
-        return "paused"
+        """Start nothing of it any more, nor what a scheduler that was amid its round has planned all the same."""
+        paused = LEFT in left.tags
+        if not paused:
+            self._client.update_deployment(left.id, DeploymentUpdate(paused=True, tags=[*left.tags, LEFT]))
+        planned = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[left.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            tags=FlowRunFilterTags(all_=["auto-scheduled"]),
+        )
+        for run in self._client.read_flow_runs(flow_run_filter=planned):
+            self._client.delete_flow_run(run.id)
+        return "unchanged" if paused else "paused"
 
     def delete(self, left: DeploymentResponse) -> Change:
         """Forget it; the server keeps the runs that it had."""

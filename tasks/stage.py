@@ -34,7 +34,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _bar: "ContextVar[ProgressBar | None]" = ContextVar("bar", default=None)
 _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 _refs: ContextVar[dict[str, Any] | None] = ContextVar("refs", default=None)
-_logged: dict[str, float] = {}
+_logged: dict[tuple[str, str], float] = {}
 _standing: "list[Standing]" = []
 
 LOG_EVERY_SECONDS = 15.0
@@ -100,10 +100,11 @@ def report_progress(stage: str, done: float, total: float | None = None, note: s
     listener = _listener.get()
     if listener is not None:
         listener(stage, done, total, note)
-    elif time.monotonic() - _logged.get(stage, 0.0) > LOG_EVERY_SECONDS:
+    # What another kind of note said just now, of reading items, say, hides no loss.
+    elif time.monotonic() - _logged.get(kind := (stage, note.partition(" ")[0]), 0.0) > LOG_EVERY_SECONDS:
         share = f"{done / total:.0%}" if total else f"{done:,.0f} done" if done else ""
         if said := " ".join(filter(None, (share, note))):
-            _logged[stage] = time.monotonic()
+            _logged[kind] = time.monotonic()
             logger.info("%s: %s", stage, said)
 
 

@@ -96,8 +96,9 @@ def test_words_that_no_text_uses_get_the_vectors_of_a_package(tmp_path: Path) ->
 
 
 @needs_package
-def test_photographs_are_embedded_alike_by_plain_open_clip(photographs: DualEncoder, tmp_path: Path) -> None:
-    photographs.save(tmp_path)
+@pytest.mark.parametrize("name", ["photographs", "drawings-pretrained"])
+def test_pictures_are_embedded_alike_by_plain_open_clip(name: str, tmp_path: Path) -> None:
+    create(ModelConfig(architecture=name), TEXTS, seed=0).save(tmp_path)
     ours = Encoder.load(tmp_path)
     network, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
     network.eval()

@@ -72,6 +72,8 @@ def test_every_command_of_the_page_runs(page: str, nights: Nights) -> None:
                 check_compose(arguments)
             case "prefect":
                 check_prefect(arguments)
+            case "ray":
+                check_ray(arguments)
             case _:
                 assert program == "export", line
 
@@ -107,6 +109,13 @@ def check_prefect(arguments: list[str]) -> None:
     from prefect.cli._app import _app as prefect
 
     prefect.parse_args(arguments, exit_on_error=False, print_error=False)
+
+
+def check_ray(arguments: list[str]) -> None:
+    """That Ray understands a command; tests/test_ray.py runs clusters."""
+    from ray.scripts.scripts import cli as ray
+
+    ray.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 def test_the_compose_file_is_whole() -> None:

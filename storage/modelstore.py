@@ -113,10 +113,17 @@ class ModelStore:
         config = json.loads((self._stored(model_id) / "open_clip_config.json").read_bytes())
         return int(config["model_cfg"]["embed_dim"])
 
+    def lineage(self, model_id: str) -> dict[str, Any]:
+        """What is told of how a model was made. OSError or ValueError where it can't be read."""
+        found = json.loads((self._stored(model_id) / "pairloom.json").read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"pairloom.json of model {model_id} holds no mapping")
+        return found
+
     def trunks(self, model_ids: Collection[str]) -> set[str] | None:
         """Digests of the frozen trunks, of either tower, that models say they have; None where one can't be asked."""
         try:
-            said = [json.loads((self._stored(model_id) / "pairloom.json").read_bytes()) for model_id in model_ids]
+            said = [self.lineage(model_id) for model_id in model_ids]
         except (OSError, ValueError):
             return None
         return {each[name] for each in said for name in ("trunk", "text_trunk") if each.get(name)}

@@ -38,10 +38,10 @@ class PartFiles:
     def drop_damaged(self, snapshot: Snapshot) -> None:
         """Delete the files of `snapshot` that are not what was written, so that they are missing."""
         checked, folder = CheckedFiles(self._pipeline), self.folder.relative_to(self._pipeline).as_posix()
-        missing = self.missing(snapshot)
+        missing = {part.digest for part in self.missing(snapshot)}
         for part in snapshot.parts:
             path = self._path(part)
-            if part not in missing and not checked.whole(f"{folder}/{path.name}"):
+            if part.digest not in missing and not checked.whole(f"{folder}/{path.name}"):
                 logger.warning("%d items of %s are %s anew", part.rows, path.name, self.again)
                 path.unlink()
         checked.save()

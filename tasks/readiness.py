@@ -21,13 +21,15 @@ def require_readiness(pipeline: Pipeline) -> None:
     A night that may not train is let through: it serves new rows without what the next training lacks.
     """
     require_engine(pipeline.engine)
-    if pipeline.model.architecture == AUTO:
-        return  # what is chosen needs nothing but what is there
     release = release_log(pipeline.folder).current()
     last = last_tried(release, last_approval(pipeline.folder))
     if change_reason(pipeline, last, training_digest(pipeline)):
         require_extras(pipeline)
-        if fitting_champion(pipeline, release.measured if release else None) is None:
+        # What `auto` becomes needs nothing but what is there.
+        if (
+            pipeline.model.architecture != AUTO
+            and fitting_champion(pipeline, release.measured if release else None) is None
+        ):
             require_towers(pipeline.model)
 
 

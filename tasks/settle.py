@@ -1,6 +1,5 @@
 """Settle: `architecture: auto` becomes an architecture, once for all nights."""
 
-import json
 import logging
 import zlib
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 from pairloom.models.towers.choosing import AUTO, PICTURES, Choice, choose, flat_share, weights_installed
 from pairloom.models.towers.config import FITTED_STEPS, PRESETS, ModelConfig
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import release_log
 from pairloom.tasks.pipeline import Pipeline
 
@@ -33,7 +33,7 @@ def champions_choice(pipeline: Pipeline) -> Choice | None:
     if release is None:
         return None
     try:
-        made = json.loads((pipeline.folder / "models" / release.measured / "pairloom.json").read_bytes())["model"]
+        made = ModelStore(pipeline.folder).lineage(release.measured)["model"]
         return Choice(made["architecture"], made["chosen"]) if made.get("chosen") else None
     except (OSError, ValueError, KeyError) as error:
         logger.warning("what was chosen for model %s can't be read: %s", release.measured, error)

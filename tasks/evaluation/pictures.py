@@ -48,7 +48,8 @@ class Pictures:
         """Float32 (N, D). Only what neither the model nor its trunk has met yet is decoded, and nothing is stored."""
         missing = tuple(self.store.missing(self.snapshot))
         unread = self.snapshot.model_copy(update={"parts": missing})
-        held = tuple(part for part in self.snapshot.parts if part not in missing)
+        lacking = {part.digest for part in missing}
+        held = tuple(part for part in self.snapshot.parts if part.digest not in lacking)
         places = {item_id: row for row, item_id in enumerate(item_ids)}
         fresh = {
             item_id: part

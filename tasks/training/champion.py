@@ -1,7 +1,6 @@
 """The champion that tonight's challenger may start from."""
 
 import contextlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ def fitting_champion(pipeline: Pipeline, model_id: str | None) -> Path | None:
     """
     if model_id is None or pipeline.model.closed_form_start:
         return None
-    champion = ModelStore(pipeline.folder).whole(model_id)
+    models = ModelStore(pipeline.folder)
+    champion = models.whole(model_id)
     try:
-        lineage = lineage_of(champion)
+        lineage = models.lineage(model_id)
         # Models that are older than `towers` name files by their paths.
         made = lineage["towers"] if "towers" in lineage else lineage["model"]
     except (OSError, ValueError, KeyError) as error:
@@ -43,11 +43,5 @@ def towers(pipeline: Pipeline) -> dict[str, Any]:
     lineage: dict[str, Any] = {}
     if release:
         with contextlib.suppress(OSError, ValueError):
-            lineage = lineage_of(ModelStore(pipeline.folder).path(release.model_id))
+            lineage = ModelStore(pipeline.folder).lineage(release.model_id)
     return by_content(pipeline.model, lineage)
-
-
-def lineage_of(model: Path) -> dict[str, Any]:
-    """What is told of how a model was made. OSError or ValueError where it can't be read."""
-    found: dict[str, Any] = json.loads((model / "pairloom.json").read_bytes())
-    return found

@@ -15,30 +15,14 @@ import shutil
 import time
 from pathlib import Path
 
-from benchmarks.synthetic import SIDE, write_corpus
+from benchmarks.synthetic import write_corpus
+from benchmarks.tiny_nights import TOWERS
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.pairs import PairStore
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import PairsRef, Plan
 from pairloom.tasks.stage import listen
 from pairloom.tasks.train import train
-
-ARCHITECTURE = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": SIDE, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        "text_cfg": {
-            "context_length": 8,
-            "vocab_size": 500,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-            "pool_type": "eos",
-            "hf_tokenizer_name": "fitted",
-        },
-    },
-    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "longest", "fill_color": 255},
-}
 
 
 class Signs:
@@ -67,7 +51,7 @@ class Signs:
 def pipeline_in(folder: Path, options: argparse.Namespace) -> Pipeline:
     """One whose training takes so many processes."""
     architecture = folder / "one-layer.json"
-    architecture.write_text(json.dumps(ARCHITECTURE))
+    architecture.write_text(json.dumps(TOWERS))
     return Pipeline.model_validate(
         {
             "name": "made-up",

@@ -54,7 +54,7 @@ class Cells:
         """Cells for comparing each of N vectors with `cells_each` cells on average."""
         # Of so many, finding a vector's cells takes as many products as comparing it with all in them.
         count = min(len(vector_ND), max(1, int((cells_each * len(vector_ND)) ** 0.5)))
-        centre_CD = _centres(vector_ND, count, _share(progress, 0, 0.2))
+        centre_CD = _centres(vector_ND, count, part_of(progress, 0, 0.2))
         margin = _margin(vector_ND, centre_CD, cells_each)
         own_N = np.empty(len(vector_ND), np.int32)
         guests, hosts = [], []
@@ -90,8 +90,8 @@ def close_pairs(
 
     Scores are rounded to six digits, so that they don't depend on how the vectors are parted.
     """
-    found, share = _Pairs(len(vector_ND), most), _share(progress, 0.5, 0.95)
-    for own_P, guest_P in Cells.around(vector_ND, PAIR_CELLS, _share(progress, 0, 0.5)).each(share):
+    found, share = _Pairs(len(vector_ND), most), part_of(progress, 0.5, 0.95)
+    for own_P, guest_P in Cells.around(vector_ND, PAIR_CELLS, part_of(progress, 0, 0.5)).each(share):
         own_PD = vector_ND[own_P]
         for rows in _blocks(len(own_P)):
             for columns in _blocks(len(own_P), start=rows.start):
@@ -125,8 +125,8 @@ def nearest_others(vector_ND: Embeddings, k: int, *, progress: Progress) -> tupl
     _refuse_many("neighbours", k, MOST_NEIGHBOURS, vector_ND)
     near_NK = np.repeat(np.arange(len(vector_ND), dtype=np.int32)[:, None], k, axis=1)
     best_NK = np.full((len(vector_ND), k), -1, np.float32)
-    cells = Cells.around(vector_ND, NEIGHBOUR_CELLS, _share(progress, 0, 0.6))
-    for own_P, guest_P in cells.each(_share(progress, 0.6, 0.98)):
+    cells = Cells.around(vector_ND, NEIGHBOUR_CELLS, part_of(progress, 0, 0.6))
+    for own_P, guest_P in cells.each(part_of(progress, 0.6, 0.98)):
         # Where a huge cell is looked at in part, some neighbours are missed, and nothing else is wrong.
         step = max(1, len(own_P) // BLOCK)
         there_P = own_P[::step]
@@ -162,9 +162,9 @@ def loneliest(
     """
     _refuse_many("k", k, MOST_CANDIDATES, vector_ND)
     if known_NK is None:
-        _, known_NK = nearest_others(vector_ND, neighbours, progress=_share(progress, 0, 0.6))
+        _, known_NK = nearest_others(vector_ND, neighbours, progress=part_of(progress, 0, 0.6))
     least_N = known_NK.mean(axis=1)
-    exact = _share(progress, 0.6, 1)
+    exact = part_of(progress, 0.6, 1)
     order_N = np.argsort(least_N, kind="stable")
     mean_P, bound = np.empty(0, np.float64), np.inf
     while len(mean_P) < min(MOST_CANDIDATES, len(vector_ND)):
@@ -288,6 +288,6 @@ def _blocks(count: int, *, start: int = 0) -> Iterator[slice]:
         yield slice(at, min(at + BLOCK, count))
 
 
-def _share(progress: Progress, start: float, end: float) -> Progress:
+def part_of(progress: Progress, start: float, end: float) -> Progress:
     """Hears of a part of the work."""
     return lambda done: progress(start + (end - start) * done)

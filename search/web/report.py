@@ -2,7 +2,7 @@
 
 # N = items of the release, K = neighbours, P = pairs, L = items whose thumbnails are looked at
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from pairloom.models.arrays import Indices, Scores
-from pairloom.models.mining.cells import Places
+from pairloom.models.mining.cells import Places, part_of
 from pairloom.search.alike import Vectors, image_vectors, text_vectors
 from pairloom.search.web.doubts import doubted
 from pairloom.search.web.jobs import Jobs, Progress, Working
@@ -110,14 +110,15 @@ class _Found:
 
 def data_report(release: ServedRelease, progress: Progress) -> DataReport:
     """What may be wrong with the items of a release, by its own vectors and thumbnails; of all of them."""
-    part = _parts(progress)
-    with image_vectors(release, None, part(0, 0.05), beside=["split", "_rowid"]) as items:
+    with image_vectors(release, None, part_of(progress, 0, 0.05), beside=["split", "_rowid"]) as items:
         trained_N = pc.equal(items.rows["split"], "train").to_numpy()
         covered, found = Covered(), list[_Found]()
         if len(trained_N):
-            near_NK, cosine_NK = items.nearest_others(K, progress=part(0.05, 0.5))
-            with text_vectors(release, items, part(0.5, 0.55)) as text_ND:
-                doubts = doubted(items.vector_ND, text_ND, (near_NK, cosine_NK), trained_N, part(0.55, 0.65))
+            near_NK, cosine_NK = items.nearest_others(K, progress=part_of(progress, 0.05, 0.5))
+            with text_vectors(release, items, part_of(progress, 0.5, 0.55)) as text_ND:
+                doubts = doubted(
+                    items.vector_ND, text_ND, (near_NK, cosine_NK), trained_N, part_of(progress, 0.55, 0.65)
+                )
             suspects = doubts.suspects
             found.append(
                 _Found(
@@ -131,12 +132,12 @@ def data_report(release: ServedRelease, progress: Progress) -> DataReport:
                 )
             )
             pairs = _close(items, near_NK, cosine_NK)
-            copies = _copies(release, items, pairs[:PAIRS], part(0.65, 0.75))
+            copies = _copies(release, items, pairs[:PAIRS], part_of(progress, 0.65, 0.75))
             found += _pairs_found(items, copies)
             if cosine_NK.shape[1]:
-                found.append(_outliers(items, cosine_NK, part(0.75, 0.85)))
+                found.append(_outliers(items, cosine_NK, part_of(progress, 0.75, 0.85)))
             places_L = _to_look_at(release, items)
-            found += _poor(release, items, places_L, part(0.85, 1))
+            found += _poor(release, items, places_L, part_of(progress, 0.85, 1))
             covered = Covered(
                 compared=len(trained_N),
                 with_all=items.all_compared,
@@ -152,11 +153,6 @@ def data_report(release: ServedRelease, progress: Progress) -> DataReport:
             covered=covered,
             findings=_told(release, items, found),
         )
-
-
-def _parts(progress: Progress) -> Callable[[float, float], Progress]:
-    """Makes what hears of a part of the work."""
-    return lambda start, end: lambda done: progress(start + (end - start) * done)
 
 
 def _close(items: Vectors, near_NK: Places, cosine_NK: Scores) -> list[tuple[int, int, float]]:

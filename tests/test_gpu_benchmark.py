@@ -1,7 +1,12 @@
 import importlib.util
+import io
 import json
 import sys
+import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -47,16 +52,40 @@ def test_what_goes_wrong_in_one_measure_is_told_and_the_next_goes_on() -> None:
     assert told[2]["skipped"] == "no time left"
 
 
-def test_a_part_is_killed_with_all_that_it_started_once_its_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+class FirstLine(io.StringIO):
+    """A standard output that is a timer, too: time is up once a line was said, however slow the machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end: Callable[[], None] = lambda: None
+
+    def timer(self, _seconds: float, end: Callable[[], None]) -> Any:
+        """As `threading.Timer`."""
+        self.end = end
+        return SimpleNamespace(start=lambda: None, cancel=lambda: None)
+
+    def write(self, line: str) -> int:
+        self.end()
+        return super().write(line)
+
+
+def test_a_part_is_killed_with_all_that_it_started_once_its_time_is_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Its child holds the pipe open, as a compiler's do.
     waits = "import time; time.sleep(1e6)"
     started = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {waits!r}]); print('', flush=True)"
     code = f"{started}; {waits}"
-    assert run_apart("slow", [sys.executable, "-c", code], 2) == "slow: killed after 2 s, 1 lines"
+    with monkeypatch.context() as clock:
+        said = FirstLine()
+        clock.setattr(sys, "stdout", said)
+        clock.setattr(threading, "Timer", said.timer)
+        assert run_apart("slow", [sys.executable, "-c", code], 2) == "slow: killed after 2 s, 1 lines"
+    assert said.getvalue() == "\n"
     assert run_apart("broken", [sys.executable, "-c", "1 / 0"], 60) == "broken: ended with 1, 0 lines"
     fine = "print('{\"error\": 1}'); print('{}')"
     assert run_apart("partly", [sys.executable, "-c", fine], 60) == "partly: 1 of 2 lines tell of an error"
-    assert capsys.readouterr().out.count("\n") == 3
+    assert capsys.readouterr().out.count("\n") == 2
 
 
 def test_all_parts_together_take_nine_minutes_at_most() -> None:

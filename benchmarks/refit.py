@@ -1,6 +1,7 @@
 """What learning from the held-out items brings those who search: the measured model beside what became of it.
 
     python -m benchmarks.refit --results refit.jsonl
+    python -m benchmarks.refit --results refit-drawings.jsonl --architecture drawings --steps 100 --batch-size 256
 
 Two catalogues. *emoji*: all 1,900 drawings by Twemoji (without skin tones), of which 397 concepts are held out as the
 bundle's split says; OpenMoji's drawings of the same concepts are pictures that no training sees. *grocery*: photographs
@@ -8,8 +9,10 @@ of 81 classes with the bundle's validation items held out, and every ninth of th
 
 One model a seed is trained on the training items. It is then trained on: for a share of its steps on all items of the
 catalogue, at a share of its learning rate (`TrainingConfig.further`), or, as the control, on the training items alone.
-All are asked the same: the catalogue's own texts over its pictures, those of formerly held-out items by themselves, and
-pictures that nobody has learned from: which item of their concept is nearest among the catalogue.
+A tower that starts in closed form starts there anew, from what it is to learn from, as a night has it. Pictures are cut
+to their content box, as ingest does. All are asked the same: the catalogue's own texts over its pictures, those of
+formerly held-out items by themselves, and pictures that nobody has learned from: which item of their concept is nearest
+among the catalogue.
 
 Cut-offs: the score that at most 5 % of the held-out items' texts reach without any item of their own, told by the
 measured model and by the refit itself; and how many other texts of these concepts (their keywords in one) reach it so
@@ -19,6 +22,7 @@ with the refit's vectors. Every result is appended to `--results`, and what is t
 # N = items of the catalogue, T = texts, M = pictures that nobody learned from, D = embedding
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -34,8 +38,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.bundle import read_pictures, read_rows
-from pairloom.models.arrays import Embeddings
+from benchmarks.bundle import DATA, MAX_SIDE, read_rows
+from pairloom.models.arrays import Embeddings, Features
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_pixels, write_pixels
 from pairloom.models.batches.relations import Relations
@@ -45,8 +49,13 @@ from pairloom.models.evaluation.metrics import Slice, evaluate
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
+from pairloom.models.towers.package_words import package_meanings
+from pairloom.models.towers.trunk import frozen_trunk
+from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import open_query_image
 
 Rows = list[dict[str, Any]]
 MOST = 0.05
@@ -112,23 +121,48 @@ def relations_of(rows: Rows) -> Relations:
     return Relations.build(*([row[column] for row in rows] for column in columns))
 
 
-def items_of(catalogue: Catalogue, pixels: npt.NDArray[np.uint8], chosen: npt.NDArray[np.int64]) -> TrainingItems:
-    """Some items, ready for training."""
-    rows = [catalogue.rows[row] for row in chosen]
-    return TrainingItems(tuple(row["image_id"] for row in rows), pixels[chosen], relations_of(rows))
+class Pictures:
+    """Those of the catalogue and then of the strangers, or what a frozen trunk makes of them."""
+
+    def __init__(self, name: str, catalogue: Catalogue, start: DualEncoder, model: ModelConfig, folder: Path) -> None:
+        config = IngestConfig(max_side=MAX_SIDE[name])
+        rows = [*catalogue.rows, *catalogue.strangers]
+        self._pictures = [open_query_image(DATA / row["image"], config) for row in rows]
+        self._count, self._model = len(catalogue.rows), model
+        trunk = frozen_trunk(start, model)
+        if trunk is not None:
+            self.shown: Any = Encoder(start).features(trunk, [self._pictures])
+        else:
+            write_pixels(self._pictures, len(rows), start.preprocess_cfg, folder / "pixels.npy")
+            self.shown = open_pixels(folder / "pixels.npy")
+
+    def items(self, catalogue: Catalogue, chosen: npt.NDArray[np.int64]) -> TrainingItems:
+        """Some items, ready for training."""
+        rows = [catalogue.rows[row] for row in chosen]
+        return TrainingItems(tuple(row["image_id"] for row in rows), self.shown[chosen], relations_of(rows))
+
+    def embedded(self, encoder: DualEncoder) -> tuple[Embeddings, Embeddings]:
+        """Vectors of the catalogue's pictures, and of the strangers'."""
+        trunk = frozen_trunk(encoder, self._model)
+        feature_NF: Features = self.shown
+        vector_ND = (
+            Encoder(encoder).embed_images(self._pictures)
+            if trunk is None
+            else Encoder(encoder).embed_features(trunk, feature_NF)
+        )
+        return vector_ND[: self._count], vector_ND[self._count :]
 
 
-def ask(encoder: DualEncoder, catalogue: Catalogue, pictures: Sequence[Any]) -> dict[str, float]:
-    """All recalls of one model. `pictures` are those of the catalogue and then of the strangers."""
-    own, count = Encoder(encoder), len(catalogue.rows)
+def ask(encoder: DualEncoder, catalogue: Catalogue, pictures: Pictures) -> dict[str, float]:
+    """All recalls of one model."""
     relations = relations_of(catalogue.rows)
-    image_ND, text_TD = own.embed_images(pictures[:count]), own.embed_texts(relations.texts)
+    image_ND, stranger_MD = pictures.embedded(encoder)
+    text_TD = Encoder(encoder).embed_texts(relations.texts)
     held_N = catalogue.held
     held_T = np.zeros(len(relations.texts), bool)
     held_T[relations.item_texts.take(np.flatnonzero(held_N)).values_V] = True
     slices = {"held=out": Slice(held_T, held_N)}
     found = evaluate(image_ND, text_TD, relations, EvaluationConfig(), slices).as_dict()
-    stranger_MD = own.embed_images(pictures[count:])
     concept_N, concept_M = (
         np.array([row["concept_id"] for row in rows]) for rows in (catalogue.rows, catalogue.strangers)
     )
@@ -158,19 +192,21 @@ def cut_off(encoder: DualEncoder, catalogue: Catalogue, image_ND: Embeddings) ->
     return float(np.quantile(false_scores(encoder, catalogue, image_ND, "texts"), 1 - MOST))
 
 
-def trained(start: DualEncoder, items: TrainingItems, config: TrainingConfig, champion: Path | None) -> dict[str, Any]:
-    """Trains in place; what it took."""
-    began = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        done = train(start, items, Recipe(config, champion=champion), workdir=Path(folder))
+def trained(start: DualEncoder, items: TrainingItems, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Trains in place, from a start in closed form where the model has one; what it took."""
+    began, trunk, words = time.process_time(), frozen_trunk(start, recipe.model), recipe.model.word_vectors
+    if trunk is not None:
+        meanings = package_meanings(words) if isinstance(words, str) else None
+        start_in_closed_form(start, np.asarray(items.pixels), items.relations, seed=seed, meanings=meanings)
+    with tempfile.TemporaryDirectory() as folder, trunk.aside() if trunk else contextlib.nullcontext():
+        done = train(start, items, recipe, workdir=Path(folder))
     return {"steps": done.steps, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
 def measure(name: str, seed: int, variants: Sequence[Variant], options: argparse.Namespace) -> list[dict[str, Any]]:
     """One seed of one collection: the measured model, and each variant of what becomes of it."""
     catalogue = read_catalogue(name)
-    rows = [*catalogue.rows, *catalogue.strangers]
-    pictures = read_pictures(name, rows)
+    model = ModelConfig(architecture=options.architecture)
     config = TrainingConfig(
         max_minutes=None,
         max_steps=options.steps,
@@ -182,15 +218,14 @@ def measure(name: str, seed: int, variants: Sequence[Variant], options: argparse
     )
     train_rows, all_rows = np.flatnonzero(~catalogue.held), np.arange(len(catalogue.rows))
     texts = [text for row in train_rows for text in catalogue.rows[row]["texts"]]
-    encoder = create(ModelConfig(architecture=options.architecture), texts, seed=seed)
+    encoder = create(model, texts, seed=seed)
     found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_pixels(pictures[: len(all_rows)], len(all_rows), encoder.preprocess_cfg, folder / "pixels.npy")
-        pixels = open_pixels(folder / "pixels.npy")
-        cost = trained(encoder, items_of(catalogue, pixels, train_rows), config, None)
+        pictures = Pictures(name, catalogue, encoder, model, folder)
+        cost = trained(encoder, pictures.items(catalogue, train_rows), Recipe(config, model=model), seed)
         encoder.save(folder / "model")
-        image_ND = Encoder(encoder).embed_images(pictures[: len(all_rows)])
+        image_ND, _ = pictures.embedded(encoder)
         threshold = cut_off(encoder, catalogue, image_ND)
         found.append({"variant": MEASURED, **cost, **ask(encoder, catalogue, pictures)})
         if name == "emoji":
@@ -198,17 +233,22 @@ def measure(name: str, seed: int, variants: Sequence[Variant], options: argparse
             found[-1]["false finds, the measured model's"] = float((asked_Q >= threshold).mean())
         for variant in variants:
             further = replace_rate(config.model_copy(update={"refit": variant.share}).further(options.steps), variant)
-            encoder = load(folder / "model")
-            items = items_of(catalogue, pixels, all_rows if variant.everything else train_rows)
-            cost = trained(encoder, items, further, folder / "model")
+            chosen = all_rows if variant.everything else train_rows
+            if model.closed_form_start:
+                own = [text for row in chosen for text in catalogue.rows[row]["texts"]]
+                encoder, champion = create(model, own, seed=seed), None
+            else:
+                encoder, champion = load(folder / "model"), folder / "model"
+            recipe = Recipe(further, model=model, champion=champion)
+            cost = trained(encoder, pictures.items(catalogue, chosen), recipe, seed)
             told = {"variant": variant.name, **cost, **ask(encoder, catalogue, pictures)}
             if name == "emoji" and variant.everything:
-                image_ND = Encoder(encoder).embed_images(pictures[: len(all_rows)])
+                image_ND, _ = pictures.embedded(encoder)
                 asked_Q = false_scores(encoder, catalogue, image_ND, "keywords")
-                own = cut_off(encoder, catalogue, image_ND)
+                own_threshold = cut_off(encoder, catalogue, image_ND)
                 told |= {
                     "false finds, the measured model's": float((asked_Q >= threshold).mean()),
-                    "false finds, its own": float((asked_Q >= own).mean()),
+                    "false finds, its own": float((asked_Q >= own_threshold).mean()),
                 }
             found.append(told)
     return [{"collection": name, "seed": seed, "load": os.getloadavg()[0], **each} for each in found]

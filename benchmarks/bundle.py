@@ -12,6 +12,8 @@ from scipy import sparse  # type: ignore[import-untyped]  # SciPy publishes no t
 
 from pairloom.models.batches.relations import Relations
 from pairloom.models.ragged import Ragged
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.decoding import open_query_image
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MAX_SIDE = {"grocery": 96, "emoji": 72, "photos": 96}
@@ -27,12 +29,15 @@ class Collection:
     images: list[Image.Image]
 
 
-def read_collection(name: str, split: str, max_side: int | None = None) -> Collection:
-    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `max_side`, or `MAX_SIDE`."""
+def read_collection(name: str, split: str, max_side: int | None = None, *, cut: bool = False) -> Collection:
+    """Items of `grocery` or `emoji` (without skin tones), upright RGB on white, shrunk to `max_side`, or `MAX_SIDE`;
+    with `cut` to their content box, as ingest does.
+    """
     rows = [row for row in read_rows(name) if row["split"] == split]
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
-    return Collection(ids, texts, relations, read_pictures(name, rows, max_side))
+    pictures = cut_pictures(name, rows, max_side) if cut else read_pictures(name, rows, max_side)
+    return Collection(ids, texts, relations, pictures)
 
 
 def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:
@@ -46,6 +51,12 @@ def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:
 def read_pictures(name: str, rows: Sequence[dict[str, Any]], max_side: int | None = None) -> list[Image.Image]:
     """Upright RGB on white, shrunk to `max_side`, or `MAX_SIDE`."""
     return [_picture(DATA / row["image"], max_side or MAX_SIDE[name]) for row in rows]
+
+
+def cut_pictures(name: str, rows: Sequence[dict[str, Any]], max_side: int | None = None) -> list[Image.Image]:
+    """The same, cut to their content box, as ingest does."""
+    config = IngestConfig(max_side=max_side or MAX_SIDE[name])
+    return [open_query_image(DATA / row["image"], config) for row in rows]
 
 
 def unrelated(item_ids: Sequence[str], texts: Sequence[Sequence[str]]) -> Relations:

@@ -87,9 +87,9 @@ def taught(task: str, root: Path) -> tuple[Taught, Taught]:
 
     def by(artist: str) -> Taught:
         rows = [row for row in range(len(ids)) if artist_N[row] == artist and groups[row] in both]
-        own = [[texts[row] for row in rows], [groups[row] for row in rows]]
-        relations = Relations.build([ids[row] for row in rows], own[1], own[0], [ids[row] for row in rows])
-        return Taught([images[row] for row in rows], own[0], relations)
+        names, said = [ids[row] for row in rows], [texts[row] for row in rows]
+        relations = Relations.build(names, [groups[row] for row in rows], said, names)
+        return Taught([images[row] for row in rows], said, relations)
 
     return by("twemoji"), by("openmoji")
 

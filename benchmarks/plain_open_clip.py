@@ -49,7 +49,7 @@ class PlainModel:
     def images(self, pictures: Iterable[Image.Image]) -> Embeddings:
         """Embeddings (N, D) of pictures."""
         prepared = [self._preprocess(picture) for picture in pictures]
-        return self._embedded(self._model.encode_image, [torch.stack(own) for own in _cut(prepared)])
+        return self._embedded(self._model.encode_image, [torch.stack(list(own)) for own in _cut(prepared)])
 
     def texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings (T, D) of texts."""

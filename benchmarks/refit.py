@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.bundle import DATA, MAX_SIDE, read_rows
+from benchmarks.bundle import cut_pictures, read_rows
 from pairloom.models.arrays import Embeddings, Features
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.batches.pixels import open_pixels, write_pixels
@@ -54,8 +54,6 @@ from pairloom.models.towers.trunk import frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
-from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.decoding import open_query_image
 
 Rows = list[dict[str, Any]]
 MOST = 0.05
@@ -125,9 +123,8 @@ class Pictures:
     """Those of the catalogue and then of the strangers, or what a frozen trunk makes of them."""
 
     def __init__(self, name: str, catalogue: Catalogue, start: DualEncoder, model: ModelConfig, folder: Path) -> None:
-        config = IngestConfig(max_side=MAX_SIDE[name])
         rows = [*catalogue.rows, *catalogue.strangers]
-        self._pictures = [open_query_image(DATA / row["image"], config) for row in rows]
+        self._pictures = cut_pictures(name, rows)
         self._count, self._model = len(catalogue.rows), model
         trunk = frozen_trunk(start, model)
         if trunk is not None:

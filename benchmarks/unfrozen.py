@@ -56,7 +56,7 @@ class Rest(nn.Module):
 
     def forward(self, kept_BF: torch.Tensor) -> torch.Tensor:
         """The tower's features, from what is kept."""
-        found: torch.Tensor = self.last(kept_BF.unflatten(1, self.shape))
+        found: torch.Tensor = self.last(kept_BF.view(len(kept_BF), *self.shape))
         return found
 
 
@@ -71,7 +71,7 @@ def asked(own: DualEncoder, kept_NF: Features, check: Collection) -> str:
     """Recalls on the validation split; the image tower takes what is kept."""
     own.network.eval()
     with torch.inference_mode():
-        parts = torch.from_numpy(kept_NF).split(64)
+        parts = [torch.from_numpy(kept_NF[first : first + 64]) for first in range(0, len(kept_NF), 64)]
         image_ND = torch.cat([own.encode_images(part) for part in parts]).numpy()
     text_TD = Encoder(own).embed_texts(check.relations.texts)
     found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}).as_dict()
@@ -98,7 +98,7 @@ def main() -> None:
         first = create(config, texts, seed=0)
         encoder, trunk = Encoder(first), Trunk(first)
         feature_NF = passed(trunk.features, encoder, learn)
-        rest = Rest(first.network.visual.trunk, max(groups, 1))
+        rest = Rest(first.network.get_submodule("visual.trunk"), max(groups, 1))
         kept_NF, check_NF = (passed(rest.kept if groups else trunk.features, encoder, each) for each in (learn, check))
         for seed in options.seeds:
             for steps, rate in trainings:
@@ -106,7 +106,7 @@ def main() -> None:
                 start_in_closed_form(own, feature_NF, learn.relations, seed=seed)
                 tail: nn.Module = nn.Identity()
                 if groups:
-                    tail = Rest(own.network.visual.trunk, groups)
+                    tail = Rest(own.network.get_submodule("visual.trunk"), groups)
                     tail.shape = rest.shape
                     del tail.first
                 own.network.set_submodule("visual.trunk", tail)

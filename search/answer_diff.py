@@ -131,10 +131,10 @@ def _asked(before: OpenRelease, after: OpenRelease, query: Query, *, golden: boo
 def _ten(release: OpenRelease, query: Query) -> list[Found]:
     vector_D = query_vector(release, query)
     columns, correct = ["item_id", "texts"], corrects(release, query)
-    rows = nearest_rows(release, vector_D, k=PLACES, columns=columns, without=query.like, hubness=correct)
+    near = nearest_rows(release, vector_D, k=PLACES, columns=columns, without=query.like, hubness=correct)
     return [
         Found(item_id=row["item_id"], text=row["texts"][0] if row["texts"] else "", score=row["score"])
-        for row in rows.select(["item_id", "texts", "score"]).to_pylist()
+        for row in near.rows.select(["item_id", "texts", "score"]).to_pylist()
     ]
 
 

@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pairloom.models.evaluation.cutoff import NEXT
 from pairloom.models.evaluation.similarity import MEASURES
 from pairloom.search.embedding import query_vectors
 from pairloom.search.exact import Offsets, nearest_by_product
 from pairloom.search.filters import lance_filter
 from pairloom.search.fitting import cutoff_for, reaching, require_cutoff
-from pairloom.search.nearest import CORRECTED, SCORE_DIGITS, check_filter, corrected_order, corrects, tied
+from pairloom.search.nearest import CORRECTED, SCORE_DIGITS, check_filter, corrected_order, corrects, margin_of, tied
 from pairloom.search.options import MAX_K, Options
 from pairloom.search.query import Query, metadata_of, results_of
 from pairloom.search.release import OpenRelease, Reader
 from pairloom.search.results import SearchResult, hit_of
+from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
 from pairloom.storage.sealed import MAX_SECONDS, in_time
 from pairloom.storage.table.index import Floats
@@ -52,6 +54,7 @@ def answers(reader: Reader, queries: Sequence[Query], options: Options) -> list[
         for query, correct in zip(queries, correct_Q, strict=True)
     ]
     found = _found(release, query_QD, wanted_Q, options)
+    margin_Q = _margins(release, query_QD, found, cutoffs, options)
     best = _best(release, queries, found, correct_Q, options.k)
     metadata = metadata_of(release, options)
     vector = [] if options.metric == "cosine" else [f"{options.target}_vector"]
@@ -59,12 +62,13 @@ def answers(reader: Reader, queries: Sequence[Query], options: Options) -> list[
     columns = dict.fromkeys(["item_id", "texts", "path", "thumbnail", *metadata, *vector, *hubs])
     rows = _rows(release, [offsets_K for offsets_K, _ in best], list(columns))
     results, result = [], results_of(release, options)
-    for query, query_D, cutoff, (offsets_K, scores_K) in zip(queries, query_QD, cutoffs, best, strict=True):
+    told = zip(queries, query_QD, cutoffs, margin_Q, best, strict=True)
+    for query, query_D, cutoff, margin, (offsets_K, scores_K) in told:
         own = [rows[offset] for offset in offsets_K.tolist()]
         fits: list[bool | None] = [None] * len(own)
         if cutoff:
             hubness_K = np.array([row[HUBNESS] for row in own]) if cutoff.corrected else None
-            fits = reaching(scores_K, hubness_K, cutoff)
+            fits = reaching(scores_K, hubness_K, cutoff, margin)
         if vector and own:
             item_KD = np.stack([np.asarray(row[vector[0]], np.float32) for row in own])
             scores_K = MEASURES[options.metric](query_D[None], item_KD)[0].round(SCORE_DIGITS)
@@ -81,7 +85,7 @@ def _found(release: OpenRelease, query_QD: Floats, wanted_Q: Sequence[int], opti
     """As many of the nearest rows as are wanted of each query, and all that are as near as the last of them."""
     condition = None if options.where is None else lance_filter(options.where, release.columns, release.times)
     found: list[Found] = [(np.empty(0, np.int64), np.empty(0))] * len(query_QD)
-    open_Q, asked = np.arange(len(query_QD)), max(wanted_Q, default=0) + SPARE
+    open_Q, asked = np.arange(len(query_QD)), max(NEXT + 1, max(wanted_Q, default=0) + SPARE)
     while len(open_Q):
         search = partial(
             nearest_by_product, release.dataset, query_QD[open_Q], k=asked, side=options.target, where=condition
@@ -96,6 +100,22 @@ def _found(release: OpenRelease, query_QD: Floats, wanted_Q: Sequence[int], opti
                 unsettled.append(place)
         open_Q, asked = np.array(unsettled, np.int64), min(asked * 4, MAX_K)
     return found
+
+
+def _margins(
+    release: OpenRelease,
+    query_QD: Floats,
+    found: Sequence[Found],
+    cutoffs: Sequence[Cutoff | None],
+    options: Options,
+) -> list[float]:
+    """Each query's margin among all items; 0 where its cut-off doesn't weigh it."""
+    weigh_Q = [cutoff is not None and cutoff.margin_weight != 0 for cutoff in cutoffs]
+    scores = [scores_K for _, scores_K in found]
+    if options.where is not None and any(weigh_Q):
+        nearest = nearest_by_product(release.dataset, query_QD, k=NEXT + 1)
+        scores = [tied(scores_K.astype(np.float64)) for scores_K in nearest.scores_QK]
+    return [margin_of(own) if weigh else 0.0 for own, weigh in zip(scores, weigh_Q, strict=True)]
 
 
 def _best(

@@ -12,14 +12,15 @@ from pairloom.models.evaluation.hubness import corrected
 from pairloom.models.towers.words import known_words
 from pairloom.search.combination import weighed
 from pairloom.search.exact import Side
+from pairloom.search.nearest import SCORE_DIGITS, Near, nearest_rows
 from pairloom.search.release import OpenRelease
 from pairloom.storage.releases import Cutoff
 from pairloom.storage.schema import HUBNESS
+from pairloom.storage.table.index import Floats
 
 if TYPE_CHECKING:
     from pairloom.search.query import Query
 
-SCORE_DIGITS = 6
 LEAST = 0.2
 """Share of what is there that a cut-off must find, to say of anything that it doesn't fit."""
 
@@ -44,20 +45,30 @@ def require_cutoff(release: OpenRelease, cutoff: Cutoff | None) -> None:
         )
 
 
-def fitting(rows: pa.Table, cutoff: Cutoff | None) -> list[bool | None]:
-    """Whether each of the rows, which have a `score`, reaches the cut-off; None where there is none."""
+def fitting(rows: pa.Table, cutoff: Cutoff | None, margin: float) -> list[bool | None]:
+    """Whether each of the rows, which have a `score`, reaches the cut-off for a query of such a margin among all items;
+    None where there is none."""
     if cutoff is None:
         return [None] * len(rows)
-    return reaching(rows["score"].to_numpy(), rows[HUBNESS].to_numpy() if cutoff.corrected else None, cutoff)
+    return reaching(rows["score"].to_numpy(), rows[HUBNESS].to_numpy() if cutoff.corrected else None, cutoff, margin)
+
+
+def margin_for(release: OpenRelease, vector: Floats, near: Near, where: str | None, cutoff: Cutoff | None) -> float:
+    """The query's margin among all items, whichever `where` left to `near`: what fits doesn't depend on that. 0 where
+    the cut-off doesn't weigh it."""
+    if cutoff is None or not cutoff.margin_weight:
+        return 0.0
+    return near.margin if where is None else nearest_rows(release, vector, k=1, columns=["item_id"]).margin
 
 
 def reaching(
-    scores: npt.NDArray[np.float64], hubness: npt.NDArray[np.floating] | None, cutoff: Cutoff
+    scores: npt.NDArray[np.float64], hubness: npt.NDArray[np.floating] | None, cutoff: Cutoff, margin: float
 ) -> list[bool | None]:
-    """Whether each of some cosine similarities reaches the cut-off; `hubness` where that is of corrected scores."""
+    """Whether each of some cosine similarities to one query reaches the cut-off; `hubness` where that is of corrected
+    scores."""
     if hubness is not None:
         scores = corrected(scores, hubness)
-    found: list[bool | None] = (scores.round(SCORE_DIGITS) >= cutoff.score).tolist()
+    found: list[bool | None] = ((scores + cutoff.margin_weight * margin).round(SCORE_DIGITS) >= cutoff.score).tolist()
     return found
 
 

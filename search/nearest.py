@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pairloom.models.evaluation.cutoff import NEXT, margin
 from pairloom.models.evaluation.hubness import corrected
 from pairloom.search.exact import Side, nearest_by_product
 from pairloom.search.filters import bad_filter, lance_filter
@@ -29,6 +30,15 @@ SCORE_DIGITS = 6
 """Digits after which equal similarities differ by the order of summation only."""
 
 
+@dataclass(frozen=True)
+class Near:
+    """What is nearest to a vector."""
+
+    rows: pa.Table
+    margin: float
+    """How much nearer the nearest is than those behind it, `pairloom.models.evaluation.cutoff.margin`."""
+
+
 def nearest_rows(
     release: OpenRelease,
     vector: Floats,
@@ -39,7 +49,7 @@ def nearest_rows(
     without: str | Collection[str] | None = None,
     target: Side = "image",
     hubness: bool = False,
-) -> pa.Table:
+) -> Near:
     """`columns` and `score` of the `k` nearest rows, best first, equal scores in the order of their item_ids.
 
     `score` is the cosine similarity to the items' images, or, for `target` text, to the mean of their texts. Scores
@@ -52,7 +62,7 @@ def nearest_rows(
     condition = None if where is None else lance_filter(where, release.columns, release.times)
     wanted = k + len(left_out)
     wanted = max(wanted, CORRECTED) if hubness else wanted
-    asked = wanted + 3
+    asked = max(wanted + 3, NEXT + 1)
     read = [*columns, HUBNESS] if hubness and HUBNESS not in columns else columns
     while True:
         try:
@@ -72,9 +82,15 @@ def nearest_rows(
     if left_out:
         found = found.filter(pc.invert(pc.is_in(found["item_id"], pa.array(sorted(left_out), pa.string()))))
     found = found.sort_by([("score", "descending"), ("item_id", "ascending")])
+    ahead = margin_of(found["score"].to_numpy())
     if hubness:
         found = found.take(pa.array(corrected_order(found["score"].to_numpy(), found[HUBNESS].to_numpy())))
-    return found.slice(0, k).select([*columns, "score"])
+    return Near(found.slice(0, k).select([*columns, "score"]), ahead)
+
+
+def margin_of(scores: npt.NDArray[np.float64]) -> float:
+    """The margin of one query, for its highest scores in any order."""
+    return round(float(margin(scores[None])[0]), SCORE_DIGITS) if len(scores) else 0.0
 
 
 def corrects(release: OpenRelease, query: "Query", wanted: bool | None = None, target: Side = "image") -> bool:

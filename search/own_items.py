@@ -234,7 +234,7 @@ def _embedded(store: EmbeddingStore, parts: Mapping[str, Part], findings: Findin
 
 
 def _found(release: OpenRelease, item_id: str, image_D: Floats) -> bool:
-    hits = nearest_rows(release, image_D, k=NEAREST, columns=["item_id"])
+    hits = nearest_rows(release, image_D, k=NEAREST, columns=["item_id"]).rows
     # Copies of one picture may fill all places.
     return item_id in hits["item_id"].to_pylist() or bool(len(hits) and hits["score"][-1].as_py() > 1 - TIE)
 

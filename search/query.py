@@ -16,7 +16,14 @@ from pairloom.search.combination import Item, Part, Picture, named, weighed
 from pairloom.search.diversity import POOL, diversified
 from pairloom.search.duplicates import folded
 from pairloom.search.embedding import item_vector, open_picture, query_vector
-from pairloom.search.fitting import cutoff_for, fitting, fitting_by_words, require_cutoff, unmet_words
+from pairloom.search.fitting import (
+    cutoff_for,
+    fitting,
+    fitting_by_words,
+    margin_for,
+    require_cutoff,
+    unmet_words,
+)
 from pairloom.search.fusion import fused
 from pairloom.search.keywords import keyword_rows
 from pairloom.search.nearest import SCORE_DIGITS, check_filter, corrects, nearest_rows
@@ -195,6 +202,7 @@ class _Ranking:
         self._correct = corrects(release, query, options.hubness, options.target)
         self._scorer = None if options.rerank is None else _scorer(release, query)
         self._vector_D = query_vector(release, query)
+        self._margin: float | None = None
 
     def page(self) -> pa.Table:
         """Those from `offset` on, with their scores by `metric`, and whether they fit where that is known."""
@@ -221,7 +229,7 @@ class _Ranking:
         """Rows with whether they fit, where that is known."""
         if self.cutoff is None:
             return rows
-        fits = fitting(rows, self.cutoff)
+        fits = fitting(rows, self.cutoff, self._margin or 0.0)
         if self.options.hybrid:
             called = fitting_by_words(self.release, self.query, rows["texts"].to_pylist())
             fits = [fit or name for fit, name in zip(fits, called, strict=True)]
@@ -241,7 +249,7 @@ class _Ranking:
                 return different
 
     def _reordered(self, wanted: int) -> pa.Table:
-        rows = nearest_rows(
+        near = nearest_rows(
             self.release,
             self._vector_D,
             k=wanted,
@@ -251,6 +259,9 @@ class _Ranking:
             target=self.options.target,
             hubness=self._correct,
         )
+        rows = near.rows
+        if self._margin is None:
+            self._margin = margin_for(self.release, self._vector_D, near, self.options.where, self.cutoff)
         if self.options.hybrid:
             rows = self._with_keywords(rows)
         if self._scorer:

@@ -48,6 +48,9 @@ class Cutoff(BaseModel, frozen=True, extra="forbid"):
     score: float
     corrected: bool
     """Whether it is of twice the cosine less the item's hubness, not of the cosine."""
+    margin_weight: float = 0
+    """How much of a query's margin, its nearest cosine less the mean of the next ten, is added to each score before it
+    is compared; not in records older than this field."""
     max_false_finds: float
     """Share that it was made for."""
     queries: int

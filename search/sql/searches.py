@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pairloom.search.fitting import cutoff_for, fitting
+from pairloom.search.fitting import cutoff_for, fitting, margin_for
 from pairloom.search.query import Query, corrects, nearest_rows, query_vector
 from pairloom.search.sql.arguments import Arguments, TableFunction
 from pairloom.search.sql.functions import images_of
@@ -47,8 +47,9 @@ def _nearest(
 ) -> pa.Table:
     session.deadline.check()
     where, k, columns = given.text_or_none("where"), given.whole("k", 10), session.release.columns
-    rows = nearest_rows(session.release, vector, k=k, where=where, columns=columns, without=without, hubness=hubness)
-    return rows.append_column("fits", pa.array(fitting(rows, cutoff), pa.bool_()))
+    near = nearest_rows(session.release, vector, k=k, where=where, columns=columns, without=without, hubness=hubness)
+    margin = margin_for(session.release, vector, near, where, cutoff)
+    return near.rows.append_column("fits", pa.array(fitting(near.rows, cutoff, margin), pa.bool_()))
 
 
 def _unit(session: Session, numbers: list[float]) -> Floats:

@@ -23,6 +23,8 @@ from pairloom.tasks.refs import CutoffsRef, TableRef
 
 MOST = 1_000
 """Queries of a direction: of more, a sample."""
+LEARNED = 500
+"""Texts of training items beside them, which help to weigh the margin: of more, a sample."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Row:
     group: str | None
     texts: dict[str, str]
     """As they are written, by how they are compared."""
-    val: bool
+    split: str
 
 
 def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: float, known: Known) -> CutoffsRef:
@@ -61,6 +63,7 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: flo
         cutoffs[direction] = Cutoff(
             score=measured.score,
             corrected=corrected and texts,
+            margin_weight=measured.margin_weight,
             max_false_finds=most,
             queries=measured.queries,
             true_finds=measured.true_finds,
@@ -72,18 +75,22 @@ def measured_cutoffs(pipeline: Pipeline, ref: TableRef, model_id: str, most: flo
 def _texts(
     pipeline: Pipeline, model_id: str, table: Rows, rows: list[Row], most: float, *, corrected: bool
 ) -> Calibration | int:
-    """Texts of validation items; own are the items with the text, and those of a group with one of them.
+    """Texts of validation items, and of training items; own are the items with the text, and those of a group with one.
 
     Where they are too few, how many there are.
     """
-    written = {
-        key: text for row in sorted(rows, key=lambda row: row.item_id) if row.val for key, text in row.texts.items()
-    }
-    texts = _drawn(sorted(written))
-    if len(texts) * most < 1:
-        return len(texts)
+    ordered = sorted(rows, key=lambda row: row.item_id)
+    written, learned = (
+        {key: text for row in ordered if row.split == split for key, text in row.texts.items()}
+        for split in ("val", "train")
+    )
+    texts = _drawn(sorted(written), MOST)
+    held = len(texts)
+    if held * most < 1:
+        return held
+    texts += _drawn(sorted({*learned} - {*written}), LEARNED)
     encoder = Encoder.load(ModelStore(pipeline.folder).path(model_id))
-    query_QD = encoder.embed_texts([written[text] for text in texts])
+    query_QD = encoder.embed_texts([(learned | written)[text] for text in texts])
     place = {text: number for number, text in enumerate(texts)}
     asked: dict[str, set[int]] = {}
     for row in rows:
@@ -96,7 +103,7 @@ def _texts(
             hubness_N = batch[HUBNESS].to_numpy(zero_copy_only=False) if corrected else None
             yield Candidates(_vectors(batch), _mask(own, len(texts), len(batch)), hubness_N=hubness_N)
 
-    return calibrated(query_QD, candidates(), most)
+    return calibrated(query_QD, candidates(), most, learned_Q=np.arange(len(texts)) >= held)
 
 
 def _images(table: Rows, rows: list[Row], most: float) -> Calibration | int:
@@ -105,7 +112,8 @@ def _images(table: Rows, rows: list[Row], most: float) -> Calibration | int:
     Where they are too few, how many there are.
     """
     groups = {row.item_id: row.group for row in rows}
-    chosen = set(_drawn(sorted(row.item_id for row in rows if row.val and row.group is not None)))
+    named = sorted(row.item_id for row in rows if row.split == "val" and row.group is not None)
+    chosen = set(_drawn(named, MOST))
     if len(chosen) * most < 1:
         return len(chosen)
     ids, vectors, asked, same = list[str](), list[np.ndarray](), dict[str, set[int]](), dict[bytes, set[int]]()
@@ -130,18 +138,18 @@ def _images(table: Rows, rows: list[Row], most: float) -> Calibration | int:
 def _rows(batch: pa.RecordBatch) -> Iterator[Row]:
     for row in batch.select(["item_id", "group", "texts", "split"]).to_pylist():
         texts = {normalize_text(text): text for text in row["texts"]}
-        yield Row(row["item_id"], row["group"], texts, row["split"] == "val")
+        yield Row(row["item_id"], row["group"], texts, row["split"])
 
 
 def _of(group: str | None, asked: dict[str, set[int]]) -> set[int]:
     return set() if group is None else asked.get(group, set())
 
 
-def _drawn(names: list[str]) -> list[str]:
-    """At most `MOST` of some names, in their order."""
-    if len(names) <= MOST:
+def _drawn(names: list[str], most: int) -> list[str]:
+    """At most so many of some names, in their order."""
+    if len(names) <= most:
         return names
-    return [names[place] for place in sorted(np.random.default_rng(0).choice(len(names), MOST, replace=False))]
+    return [names[place] for place in sorted(np.random.default_rng(0).choice(len(names), most, replace=False))]
 
 
 def _mask(queries: Iterator[set[int]], count: int, rows: int) -> Mask:

@@ -30,13 +30,16 @@ def opened(picture: Picture) -> Image.Image:
     return picture
 
 
-def mapped(make: Callable[[S], T], things: Iterable[S], *, ahead: int | None = None) -> Iterator[T]:
+def mapped(
+    make: Callable[[S], T], things: Iterable[S], *, ahead: int | None = None, threads: int | None = None
+) -> Iterator[T]:
     """What `make` makes of each thing, in their order; raises what that raised where it is that thing's turn.
 
     `make` is called in as many threads as there are CPUs: meant for Pillow, which decodes, scales and encodes without
-    Python's lock. Beyond the result that is asked for, `ahead` are ready or in the making: two a thread by default.
+    Python's lock; what waits for answers of others wants more `threads`. Beyond the result that is asked for, `ahead`
+    are ready or in the making: two a thread by default.
     """
-    threads = available_cpus()
+    threads = threads or available_cpus()
     ahead = 2 * threads if ahead is None else ahead
     # As in `batches.feed`: an interrupt may come between any two steps of Python, and whoever then waits for a lock of
     # `threading` or `concurrent` waits for ever. What these queues do is single steps, and nobody joins a thread.

@@ -1,13 +1,15 @@
 """Where stored images lie in the files of their parts, so that any one of them is read by itself.
 
 Parquet reads pages of a thousand images at once. Ours are neither compressed nor in a dictionary
-(`parquet.write_parquet`), so that each lies in its part's file as it is.
+(`parquet.write_parquet`), so that each lies in its part's file as it is. From object storage one is a request of its own.
 """
 
 # N = images
 
 import mmap
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pairloom.storage.corpus import Corpus, Part, Snapshot
+from pairloom.storage.files import copy_in, make_folder
+from pairloom.storage.objects import ObjectPath
 
 PLACE = np.dtype([("part", "<i4"), ("length", "<i4"), ("offset", "<i8")])
 """The number of a part in the snapshot, and the bytes of its file that are an image."""
 Places = npt.NDArray[np.void]
+REQUESTS = 32
+"""Images of object storage that are read at once: a request waits for its answer most of the time."""
 
 
 def write_places(
@@ -26,11 +32,13 @@ def write_places(
 ) -> None:
     """Write where the images of `split` lie, of all splits for None: an array (N,) of `PLACE`, in the corpus' order.
 
-    Every image is read once and compared with what lies at its place. `found` hears how many there are so far.
+    Every image is read once and compared with what lies at its place. `found` hears how many there are so far. Of
+    object storage one part at a time is on this machine's disk meanwhile.
     """
     places: list[Places] = [np.empty(0, PLACE)]
     for number, part in enumerate(snapshot.parts):
-        places.append(np.array([(number, *place) for place in _of_part(corpus, snapshot, part, split)], PLACE))
+        with _at_hand(corpus, part) as near:
+            places.append(np.array([(number, *place) for place in _of_part(near, snapshot, part, split)], PLACE))
         found(sum(map(len, places)))
     with path.open("wb") as file:
         np.save(file, np.concatenate(places))
@@ -49,6 +57,20 @@ def _of_part(corpus: Corpus, snapshot: Snapshot, part: Part, split: str | None) 
                 at += len(image["bytes"])
 
 
+@contextmanager
+def _at_hand(corpus: Corpus, part: Part) -> Iterator[Corpus]:
+    """A corpus of this machine that holds a part: a copy, for as long as this lasts, where it is on object storage."""
+    path = corpus.part_path(part)
+    if not isinstance(path, ObjectPath):
+        yield corpus
+        return
+    with tempfile.TemporaryDirectory(prefix="pairloom-") as folder:
+        copy = Corpus(Path(folder))
+        make_folder(copy.part_path(part).parent)
+        copy_in(path, copy.part_path(part))
+        yield copy
+
+
 class StoredImages:
     """Images read one by one from the files of a snapshot's parts."""
 
@@ -57,13 +79,21 @@ class StoredImages:
         self._places_N: Places = np.lib.format.open_memmap(places, mode="r")
         self._files = files
 
+    @property
+    def at_once(self) -> int | None:
+        """How many threads should read; None where it is decoding alone that takes time."""
+        return REQUESTS if any(isinstance(path, ObjectPath) for path in self._files) else None
+
     def __len__(self) -> int:
         return len(self._places_N)
 
     def read(self, row: int) -> bytes:
         """One image as it is stored. Called by any thread."""
         part, length, offset = self._places_N[row].item()
-        with self._files[part].open("rb") as file:
+        path = self._files[part]
+        if isinstance(path, ObjectPath):
+            return path.read_range(offset, length)
+        with path.open("rb") as file:
             file.seek(offset)
             content: bytes = file.read(length)
         return content

@@ -21,6 +21,7 @@ _CREDENTIALS = (
     "AWS_SKIP_SIGNATURE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
+_NO_BUCKET = "NoSuchBucket|ContainerNotFound"
 TIMEOUT = timedelta(seconds=30)
 """Of one request with its answer; one that may be asked again then is."""
 
@@ -47,7 +48,7 @@ def told(bucket: str, key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if "<Code>NoSuchBucket<" in str(error):
+        if re.search(f"<Code>({_NO_BUCKET})<", str(error)):
             raise _fault(bucket, key, error) from None
         raise FileNotFoundError(errno.ENOENT, "there is no such object", f"{bucket}/{key}") from None
     except AlreadyExistsError:
@@ -100,7 +101,7 @@ def _fault(bucket: str, key: str, error: Exception) -> ObjectStorageError:
 
 
 _REMEDIES = {
-    "NoSuchBucket": "there is no bucket {bucket}: create it, or name another root",
+    _NO_BUCKET: "there is no bucket {bucket}: create it, or name another root",
     "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|configured region": (
         "{bucket} is in another region than AWS_REGION says: set it to the bucket's"
     ),

@@ -164,6 +164,11 @@ class ObjectPath(PosixPath):
         with told(self.bucket, self.key):
             return bytes(store(self.bucket).get(self.key).bytes())
 
+    def read_range(self, start: int, length: int) -> bytes:
+        """So many bytes of it from `start` on."""
+        with told(self.bucket, self.key):
+            return bytes(store(self.bucket).get_range(self.key, start=start, length=length))
+
     def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 
@@ -230,7 +235,10 @@ class ObjectPath(PosixPath):
             by_folder.setdefault(tuple(name.split("/")[:-1][:2]), []).append(name)
         for folder, own in by_folder.items():
             below = self.joinpath(*folder)
-            paths = [self / own[0]] if len(own) == 1 else below.rglob("*") if len(folder) > 1 else below.iterdir()
+            if len(own) == 1:
+                paths: Iterable[Self] = (self / own[0])._alone()
+            else:
+                paths = below.rglob("*") if len(folder) > 1 else below.iterdir()
             found |= {path.relative_to(self).as_posix(): path for path in paths if path.is_file()}
         return {name: found[name] for name in names if name in found}
 
@@ -241,10 +249,25 @@ class ObjectPath(PosixPath):
                 with told(self.bucket, self.key):
                     store(self.bucket).delete(keys)
                 return
+            except FileNotFoundError:
+                # Amazon's storage doesn't tell; where another's does, the rest of several may still be there.
+                if len(keys) > 1:
+                    for key in keys:
+                        self._delete([key])
+                return
             except ObjectStorageError as error:
                 if attempt == _ATTEMPTS - 1 or isinstance(error, RefusedError):
                     raise
             time.sleep(0.1 * 2**attempt)
+
+    def _alone(self) -> Iterator[Self]:
+        """It itself, knowing what the storage said of it, where it is there."""
+        try:
+            with told(self.bucket, self.key):
+                found = store(self.bucket).head(self.key)
+        except FileNotFoundError:
+            return
+        yield self._named(self.key, found)
 
     def _below(self) -> Iterator[Self]:
         with told(self.bucket, self.key):

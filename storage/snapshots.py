@@ -1,6 +1,7 @@
 """Numbered states of the corpus: a record that names a manifest, which names the parts and what is dead in them."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 
 from pairloom.storage.digest import digest
 from pairloom.storage.files import DamagedError, FileDigest, FileDigests, content_digest, written_aside
+from pairloom.storage.objects import ObjectPath
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
 
@@ -94,13 +96,22 @@ class SnapshotLog(RecordLog[Snapshot]):
         if "parts" in document:
             return super()._understood(document)
         ((name, expected),) = document["files"].items()
-        path = self.folder / name
-        try:
-            content = path.read_bytes()
-            if content_digest(content) != FileDigest.model_validate(expected):
-                raise DamagedError(f"{name} has other contents than recorded")
-            manifest = json.loads(content)
-        except FileNotFoundError as error:
-            raise DamagedError(f"{name} is missing") from error
+        read = _manifest_there if isinstance(self.folder, ObjectPath) else _manifest
+        manifest = json.loads(read(self.folder, name, FileDigest.model_validate(expected)))
         files = {**manifest["files"], name: expected}
         return super()._understood({**document, **manifest, "files": files})
+
+
+def _manifest(folder: Path, name: str, expected: FileDigest) -> bytes:
+    """What stands in a manifest. Raises DamagedError where that is not what was recorded."""
+    try:
+        content = (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(f"{name} is missing") from error
+    if content_digest(content) != expected:
+        raise DamagedError(f"{name} has other contents than recorded")
+    return content
+
+
+_manifest_there = lru_cache(maxsize=4)(_manifest)
+"""Its name and digest say what is in it, so that a night asks object storage once for what its stages read in turn."""

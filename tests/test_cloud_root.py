@@ -33,6 +33,7 @@ from pairloom.storage.files import (
     set_aside,
     written_aside,
 )
+from pairloom.storage.image_places import StoredImages, write_places
 from pairloom.storage.local_copies import local_copy
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.objects import path_at
@@ -385,7 +386,7 @@ def after_nights(
     tmp_path_factory: pytest.TempPathFactory, server: ObjectServer
 ) -> tuple[Nights, list[Content], list[Content]]:
     """Two nights on a root of this machine, and on object storage of which one request in twenty fails: the latter, and
-    what each left on both."""
+    what each left on both. Here training reads its pictures from a file, there from the parts."""
     folder = tmp_path_factory.mktemp("nights")
     here, left = Nights(folder), dict[str, list[Content]]()
     away = Nights(folder, path_at(f"s3://{BUCKET}/nights"))
@@ -394,6 +395,8 @@ def after_nights(
         for number in (1, 2):
             server.spoil(Fault("refused", every=20), Fault("lost", every=20, method="PUT"))
             nights.prepare(number)
+            pixels = {"pixels": "stream" if nights is away else "file"}
+            nights.changes |= {"training": nights.blocks["training"] | pixels}
             assert nights.run().outcome == "released"
             left[name].append(content(nights.stored))
     server.spoil()
@@ -420,6 +423,23 @@ def test_files_on_object_storage_are_those_of_a_local_root(
         weights = {name: each for name, each in release.model_files.items() if name.endswith(".safetensors")}
         found.append((snapshot.digest, snapshot.rows, vectors, weights))
     assert found[0] == found[1]
+
+
+def test_each_image_on_object_storage_is_read_by_itself(
+    server: ObjectServer, after_nights: tuple[Nights, list[Content], list[Content]], tmp_path: Path
+) -> None:
+    corpus = Corpus(after_nights[0].stored)
+    snapshot, places = corpus.current(), tmp_path / "places.npy"
+    assert len(snapshot.parts) > 1
+    write_places(corpus, snapshot, "train", places, lambda _: None)
+    stored = StoredImages(places, [corpus.part_path(part) for part in snapshot.parts])
+    assert stored.at_once
+    server.spoil(Fault("refused", every=3))
+    found = [stored.read(row) for row in range(len(stored))]
+    server.spoil()
+    among = ("split", pa.array(["train"]))
+    batches = [batch for part in snapshot.parts for batch in corpus.read(snapshot, part, ["image"], among=among)]
+    assert found == [image["bytes"] for batch in batches for image in batch["image"].to_pylist()]
 
 
 def test_commands_answer_on_object_storage(

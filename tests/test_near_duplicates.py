@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from pairloom.hash_bands import band_masks
 from pairloom.models.arrays import Indices
 from pairloom.models.mining import near_duplicates as near_duplicates_module
 from pairloom.models.mining.near_duplicates import (
     CROWD,
     THUMBNAIL,
     Thumbnails,
-    band_masks,
     near_duplicates,
     similar_hashes,
 )

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from pairloom.hash_bands import band_masks
+from pairloom.storage.ingestion import near_duplicates
 from pairloom.storage.ingestion.near_duplicates import (
     CROWD,
     UNKNOWN,
@@ -74,6 +76,19 @@ def test_what_earlier_nights_compared_changes_nothing(nights: list[list[int]], b
     afresh = CloseHashes.none(bits).with_hashes(array(nights[-1]))
     for name in ("hashes_V", "firsts_M", "seconds_M"):
         assert getattr(close, name).tolist() == getattr(afresh, name).tolist()
+
+
+def test_hashes_of_many_are_compared_under_other_masks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    old = random.integers(0, 2**64, 300, dtype=np.uint64)
+    new = old[:100] ^ (np.uint64(1) << random.integers(0, 64, 100, dtype=np.uint64))
+    few = CloseHashes.none(4).with_hashes(old).with_hashes(np.concatenate([old, new]))
+    assert len(few.firsts_M) == 100
+    masks = band_masks(4, 10**8)
+    monkeypatch.setattr(near_duplicates, "band_masks", lambda *_: masks)
+    many = CloseHashes.none(4).with_hashes(old).with_hashes(np.concatenate([old, new]))
+    for name in ("firsts_M", "seconds_M"):
+        np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -80,7 +80,7 @@ def test_the_wheel_holds_pairloom_whole_and_nothing_else(built: Path) -> None:
         for path in (PROJECT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    extra = {"pairloom/__init__.py", "pairloom/py.typed", "pairloom/pipelines.yaml"}
+    extra = {"pairloom/__init__.py", "pairloom/hash_bands.py", "pairloom/py.typed", "pairloom/pipelines.yaml"}
     assert {name for name in names if name.startswith("pairloom/")} == sources | extra
     assert {"pairloom/flows/template.yaml", "pairloom/models/towers/architectures/tiny-32.json"} <= names
 

@@ -56,16 +56,21 @@ def open_pixels(path: Path) -> Pixels:
 
 
 class StreamedPixels:
-    """Pixels that are made when they are asked for, by as many threads as there are CPUs; those of `write_pixels`."""
+    """Pixels that are made when they are asked for; those of `write_pixels`."""
 
-    def __init__(self, picture: Callable[[int], Image.Image], preprocess_cfg: Mapping[str, Any]) -> None:
-        """`picture` opens the image of a row."""
-        self._picture, self._geometry = picture, Geometry.of(preprocess_cfg)
+    def __init__(
+        self, picture: Callable[[int], Image.Image], preprocess_cfg: Mapping[str, Any], *, threads: int | None = None
+    ) -> None:
+        """`picture` opens the image of a row, in so many threads at once, as many as there are CPUs by default."""
+        self._picture, self._geometry, self._threads = picture, Geometry.of(preprocess_cfg), threads
 
     def __getitem__(self, rows: Indices | slice) -> Pixels:
         """Uint8 (B, H, W, 3) of some rows."""
         wanted = range(*rows.indices(rows.stop)) if isinstance(rows, slice) else rows.tolist()
-        return np.stack(list(mapped(lambda row: self._geometry(self._picture(row)), wanted)))
+        return np.stack(list(mapped(self._pixels, wanted, threads=self._threads)))
+
+    def _pixels(self, row: int) -> Pixels:
+        return self._geometry(self._picture(row))
 
 
 def normalize_pixels(

@@ -6,12 +6,11 @@ The hash alone is not enough: it is blind to colour, and all flat pictures share
 # N = items, M = pairs, U = items in any pair
 
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
-from math import comb
 
 import numpy as np
 import numpy.typing as npt
 
+from pairloom.hash_bands import band_masks
 from pairloom.models.arrays import Indices
 
 Thumbnails = npt.NDArray[np.uint8]
@@ -25,9 +24,6 @@ CROWD = 64
 """A hash that more items share says too little about a picture: those of flat and nearly flat pictures."""
 _FLAT = (0, 1 << 63)
 _PAIRS_AT_ONCE = 4096
-_SORTING = 8
-"""What sorting costs a hash, in comparisons of two."""
-_MOST_SHARED = 3
 
 
 def near_duplicates(
@@ -79,21 +75,3 @@ def similar_hashes(hashes: Sequence[str | None], bits: int) -> tuple[Indices, In
             found.append(np.sort(np.stack([known[one[close]], known[other[close]]], axis=1), axis=1))
     pairs = np.unique(np.concatenate(found), axis=0)
     return pairs[:, 0], pairs[:, 1]
-
-
-def band_masks(bits: int, count: int) -> list[np.uint64]:
-    """Masks of which any two 64-bit hashes that differ in at most `bits` bits agree under one, or more.
-
-    Of `bits` + s bands such hashes agree in s at least (pigeonhole principle), so that a mask takes s of them. More
-    bands want more masks, and leave fewer of `count` hashes that agree by chance: s is what costs least, so that a
-    hundred times the hashes cost little more than a hundred times as much.
-    """
-
-    def cost(shared: int) -> float:
-        chance = 2.0 ** -(64 * shared // (bits + shared))
-        return comb(bits + shared, shared) * (_SORTING + count * chance / 2)
-
-    shared = min(range(1, _MOST_SHARED + 1), key=cost)
-    edges = np.linspace(0, 64, bits + shared + 1).astype(int).tolist()
-    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
-    return [np.uint64(sum(own)) for own in combinations(bands, shared)]

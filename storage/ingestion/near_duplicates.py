@@ -8,11 +8,12 @@ What a picture follows depends on tonight's pictures and their order alone; what
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from pairloom.hash_bands import band_masks
 
 Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
@@ -178,33 +179,37 @@ def joined_keys(keys: Sequence[Key], followed_N: Indices) -> list[Key]:
 def _close_pairs(hashes_V: Hashes, new_Q: Indices, bits: int) -> Iterator[Indices]:
     """Pairs of places (M, 2) of hashes that differ in at most `bits` bits, one of them new; some more than once.
 
-    Such hashes agree in at least one of `bits` + 1 bands (pigeonhole): only those that share one are compared.
+    Only hashes that agree under one of the `band_masks` are compared.
     """
-    new_V = np.zeros(len(hashes_V), bool)
-    new_V[new_Q] = True
-    edges = np.linspace(0, 64, bits + 2).astype(int)
-    for low, high in pairwise(edges.tolist()):
-        width = high - low
-        band_V = (hashes_V >> np.uint64(low)) & np.uint64((1 << width) - 1)
-        # Numbers of 16 bits are sorted by their digits, in linear time.
-        band_V = band_V.astype(np.uint16 if width <= 16 else np.uint64)
+    old_V = np.ones(len(hashes_V), bool)
+    old_V[new_Q] = False
+    # New ones first: among those that agree, each meets all behind it, so that of two new ones one meets the other.
+    place_V = np.concatenate([new_Q, np.flatnonzero(old_V)])
+    value_V = hashes_V[place_V]
+    for mask in band_masks(bits, 2 * len(new_Q)):
+        band_V = _narrow(value_V, mask)
         order_V = np.argsort(band_V, kind="stable")
-        sorted_V = band_V[order_V]
-        starts_Q = np.searchsorted(sorted_V, band_V[new_Q], "left")
-        counts_Q = np.searchsorted(sorted_V, band_V[new_Q], "right") - starts_Q
+        band_V = band_V[order_V]
+        at_Q = np.flatnonzero(order_V < len(new_Q))
+        counts_Q = np.searchsorted(band_V, band_V[at_Q], "right") - at_Q - 1
         ends_Q = np.cumsum(counts_Q)
         start = 0
-        while start < len(new_Q):
+        while start < len(at_Q):
             stop = max(start + 1, int(np.searchsorted(ends_Q, ends_Q[start] - counts_Q[start] + _AT_ONCE, "right")))
             row_M, nth_M = _ranges(counts_Q[start:stop])
-            query_M = new_Q[start:stop][row_M]
-            other_M = order_V[starts_Q[start:stop][row_M] + nth_M]
-            # Of two new ones, each meets the other.
-            once_M = (other_M < query_M) | ~new_V[other_M]
-            query_M, other_M = query_M[once_M], other_M[once_M]
-            near_M = np.bitwise_count(hashes_V[query_M] ^ hashes_V[other_M]) <= bits
-            yield np.stack([query_M[near_M], other_M[near_M]], axis=1)
+            first_M = at_Q[start:stop][row_M]
+            second_M = order_V[first_M + nth_M + 1]
+            first_M = order_V[first_M]
+            near_M = np.bitwise_count(value_V[first_M] ^ value_V[second_M]) <= bits
+            yield place_V[np.stack([first_M[near_M], second_M[near_M]], axis=1)]
             start = stop
+
+
+def _narrow(hashes_V: Hashes, mask: np.uint64) -> npt.NDArray[np.unsignedinteger]:
+    """What is under a mask; as numbers of 16 bits where it is so narrow, which are sorted in linear time."""
+    low = (int(mask) & -int(mask)).bit_length() - 1
+    under_V = (hashes_V & mask) >> np.uint64(low)
+    return under_V.astype(np.uint16) if int(mask) >> low < 1 << 16 else under_V
 
 
 def _ranges(counts_M: Indices) -> tuple[Indices, Indices]:

@@ -90,7 +90,8 @@ class Inputs:
         if self.run.pixels.exists():
             return open_pixels(self.run.pixels)
         stored = StoredImages(self.run.places, [self.corpus.part_path(part) for part in self.snapshot.parts])
-        return StreamedPixels(lambda row: open_stored(stored.read(row)), self.start.preprocess_cfg)
+        cfg = self.start.preprocess_cfg
+        return StreamedPixels(lambda row: open_stored(stored.read(row)), cfg, threads=stored.at_once)
 
     def trunk_aside(self) -> AbstractContextManager[None]:
         """Within it the tower takes features in place of images, where those are what there is."""

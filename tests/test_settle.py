@@ -79,7 +79,7 @@ def test_flat_shapes_are_drawn_and_what_goes_with_the_choice_is_set_where_it_was
     assert "drawn pictures" in settled.model.chosen
     assert settled.model.closed_form_start
     assert not settled.model.export
-    assert settled.training.max_steps == FITTED_STEPS
+    assert settled.training.max_steps == FITTED_STEPS[settled.model.architecture]
     assert settle(settled) is settled
     named = load_pipeline(file)
     assert settle(named) is named

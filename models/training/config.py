@@ -17,8 +17,8 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     max_minutes: float | None = Field(default=3, gt=0)
     """Training time. A resumed run goes on with what is left of it."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; 100 with `drawings`, `drawings-pretrained` and `photographs`, where it isn't given. With steps
-    alone (`max_minutes: null`) the weights are the same to the last bit."""
+    """Optimizer steps; 100 with architectures that start in closed form (`drawings`, `photographs` and their likes),
+    where it isn't given. With steps alone (`max_minutes: null`) the weights are the same to the last bit."""
     batch_size: int = Field(default=256, ge=2)
     """Items in a batch."""
     learning_rate: float = Field(default=1e-3, gt=0)

@@ -90,7 +90,9 @@ def main() -> None:
                     trunk = frozen_trunk(own, config)
                     assert trunk is not None
                     cpu = time.process_time()
-                    start_in_closed_form(own, learn_NF, learn.relations, seed=seed, meanings=meanings)
+                    start_in_closed_form(
+                        own, learn_NF, learn.relations, seed=seed, shrinkage=config.shrinkage, meanings=meanings
+                    )
                     started = time.process_time() - cpu
                     if steps:
                         items = TrainingItems(tuple(learn.item_ids), learn_NF, learn.relations, negatives_NK)

@@ -44,7 +44,7 @@ def test_flat_places_match_a_loop_over_neighbours() -> None:
     [
         ([0.8, 0.7, 0.1], False, "drawings"),
         ([0.8, 0.7, 0.1], True, "drawings-pretrained"),
-        ([0.1, 0.0, 0.9], False, "tiny-64"),
+        ([0.1, 0.0, 0.9], False, "photographs-plain"),
         ([0.1, 0.0, 0.9], True, "photographs"),
     ],
 )

@@ -148,7 +148,7 @@ def test_the_class_space_makes_the_scatter_within_classes_a_ball_and_holds_the_m
     class_N = np.repeat(np.arange(5), 200)
     stretch_FF = np.linalg.qr(drawn.normal(size=(12, 12)))[0] * np.linspace(1, 3, 12)
     feature_NF = (mean_CF[class_N] + drawn.normal(size=(1000, 12)) @ stretch_FF.T).astype(np.float32)
-    found = class_space(feature_NF, class_N, 64)
+    found = class_space(feature_NF, class_N, 64, shrinkage=0.3)
     assert found.map_FD.shape == (12, 4)
     point_ND = found(feature_NF)
     mean_CD = np.stack([point_ND[class_N == each].mean(axis=0) for each in range(5)])
@@ -163,7 +163,7 @@ def test_the_class_space_makes_the_scatter_within_classes_a_ball_and_holds_the_m
 
 def test_without_classes_of_two_the_space_is_of_principal_components_that_vary_more_evenly() -> None:
     feature_NF = (np.random.default_rng(0).normal(size=(3000, 6)) * [9, 5, 3, 1, 1, 0.1]).astype(np.float32)
-    point_ND = class_space(feature_NF, np.arange(3000), 5)(feature_NF)
+    point_ND = class_space(feature_NF, np.arange(3000), 5, shrinkage=0.3)(feature_NF)
     covariance_DD = point_ND.T @ point_ND / 3000
     np.testing.assert_allclose(covariance_DD, np.diag(np.diag(covariance_DD)), atol=1e-4)
     variance_F = feature_NF.var(axis=0, dtype=np.float64)
@@ -178,7 +178,7 @@ def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path
     assert trunk is not None
     relations = tiny_items(tmp_path, encoder.dual_encoder).relations
     feature_NF = encoder.features(trunk, [tiny_images()])
-    start_in_closed_form(encoder.dual_encoder, feature_NF, relations, seed=0)
+    start_in_closed_form(encoder.dual_encoder, feature_NF, relations, seed=0, shrinkage=0.3)
     score_NT = encoder.embed_features(trunk, feature_NF) @ encoder.embed_texts(relations.texts).T
     own_NT = np.zeros(score_NT.shape, bool)
     for item, own in enumerate(relations.item_texts):

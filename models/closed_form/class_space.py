@@ -8,20 +8,18 @@ from scipy import linalg  # type: ignore[import-untyped]  # SciPy publishes no t
 from pairloom.models.arrays import Features, Indices, Values
 from pairloom.models.closed_form.discriminant import LinearMap
 
-SHRINKAGE = 0.3
-"""How far the scatter within classes is drawn to a ball: what a frozen network's features want, measured in
-benchmarks/pretrained.md."""
 EVENNESS = 1.0
 """Where classes tell little of the scatter within, all items stand in for them, the mean variance times this added to
 each feature's."""
 
 
-def class_space(feature_NF: Features, class_N: Indices, dimensions: int) -> LinearMap:
+def class_space(feature_NF: Features, class_N: Indices, dimensions: int, *, shrinkage: float) -> LinearMap:
     """At most `dimensions` directions (F, D) that hold the class means, where the scatter within classes is a ball.
 
     Regularised linear discriminant analysis (Fisher 1936; Friedman 1989), all directions weighing the same; the most
-    telling ones first. The fewer pairs of one class there are beside features, the more the scatter of all items stands
-    in for that within classes; without any pair what is left are principal components, scaled.
+    telling ones first. `shrinkage`, from 0 to 1, is how far the scatter within classes is drawn to a ball. Where there
+    are fewer pairs of one class than features, the scatter of all items stands in for it instead, the more the fewer;
+    without any pair what is left are principal components, scaled.
     """
     _, class_N, size_C = np.unique(class_N, return_inverse=True, return_counts=True)
     mean_F = feature_NF.mean(axis=0, dtype=np.float64)
@@ -29,7 +27,7 @@ def class_space(feature_NF: Features, class_N: Indices, dimensions: int) -> Line
     np.add.at(mean_CF, class_N, feature_NF)
     mean_CF /= size_C[:, None]
     # With within = L L', x → L⁻¹ x makes it a ball.
-    lower_FF = linalg.cholesky(_within(feature_NF, class_N, mean_CF, mean_F), lower=True)
+    lower_FF = linalg.cholesky(_within(feature_NF, class_N, mean_CF, mean_F, shrinkage), lower=True)
     round_CF = linalg.solve_triangular(lower_FF, (mean_CF - mean_F).T, lower=True).T
     strength_F, axes_FF = linalg.eigh(round_CF.T @ round_CF)
     kept_F = strength_F > 1e-12 * max(strength_F[-1], np.finfo(np.float64).tiny)
@@ -37,14 +35,14 @@ def class_space(feature_NF: Features, class_N: Indices, dimensions: int) -> Line
     return LinearMap(mean_F, linalg.solve_triangular(lower_FF, axes_FD, lower=True, trans="T"))
 
 
-def _within(feature_NF: Features, class_N: Indices, mean_CF: Values, mean_F: Values) -> Values:
+def _within(feature_NF: Features, class_N: Indices, mean_CF: Values, mean_F: Values, shrinkage: float) -> Values:
     """(F, F): the scatter within classes, regularised."""
     several_N = np.bincount(class_N)[class_N] > 1
     pairs, width = int(several_N.sum()) - len(np.unique(class_N[several_N])), len(mean_F)
     apart_NF = (feature_NF - mean_CF[class_N])[several_N]
     within_FF = apart_NF.T @ apart_NF / max(pairs, 1)
     if pairs >= width:
-        return (1 - SHRINKAGE) * within_FF + SHRINKAGE * _ball(within_FF)
+        return (1 - shrinkage) * within_FF + shrinkage * _ball(within_FF)
     centred_NF = feature_NF - mean_F
     total_FF = centred_NF.T @ centred_NF / len(centred_NF)
     total_FF += EVENNESS * _ball(total_FF)

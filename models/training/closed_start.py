@@ -35,17 +35,18 @@ def start_in_closed_form(
     relations: Relations,
     *,
     seed: int,
+    shrinkage: float,
     meanings: WordMeanings | None = None,
 ) -> None:
     """Gives the image tower's projection and the text tower weights, in place, that find the items' classes already.
 
-    The projection is linear discriminant analysis of the features, classes being the items of one group, or of one
-    first text where a group has a single item. A text is where ridge regression of its words and their pieces expects
-    the mean of its items' embeddings, each token standing for its own words and pieces, and for what the words mean
-    where `meanings` know it; texts that many items carry are then brought to their mean. ValueError where the towers
-    can't hold that.
+    The projection is linear discriminant analysis of the features, the scatter within classes drawn to a ball by
+    `shrinkage`; classes are the items of one group, or of one first text where a group has a single item. A text is
+    where ridge regression of its words and their pieces expects the mean of its items' embeddings, each token standing
+    for its own words and pieces, and for what the words mean where `meanings` know it; texts that many items carry are
+    then brought to their mean. ValueError where the towers can't hold that.
     """
-    embedding_ND = _project(encoder, feature_NF, relations.classes())
+    embedding_ND = _project(encoder, feature_NF, relations.classes(), shrinkage)
     texts = [normalize_text(text) for text in relations.texts]
     target_TD = _text_means(embedding_ND, relations)
     regression = text_regression(texts, target_TD.astype(np.float64), seed=seed, meanings=meanings)
@@ -55,7 +56,7 @@ def start_in_closed_form(
     _learn_by_heart(encoder, relations, target_TD, seed)
 
 
-def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices) -> Embeddings:
+def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices, shrinkage: float) -> Embeddings:
     """Sets the projection; returns the embeddings (N, D), not normalised."""
     visual: Any = encoder.network.visual
     norm: Any = visual.ln_post if has_token_head(visual) else None
@@ -70,7 +71,7 @@ def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices) -> Em
             norm.bias.zero_()
             feature_NF = norm(torch.tensor(feature_NF, device=encoder.device)).cpu().numpy()
         weight_DF = proj.T if norm is not None else proj.weight
-        found = class_space(feature_NF, class_N, len(weight_DF))
+        found = class_space(feature_NF, class_N, len(weight_DF), shrinkage=shrinkage)
         embedding_ND = np.zeros((len(feature_NF), len(weight_DF)), np.float32)
         dimensions = found.map_FD.shape[1]
         embedding_ND[:, :dimensions] = found(feature_NF)

@@ -17,9 +17,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     max_minutes: float | None = Field(default=3, gt=0)
     """Training time. A resumed run goes on with what is left of it."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; where it isn't given, 100 with `drawings` and `photographs`, and with `drawings-pretrained` 1,
-    which leaves the start in closed form as it is. With steps alone (`max_minutes: null`) the weights are the same to
-    the last bit."""
+    """Optimizer steps; where it isn't given, 100 with architectures that start in closed form (`drawings`,
+    `photographs`, `photographs-plain`), and 1 with `drawings-pretrained`, which leaves its start as it is. With
+    steps alone (`max_minutes: null`) the weights are the same to the last bit."""
     batch_size: int = Field(default=256, ge=2)
     """Items in a batch."""
     learning_rate: float = Field(default=1e-3, gt=0)

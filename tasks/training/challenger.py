@@ -124,6 +124,7 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                 open_features(run.features),
                 items.relations,
                 seed=pipeline.training.seed,
+                shrinkage=pipeline.model.shrinkage,
                 meanings=package_meanings(words) if isinstance(words, str) else None,
             )
             ranks.share_weights(start.network)

@@ -15,6 +15,7 @@ import pairloom.storage.table.columns
 import pairloom.storage.table.index
 import pairloom.storage.table.vectors
 from pairloom.storage.files import digest_files
+from pairloom.storage.schema import ColumnType
 from pairloom.storage.table.candidate import indexed_and_checked
 from pairloom.storage.table.columns import indexed_columns
 from pairloom.storage.table.config import IndexConfig
@@ -163,6 +164,40 @@ def test_filters_find_their_rows_by_the_columns_indexes_night_after_night(
     assert any(path.relative_to(table.path).parts[0] == "_indices" for path in table.files())
     table.build_index(config.model_copy(update={"columns": False}))
     assert "subgroup_idx" not in {each.name for each in lance.dataset(str(table.path)).describe_indices()}
+
+
+def test_numbers_and_times_are_found_by_their_indexes_as_by_reading_them(tmp_path: Path) -> None:
+    keep: dict[str, ColumnType] = {"price": "float64", "stock": "int64", "seen": "timestamp"}
+    table = VectorTable.create_or_open(tmp_path, "m", dimension=WIDE, keep=keep)
+    draw, count = np.random.default_rng(0), 1200
+    price = draw.normal(20, 30, count).round(1)
+    price[::97], price[::101], price[::103], price[::107], price[1::107] = np.nan, np.inf, -np.inf, 0.0, -0.0
+    lacking = np.arange(count) % 11 == 0
+    seen = pa.array(draw.integers(0, 10**6, count) * 10**6, pa.timestamp("us", "UTC"))
+    rows = vector_rows([f"i{at}" for at in range(count)], dimension=WIDE).drop_columns(["subgroup"])
+    rows = rows.append_column("price", pa.array(price, mask=lacking))
+    rows = rows.append_column("stock", pa.array(draw.integers(-50, 50, count), mask=lacking[::-1]))
+    table.upsert(rows.append_column("seen", seen))
+    table.build_index(IndexConfig(min_rows=1000, min_ann_recall=0.1))
+    dataset = lance.dataset(str(table.path))
+    for where in (
+        *(f"price {sign} {number}" for sign in ("<", "<=", "=", ">=", ">") for number in (0, 5)),
+        "price >= -0.0 AND price <= 30",
+        "NOT (price < 5)",
+        "price IS NULL",
+        "price IN (0, 5)",
+        "price > 1e308",
+        "price >= 10 AND NOT isnan(price)",
+        "stock > 5 AND price < 3",
+        "NOT (stock = 3)",
+        "seen >= to_timestamp('1970-01-05') AND seen < to_timestamp('1970-01-08')",
+    ):
+        looked_up, read = (
+            dataset.scanner(columns=["item_id"], filter=where, use_scalar_index=each) for each in (True, False)
+        )
+        assert "ScalarIndexQuery" in looked_up.explain_plan(), where
+        found = [sorted(scan.to_table()["item_id"].to_pylist()) for scan in (looked_up, read)]
+        assert found[0] == found[1], where
 
 
 def test_recall_counts_copies_of_one_picture_as_equally_near(tmp_path: Path) -> None:

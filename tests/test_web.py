@@ -1,6 +1,7 @@
 """The JSON API of `pairloom web`: answers of one release, pictures by reference, facets, items, and what is refused."""
 
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -291,6 +292,16 @@ def test_the_api_describes_itself_and_the_page_loads_nothing_from_elsewhere(clie
     assert client.get("/static/../app.py").status_code == 404
     assert client.get("/static/%2e%2e/app.py").status_code == 404
     assert client.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_the_page_names_all_modules_that_its_first_view_needs(client: TestClient) -> None:
+    named = re.findall(r'(?:modulepreload" href|script type="module" src)="(/static/[^"]+)"', client.get("/").text)
+    needed, waiting = set[str](), ["/static/app.js"]
+    while waiting:
+        if (module := waiting.pop()) not in needed:
+            needed.add(module)
+            waiting += re.findall(r'^import .* from "([^"]+)";', client.get(module).text, re.MULTILINE)
+    assert sorted(named) == sorted(needed)
 
 
 def test_a_pipeline_without_a_release_is_unavailable_and_becomes_available(tmp_path: Path) -> None:

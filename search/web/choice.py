@@ -43,8 +43,8 @@ class Choice:
         if self.is_range:
             low, high = (None if end is None else _literal(end, self) for end in self.ends)
             bounds = [f"{name} >= {low}" if low else "", f"{name} <= {high}" if high else ""]
-            if self.kind == "float64":
-                # Lance has NaN above all numbers.
+            if self.kind == "float64" and high is None:
+                # Lance has NaN above all numbers, and no index that knows it.
                 bounds.append(f"NOT isnan({name})")
             return " AND ".join(filter(None, bounds)) or f"{name} IS NOT NULL"
         if self.kind == "list<string>":

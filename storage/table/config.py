@@ -26,5 +26,5 @@ class IndexConfig(
     """Whether the words of the texts are indexed too, for searches by keyword; without, such a search indexes them in
     memory first."""
     columns: bool = True
-    """Whether `item_id`, the group, the split, the source and the pipeline's own columns of texts are indexed too, from
-    `min_rows` on, so that filters find their rows without reading all."""
+    """Whether `item_id`, the group, the split, the source, the pictures' sizes and the pipeline's own columns are
+    indexed too, from `min_rows` on, so that filters find their rows without reading all."""

@@ -58,7 +58,8 @@ def test_every_command_of_the_page_runs(page: str, nights: Nights) -> None:
     for line in dict.fromkeys(found) if page == "trouble.md" else found:
         here = line.replace("/srv/pairloom/pipelines.yaml", str(nights.folder / "new.yaml"))
         here = here.replace("/srv/pairloom", str(nights.folder)).replace("/backup", str(nights.folder / "backup"))
-        program, *arguments = shlex.split(re.sub(r"\bshop\b", "tiny", here))
+        here = re.sub(r"\bshop\b", "tiny", here)
+        program, *arguments = shlex.split(here)
         arguments = [{"41": "1", "42": "2"}.get(word, word) for word in arguments]
         match program.rpartition("/")[2]:
             case "pairloom":

@@ -38,7 +38,7 @@ from pairloom.storage.releases import release_log
 NAME = "faces"
 NIGHT_SECONDS = 1500
 PAGE_SECONDS = 600
-STEPS = 150
+STEPS = 900
 UNDER_WAY = ("Scheduled", "Late", "Pending", "Submitting", "AwaitingWorker", "Running")
 BLOCKS: dict[str, Any] = {
     "sources": [
@@ -207,8 +207,10 @@ class Walk:
         self.look(night, "night")
         self.page.get_by_role("button", name="Cancel", exact=True).last.click()
         self.picture("cancel-asks")
-        self.page.get_by_role("button", name="Confirm", exact=True).last.click()
+        if (now := self.state(training)) != "Running":
+            raise RuntimeError(f"the training ended before it was cancelled: {now}")
         began = time.monotonic()
+        self.page.get_by_role("button", name="Confirm", exact=True).last.click()
         self.took("from Confirm to Cancelled, the night", night, "Cancelled", since=began)
         self.took("from Confirm to Cancelled, its training", training, "Cancelled", since=began)
         self.look(night, "cancelled")

@@ -1,12 +1,13 @@
-"""A night that Prefect runs is cancelled from outside in each of its stages, and started again.
+"""A night that Prefect runs is stopped from outside in each of its stages, and started again.
 
-    python -m benchmarks.prefect_stops train ranks pool embed mine ingest
+    python -m benchmarks.prefect_stops [--kill] train ranks pool embed mine ingest
 
-For each: a server of its own, one worker for the pool `cpu`, one for `gpu`, and a night over the emoji; that of `pool`
-has mining, training, evaluation and embedding on `gpu`. Once the stage
-says how far it is, the night is cancelled, as the button in the UI does it; taken are the seconds from there to
-Cancelled of the night and of its run on the other pool, and what is left running. Then the night is started again; it
-must end released, and a training go on from a checkpoint.
+A server of its own, one worker for the pool `cpu`, one for `gpu`, and for each a night over the emoji; that of `pool`
+has mining, training, evaluation and embedding on `gpu`. Once the stage says how far it is, the night is cancelled, as
+the button in the UI does it; with `--kill` the stage's worker gets SIGKILL, and all that it started. Taken are the
+seconds from there to the end of the night and of its run on the other pool, and what is left running. Then the night
+is started again; it must end released, a training go on from a checkpoint, and `kept` says how many of the files that
+were there stand untouched.
 """
 
 import argparse
@@ -51,7 +52,7 @@ SOURCE = {
 def blocks(part: str) -> dict[str, Any]:
     """What `pipelines.yaml` says for one part."""
     training: dict[str, Any] = {
-        "max_minutes": None, "max_steps": 600, "batch_size": 64, "threads": 1, "checkpoint_seconds": 1
+        "max_minutes": None, "max_steps": 250, "batch_size": 64, "threads": 1, "checkpoint_seconds": 1
     }  # fmt: skip
     if part == "ranks":
         training["processes"] = 2
@@ -78,6 +79,7 @@ class Nights:
 
     def __init__(self, folder: Path, part: str, client: SyncPrefectClient) -> None:
         self.part, self.client = part, client
+        folder.mkdir()
         file = folder / "pipelines.yaml"
         document = {"root": str(folder / "stored"), "pipelines": {part: blocks(part)}}
         file.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -89,11 +91,11 @@ class Nights:
         found = self.client.read_deployment_by_name(f"nightly/{self.part}")
         return self.client.create_flow_run_from_deployment(found.id)
 
-    def said(self, run: FlowRun, words: str) -> bool:
-        """Whether a run's page shows a line with these words."""
+    def lines(self, run: FlowRun) -> list[str]:
+        """What the page of a run shows, and those of its runs on other pools."""
         ids = [run.id, *(each.id for each in self.children(run))]
         logs = self.client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=ids)), limit=200)
-        return any(words in line.message for line in logs)
+        return [line.message for line in logs]
 
     def children(self, run: FlowRun) -> list[FlowRun]:
         """Its runs on other pools."""
@@ -141,51 +143,72 @@ def begun(nights: Nights, run: FlowRun, part: str) -> bool:
     return bool(list(folder.glob("snapshots/*.json")))
 
 
-def measure(part: str, folder: Path) -> dict[str, Any]:
-    """Cancel and go on."""
-    home = folder / part
-    prefect = Prefect(home)
-    settings = {PREFECT_API_URL: prefect.api, PREFECT_API_REQUEST_TIMEOUT: STAGE_SECONDS}
-    with prefect.running(), temporary_settings(settings), get_client(sync_client=True) as client:
-        nights = Nights(home, part, client)
-        for pool in ("cpu", "gpu"):
-            prefect.start_worker(pool)
-        run = nights.start()
-        wait(lambda: begun(nights, run, part), STAGE_SECONDS)
-        children = nights.children(run)
-        began = time.monotonic()
+def goes_on(nights: Nights, run: FlowRun) -> str:
+    """What a training said of the checkpoint that it went on from."""
+    return next((line for line in nights.lines(run) if "goes on from step" in line), "")
+
+
+def files(folder: Path) -> dict[Path, int]:
+    """Parts and checkpoints, and when each was written."""
+    found = (*folder.glob("*/part-*.parquet"), *folder.glob("*/*/part-*.parquet"))
+    return {file: file.stat().st_mtime_ns for file in found}
+
+
+def measure(part: str, prefect: Prefect, client: SyncPrefectClient, *, kill: bool) -> dict[str, Any]:
+    """Stop a night, and go on."""
+    nights = Nights(prefect.folder / part, part, client)
+    run = nights.start()
+    wait(lambda: begun(nights, run, part), STAGE_SECONDS)
+    children = nights.children(run)
+    there, load, began = files(nights.pipeline.folder), os.getloadavg()[0], time.monotonic()
+    pool = "gpu" if part == "pool" else "cpu"
+    if kill:
+        prefect.kill(f"worker-{pool}")
+    else:
         client.set_flow_run_state(run.id, Cancelling())
-        over = nights.ended(run, 200)
-        seconds = {"night": time.monotonic() - began}
-        child_states = []
-        for child in children:
-            child_states.append(str(nights.ended(child, 400).state))
-            seconds["other pool"] = time.monotonic() - began
-        deadline = time.monotonic() + 60
-        while (left := of_ours(home / "prefect")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        seconds["processes"] = time.monotonic() - began
-        again = nights.ended(nights.start())
-        return {
-            "part": part,
-            "load": os.getloadavg()[0],
-            "state": str(over.state),
-            "children": child_states,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-            "left": len(left),
-            "again": str(again.state),
-        }
+    over = nights.ended(run, 400)
+    seconds = {"night": time.monotonic() - began}
+    child_states = []
+    for child in children:
+        child_states.append(str(nights.ended(child, 400).state))
+        seconds["other pool"] = time.monotonic() - began
+    deadline = time.monotonic() + 60
+    while (left := of_ours(prefect.folder / "prefect")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    seconds["processes"] = time.monotonic() - began
+    if kill:
+        prefect.start_worker(pool)
+    second = nights.start()
+    again, now = nights.ended(second), files(nights.pipeline.folder)
+    return {
+        "part": part,
+        "load": round(load, 1),
+        "state": str(over.state),
+        "children": child_states,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "left": len(left),
+        "again": str(again.state),
+        "goes on": goes_on(nights, second),
+        "kept": f"{sum(now.get(file) == at for file, at in there.items())} of {len(there)}",
+    }
 
 
 def main() -> None:
     """One JSON line a part."""
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", default=PARTS)
+    parser.add_argument("--kill", action="store_true")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        for part in parser.parse_args().parts:
-            found = measure(part, Path(name))
-            sys.stdout.write(json.dumps(found) + "\n")
-            sys.stdout.flush()
+        prefect = Prefect(Path(name))
+        settings = {PREFECT_API_URL: prefect.api, PREFECT_API_REQUEST_TIMEOUT: STAGE_SECONDS}
+        with prefect.running(), temporary_settings(settings), get_client(sync_client=True) as client:
+            for pool in ("cpu", "gpu"):
+                prefect.start_worker(pool)
+            for part in chosen.parts:
+                found = measure(part, prefect, client, kill=chosen.kill)
+                sys.stdout.write(json.dumps(found) + "\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ from pairloom.storage.corpus import Corpus
 from pairloom.storage.files import DamagedError, DiskFullError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.records import StaleWriterError
-from pairloom.storage.releases import RetentionConfig, release_log, roll_back
+from pairloom.storage.releases import release_log, roll_back
+from pairloom.storage.retention import RetentionConfig
 from pairloom.tasks.ingest import ingest
 
 BASE = len(NAMES)

@@ -1,5 +1,7 @@
 """How long commands take where there is little to do: wall time as a ratio to `python -c "import torch"`.
 
+Of `pairloom deploy --check`, which needs Prefect, it is a ratio to `python -c "import prefect"`.
+
 `python -m benchmarks.startup [--rounds N]` releases the grocery pipeline after 20 training steps into a temporary root,
 then runs `import torch` and every command in turn, round by round, each in a process of its own with compiled
 bytecode. A ratio is the median over the rounds of the quotient within a round: what else the machine does weighs on
@@ -22,6 +24,8 @@ FILE = Path(__file__).parent / "pipelines.yaml"
 IMAGE = DATA / "grocery/images/Asparagus/Asparagus_004.jpg"
 CLI = [sys.executable, "-c", "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"]
 TORCH = [sys.executable, "-c", "import torch"]
+PREFECT = [sys.executable, "-c", "import prefect"]
+CHECK = "`pairloom deploy --check`, to `import prefect`"
 UNGATED = ["--set", "gate.min={}", "--set", "gate.first=none"]
 SHORT = ["--set", "training.max_steps=20", "--set", "training.max_minutes=null", *UNGATED]
 
@@ -32,7 +36,7 @@ COMMANDS: dict[str, tuple[float, list[str]]] = {
     "`pairloom show 1`": (0.5, ["show", "1"]),
     "`pairloom sql`, without a text": (0.5, ["sql", "SELECT count(*) FROM items"]),
     "`pairloom run`, nothing new": (1.0, ["run", *SHORT]),
-    "`pairloom deploy --check`": (1.5, ["deploy", "--check"]),
+    CHECK: (1.5, ["deploy", "--check"]),
     "`pairloom sql`, with a text": (1.0, ["sql", "SELECT item_id, score FROM search('an apple')"]),
     "`pairloom search TEXT`": (1.0, ["search", "an apple"]),
     "`pairloom search --image`": (1.0, ["search", "--image", str(IMAGE)]),
@@ -70,18 +74,19 @@ def main() -> None:
         ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
         walls = []
         for number in range(-1, rounds):  # one round before the first compiles
-            load, (wall, busy) = os.getloadavg()[0], seconds(TORCH)
+            load, torch, prefect = os.getloadavg()[0], seconds(TORCH), seconds(PREFECT)
             for name, (_, arguments) in COMMANDS.items():
                 options = without if name.endswith("without an export") else with_export
                 own = [*CLI, *arguments, *(options if arguments != ["--help"] else [])]
-                own_wall, own_busy = seconds(own)
+                (own_wall, own_busy), (wall, busy) = seconds(own), prefect if name == CHECK else torch
                 if number >= 0:
                     ratios[name].append((own_wall / wall, own_busy / busy))
             if number >= 0:
-                walls.append((wall, busy, load))
+                walls.append((*torch, *prefect, load))
     medians = [statistics.median(each) for each in zip(*walls, strict=True)]
     sys.stdout.write(
-        "`import torch`: {:.2f} s of wall time, {:.2f} s of processor time, load {:.1f}\n\n".format(*medians)
+        "`import torch`: {:.2f} s of wall time, {:.2f} s of processor time; `import prefect`: {:.2f} s, {:.2f} s; "
+        "load {:.1f}\n\n".format(*medians)
     )
     sys.stdout.write("| command | wall | processor | wanted |\n| --- | ---: | ---: | ---: |\n")
     for name, (wanted, _) in COMMANDS.items():

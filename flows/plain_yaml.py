@@ -1,5 +1,6 @@
 """YAML that a stranger may have written: read as plain values, and no more of them than a person writes."""
 
+import functools
 from typing import Any
 
 import yaml
@@ -18,14 +19,21 @@ def plain_yaml(text: str) -> Any:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text):,} characters, more than {LONGEST:,}")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _count(node, {})
-        return yaml.safe_load(text)
+        node = _composed(text)
+        return None if node is None else yaml.SafeLoader("").construct_document(node)
     except RecursionError:
         raise ValueError("it nests too deeply") from None
     # A date or a number that Python can't hold is no YAMLError.
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _composed(text: str) -> yaml.Node | None:
+    """A document's nodes: a command asks for the same file several times, and to parse it takes the longest."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    _count(node, {})
+    return node
 
 
 def _count(node: yaml.Node | None, counted: dict[int, int]) -> int:

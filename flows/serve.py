@@ -16,6 +16,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
 
 from pairloom.flows import deployed
 from pairloom.flows.automations import HEARTBEAT_SECONDS, keep_automations
@@ -51,7 +52,7 @@ def _served(planned: Planned) -> RunnerDeployment:
     """A planned deployment as Prefect's runner takes it: on no work pool."""
     said = content(planned)
     limit = ConcurrencyLimitConfig(limit=said["concurrency_limit"], **said["concurrency_options"])
-    return RunnerDeployment.from_flow(
+    made = RunnerDeployment.from_flow(
         getattr(deployed, planned.flow),
         name=planned.pipeline.name,
         schedules=[planned.schedule] if planned.schedule else [],
@@ -61,6 +62,9 @@ def _served(planned: Planned) -> RunnerDeployment:
         paused=False,
         **{key: said[key] for key in ("version", "parameters", "tags")},
     )
+    # Prefect reads a form off the flow by itself, without what `deploy` says of its fields.
+    made._parameter_openapi_schema = ParameterSchema.model_validate(said["parameter_openapi_schema"])
+    return made
 
 
 class _Runner(Runner):

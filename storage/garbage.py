@@ -22,7 +22,8 @@ from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.objects import ObjectPath
 from pairloom.storage.records import RecordLog
-from pairloom.storage.releases import RetentionConfig, release_log
+from pairloom.storage.releases import release_log
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.runs import Run
 from pairloom.storage.snapshots import SnapshotLog
 from pairloom.storage.table.upkeep import TableUpkeep

@@ -11,7 +11,8 @@ from pairloom.storage.approvals import approval_log, last_approval, waiting, wai
 from pairloom.storage.files import DamagedError
 from pairloom.storage.grace import Grace, weigh
 from pairloom.storage.records import RecordLog
-from pairloom.storage.releases import Release, RetentionConfig, named_by, release_log
+from pairloom.storage.releases import Release, named_by, release_log
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.runs import Run
 from pairloom.storage.snapshots import Snapshot, SnapshotLog
 from pairloom.storage.table.versions import held_versions, release_of

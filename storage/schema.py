@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import pyarrow as pa
 
-ColumnType = Literal["string", "int64", "float64", "bool", "timestamp", "list<string>"]
+from pairloom.storage.column_names import ColumnType as ColumnType
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -182,31 +181,6 @@ VECTOR_FIELDS: list[pa.Field] = [
 VECTOR_COLUMNS = ("image_vector", "text_vector")
 HUBNESS = "hubness"
 """Column of an image's mean cosine to the nearest training texts of its model; tables of older models have none."""
-
-RESERVED_COLUMNS = frozenset(
-    [field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)]
-    + [
-        *VECTOR_COLUMNS,
-        HUBNESS,
-        "_distance",
-        "_score",
-        "score",
-        "rerank_score",
-        "fused_score",
-        "keyword_score",
-        "collapsed",
-        "fits",
-        "fingerprint",
-    ]
-)
-"""Names a pipeline's own metadata columns may not take. Older corpus parts have a fingerprint of our own."""
-
-# Tried with Lance 14.0.2: tests/test_config.py.
-UNSTORABLE_NAMES = frozenset(
-    ("_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version")
-)
-UNSTORABLE_CHARACTERS = frozenset(".`\0")
-"""What Lance refuses as a column's name, and in one."""
 
 
 def item_schema(keep: Mapping[str, ColumnType]) -> pa.Schema:

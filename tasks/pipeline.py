@@ -15,7 +15,7 @@ from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.objects import StoredPath
 from pairloom.storage.pipeline_name import PATTERN
-from pairloom.storage.releases import RetentionConfig
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.sources.columns import ColumnsConfig
 from pairloom.storage.sources.config import GivenPairsConfig, SourceConfig
 from pairloom.storage.table.config import IndexConfig

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pairloom.flows.config import load_pipeline, located, pipeline_folder, pipeline_names, written_pipeline
-from pairloom.storage.schema import UNSTORABLE_NAMES
+from pairloom.storage.column_names import STORED, UNSTORABLE_NAMES
+from pairloom.storage.schema import HUBNESS, ITEM_FIELDS, VECTOR_COLUMNS, VECTOR_FIELDS
 from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
@@ -264,6 +265,10 @@ def test_a_root_on_object_storage_is_the_same_wherever_it_is_named(tmp_path: Pat
     # A command line's option is a path, in which pathlib keeps one of the slashes.
     assert load_pipeline(file, root=Path(root)) == pipeline
     assert located(written_pipeline(file, "grocery"), tmp_path, root=Path(root)) == pipeline
+
+
+def test_no_column_of_ours_can_be_taken() -> None:
+    assert set(STORED) == {field.name for field in (*ITEM_FIELDS, *VECTOR_FIELDS)} | {*VECTOR_COLUMNS, HUBNESS}
 
 
 @pytest.mark.parametrize("name", [*sorted(UNSTORABLE_NAMES), "a.b", "a`b", ""])

@@ -55,7 +55,7 @@ from pairloom.flows.approval import refuse_waiting
 from pairloom.flows.approval_form import try_to_close_forms
 from pairloom.flows.automations import remove_automations, silent_runs
 from pairloom.flows.config import load_pipeline, pipeline_names
-from pairloom.flows.deploy import ENVIRONMENT, Deployed, deploy, deploy_pipelines
+from pairloom.flows.deploy import ENVIRONMENT, Deployed, content, deploy, deploy_pipelines
 from pairloom.flows.deployed import collect_garbage, embed, ingest, nightly, rollback, verify
 from pairloom.flows.elsewhere import seen
 from pairloom.flows.outcome import Night
@@ -730,6 +730,9 @@ def test_serve_runs_server_and_stages_and_leaves_nothing_behind(
             with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
                 wait_until(lambda: "Serving shapes" in log.read_text(), serving, pause=0.2)
                 if ending == signal.SIGTERM:
+                    (planned,) = (each for each in plan_file(file, ["shapes"]) if each.flow == "rollback")
+                    form = deployed(client, "rollback/shapes").parameter_openapi_schema
+                    assert form == content(planned)["parameter_openapi_schema"]
                     assert state_of(ended(client, start(client, "ingest/shapes"), serving)).is_completed()
             assert len(processes_with(home)) > 1
             serving.send_signal(ending)

@@ -21,13 +21,13 @@ from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import (
     Release,
-    RetentionConfig,
     Training,
     kept_releases,
     release_log,
     roll_back,
     stays_back,
 )
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.table.versions import held_versions, release_of

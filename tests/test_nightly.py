@@ -31,7 +31,8 @@ from pairloom.storage.files import DamagedError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
 from pairloom.storage.pairs import PairStore
-from pairloom.storage.releases import RetentionConfig, release_log, roll_back, taken_back
+from pairloom.storage.releases import release_log, roll_back, taken_back
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.runs import Run
 from pairloom.tasks.decide import decide, newer_than_training, snapshot_ref
 from pairloom.tasks.pipeline import Pipeline

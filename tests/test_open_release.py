@@ -17,7 +17,8 @@ from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
 from pairloom.storage.files import DamagedError, FileDigest
 from pairloom.storage.garbage import collect_garbage
-from pairloom.storage.releases import Release, ReleaseLog, RetentionConfig, release_log, roll_back
+from pairloom.storage.releases import Release, ReleaseLog, release_log, roll_back
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.table.vectors import VectorTable
 
 

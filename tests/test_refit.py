@@ -22,7 +22,8 @@ from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import DamagedError
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.modelstore import ModelStore, model_digest
-from pairloom.storage.releases import RetentionConfig, roll_back
+from pairloom.storage.releases import roll_back
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.runs import Run
 from pairloom.storage.verify import verify
 from pairloom.tasks.calibration.known import Known

@@ -71,7 +71,7 @@ def run(folder: Path, *arguments: str) -> tuple["subprocess.CompletedProcess[str
         ),
         (0, ["run"], HEAVY),
         (0, ["collect-garbage", "--dry-run"], HEAVY),
-        (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib")),
+        (0, ["deploy", "--check"], (*LEARNING, *TABLES, "matplotlib", "numpy", "pyarrow")),
         (0, ["search", "a red circle"], (*LEARNING, *UNREAD)),
         (0, ["search", "--like", "large-red-circle"], (*LEARNING, *QUERIES, *UNREAD)),
         (0, ["search", "--image", "{shapes}/large-red-circle.png"], (*LEARNING, *UNREAD)),

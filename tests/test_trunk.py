@@ -25,7 +25,8 @@ from pairloom.storage.features import FeatureStore, TextFeatureStore
 from pairloom.storage.garbage import collect_garbage
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.modelstore import ModelStore
-from pairloom.storage.releases import RetentionConfig, release_log
+from pairloom.storage.releases import release_log
+from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.verify import verify
 from pairloom.tasks.embed import embed
 from pairloom.tasks.embedding.features import kept_text_features

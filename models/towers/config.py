@@ -3,12 +3,12 @@
 # N = items
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from pairloom.models.arrays import Mask
+if TYPE_CHECKING:
+    from pairloom.models.arrays import Mask
 
 
 class LoraConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -54,8 +54,11 @@ class SecondImageTowerConfig(BaseModel, frozen=True, extra="forbid", use_attribu
     seed: int | None = Field(default=None, ge=0)
     """Of its initial weights, where nothing is pretrained; none starts it as a copy of the first tower."""
 
-    def takes(self, values: Sequence[object]) -> Mask:
+    def takes(self, values: Sequence[object]) -> "Mask":
         """Which items (N,) it encodes, by their values of the column."""
+        # A file of pipelines is read without arrays.
+        import numpy as np
+
         return np.array([not set(as_texts(value)).isdisjoint(self.values) for value in values], dtype=bool)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from pairloom.storage.schema import RESERVED_COLUMNS, UNSTORABLE_CHARACTERS, UNSTORABLE_NAMES, ColumnType
+from pairloom.storage.column_names import RESERVED_COLUMNS, UNSTORABLE_CHARACTERS, UNSTORABLE_NAMES, ColumnType
 
 OnBadCell = Literal["null", "quarantine"]
 Metadata = str | int | float | bool | datetime | list[str] | None

@@ -4,13 +4,14 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from pairloom.storage.local_copies import beside
 from pairloom.storage.secrets import redacted
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.refs import Plan, ReleaseRef, Verdict
-from pairloom.tasks.stage import timed
+from pairloom.tasks.stage import report_end, report_progress, timed
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ def track(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, release: Rele
     # Where `pairloom` was found, as the rehearsal does.
     here = str(Path(str(sys.modules["pairloom"].__file__)).parents[1])
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    told = " and ".join(name for name in ("mlflow", "wandb") if getattr(pipeline.tracking, name))
+    report_progress("track", 0, None, f"telling {told}")
+    started = time.monotonic()
     with timed("track"):
         try:
             subprocess.run(
@@ -56,3 +60,5 @@ def track(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, release: Rele
             logger.warning("tracking: %s", said[-LAST_WORDS:] or f"ended with status {error.returncode}")
         except OSError as error:
             logger.warning("tracking: %s", error)
+        else:
+            report_end("track", f"told {told}", time.monotonic() - started)

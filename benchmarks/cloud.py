@@ -109,12 +109,14 @@ def night(file: Path, server: ObjectServer | None) -> dict[str, Any]:
             server.spoil()
 
     listen(hear)
+    served = server.cpu_seconds() if server else 0.0
     started, began = time.monotonic(), sum(os.times()[:4])
     ended = nightly(load_pipeline(file))
     assert ended.outcome == "released", ended.reason
     return {
         "wall": time.monotonic() - started,
         "cpu": sum(os.times()[:4]) - began,
+        "server": server.cpu_seconds() - served if server else 0.0,
         "requests": requests,
         "load": os.getloadavg()[0],
     }
@@ -123,20 +125,20 @@ def night(file: Path, server: ObjectServer | None) -> dict[str, Any]:
 def lines(found: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
     """Tables of what was found."""
     told = [
-        "| night | disk, s | S3, s | ratio | CPU: disk, s | S3, s | load |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| night | disk, s | S3, s | ratio | CPU: disk, s | S3, s | the server's, s | load |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for place, name in enumerate(("first", "1 % more")):
         disk, s3 = ([each[place] for each in found[where]] for where in ("disk", "s3"))
         middle = {
             kind: [statistics.median(each[kind] for each in of) for of in (disk, s3)]
-            for kind in ("wall", "cpu", "load")
+            for kind in ("wall", "cpu", "server", "load")
         }
         ratio = statistics.median(there["wall"] / here["wall"] for here, there in zip(disk, s3, strict=True))
         wanted = " " if ratio <= MAX_RATIO else f" (wanted: ≤ {MAX_RATIO}) "
         told.append(
             f"| {name} | {middle['wall'][0]:.1f} | {middle['wall'][1]:.1f} | {ratio:.2f}{wanted}| "
-            f"{middle['cpu'][0]:.1f} | {middle['cpu'][1]:.1f} | {max(middle['load']):.1f} |"
+            f"{middle['cpu'][0]:.1f} | {middle['cpu'][1]:.1f} | {middle['server'][1]:.1f} | {max(middle['load']):.1f} |"
         )
     told += ["", f"| requests | {' | '.join(KINDS)} | all | 1 % more |", f"| --- |{' --- |' * (len(KINDS) + 2)}"]
     first, second = (Counter[str](), Counter[str]())

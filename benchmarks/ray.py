@@ -1,12 +1,13 @@
 """Nights on a real Ray cluster of two nodes beside local ones, a node lost amid embedding; what a second worker saves.
 
     python -m benchmarks.ray history      two nights each way, a node killed in the second one
+    python -m benchmarks.ray history --s3 the same, the cluster's root on an S3 server of this machine
     python -m benchmarks.ray scaling      each stage alone: local, one worker, two workers
 
 The nodes are raylets of this machine with one CPU each (in `history` beside a head with none), the root is a folder
-that all see. In `history` the same sources are read into two roots, and all that is stored and served afterwards is
-compared: items, parts, pairs, model, metrics, vectors within 1e-6. The second night brings rows and trains again; half
-a second after the first worker began to embed, all processes of its node get SIGKILL.
+that all see, or on object storage. In `history` the same sources are read into two roots, and all that is stored and
+served afterwards is compared: items, parts, pairs, model, metrics, vectors within 1e-6. The second night brings rows
+and trains again; half a second after the first worker began to embed, all processes of its node get SIGKILL.
 
 `scaling` gives seconds of CPU, which other programs on the machine distort least: in all, of the busiest worker from
 when it was open, and until then (starting Python, importing, loading). What a second worker saves is the busiest one's.
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,15 @@ import psutil
 import torch
 from PIL import Image
 
+from benchmarks.cloud import free_port
+from benchmarks.object_server import BUCKET, object_server
 from benchmarks.ray_nodes import Nodes, ray_nodes
 from benchmarks.ray_work import random_searcher
 from benchmarks.tiny_nights import NAMES, Nights, content
 from pairloom.flows.nightly import nightly
 from pairloom.search.rehearsal import rehearse
 from pairloom.storage.corpus import Corpus
+from pairloom.storage.objects import path_at
 from pairloom.storage.releases import release_log
 from pairloom.tasks.embedding.parts import PartEmbedder, Portion
 from pairloom.tasks.engine.config import EngineConfig, RayWorkerConfig, SpreadStage
@@ -50,8 +54,10 @@ from pairloom.tasks.pipeline import Pipeline
 SHADES = 8
 SLOW = {"width": 256, "layers": 6, "head_width": 64, "patch_size": 8, "image_size": 64}
 """An image tower that takes some 15 ms an image on one CPU: a node can be lost while it embeds."""
+SLOWER = SLOW | {"image_size": 128, "layers": 16}
+"""One that takes some 80 ms, so that what starting a worker costs is not all that is measured."""
 PER_PART = 10
-SEARCHED, DIMENSION = 30_000, 256
+SEARCHED, DIMENSION = 60_000, 256
 PHOTOS, PHOTO_SIDE = 1_500, 640
 LOG = "pairloom.tasks.engine.ray_workers"
 
@@ -59,12 +65,12 @@ LOG = "pairloom.tasks.engine.ray_workers"
 class Larger(Nights):
     """The tiny nights with more pictures and a slower model, in any of several roots over the same sources."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, image_tower: Mapping[str, int]) -> None:
         super().__init__(folder)
         self.root = folder / "stored"
         self.engine = EngineConfig()
         towers = json.loads((folder / "towers.json").read_text(encoding="utf-8"))
-        towers["model_cfg"]["vision_cfg"] |= SLOW
+        towers["model_cfg"]["vision_cfg"] |= image_tower
         (folder / "towers.json").write_text(json.dumps(towers), encoding="utf-8")
 
     @property
@@ -122,7 +128,7 @@ def history(folder: Path, root: Path) -> dict[str, Any]:
 
     Returns what differs after each of them, and what the pool said when the node was lost.
     """
-    nights, found = Larger(folder), list[dict[str, Any]]()
+    nights, found = Larger(folder, SLOW), list[dict[str, Any]]()
     with ray_nodes(3, head_cpus=0) as nodes, heard() as pool:
         ray = EngineConfig(kind="ray", address=nodes.address)
         for number in (1, 3):
@@ -240,7 +246,7 @@ def metered(run: Callable[[], object]) -> dict[str, float]:
 def scaling(folder: Path) -> dict[str, Any]:
     """Each stage alone, with as much work as takes some seconds: local, then one worker, then two."""
     torch.set_num_threads(1)
-    nights = Larger(folder)
+    nights = Larger(folder, SLOWER)
     nights.prepare(1)
     with patch("pairloom.flows.rehearsal.in_fresh_process", rehearse):
         assert nightly(nights.pipeline).outcome == "released"
@@ -324,14 +330,17 @@ def main() -> None:
     """Run one of the two, and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("history", "scaling"))
-    parser.add_argument(
-        "--root", type=Path, help="where the nights on the cluster store, if not in a folder of its own"
-    )
+    parser.add_argument("--s3", action="store_true", help="the nights on the cluster store on object storage")
     options = parser.parse_args()
     logging.getLogger("pairloom").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as until_the_end:
         folder = Path(name)
-        stored = options.root or folder / "ray"
+        stored = folder / "ray"
+        if options.s3:
+            server = until_the_end.enter_context(object_server(free_port(), folder / "log"))
+            # The nodes inherit it.
+            os.environ |= {**server.environment, "PAIRLOOM_CACHE": str(folder / "cache")}
+            stored = path_at(f"s3://{BUCKET}/ray")
         found = history(folder, stored) if options.which == "history" else scaling(folder)
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
 

@@ -42,10 +42,12 @@ from pairloom.storage.changes import newer_items
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.files import digest_files
+from pairloom.storage.ingestion.near_duplicates import CloseHashes
 from pairloom.storage.table.candidate import indexed_and_checked
 from pairloom.storage.table.config import IndexConfig
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.storage.training_texts import TrainingTexts
+from pairloom.tasks.admission.evidence import gathered
 from pairloom.tasks.indexing.rows import unlike, vector_rows
 from pairloom.tasks.items import Items, read_items
 
@@ -68,6 +70,8 @@ class World:
     folder: Path
     rows: int
     snapshot: Snapshot = field(init=False)
+    more: Snapshot = field(init=False)
+    """With 1 % more."""
     items: Items = field(init=False)
     vector_ND: Embeddings = field(init=False)
     """Of the training items, in their order."""
@@ -81,13 +85,16 @@ class World:
     def write(self) -> None:
         """Parts, their digests and a snapshot: what ingest writes."""
         self.snapshot = write_corpus(self.corpus, self.rows)
+        part = write_part(self.corpus, range(self.rows, self.rows + self.rows // 100), tiny_pictures(4))
+        self.more = self.snapshot.model_copy(update={"number": 2, "parts": (*self.snapshot.parts, part)})
 
     def look_for_news(self) -> None:
         """What a night with 1 % more rows finds new."""
-        numbers = range(self.rows, self.rows + self.rows // 100)
-        part = write_part(self.corpus, numbers, tiny_pictures(4))
-        more = self.snapshot.model_copy(update={"number": 2, "parts": (*self.snapshot.parts, part)})
-        assert newer_items(self.corpus, more, self.snapshot) == len(numbers)
+        assert newer_items(self.corpus, self.more, self.snapshot) == self.rows // 100
+
+    def judge_rows(self) -> None:
+        """What `admit` gathers of these rows and of what is released."""
+        gathered(self.corpus, self.snapshot, self.more)
 
     def read(self) -> None:
         """The training items with their relations, as mining and training read them."""
@@ -97,6 +104,12 @@ class World:
         """Candidates for near-duplicates."""
         rows = self.corpus.table(self.snapshot, ["perceptual_hash"])
         similar_hashes(rows["perceptual_hash"].to_pylist(), 4)
+
+    def compare_hashes_at_ingest(self) -> None:
+        """The same, as `ingest.near_duplicates` looks for them: of all, then of 1 % more."""
+        random = np.random.default_rng(0)
+        hashes_N = random.integers(0, 2**64, self.rows + self.rows // 100, dtype=np.uint64)
+        CloseHashes.none(4).with_hashes(hashes_N[: self.rows]).with_hashes(hashes_N)
 
     def pair_positives(self) -> None:
         """Known positives, as pairs are written."""
@@ -167,8 +180,10 @@ class World:
 STAGES: dict[str, Callable[[World], None]] = {
     "write parts": World.write,
     "find what is new (1 %)": World.look_for_news,
+    "judge new rows (1 %)": World.judge_rows,
     "read items": World.read,
     "compare hashes": World.compare_hashes,
+    "compare hashes at ingest": World.compare_hashes_at_ingest,
     "pair positives": World.pair_positives,
     "mine by words": World.mine_by_words,
     "draw ten batches": World.draw,

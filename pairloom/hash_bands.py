@@ -1,4 +1,4 @@
-"""Which bits close hashes share, so that not all are compared with all; for near-duplicates in storage and in mining."""
+"""Which bits close hashes share, so that not all are compared with all: for near-duplicates at ingest and in mining."""
 
 from itertools import combinations, pairwise
 from math import comb

@@ -1,7 +1,8 @@
 """Where stored images lie in the files of their parts, so that any one of them is read by itself.
 
 Parquet reads pages of a thousand images at once. Ours are neither compressed nor in a dictionary
-(`parquet.write_parquet`), so that each lies in its part's file as it is. From object storage one is a request of its own.
+(`parquet.write_parquet`), so that each lies in its part's file as it is. From object storage each is a request of its
+own.
 """
 
 # N = images

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu import resume
 from benchmarks.gpu.__main__ import BUDGETS, run_apart
 from benchmarks.gpu.equality import compared, results
 from benchmarks.gpu.measures import SIZES, Part
@@ -32,6 +33,14 @@ def test_a_part_measures_all_that_it_names(name: str, count: int) -> None:
     if name == "mining":
         assert told[0]["recall"] > 0.999
         assert told[0]["queries"] == TINY.vectors
+
+
+def test_a_killed_training_is_resumed_to_the_same_weights() -> None:
+    lines: list[str] = []
+    resume.run(part("resume", lines))
+    (told,) = [json.loads(line) for line in lines]
+    assert (told["killed"], told["largest_difference"]) == (True, 0)
+    assert 0 < told["resumed_from"] < TINY.resumed_steps
 
 
 def test_two_runs_on_one_device_are_equal() -> None:

@@ -5,17 +5,23 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_architecture, tiny_encoder, tiny_items, tiny_texts
 
+from pairloom.models.batches.feed import TrainingItems
+from pairloom.models.mining import refresh
+from pairloom.models.mining.config import MiningConfig
+from pairloom.models.mining.lists import Searcher
+from pairloom.models.mining.positives import KnownPositives
 from pairloom.models.objectives.config import MomentumConfig
-from pairloom.models.ranks import joined
+from pairloom.models.ranks import Ranks, joined
 from pairloom.models.towers.config import ModelConfig, SecondImageTowerConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.dual_encoder import load
+from pairloom.models.towers.dual_encoder import DualEncoder, load
 from pairloom.models.training import launcher
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.launcher import launch, processes_wanted
@@ -48,6 +54,9 @@ def train_here(folder: Path, *names: str) -> None:
                 torch.save(result.objectives.state_dict(), workdir / f"objectives-{ranks.rank}.pt")
                 ranks.wait()
                 continue
+            if name == "mined":
+                mine_here(workdir, tiny_items(folder, start := load(folder / "plain")), start, ranks)
+                continue
             start = load(folder / "start")
             if name == "disturbed" and ranks.rank == 1:
                 start.network.get_submodule("visual").register_forward_pre_hook(partial(strike, workdir))
@@ -58,6 +67,21 @@ def train_here(folder: Path, *names: str) -> None:
             if ranks.leads and not (workdir / "weights.pt").exists():
                 torch.save(result.encoder.network.state_dict(), workdir / "weights.pt")
             ranks.wait()
+
+
+def mine_here(workdir: Path, items: TrainingItems, encoder: DualEncoder, ranks: Ranks) -> None:
+    """Store what the ranks mine together, and that their search, a few rows at a time, finds what one rank's does."""
+    workdir.mkdir(exist_ok=True)
+    image_ND, text_ND = np.random.default_rng(0).standard_normal((2, len(items.item_ids), 8), np.float32)
+    searcher = Searcher(image_ND, text_ND, KnownPositives(items.relations), 5)
+    rows_Q = np.arange(len(items.item_ids))
+    with patch.object(refresh, "SEARCHED", 5):
+        together = refresh._shared(searcher, ranks, encoder.device)("image_to_text", rows_Q, None, None)
+        mined_NK = refresh.mine_again(encoder, items, MiningConfig(), 0, ranks)
+    alone = searcher("image_to_text", rows_Q)
+    np.testing.assert_array_equal(together.indices_QK, alone.indices_QK)
+    np.testing.assert_array_equal(together.scores_QK, alone.scores_QK)
+    np.save(workdir / f"{ranks.rank}.npy", mined_NK)
 
 
 def strike(workdir: Path, *_: object) -> None:
@@ -86,7 +110,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert heard_here.get() == "heard here"
         (folder / "disturbed" / "watched").touch()
 
-    launch(train_here, (folder, "undisturbed", "disturbed", "queues-together"), 2, watch=watch)
+    launch(train_here, (folder, "undisturbed", "disturbed", "queues-together", "mined"), 2, watch=watch)
     return folder
 
 
@@ -116,6 +140,13 @@ def test_two_ranks_keep_equal_queues_of_momentum_which_are_those_of_one(trained:
     for name, expected in alone.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], expected, rtol=0, atol=1e-3)
+
+
+def test_two_ranks_mine_the_same_negatives_together(trained: Path) -> None:
+    first_NK, second_NK = (np.load(trained / "mined" / f"{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(first_NK, second_NK)
+    assert len(first_NK) == 32
+    assert (first_NK >= 0).any(axis=1).all()
 
 
 def test_the_reason_of_a_failed_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -432,26 +432,13 @@ def test_what_the_next_version_takes_over_is_read_through_first(tmp_path: Path, 
 
 
 def test_what_was_written_is_read_back(table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    merge = lance.LanceDataset.merge_insert
+    insert = lance.LanceDataset.insert
 
-    class Damaging:
-        def __init__(self, dataset: lance.LanceDataset) -> None:
-            self.builder = merge(dataset, "item_id").when_not_matched_insert_all()
+    def damaging(dataset: lance.LanceDataset, rows: pa.Table, *, mode: str) -> None:
+        vectors = rows["image_vector"].take(list(reversed(range(rows.num_rows))))
+        insert(dataset, rows.set_column(1, rows.schema.field(1), vectors), mode=mode)
 
-        def when_matched_update_all(self) -> "Damaging":
-            return self
-
-        when_not_matched_insert_all = when_matched_update_all
-
-        def use_index(self, _use: bool) -> "Damaging":  # as Lance's own
-            return self
-
-        def execute(self, rows: pa.Table) -> dict[str, int]:
-            vectors = rows["image_vector"].take(list(reversed(range(rows.num_rows))))
-            found: dict[str, int] = self.builder.execute(rows.set_column(1, rows.schema.field(1), vectors))
-            return found
-
-    monkeypatch.setattr(lance.LanceDataset, "merge_insert", lambda dataset, _: Damaging(dataset))
+    monkeypatch.setattr(lance.LanceDataset, "insert", damaging)
     with pytest.raises(DamagedError, match="read back otherwise"):
         table.upsert(vector_rows(["a", "b"]))
 

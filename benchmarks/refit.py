@@ -194,7 +194,14 @@ def trained(start: DualEncoder, items: TrainingItems, recipe: Recipe, seed: int)
     began, trunk, words = time.process_time(), frozen_trunk(start, recipe.model), recipe.model.word_vectors
     if trunk is not None:
         meanings = package_meanings(words) if isinstance(words, str) else None
-        start_in_closed_form(start, np.asarray(items.pixels), items.relations, seed=seed, meanings=meanings)
+        start_in_closed_form(
+            start,
+            np.asarray(items.pixels),
+            items.relations,
+            seed=seed,
+            shrinkage=recipe.model.shrinkage,
+            meanings=meanings,
+        )
     with tempfile.TemporaryDirectory() as folder, trunk.aside() if trunk else contextlib.nullcontext():
         done = train(start, items, recipe, workdir=Path(folder))
     return {"steps": done.steps, "cpu_seconds": round(time.process_time() - began, 1)}

@@ -61,7 +61,9 @@ def measure(shape: str, name: str, config: TrainingConfig, asked: argparse.Names
         feature_NF = Encoder(start).features(trunk, [learn.images])
         words = model.word_vectors
         meanings = package_meanings(words) if isinstance(words, str) else None
-        start_in_closed_form(start, feature_NF, learn.relations, seed=config.seed, meanings=meanings)
+        start_in_closed_form(
+            start, feature_NF, learn.relations, seed=config.seed, shrinkage=model.shrinkage, meanings=meanings
+        )
         spent = time.process_time() - cpu
         yield {"steps": 0, "CPU s": spent, **recalls(Encoder(start), check)}
         cpu = time.process_time()

@@ -1,9 +1,12 @@
 """What an image tower that stays as it is reaches: in closed form, and after a training on its features.
 
-Questions are the validation split's, and the training split's own.
+Questions are the validation split's, and the training split's own. With `--cut` pictures are cut to their content as
+ingest does it; with `--part` a part of the training split's concepts is asked instead of the validation split, so that
+nothing is chosen by what is reported.
 
 python -m benchmarks.pretrained --sizes 128 160 192 --seeds 0 1 2 --steps 0 300
 python -m benchmarks.pretrained --architecture drawings --collection emoji --seeds 0 1 2 --steps 0 100
+python -m benchmarks.pretrained --architecture drawings-pretrained --collection emoji --cut --part 0 --steps 0 30 100
 """
 
 import argparse
@@ -12,16 +15,18 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.bundle import Collection, read_collection
+from benchmarks.bundle import MAX_SIDE, Collection, read_collection, read_parts
 from pairloom.models.arrays import Features
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.encoder import Encoder
-from pairloom.models.evaluation.config import EvaluationConfig
+from pairloom.models.evaluation.config import CORRECTED, EvaluationConfig
+from pairloom.models.evaluation.hubness import hubness
 from pairloom.models.evaluation.metrics import evaluate
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
@@ -34,8 +39,11 @@ from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
+from pairloom.storage.images.config import IngestConfig
+from pairloom.storage.images.stored_image import as_stored
 
 ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
+PARTS = 8
 
 
 def sized(name: str, size: int | None, folder: Path, given: dict[str, Any] | None = None) -> ModelConfig:
@@ -48,11 +56,19 @@ def sized(name: str, size: int | None, folder: Path, given: dict[str, Any] | Non
     return ModelConfig.model_validate({"architecture": str(file), **PRESETS[name], **(given or {})})
 
 
-def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
-    """Recall @1 and @10 each way on a split, as cells."""
+def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection, learn: Collection) -> str:
+    """Recall @1 and @10 each way on a split, and of texts as a search orders what they find, as cells."""
     image_ND, text_TD = encoder.embed_features(trunk, feature_NF), encoder.embed_texts(check.relations.texts)
-    found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}).as_dict()
-    return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in ASKED)
+    hubness_N = hubness(image_ND, encoder.embed_texts(learn.relations.texts))
+    found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}, hubness_N).as_dict()
+    names = (*ASKED, f"{CORRECTED}_recall")
+    return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in names)
+
+
+def cut(collection: Collection, max_side: int) -> Collection:
+    """The same with pictures as ingest stores them."""
+    limits = IngestConfig(max_side=max_side).limits
+    return replace(collection, images=[as_stored(image, limits) for image in collection.images])
 
 
 def main() -> None:
@@ -60,16 +76,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", choices=sorted(PRESETS), default="photographs")
     parser.add_argument("--collection", default="grocery")
-    parser.add_argument("--max-side", type=int, default=128)
+    parser.add_argument("--max-side", type=int, default=None, help="128, or 72 of emoji, where left out")
+    parser.add_argument("--cut", action="store_true", help="pictures cut to their content")
+    parser.add_argument("--part", type=int, choices=range(PARTS), help="ask this part of the training split's concepts")
     parser.add_argument("--sizes", type=int, nargs="+", default=[None], help="the architecture's own where left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 300], help="0 for the closed form alone")
     parser.add_argument("--model", default="{}", help="other ModelConfig fields, as JSON")
     parser.add_argument("--set", default="{}", help="other TrainingConfig fields, as JSON")
     options = parser.parse_args()
-    learn, check = (read_collection(options.collection, split, options.max_side) for split in ("train", "val"))
+    max_side = options.max_side or (MAX_SIDE["emoji"] if options.collection == "emoji" else 128)
+    if options.part is None:
+        learn, check = (read_collection(options.collection, split, max_side) for split in ("train", "val"))
+    else:
+        learn, check = read_parts(options.collection, options.part, PARTS, max_side)
+    if options.cut:
+        learn, check = cut(learn, max_side), cut(check, max_side)
     texts = [text for own in learn.texts for text in own]
-    asked = [f"{of}{way} @1 / @10" for of in ("", "own ") for way in ("t→i", "i→t", "i→i")]
+    asked = [f"{of}{way} @1 / @10" for of in ("", "own ") for way in ("t→i", "i→t", "i→i", "t→i less hubness")]
     titles = ("size", "seed", "steps", *asked, "features, ms an image", "start, CPU s", "training, CPU s", "load")
     sys.stdout.write(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}\n")
     negatives_NK = batch_negatives(mine_lexical_negatives(learn.relations, MiningConfig(), seed=0))
@@ -101,7 +125,7 @@ def main() -> None:
                         with trunk.aside():
                             train(own, items, Recipe(training, model=config), workdir=folder / f"{seed}-{steps}")
                     cells = " | ".join(
-                        recalls(Encoder(own), trunk, *each) for each in ((check_NF, check), (learn_NF, learn))
+                        recalls(Encoder(own), trunk, *each, learn) for each in ((check_NF, check), (learn_NF, learn))
                     )
                     spent = time.process_time() - cpu - started
                     figures = f"{looking:.0f} | {started:.0f} | {spent:.0f} | {os.getloadavg()[0]:.1f}"

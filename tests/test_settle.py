@@ -87,6 +87,17 @@ def test_flat_shapes_are_drawn_and_what_goes_with_the_choice_is_set_where_it_was
     assert training_digest(unexplained) == training_digest(settled) == training_digest(pipeline)
 
 
+def test_steps_that_an_architecture_wants_are_taken_where_none_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(
+        "pipelines: {icons: {sources: [{kind: folder, path: pictures}], model: {architecture: drawings}}}\n"
+    )
+    for name, steps in (("drawings", 100), ("drawings-pretrained", 1)):
+        assert load_pipeline(file, overrides=[f"model.architecture={name}"]).training.max_steps == steps
+    given = load_pipeline(file, overrides=["model.architecture=drawings-pretrained", "training.max_steps=30"])
+    assert given.training.max_steps == 30
+
+
 def test_what_was_chosen_stays_with_the_model_that_is_served_whatever_the_pictures_are_like_now(file: Path) -> None:
     facts = folder(file) / "models" / current(file).model_id / "pairloom.json"
     made = json.loads(facts.read_bytes())

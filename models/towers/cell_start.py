@@ -4,8 +4,8 @@ Its last stage was taught what a thousand kinds of photographed things have in c
 strokes and colours a picture has, and drawings are told apart by these. From the seventh stage on each layer only hands
 on: the channels of the sixth, and where a place lies. The last layer has a unit for each channel and each of six cells,
 open in its own cell alone, so that the mean over all places, which the tower takes last, is the channel's mean in that
-cell. The cells are the first row of places, the last one and all between, each without its right end and without its
-left end: three rows and three columns of 192 channels would be more units than the layer has.
+cell. The cells are the first row of places, the last one and all between, each of them without its right end and
+without its left end: three rows and three columns of 192 channels would be more units than the layer has.
 """
 
 # C = channels of the sixth stage

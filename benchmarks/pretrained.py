@@ -49,10 +49,12 @@ def sized(name: str, size: int | None, folder: Path, given: dict[str, Any] | Non
 
 
 def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection) -> str:
-    """Recall @1 and @10 each way on a split, as cells."""
+    """Recall @1 and @10 each way on a split, as cells; that between images only where some have a partner."""
     image_ND, text_TD = encoder.embed_features(trunk, feature_NF), encoder.embed_texts(check.relations.texts)
     found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}).as_dict()
-    return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in ASKED)
+    return " | ".join(
+        f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" if f"{name}@1" in found else "–" for name in ASKED
+    )
 
 
 def main() -> None:

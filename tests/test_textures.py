@@ -85,6 +85,16 @@ def test_bends_follow_the_square_root() -> None:
     np.testing.assert_allclose(SLOPES, chords / chords[0])
 
 
+def test_the_last_norm_rounds_little_of_what_tells_pictures_apart() -> None:
+    trunk = frozen_trunk(photographs(), CONFIG)
+    assert trunk is not None
+    with torch.no_grad():
+        feature_BW = trunk.features(pictures(4))
+    exact_BW = F.layer_norm(feature_BW.double(), feature_BW.shape[1:])
+    rounded_BW = F.layer_norm(feature_BW, feature_BW.shape[1:])
+    assert (rounded_BW - exact_BW).abs().max() < 1e-3 * exact_BW.std(dim=0).median()
+
+
 def test_a_picture_and_its_mirror_image_are_the_same_and_one_upside_down_is_not() -> None:
     image_BCHW = pictures(2)
     found = read(image_BCHW)

@@ -34,18 +34,19 @@ def read_collection(name: str, split: str, max_side: int | None = None, *, cut: 
     with `cut` to their content box, as ingest does.
     """
     rows = [row for row in read_rows(name) if row["split"] == split]
-    pictures = cut_pictures(name, rows, max_side) if cut else read_pictures(name, rows, max_side)
-    return collected(rows, pictures)
+    return _collected(name, rows, max_side, cut=cut)
 
 
-def collected(rows: Sequence[dict[str, Any]], images: list[Image.Image]) -> Collection:
-    """Rows with their pictures."""
+def _collected(name: str, rows: Sequence[dict[str, Any]], max_side: int | None, *, cut: bool) -> Collection:
+    images = cut_pictures(name, rows, max_side) if cut else read_pictures(name, rows, max_side)
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
     return Collection(ids, texts, relations, images)
 
 
-def read_parts(name: str, asked: int, parts: int, max_side: int | None = None) -> tuple[Collection, Collection]:
+def read_parts(
+    name: str, asked: int, parts: int, max_side: int | None = None, *, cut: bool = False
+) -> tuple[Collection, Collection]:
     """The training split without one of `parts` parts, and that part: whole concepts, to choose settings by."""
     rows = [row for row in read_rows(name) if row["split"] == "train"]
     concepts = sorted({row.get("base_id", row["concept_id"]) for row in rows})
@@ -54,9 +55,7 @@ def read_parts(name: str, asked: int, parts: int, max_side: int | None = None) -
         [row for row in rows if (part[row.get("base_id", row["concept_id"])] == asked) == is_asked]
         for is_asked in (False, True)
     )
-    return collected(learn, read_pictures(name, learn, max_side)), collected(
-        check, read_pictures(name, check, max_side)
-    )
+    return _collected(name, learn, max_side, cut=cut), _collected(name, check, max_side, cut=cut)
 
 
 def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,6 @@ from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
 from pairloom.models.training.trainer import Recipe, train
-from pairloom.storage.images.config import IngestConfig
-from pairloom.storage.images.stored_image import as_stored
 
 ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
 PARTS = 8
@@ -57,18 +54,15 @@ def sized(name: str, size: int | None, folder: Path, given: dict[str, Any] | Non
 
 
 def recalls(encoder: Encoder, trunk: Trunk, feature_NF: Features, check: Collection, learn: Collection) -> str:
-    """Recall @1 and @10 each way on a split, and of texts as a search orders what they find, as cells."""
+    """Recall @1 and @10 each way on a split, and of texts as a search orders what they find, as cells; that between
+    images only where some have a partner."""
     image_ND, text_TD = encoder.embed_features(trunk, feature_NF), encoder.embed_texts(check.relations.texts)
     hubness_N = hubness(image_ND, encoder.embed_texts(learn.relations.texts))
     found = evaluate(image_ND, text_TD, check.relations, EvaluationConfig(k=(1, 10)), {}, hubness_N).as_dict()
     names = (*ASKED, f"{CORRECTED}_recall")
-    return " | ".join(f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" for name in names)
-
-
-def cut(collection: Collection, max_side: int) -> Collection:
-    """The same with pictures as ingest stores them."""
-    limits = IngestConfig(max_side=max_side).limits
-    return replace(collection, images=[as_stored(image, limits) for image in collection.images])
+    return " | ".join(
+        f"{found[f'{name}@1']:.3f} / {found[f'{name}@10']:.3f}" if f"{name}@1" in found else "–" for name in names
+    )
 
 
 def main() -> None:
@@ -87,11 +81,11 @@ def main() -> None:
     options = parser.parse_args()
     max_side = options.max_side or (MAX_SIDE["emoji"] if options.collection == "emoji" else 128)
     if options.part is None:
-        learn, check = (read_collection(options.collection, split, max_side) for split in ("train", "val"))
+        learn, check = (
+            read_collection(options.collection, split, max_side, cut=options.cut) for split in ("train", "val")
+        )
     else:
-        learn, check = read_parts(options.collection, options.part, PARTS, max_side)
-    if options.cut:
-        learn, check = cut(learn, max_side), cut(check, max_side)
+        learn, check = read_parts(options.collection, options.part, PARTS, max_side, cut=options.cut)
     texts = [text for own in learn.texts for text in own]
     asked = [f"{of}{way} @1 / @10" for of in ("", "own ") for way in ("t→i", "i→t", "i→i", "t→i less hubness")]
     titles = ("size", "seed", "steps", *asked, "features, ms an image", "start, CPU s", "training, CPU s", "load")

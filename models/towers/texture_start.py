@@ -47,6 +47,8 @@ BENT = 200.0
 """The same for mean responses."""
 STEADY = 500.0
 """Constants beside the content that keep layer normalisation from changing its scale."""
+STEADY_LAST = 3.0
+"""What is left of them for the last normalisation: beside large ones, rounding would show in what is projected."""
 SURE = 30.0
 """What an attention's score loses by a patch of another region."""
 SHUT = 1000.0
@@ -177,6 +179,8 @@ def _bend(mlp: Any, layout: _Layout, scale: float) -> None:
         mlp.c_fc.weight[units, layout.zero] = -BENT * scale
         mlp.c_fc.bias[units] = -BENT * start
         mlp.c_proj.weight[told, units] = (after - before) / BENT
+    for constant, sign in ((layout.plus, 1), (layout.minus, -1), (layout.of_class, 1)):
+        mlp.c_proj.bias[constant] = sign * (STEADY_LAST - STEADY)
 
 
 def dictionary(count: int) -> tuple[Values, Values]:

@@ -349,6 +349,11 @@ def test_others_than_this_machine_need_the_token(folder: Path) -> None:
             assert client.get(path).status_code == 401, path
             assert client.get(path, headers={"Authorization": "Bearer " + "x" * 32}).status_code == 401
             assert client.get(path, headers={"Cookie": f"pairloom={config.token}"}).status_code == 401
+        form = client.get("/map?x=%22%3E%3Cb&token=wrong", headers={"Accept": "text/html"})
+        assert form.status_code == 401
+        assert 'name="x" value="&quot;&gt;&lt;b"' in form.text
+        assert "This is another one" in form.text
+        assert client.get("/static/style.css").status_code == 200
         asked = client.get("/api/release", headers={"Authorization": f"Bearer {config.token}"})
         assert asked.status_code == 200
         opened = client.get("/map", params={"token": config.token, "x": "1"})

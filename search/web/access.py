@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import html
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,15 +13,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pairloom.search.web.errors import told
 
 COOKIE = "pairloom"
-OPEN = ("/health",)
-"""What needs no token: a load balancer asks it."""
+OPEN = ("/health", "/static/style.css")
+"""What needs no token: a load balancer asks the one, the page that asks for a token looks like the others by the other.
+"""
 NEEDED = "a token is needed: open the address that `pairloom web` printed"
 ASKING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Pairloom</title></head>
-<body><main><h1>A token is needed</h1>
-<form><label>Token <input type="password" name="token" autocomplete="current-password" required></label>
-<button>Open</button></form></main></body></html>
+<meta name="color-scheme" content="light dark"><title>Pairloom</title>
+<link rel="stylesheet" href="/static/style.css"></head>
+<body><main class="asked"><h1>A token is needed</h1>
+<p class="quiet">{why}</p>
+<form class="ask-token">{kept}
+<label>Token <input type="password" name="token" autocomplete="current-password" required></label>
+<button class="chip primary">Open</button></form></main></body></html>
 """
 
 
@@ -57,10 +62,22 @@ class Access:
             await answer(scope, receive, send)
             return
         if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
-            answer = HTMLResponse(ASKING, 401)
+            answer = HTMLResponse(_asking(query), 401)
         else:
             answer = told(401, NEEDED, {"WWW-Authenticate": "Bearer"})
         await answer(scope, receive, send)
+
+
+def _asking(query: list[tuple[str, str]]) -> str:
+    """The page that asks for the token, and keeps what else the address says."""
+    wrong = any(name == "token" for name, _ in query)
+    why = "This is another one: ask whoever runs the page." if wrong else "It is part of the address that was printed."
+    kept = "".join(
+        f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(value)}">'
+        for name, value in query
+        if name != "token"
+    )
+    return ASKING.format(why=why, kept=kept)
 
 
 def _same(shown: str, wanted: str) -> bool:

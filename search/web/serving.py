@@ -42,6 +42,8 @@ def serve(service: Service, tell: Callable[[str], None], *, version: str = "") -
         ) from error
     port = listening.getsockname()[1]
     shown = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
+    if config.host.strip("[]") in ("0.0.0.0", "::"):  # no address that others could open
+        shown = socket.gethostname()
     tell(f"http://{shown}:{port}/" + (f"?token={config.token}" if config.token else ""))
     server = uvicorn.Server(
         uvicorn.Config(

@@ -54,10 +54,10 @@ from pairloom.tasks.pipeline import Pipeline
 SHADES = 8
 SLOW = {"width": 256, "layers": 6, "head_width": 64, "patch_size": 8, "image_size": 64}
 """An image tower that takes some 15 ms an image on one CPU: a node can be lost while it embeds."""
-SLOWER = SLOW | {"image_size": 128, "layers": 16}
-"""One that takes some 80 ms, so that what starting a worker costs is not all that is measured."""
+SLOWER = SLOW | {"image_size": 128}
+"""One that takes twice as long, so that what starting a worker costs is not all that is measured."""
 PER_PART = 10
-SEARCHED, DIMENSION = 60_000, 256
+SEARCHED, DIMENSION = 30_000, 256
 PHOTOS, PHOTO_SIDE = 1_500, 640
 LOG = "pairloom.tasks.engine.ray_workers"
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
+import obstore.store
 import pyarrow as pa
 import pytest
 from conftest import free_port
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from benchmarks.object_server import BUCKET, Fault, ObjectServer, object_server
 from benchmarks.tiny_nights import Content, Nights, content
 from pairloom.flows.cli import app
-from pairloom.storage import object_client
+from pairloom.storage import object_client, objects
 from pairloom.storage.checked import CheckedFiles, whole_copy
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
@@ -148,6 +149,20 @@ def test_a_file_written_aside_is_whole_or_absent(root: Path) -> None:
     write(root / "file", b"first")
     write(root / "file", b"second")
     assert [path.read_bytes() for path in root.glob("*")] == [b"second"]
+
+
+def test_what_is_gone_already_is_deleted_where_the_storage_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Amazon's doesn't tell; Azure's and Google's do, as obstore's of a folder does, which then deletes no more.
+    kept = obstore.store.LocalStore(tmp_path)
+    monkeypatch.setattr(objects, "store", lambda _bucket: kept)
+    folder = objects.ObjectPath("az://pairs/x")
+    for name in ("a", "b"):
+        write(folder / name, b"content")
+    folder._delete([(folder / name).key for name in ("none", "a", "b")])
+    assert not any(folder.iterdir())
+    (folder / "none").unlink()
 
 
 def test_put_if_absent_never_overwrites(root: Path) -> None:

@@ -93,10 +93,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def peak_gib(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of some work, and the most device memory that it held beyond what was held before; NaN on a CPU."""
+def peak_gib(work: Callable[[], object]) -> tuple[float, float | None]:
+    """Seconds of some work, and the most device memory that it held beyond what was held before; None on a CPU."""
     if not torch.cuda.is_available():
-        return seconds(work), float("nan")
+        return seconds(work), None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, ValidationInfo, field_v
 from pairloom.models.evaluation.config import NOVELTY, EvaluationConfig, GateConfig, measured
 from pairloom.models.mining.config import MiningConfig
 from pairloom.models.objectives.config import ClipConfig, ObjectiveConfig
-from pairloom.models.towers.config import FITTED_STEPS, HUBS, ModelConfig
+from pairloom.models.towers.config import FITTED, HUBS, ModelConfig
 from pairloom.models.training.config import TrainingConfig
 from pairloom.storage.images.config import IngestConfig
 from pairloom.storage.objects import StoredPath
@@ -129,10 +129,10 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     @classmethod
     def _with_preset(cls, given: Any) -> Any:
         model = given.get("model") if isinstance(given, dict) else None
-        if isinstance(model, dict) and model.get("architecture") in FITTED_STEPS:
+        if isinstance(model, dict) and model.get("architecture") in FITTED:
             training = given.get("training")
             if training is None or isinstance(training, dict):
-                return {**given, "training": {"max_steps": FITTED_STEPS[model["architecture"]], **(training or {})}}
+                return {**given, "training": {**FITTED[model["architecture"]], **(training or {})}}
         return given
 
     @field_validator("sources")

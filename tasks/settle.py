@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pairloom.models.towers.choosing import AUTO, PICTURES, Choice, choose, flat_share, weights_installed
-from pairloom.models.towers.config import FITTED_STEPS, ModelConfig
+from pairloom.models.towers.config import FITTED, ModelConfig
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.modelstore import ModelStore
 from pairloom.storage.releases import release_log
@@ -65,6 +65,6 @@ def _chosen(pipeline: Pipeline, choice: Choice) -> Pipeline:
         "chosen": choice.why,
     }
     training = pipeline.training
-    if choice.architecture in FITTED_STEPS and training.max_steps is None:
-        training = training.model_copy(update={"max_steps": FITTED_STEPS[choice.architecture]})
+    fitted = FITTED.get(choice.architecture, {})
+    training = training.model_copy(update={key: fitted[key] for key in fitted if getattr(training, key) is None})
     return pipeline.model_copy(update={"model": ModelConfig.model_validate(given), "training": training})

@@ -198,7 +198,7 @@ def test_without_a_refit_configurations_are_what_they_were_and_records_name_one_
     assert "refit" not in TrainingConfig().shape
     assert TrainingConfig(refit=0.2).shape["refit"] == 0.2
     further = TrainingConfig(refit=0.25, max_minutes=5).further(401)
-    assert (further.max_minutes, further.max_steps, further.refit) == (None, 100, 0)
+    assert (further.max_minutes, further.max_steps, further.refit) == (None, 100, None)
     assert further.learning_rate == REFIT_RATE * TrainingConfig().learning_rate
     assert TrainingConfig(refit=0.1).further(1).max_steps == 1
 

@@ -10,7 +10,7 @@ from nights import current, folder
 
 from pairloom.flows.config import load_pipeline
 from pairloom.models.towers.choosing import AUTO, choose, flat_share
-from pairloom.models.towers.config import FITTED_STEPS, ModelConfig
+from pairloom.models.towers.config import FITTED, ModelConfig
 from pairloom.models.towers.names import require_towers
 from pairloom.tasks.decide import training_digest
 from pairloom.tasks.readiness import require_readiness
@@ -79,7 +79,8 @@ def test_flat_shapes_are_drawn_and_what_goes_with_the_choice_is_set_where_it_was
     assert "drawn pictures" in settled.model.chosen
     assert settled.model.closed_form_start
     assert not settled.model.export
-    assert settled.training.max_steps == FITTED_STEPS[settled.model.architecture]
+    fitted = FITTED[settled.model.architecture]
+    assert {key: getattr(settled.training, key) for key in fitted} == fitted
     assert settle(settled) is settled
     named = load_pipeline(file)
     assert settle(named) is named

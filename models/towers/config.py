@@ -81,15 +81,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 HUBS = ("drawings", "drawings-pretrained")
 """Architectures whose texts lie where regression expects them, and meet the same pictures again and again: their search
 takes that off where nothing is said, measured in benchmarks/hubness.md."""
-FITTED_STEPS: Mapping[str, int] = {
-    "photographs": 100,
-    "photographs-plain": 100,
-    "drawings": 100,
-    "drawings-pretrained": 1,
+FITTED: Mapping[str, Mapping[str, Any]] = {
+    "photographs": {"max_steps": 100, "refit": 0.3},
+    "photographs-plain": {"max_steps": 100, "refit": 0.3},
+    "drawings": {"max_steps": 100, "refit": 0.3},
+    "drawings-pretrained": {"max_steps": 1, "refit": 0.3},
 }
-"""A training's `max_steps` with one of these, where it isn't given: a start in closed form needs few. The first step is
-taken at the foot of the warm-up, so that one alone leaves the start as it is: what more of them cost is measured in
-benchmarks/pretrained.md."""
+"""What of `training` goes with one of these where it isn't given: a start in closed form needs few steps, and one from
+all items costs seconds (measured in benchmarks/refit.md). The first step is taken at the foot of the warm-up, so that one
+alone leaves the start as it is: what more of them cost is measured in benchmarks/pretrained.md."""
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

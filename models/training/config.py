@@ -47,10 +47,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     one of these (GradCache). None passes all at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the towers. `auto` is bfloat16 on a GPU and float32 on a CPU, where small towers gain nothing."""
-    refit: float = Field(default=0.0, ge=0, le=2)
+    refit: float | None = Field(default=None, ge=0, le=2)
     """Share of the training's steps that a challenger which passed the gate goes on for, at a lower rate, on all items:
     those of the validation and test splits as well, which are searched like any other. That model then serves, and the
-    one that was measured stays beside it for all comparisons. 0 trains no further."""
+    one that was measured stays beside it for all comparisons. 0 trains no further, and so does no value, but with
+    architectures that start in closed form (`drawings`, `photographs` and their likes), where it means 0.3."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; none leaves torch's own choice."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
@@ -85,9 +86,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
         return self.model_copy(
             update={
                 "max_minutes": None,
-                "max_steps": max(1, round(self.refit * steps)),
+                "max_steps": max(1, round((self.refit or 0) * steps)),
                 "learning_rate": REFIT_RATE * self.learning_rate,
                 "warmup_fraction": min(self.warmup_fraction, REFIT_WARMUP),
-                "refit": 0.0,
+                "refit": None,
             }
         )

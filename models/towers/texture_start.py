@@ -48,8 +48,6 @@ BENT = 200.0
 STEADY = 200.0
 """Constants beside the content that keep layer normalisation from changing its scale; one of a token is twice as large,
 so that their sum is nothing and no digits are lost to the mean."""
-STEADY_LAST = 3.0
-"""What is left of them for the last normalisation: beside large ones, rounding would show in what is projected."""
 SURE = 30.0
 """What an attention's score loses by a patch of another region."""
 SHUT = 1000.0
@@ -180,8 +178,9 @@ def _bend(mlp: Any, layout: _Layout, scale: float) -> None:
         mlp.c_fc.weight[units, layout.zero] = -BENT * scale
         mlp.c_fc.bias[units] = -BENT * start
         mlp.c_proj.weight[told, units] = (after - before) / BENT
+    # The last norm sees the content alone: beside constants, rounding would show in what is projected.
     for constant, share in ((layout.plus, 1), (layout.minus, -2), (layout.of_class, 1)):
-        mlp.c_proj.bias[constant] = share * (STEADY_LAST - STEADY)
+        mlp.c_proj.bias[constant] = -share * STEADY
 
 
 def dictionary(count: int) -> tuple[Values, Values]:

@@ -45,10 +45,9 @@ SHARPNESS = 60.0
 """Responses are multiplied by this, so that the soft rectifier is nearly a hard one."""
 BENT = 200.0
 """The same for mean responses."""
-STEADY = 500.0
-"""Constants beside the content that keep layer normalisation from changing its scale."""
-STEADY_LAST = 3.0
-"""What is left of them for the last normalisation: beside large ones, rounding would show in what is projected."""
+STEADY = 200.0
+"""Constants beside the content that keep layer normalisation from changing its scale; one of a token is twice as large,
+so that their sum is nothing and no digits are lost to the mean."""
 SURE = 30.0
 """What an attention's score loses by a patch of another region."""
 SHUT = 1000.0
@@ -101,7 +100,7 @@ def start_from_textures(visual: Any) -> None:
     if any(wrong.values()):
         needs = "; ".join(need for need, lacks in wrong.items() if lacks)
         raise ValueError(f'an architecture with `"start": "textures"` needs {needs}')
-    layout, scale = _Layout.of(width, patch), STEADY * math.sqrt(3 / width - 1 / width**2)
+    layout, scale = _Layout.of(width, patch), STEADY * math.sqrt(6 / width)
     first, second = blocks
     with torch.no_grad():
         _write_tokens(visual, layout, patch)
@@ -120,7 +119,7 @@ def _write_tokens(visual: Any, layout: _Layout, patch: int) -> None:
     kernel_WCPP[layout.pixels] = torch.eye(3 * patch**2).reshape(-1, 3, patch, patch)
     visual.class_embedding.zero_()
     place_NW.zero_()
-    place_NW[:, layout.plus], place_NW[:, layout.minus] = STEADY, -STEADY
+    place_NW[:, layout.plus], place_NW[:, layout.minus] = STEADY, -2 * STEADY
     place_NW[0, layout.of_class] = STEADY
     for place, region in enumerate(regions(visual.grid_size[0])):
         place_NW[1 + place, layout.regions[region]] = STEADY
@@ -179,8 +178,9 @@ def _bend(mlp: Any, layout: _Layout, scale: float) -> None:
         mlp.c_fc.weight[units, layout.zero] = -BENT * scale
         mlp.c_fc.bias[units] = -BENT * start
         mlp.c_proj.weight[told, units] = (after - before) / BENT
-    for constant, sign in ((layout.plus, 1), (layout.minus, -1), (layout.of_class, 1)):
-        mlp.c_proj.bias[constant] = sign * (STEADY_LAST - STEADY)
+    # The last norm sees the content alone: beside constants, rounding would show in what is projected.
+    for constant, share in ((layout.plus, 1), (layout.minus, -2), (layout.of_class, 1)):
+        mlp.c_proj.bias[constant] = -share * STEADY
 
 
 def dictionary(count: int) -> tuple[Values, Values]:

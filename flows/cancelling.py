@@ -60,7 +60,8 @@ def settle(client: SyncPrefectClient, run: FlowRun) -> None:
         return
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
     for child in client.read_flow_runs(flow_run_filter=below):
-        if child.state and not child.state.is_final():
+        # One that is told twice can be ended before it has said that it is cancelled.
+        if child.state and not (child.state.is_final() or child.state.is_cancelling()):
             # What waits for a worker has nobody who could end it.
             waits = child.state.is_scheduled()
             client.set_flow_run_state(child.id, Cancelled(message=LEFT) if waits else Cancelling(), force=True)

@@ -39,7 +39,7 @@ NAME = "faces"
 NIGHT_SECONDS = 1500
 PAGE_SECONDS = 600
 STEPS = 900
-UNDER_WAY = ("Scheduled", "Late", "Pending", "Submitting", "AwaitingWorker", "Running")
+UNDER_WAY = ("Scheduled", "Resuming", "Late", "Pending", "Submitting", "AwaitingWorker", "Running")
 BLOCKS: dict[str, Any] = {
     "sources": [
         {

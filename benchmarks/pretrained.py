@@ -33,7 +33,6 @@ from pairloom.models.mining.negatives import batch_negatives
 from pairloom.models.towers.config import PRESETS, ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.names import ARCHITECTURES
-from pairloom.models.towers.package_words import package_meanings
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
@@ -98,7 +97,6 @@ def main() -> None:
             encoder = Encoder(create(config, texts, seed=0))
             trunk = frozen_trunk(encoder.dual_encoder, config)
             assert trunk is not None
-            meanings = package_meanings(config.word_vectors) if isinstance(config.word_vectors, str) else None
             cpu = time.process_time()
             learn_NF, check_NF = (encoder.features(trunk, [each.images]) for each in (learn, check))
             looking = 1e3 * (time.process_time() - cpu) / (len(learn_NF) + len(check_NF))
@@ -108,9 +106,7 @@ def main() -> None:
                     trunk = frozen_trunk(own, config)
                     assert trunk is not None
                     cpu = time.process_time()
-                    start_in_closed_form(
-                        own, learn_NF, learn.relations, seed=seed, shrinkage=config.shrinkage, meanings=meanings
-                    )
+                    start_in_closed_form(own, learn_NF, learn.relations, config, seed=seed)
                     started = time.process_time() - cpu
                     if steps:
                         items = TrainingItems(tuple(learn.item_ids), learn_NF, learn.relations, negatives_NK)

@@ -49,7 +49,6 @@ from pairloom.models.evaluation.metrics import Slice, evaluate
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
-from pairloom.models.towers.package_words import package_meanings
 from pairloom.models.towers.trunk import frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
@@ -191,17 +190,9 @@ def cut_off(encoder: DualEncoder, catalogue: Catalogue, image_ND: Embeddings) ->
 
 def trained(start: DualEncoder, items: TrainingItems, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Trains in place, from a start in closed form where the model has one; what it took."""
-    began, trunk, words = time.process_time(), frozen_trunk(start, recipe.model), recipe.model.word_vectors
+    began, trunk = time.process_time(), frozen_trunk(start, recipe.model)
     if trunk is not None:
-        meanings = package_meanings(words) if isinstance(words, str) else None
-        start_in_closed_form(
-            start,
-            np.asarray(items.pixels),
-            items.relations,
-            seed=seed,
-            shrinkage=recipe.model.shrinkage,
-            meanings=meanings,
-        )
+        start_in_closed_form(start, np.asarray(items.pixels), items.relations, recipe.model, seed=seed)
     with tempfile.TemporaryDirectory() as folder, trunk.aside() if trunk else contextlib.nullcontext():
         done = train(start, items, recipe, workdir=Path(folder))
     return {"steps": done.steps, "cpu_seconds": round(time.process_time() - began, 1)}

@@ -35,7 +35,6 @@ from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.negatives import batch_negatives
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.creation import create
-from pairloom.models.towers.package_words import package_meanings
 from pairloom.models.towers.trunk import frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
@@ -59,11 +58,7 @@ def measure(shape: str, name: str, config: TrainingConfig, asked: argparse.Names
     if trunk := frozen_trunk(start, model):
         cpu = time.process_time()
         feature_NF = Encoder(start).features(trunk, [learn.images])
-        words = model.word_vectors
-        meanings = package_meanings(words) if isinstance(words, str) else None
-        start_in_closed_form(
-            start, feature_NF, learn.relations, seed=config.seed, shrinkage=model.shrinkage, meanings=meanings
-        )
+        start_in_closed_form(start, feature_NF, learn.relations, model, seed=config.seed)
         spent = time.process_time() - cpu
         yield {"steps": 0, "CPU s": spent, **recalls(Encoder(start), check)}
         cpu = time.process_time()

@@ -103,7 +103,7 @@ def main() -> None:
         for seed in options.seeds:
             for steps, rate in trainings:
                 own = create(config, texts, seed=seed)
-                start_in_closed_form(own, feature_NF, learn.relations, seed=seed, shrinkage=config.shrinkage)
+                start_in_closed_form(own, feature_NF, learn.relations, config, seed=seed)
                 tail: nn.Module = nn.Identity()
                 if groups:
                     tail = Rest(own.network.get_submodule("visual.trunk"), groups)

@@ -179,7 +179,7 @@ def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path
     assert trunk is not None
     relations = tiny_items(tmp_path, encoder.dual_encoder).relations
     feature_NF = encoder.features(trunk, [tiny_images()])
-    start_in_closed_form(encoder.dual_encoder, feature_NF, relations, seed=0, shrinkage=0.3)
+    start_in_closed_form(encoder.dual_encoder, feature_NF, relations, ModelConfig(shrinkage=0.3), seed=0)
     score_NT = encoder.embed_features(trunk, feature_NF) @ encoder.embed_texts(relations.texts).T
     own_NT = np.zeros(score_NT.shape, bool)
     for item, own in enumerate(relations.item_texts):

@@ -14,8 +14,9 @@ from pairloom.models.arrays import Embeddings, Features, Indices
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.closed_form.class_space import class_space
 from pairloom.models.closed_form.text_regression import text_regression
-from pairloom.models.closed_form.word_meanings import WordMeanings
+from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.towers.package_words import package_meanings
 from pairloom.models.towers.text_sums import add_up_tokens, token_texts
 from pairloom.models.towers.trunk import has_token_head
 from pairloom.models.towers.vocabulary import END_OF_TEXT_ID
@@ -33,20 +34,21 @@ def start_in_closed_form(
     encoder: DualEncoder,
     feature_NF: Features,
     relations: Relations,
+    config: ModelConfig,
     *,
     seed: int,
-    shrinkage: float,
-    meanings: WordMeanings | None = None,
 ) -> None:
     """Gives the image tower's projection and the text tower weights, in place, that find the items' classes already.
 
     The projection is linear discriminant analysis of the features, the scatter within classes drawn to a ball by
-    `shrinkage`; classes are the items of one group, or of one first text where a group has a single item. A text is
-    where ridge regression of its words and their pieces expects the mean of its items' embeddings, each token standing
-    for its own words and pieces, and for what the words mean where `meanings` know it; texts that many items carry are
-    then brought to their mean. ValueError where the towers can't hold that.
+    `config.shrinkage`; classes are the items of one group, or of one first text where a group has a single item. A
+    text is where ridge regression of its words and their pieces expects the mean of its items' embeddings, each token
+    standing for its own words and pieces, and for what words mean where `config.word_vectors` name a package; texts
+    that many items carry are then brought to their mean. ValueError where the towers can't hold that.
     """
-    embedding_ND = _project(encoder, feature_NF, relations.classes(), shrinkage)
+    embedding_ND = _project(encoder, feature_NF, relations.classes(), config.shrinkage)
+    words = config.word_vectors
+    meanings = package_meanings(words) if isinstance(words, str) else None
     texts = [normalize_text(text) for text in relations.texts]
     target_TD = _text_means(embedding_ND, relations)
     regression = text_regression(texts, target_TD.astype(np.float64), seed=seed, meanings=meanings)

@@ -18,7 +18,7 @@ from pairloom.models.geometry import Geometry
 from pairloom.models.ranks import first_rank, joined
 from pairloom.models.towers.creation import create
 from pairloom.models.towers.dual_encoder import DualEncoder, load
-from pairloom.models.towers.package_words import package_meanings, package_words
+from pairloom.models.towers.package_words import package_words
 from pairloom.models.towers.text_trunk import frozen_text_trunk
 from pairloom.models.towers.word_start import start_from_words, token_width, vocabulary_words
 from pairloom.models.training.closed_start import start_in_closed_form
@@ -118,14 +118,12 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
     inputs.wait()
     with joined(pipeline.training.rank_timeout_minutes) as ranks:
         if features and pipeline.model.closed_form_start and champion is None:
-            words = pipeline.model.word_vectors
             start_in_closed_form(
                 start,
                 open_features(run.features),
                 items.relations,
+                pipeline.model,
                 seed=pipeline.training.seed,
-                shrinkage=pipeline.model.shrinkage,
-                meanings=package_meanings(words) if isinstance(words, str) else None,
             )
             ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)

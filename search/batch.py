@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairloom.models.evaluation.cutoff import NEXT
 from pairloom.models.evaluation.similarity import MEASURES
@@ -125,21 +126,22 @@ def _best(
 
     Of queries that are to be corrected, the first `CORRECTED` are ordered with their hubness taken off.
     """
+    places_N = np.unique(np.concatenate([np.empty(0, np.int64), *(each for each, _ in found)]))
     columns = ["item_id", *([HUBNESS] if any(correct_Q) else [])]
-    rows = _rows(release, [each for each, _ in found], columns)
-    names = {offset: row["item_id"] for offset, row in rows.items()}
+    rows = release.dataset.take(places_N.tolist(), columns=columns)
+    name_N = rows["item_id"].combine_chunks()
+    rank_N = np.argsort(pc.sort_indices(name_N).to_numpy())
     best = []
     for query, correct, (offsets_K, scores_K) in zip(queries, correct_Q, found, strict=True):
-        left_out = query.items
-        ranked = sorted(zip((-scores_K).tolist(), (names[each] for each in offsets_K.tolist()), offsets_K, strict=True))
-        kept = [(offset, -score) for score, item_id, offset in ranked if item_id not in left_out]
-        kept = kept if correct else kept[:k]
-        places_K = np.array([each for each, _ in kept], np.int64)
-        sorted_K = np.array([score for _, score in kept], np.float64)
+        row_K = np.searchsorted(places_N, offsets_K)
+        order_K = np.lexsort((rank_N[row_K], -scores_K))
+        if query.items:
+            left_out = pc.is_in(name_N, pa.array(sorted(query.items), pa.string())).to_numpy(zero_copy_only=False)
+            order_K = order_K[~left_out[row_K[order_K]]]
         if correct:
-            order = corrected_order(sorted_K, np.array([rows[each][HUBNESS] for each in places_K.tolist()]))[:k]
-            places_K, sorted_K = places_K[order], sorted_K[order]
-        best.append((places_K, sorted_K))
+            hubness_K = rows[HUBNESS].to_numpy()[row_K[order_K]]
+            order_K = order_K[corrected_order(scores_K[order_K], hubness_K)]
+        best.append((offsets_K[order_K[:k]], scores_K[order_K[:k]]))
     return best
 
 

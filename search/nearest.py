@@ -1,6 +1,5 @@
 """The rows nearest to one vector, in an order that neither the processor nor the order of rows decides."""
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 CORRECTED = 300
 """Nearest items that are ordered anew where hubs are corrected; those behind them stay as they are."""
+IN_FRONT = 10
+"""Of those, how many are looked for with all effort: the same for every page, so that pages go on from one another."""
 SCORE_DIGITS = 6
 """Digits after which equal similarities differ by the order of summation only."""
 
@@ -66,7 +67,7 @@ def nearest_rows(
     read = [*columns, HUBNESS] if hubness and HUBNESS not in columns else columns
     while True:
         try:
-            rows = Asked(asked, asked - wanted, condition, read)
+            rows = Asked(asked, asked - wanted, max(0, CORRECTED - IN_FRONT) if hubness else 0, condition, read)
             find = partial(_found, release, vector, rows, target)
             found = find() if where is None else in_time(find, MAX_SECONDS)
         except (ValueError, OSError, RuntimeError) as error:
@@ -125,11 +126,18 @@ def tied(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     Rounding alone would part copies whose last bits lie on two sides of an edge.
     """
-    tied, best = np.empty_like(scores), math.inf
-    for place in np.argsort(-scores, kind="stable"):
-        if scores[place] < best - 10**-SCORE_DIGITS:
-            best = scores[place]
-        tied[place] = best
+    order = np.argsort(-scores, kind="stable")
+    ranked, places = scores[order], np.arange(len(scores))
+    leads = np.ones(len(scores), bool)
+    leads[1:] = ranked[1:] < ranked[:-1] - 10**-SCORE_DIGITS
+    while True:
+        best = ranked[np.maximum.accumulate(np.where(leads, places, 0))]
+        behind = ranked < best - 10**-SCORE_DIGITS
+        if not behind.any():
+            break
+        leads[1:] |= behind[1:] & ~behind[:-1]
+    tied = np.empty_like(scores)
+    tied[order] = best
     return tied.round(SCORE_DIGITS)
 
 
@@ -140,6 +148,8 @@ class Asked:
     k: int
     spare: int
     """Of the `k`, how many are only there to tell ties."""
+    behind: int
+    """Of those before them, how many are mostly there to be ordered anew."""
     where: str | None
     columns: list[str]
 
@@ -147,7 +157,15 @@ class Asked:
 def _found(release: OpenRelease, vector: Floats, asked: Asked, target: Side) -> pa.Table:
     """`columns` and `_distance` of the nearest rows. Text vectors have no index: all of them are read."""
     if target == "image":
-        return nearest(release.dataset, vector, k=asked.k, spare=asked.spare, where=asked.where, columns=asked.columns)
+        return nearest(
+            release.dataset,
+            vector,
+            k=asked.k,
+            spare=asked.spare,
+            behind=asked.behind,
+            where=asked.where,
+            columns=asked.columns,
+        )
     found = nearest_by_product(release.dataset, vector[None], k=asked.k, side=target, where=asked.where)
     rows = release.dataset.take(found.offsets_QK[0].tolist(), columns=asked.columns)
     return rows.append_column("_distance", pa.array(1 - found.scores_QK[0]))

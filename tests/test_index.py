@@ -115,6 +115,8 @@ def test_many_neighbours_are_found_though_the_later_ones_get_fewer_candidates(ta
     assert len({f"i{at}" for at in expected} & {*found["item_id"].to_pylist()}) >= 297
     assert (Effort().candidates(10, coarse=False), Effort().candidates(300, coarse=False)) == (200, 1_650)
     assert Effort().candidates(300, coarse=True) == 6_000
+    # Those that only might be put in front of the first ten get little whatever the index is.
+    assert Effort().candidates(300, coarse=True, behind=290) == Effort().candidates(300, coarse=False) == 1_650
 
 
 def test_filter_is_applied_before_the_search(table: VectorTable) -> None:

@@ -40,15 +40,14 @@ class Effort(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
             return "no index"
         return f"{self.kind}, {self.probes} partitions, {self.refine_factor} candidates per neighbour"
 
-    def candidates(self, k: int, *, coarse: bool) -> int:
+    def candidates(self, k: int, *, coarse: bool, behind: int = 0) -> int:
         """Rows that are ranked again for `k` neighbours; a `coarse` index needs as many for each of them.
 
         A finer one mistakes places near the end of the list only: those beyond the first ten neighbours get a
-        quarter (benchmarks/web.md).
+        quarter, as do, of any index, the last `behind` of the `k`, of which few are missed (benchmarks/web.md).
         """
-        if coarse or k <= K:
-            return self.refine_factor * k
-        return self.refine_factor * K + max(1, self.refine_factor // 4) * (k - K)
+        fully = k - behind if coarse else min(k - behind, K)
+        return self.refine_factor * fully + max(1, self.refine_factor // 4) * (k - fully)
 
     def serves(self, config: IndexConfig, rows: int) -> bool:
         """Whether this still stands; that no index was good enough is tried again with twice the rows."""

@@ -42,14 +42,16 @@ def nearest(
     where: str | None = None,
     exact: bool = False,
     spare: int = 0,
+    behind: int = 0,
 ) -> pa.Table:
     """The `k` rows nearest to `vector` (length D) by cosine, with `columns` and `_distance` (1 - cosine similarity).
 
     `where` is a Lance filter, applied before the search. `exact` passes the index by; else it is asked with the effort
-    that the dataset's metadata names, of which the last `spare` rows, wanted for what ties with the others, get none.
+    that the dataset's metadata names, of which the last `spare` rows, wanted for what ties with the others, get none,
+    and the `behind` before them, wanted for what they might put in front of the others, little.
     """
     effort = Effort.of(dataset)
-    candidates = effort.candidates(k - spare, coarse=_coarse(dataset, len(vector)))
+    candidates = effort.candidates(k - spare, coarse=_coarse(dataset, len(vector)), behind=behind)
     return dataset.scanner(
         columns=[*columns, "_distance"],
         filter=where,

@@ -230,6 +230,17 @@ def worked(
     )
 
 
+def with_defaults(values: dict[str, Any], form: dict[str, Any], block: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a form as a browser shows them: where a block says nothing of a key, its default."""
+    filled = dict(values)
+    for key, field in (form if block is None else block)["properties"].items():
+        if "default" in field:
+            filled.setdefault(key, field["default"])
+        if "$ref" in field:
+            filled[key] = with_defaults(filled[key], form, form["definitions"][field["$ref"].rpartition("/")[2]])
+    return filled
+
+
 def start(server: SyncPrefectClient, deployment: str, parameters: dict[str, Any] | None = None) -> FlowRun:
     """Start a run as the API's users do."""
     found = server.read_deployment_by_name(deployment)
@@ -420,6 +431,21 @@ def test_a_run_follows_the_file_as_it_is_now_and_says_that_its_deployment_is_old
     deployed_from(file, ("ingest",))
     ran(server, ingest, "ingest/shapes")
     assert "older" not in caplog.text
+
+    # Prefect's page sends all that its form shows, and the form shows every default.
+    blocks = {"sources": [source], "columns": {"id": "id"}, "evaluation": {}, "mining": {"num_negatives": 2}}
+    write_pipelines(tmp_path, shapes, **(blocks | {"mining": {}}))
+    deployed_from(file, ("ingest",))
+    write_pipelines(tmp_path, shapes, **blocks)
+    seen = deployed(server, "ingest/shapes")
+    filled = with_defaults(seen.parameters, seen.parameter_openapi_schema or {})
+    assert filled["pipeline"]["columns"].keys() > {"image", "texts", "keep"}
+    ran(server, ingest, "ingest/shapes", **filled)
+    assert f"older than {file.resolve()} (mining.num_negatives), and this run is of the file's values" in caplog.text
+    filled["pipeline"]["mining"]["num_negatives"] = 3
+    ran(server, ingest, "ingest/shapes", **filled)
+    assert "(mining.num_negatives), and this run is of the form's values, not the file's" in caplog.text
+
     file.write_text(file.read_text().replace("shapes:", "dresses:"))
     gone = state_of(ran(server, ingest, "ingest/shapes"))
     assert "no pipeline 'shapes' any more" in str(gone.message)

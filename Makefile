@@ -30,6 +30,7 @@ typed: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint docs/deploy/Dockerfile
 	$(MAKE) --no-print-directory --jobs 2 typed test
 	$(BIN)/pairloom deploy --check
 

@@ -6,7 +6,7 @@
 
 As root. For the base, `python:3.11-slim-bookworm`, stands Debian's own Python 3.11 of the same release, by debootstrap;
 all else is the Dockerfile's: every step is run by buildah, in chroots. FOLDER, on a disk that overlays can lie on,
-needs some 40 GB while it lasts.
+needs some 55 GB while it lasts.
 """
 
 import argparse
@@ -46,6 +46,7 @@ class Images:
         self._environment = os.environ | {
             "BUILDAH_ISOLATION": "chroot",
             "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
+            "TMPDIR": str(folder),
         }
 
     def buildah(self, *words: object) -> str:
@@ -92,6 +93,10 @@ class Images:
         )  # fmt: skip
         sys.stderr.write(f"{said}\n")
 
+    def size(self, target: str) -> str:
+        """How large an image is, with its base."""
+        return self.buildah("images", "--format", "{{.Size}}", f"localhost/pairloom:{target}")
+
     def run(self, target: str, pictures: Path, *commands: str) -> list[str]:
         """What commands print in a container of an image, with the mounts of compose.yaml."""
         container = self.buildah("from", "--pull-never", f"localhost/pairloom:{target}")
@@ -107,7 +112,9 @@ class Images:
     def unmount(self) -> None:
         """Let go of the folder."""
         self.buildah("rm", "--all")
-        subprocess.run(["umount", "--recursive", self.folder / "images" / "overlay"], check=True)
+        # Whether the storage is still mounted by then is the driver's affair.
+        if (storage := self.folder / "images" / "overlay").is_mount():
+            subprocess.run(["umount", "--recursive", storage], check=True)
 
 
 def draw(folder: Path) -> None:
@@ -144,7 +151,7 @@ def main() -> None:
             tell("the base is there")
             for target in ("cpu", "cuda"):
                 images.build(target)
-                tell(f"{target} is built")
+                tell(f"{target} is built: {images.size(target)}")
                 who, version, night, hit, gpu = images.run(
                     target, folder / "pictures", "id -u", "pairloom --version", NIGHT,
                     "pairloom search 'red square' -k 1 --json", "printenv NVIDIA_VISIBLE_DEVICES || echo none",

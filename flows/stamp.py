@@ -1,6 +1,7 @@
 """What pipelines.yaml said when it was deployed, as short as a deployment's version: tells whether it says it still."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -32,22 +33,18 @@ class Stamp:
 
 def differing(one: Pipeline, other: Pipeline) -> list[str]:
     """The keys, such as `training.max_minutes`, that two pipelines give different values."""
-    return sorted(
-        path
-        for path in _flat(one.parameters) | _flat(other.parameters)
-        if _flat(one.parameters).get(path) != _flat(other.parameters).get(path)
-    )
+    ours, theirs = (_flat(each.parameters["pipeline"]) for each in (one, other))
+    return sorted(path for path in ours | theirs if ours.get(path) != theirs.get(path))
 
 
 def _said(written: Pipeline) -> dict[str, Any]:
-    return written.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"root"})
+    return {key: value for key, value in written.said.items() if key != "root"}
 
 
-def _flat(block: Any, path: str = "") -> dict[str, str]:
+def _flat(block: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Every value in a mapping of mappings as JSON, by its path; lists are values."""
-    if not isinstance(block, dict) or not block:
-        return {path.removeprefix("pipeline."): json.dumps(block, sort_keys=True)}
     found: dict[str, str] = {}
     for key, value in block.items():
-        found |= _flat(value, f"{path}.{key}" if path else key)
+        own = f"{path}{key}"
+        found |= _flat(value, f"{own}.") if isinstance(value, dict) else {own: json.dumps(value, sort_keys=True)}
     return found

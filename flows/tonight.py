@@ -74,15 +74,14 @@ def _followed(pipeline: Pipeline, file: Path | None, deployed: Stamp | None) -> 
     now, form = written_pipeline(file, pipeline.name), Stamp.of(pipeline)
     if Stamp.of(now) == deployed:
         return pipeline
-    changed, edited = differing(pipeline, now), form.config != deployed.config
-    keys = ", ".join([*changed[:KEYS], *(["…"] if len(changed) > KEYS else [])])
-    said = (
-        f"the deployment is older than {file} ({keys}), and this run is of the {'form' if edited else 'file'}'s values"
-    )
+    # A root that was named beside the file stays.
+    if form.root != deployed.root:
+        now = now.model_copy(update={"root": pipeline.root})
+    changed, edited = differing(pipeline, now), form.config not in (deployed.config, Stamp.of(now).config)
+    keys = ", ".join([*changed[:KEYS], *(["…"] if len(changed) > KEYS else [])]) or "nothing that a run reads"
+    whose = "form's values, not the file's" if edited else "file's values"
+    said = f"the deployment is older than {file} ({keys}), and this run is of the {whose}"
     _older.set(said)
     logger.warning("%s: `pairloom deploy` brings form, schedule and work pools up to date", said)
-    if edited:
-        return pipeline
-    # When and on which pools it runs is what was deployed; and a root that was named beside the file stays.
-    root = now.root if form.root == deployed.root else pipeline.root
-    return now.model_copy(update={"root": root, "workers": pipeline.workers, "schedule": pipeline.schedule})
+    # When and on which pools it runs is what was deployed.
+    return pipeline if edited else now.model_copy(update={"workers": pipeline.workers, "schedule": pipeline.schedule})

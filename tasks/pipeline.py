@@ -135,6 +135,12 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
                 return {**given, "training": {**FITTED[model["architecture"]], **(training or {})}}
         return given
 
+    @field_validator("columns")
+    @classmethod
+    def _defaults_are_not_said(cls, columns: ColumnsConfig) -> ColumnsConfig:
+        # Prefect's form says all of them, a file some: the rows are the same rows.
+        return ColumnsConfig.model_validate(columns.model_dump(mode="json", exclude_defaults=True))
+
     @field_validator("sources")
     @classmethod
     def _names_differ(cls, sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
@@ -237,6 +243,22 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     def parameters(self) -> dict[str, Any]:
         """This pipeline as the parameters of a flow run, in JSON."""
         return {"pipeline": self.model_dump(mode="json", by_alias=True)}
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What isn't at its default, in JSON, and the kinds of sources and losses, and all that a source's columns say.
+
+        A kind is its own block's default, and what columns of a source leave out is the pipeline's.
+        """
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for source, block in zip(self.sources, said["sources"], strict=True):
+            block["kind"] = source.kind
+            if source.columns:
+                block["columns"] = source.columns.model_dump(mode="json")
+        if "objective" in said:
+            for objective, block in zip(self.objective, said["objective"], strict=True):
+                block["loss"] = objective.loss
+        return said
 
     @property
     def folder(self) -> Path:

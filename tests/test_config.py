@@ -1,13 +1,18 @@
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import lance
 import pyarrow as pa
 import pytest
+import yaml
 
 from pairloom.flows.config import load_pipeline, located, pipeline_folder, pipeline_names, written_pipeline
+from pairloom.flows.stamp import Stamp, differing
 from pairloom.storage.column_names import STORED, UNSTORABLE_NAMES
 from pairloom.storage.schema import HUBNESS, ITEM_FIELDS, VECTOR_COLUMNS, VECTOR_FIELDS
+from pairloom.storage.sources.rows import Source
+from pairloom.tasks.lineage import lineage
 from pairloom.tasks.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[1]
@@ -41,6 +46,13 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
+def written(folder: Path, **blocks: Any) -> Pipeline:
+    """A pipeline as a file says it."""
+    block = {"sources": [{"kind": "jsonl", "path": "a.jsonl"}], **blocks}
+    written = written_pipeline(write(folder, yaml.safe_dump({"pipelines": {"a": block}})), "a")
+    return located(written, folder)
+
+
 def fault(file: Path, name: str | None = None, *overrides: str) -> str:
     with pytest.raises(ValueError, match=str(file.name)) as caught:
         load_pipeline(file, name, overrides=overrides)
@@ -66,6 +78,46 @@ def test_a_weights_file_is_relative_to_the_file_and_a_tag_stays_a_tag(tmp_path: 
 def test_a_pipeline_survives_the_way_through_json(tmp_path: Path) -> None:
     pipeline = load_pipeline(write(tmp_path, DESIGNED))
     assert Pipeline.model_validate_json(pipeline.model_dump_json(by_alias=True)) == pipeline
+
+
+def test_a_column_that_is_said_by_its_default_is_no_other_column(tmp_path: Path) -> None:
+    defaults: dict[str, Any] = {"image": "image", "texts": ["text"], "group": None, "split": None, "keep": {}}
+    few, every = (written(tmp_path, columns={"id": "id"} | more) for more in ({}, defaults))
+    assert Stamp.of(few) == Stamp.of(every)
+    assert differing(few, every) == []
+    (tmp_path / "a.jsonl").write_text('{"id": "1", "image": "a.png", "text": "a"}\n')
+    read = [Source(each.sources[0], each.columns).identity for each in (few, every)]
+    assert read[0] == read[1], "or every row is read anew by a night of the form"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "keys"),
+    [
+        ({"objective": [{"loss": "n_pair"}]}, {"objective": [{"loss": "siglip"}]}, ["objective"]),
+        ({"sources": [{"kind": "csv", "path": "a"}]}, {"sources": [{"kind": "tsv", "path": "a"}]}, ["sources"]),
+        (
+            {"columns": {"image": "photo"}, "sources": [{"kind": "csv", "path": "a", "columns": {"id": "id"}}]},
+            {
+                "columns": {"image": "photo"},
+                "sources": [{"kind": "csv", "path": "a", "columns": {"id": "id", "image": "image"}}],
+            },
+            ["sources"],
+        ),
+        ({}, {"gate": {"min": {"text_to_image_recall@10": 0.5}}}, ["gate.min.text_to_image_recall@10"]),
+        ({}, {"columns": {"keep": {"colour": "string"}}}, ["columns.keep.colour"]),
+        ({}, {"mining": {"num_negatives": 3}}, ["mining.num_negatives"]),
+    ],
+)
+def test_an_edit_is_seen_and_named(
+    before: dict[str, Any], after: dict[str, Any], keys: list[str], tmp_path: Path
+) -> None:
+    one, other = written(tmp_path, **before), written(tmp_path, **after)
+    assert Stamp.of(one) != Stamp.of(other)
+    assert differing(one, other) == keys
+
+
+def test_a_lineage_tells_which_loss_it_was_with_nothing_else_said_of_it(tmp_path: Path) -> None:
+    assert lineage(written(tmp_path, objective=[{"loss": "n_pair"}])).config["objective.0.loss"] == "n_pair"
 
 
 @pytest.mark.parametrize("file", ["pipelines.yaml", "benchmarks/pipelines.yaml"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import psutil
 import pytest
 from child_processes import running, wait_until
 from conftest import free_port, prefect_environment, prefect_serving
+from operators_pages import DOCS, commands
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -49,11 +51,14 @@ from prefect.settings import (
 from prefect.states import Failed, Running
 from released_pipeline import save_model
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
+from benchmarks.prefect_server import answers
 from pairloom.flows import stages
 from pairloom.flows.approval import refuse_waiting
 from pairloom.flows.approval_form import try_to_close_forms
 from pairloom.flows.automations import remove_automations, silent_runs
+from pairloom.flows.cli import app
 from pairloom.flows.config import load_pipeline, pipeline_names
 from pairloom.flows.deploy import ENVIRONMENT, Deployed, content, deploy, deploy_pipelines
 from pairloom.flows.deployed import collect_garbage, embed, ingest, nightly, rollback, verify
@@ -82,7 +87,7 @@ SCHEDULE = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 HOSTILE = "<script>alert(1)</script> | [x](http://evil.example) *b* `c`"
 # What a shell starts with `&` ignores interrupts, and so do all that it starts.
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-PROCESS_TEMPLATE = Path(__file__).parents[1] / "docs" / "deploy" / "pools" / "process.json"
+PROCESS_TEMPLATE = DOCS / "deploy" / "pools" / "process.json"
 SECRET = "b7d1f00d5ec3e7"
 CLI = "import sys; from pairloom.flows.cli import main; sys.argv[0] = 'pairloom'; main()"
 
@@ -203,10 +208,21 @@ def worked(
 
     environment = prefect_environment(folder, PREFECT_API_URL=prefect_api, PREFECT_WORKER_QUERY_SECONDS="1")
     with contextlib.ExitStack() as stack:
-        workers = []
-        for pool in ("cpu", "gpu"):
-            command = ("-m", "prefect", "worker", "start", "--pool", pool, "--type", "process")
-            workers.append(stack.enter_context(running(*command, environment=environment, log=folder / f"{pool}.log")))
+        # As the page starts them.
+        starts = [each for each in commands("operating.md") if each.startswith("prefect worker start")]
+        ports = [free_port() for _ in starts]
+        workers = [
+            stack.enter_context(
+                running(
+                    *("-m", *shlex.split(command)),
+                    environment=environment | {"PREFECT_WORKER_WEBSERVER_PORT": str(port)},
+                    log=folder / f"{port}.log",
+                )
+            )
+            for command, port in zip(starts, ports, strict=True)
+        ]
+        for port in ports:
+            wait_until(partial(answers, f"http://127.0.0.1:{port}/health"), *workers, pause=0.2)
         # What a person edits in the form goes back as JSON.
         parameters = json.loads(json.dumps(deployed(server, "nightly/shapes").parameters))
         parameters["pipeline"]["training"]["max_steps"] = 5
@@ -228,6 +244,26 @@ def worked(
         str(reports[0].data) if reports else "",
         {str(key): float(str(share)) for key, share in bars.items()},
     )
+
+
+def with_defaults(values: dict[str, Any], form: dict[str, Any], block: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a form as a browser shows them: where a block says nothing of a key, its default."""
+    filled = dict(values)
+    for key, field in (form if block is None else block)["properties"].items():
+        if "default" in field:
+            filled.setdefault(key, field["default"])
+        if "$ref" in field:
+            filled[key] = with_defaults(filled[key], form, form["definitions"][field["$ref"].rpartition("/")[2]])
+    return filled
+
+
+def prefect(*words: str) -> None:
+    """`prefect …`, in this process."""
+    from prefect.cli._app import _app as program
+
+    with pytest.raises(SystemExit) as left:
+        program(words)
+    assert not left.value.code
 
 
 def start(server: SyncPrefectClient, deployment: str, parameters: dict[str, Any] | None = None) -> FlowRun:
@@ -356,6 +392,39 @@ def test_deploying_again_changes_nothing_but_what_the_file_says(
     assert deployed(server, "nightly/shapes").schedules == []
 
 
+def test_the_commands_of_the_operators_pages_do_on_a_server_what_is_said_of_them(
+    server: SyncPrefectClient,
+    tmp_path: Path,
+    shapes: Path,
+    write_pipelines: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = {"default": "operated"}
+    file = write_pipelines(tmp_path, shapes, schedule=SCHEDULE, workers=workers)
+    file.write_text(file.read_text().replace("shapes:", "shop:"))
+    monkeypatch.chdir(DOCS.parent)
+    made, left = [], {}
+    for line in dict.fromkeys(commands("operating.md") + commands("prefect.md")):
+        match shlex.split(line):
+            case ["pairloom", "deploy", *options]:
+                result = CliRunner().invoke(app, ["deploy", *options, "--file", str(file)])
+                assert result.exit_code == 0, f"{line}: {result.output}"
+            case ["prefect", "work-pool", "create", _, *options]:
+                # The page has three ways to make one pool.
+                made.append(f"made-by-{options[1]}")
+                prefect("work-pool", "create", made[-1], *options)
+                template = json.loads(Path(options[-1]).read_bytes())
+                assert server.read_work_pool(made[-1]).base_job_template == template
+            case ["prefect", "deployment", "run", name]:
+                prefect("deployment", "run", name)
+                left[name] = deployed(server, name).id
+    assert made == ["made-by-process", "made-by-docker", "made-by-kubernetes"]
+    assert is_deployed(server, "nightly/shop")
+    waiting = server.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["shop"])))
+    assert {run.deployment_id for run in waiting if run.auto_scheduled is False} == set(left.values())
+    assert left.keys() == {"nightly/shop"}
+
+
 def test_what_left_the_file_is_paused_then_deleted_and_nothing_else_is_touched(
     server: SyncPrefectClient, tmp_path: Path, shapes: Path, write_pipelines: Callable[..., Path]
 ) -> None:
@@ -420,6 +489,21 @@ def test_a_run_follows_the_file_as_it_is_now_and_says_that_its_deployment_is_old
     deployed_from(file, ("ingest",))
     ran(server, ingest, "ingest/shapes")
     assert "older" not in caplog.text
+
+    # Prefect's page sends all that its form shows, and the form shows every default.
+    blocks = {"sources": [source], "columns": {"id": "id"}, "evaluation": {}, "mining": {"num_negatives": 2}}
+    write_pipelines(tmp_path, shapes, **(blocks | {"mining": {}}))
+    deployed_from(file, ("ingest",))
+    write_pipelines(tmp_path, shapes, **blocks)
+    seen = deployed(server, "ingest/shapes")
+    filled = with_defaults(seen.parameters, seen.parameter_openapi_schema or {})
+    assert filled["pipeline"]["columns"].keys() > {"image", "texts", "keep"}
+    ran(server, ingest, "ingest/shapes", **filled)
+    assert f"older than {file.resolve()} (mining.num_negatives), and this run is of the file's values" in caplog.text
+    filled["pipeline"]["mining"]["num_negatives"] = 3
+    ran(server, ingest, "ingest/shapes", **filled)
+    assert "(mining.num_negatives), and this run is of the form's values, not the file's" in caplog.text
+
     file.write_text(file.read_text().replace("shapes:", "dresses:"))
     gone = state_of(ran(server, ingest, "ingest/shapes"))
     assert "no pipeline 'shapes' any more" in str(gone.message)

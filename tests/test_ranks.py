@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import time
@@ -93,6 +94,13 @@ def strike(workdir: Path, *_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Heard(logging.FileHandler):
+    """Keeps what is logged, and in which context."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{heard_here.get()}: {record.name}: {record.getMessage()}"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process learned, and what two did that started once, of which one was killed."""
@@ -110,7 +118,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert heard_here.get() == "heard here"
         (folder / "disturbed" / "watched").touch()
 
+    ours, heard = logging.getLogger("pairloom"), Heard(folder / "heard.txt")
+    ours.addHandler(heard)
+    ours.setLevel(logging.INFO)
     launch(train_here, (folder, "undisturbed", "disturbed", "queues-together", "mined"), 2, watch=watch)
+    ours.removeHandler(heard)
+    ours.setLevel(logging.NOTSET)
     return folder
 
 
@@ -129,6 +142,15 @@ def test_two_ranks_train_as_one_does_even_where_one_is_killed(trained: Path) -> 
     assert all(torch.equal(disturbed[name], expected) for name, expected in together.items())
     first, same = (read_log(trained / name)[0]["loss"] for name in ("alone", "undisturbed"))
     assert first == pytest.approx(same, rel=1e-6)
+
+
+def test_what_the_first_rank_logs_is_logged_where_it_was_started(trained: Path) -> None:
+    heard = (trained / "heard.txt").read_text().splitlines()
+    where = "heard here: pairloom.models.training.trainer: train: goes on from step "
+    steps = [int(line.removeprefix(where)) for line in heard if line.startswith(where)]
+    # The one that had ended is only read again, the one of which a process was killed has steps to go.
+    assert steps[0] == STEPS.max_steps
+    assert 0 < steps[1] < 16
 
 
 def test_two_ranks_keep_equal_queues_of_momentum_which_are_those_of_one(trained: Path) -> None:

@@ -52,7 +52,7 @@ def tracked_night(pipeline: Pipeline, plan: Plan, verdict: Verdict, release: Rel
         pipeline=pipeline.name,
         folder=str(beside(pipeline.root)),
         name=f"{pipeline.name} {verdict.model_id or 'unfit'}",
-        settings={key: str(value) for key, value in flat_config(pipeline, exclude_defaults=False).items()},
+        settings={key: str(value) for key, value in flat_config(pipeline).items()},
         training=[{name: value for name, value in line.items() if math.isfinite(value)} for line in curve],
         metrics={name: value for name, value in overall(verdict.metrics).items() if math.isfinite(value)},
         tags={name: value for name, value in tags.items() if value},

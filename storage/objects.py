@@ -20,6 +20,7 @@ from typing import IO, Annotated, Any, BinaryIO, Self
 
 from pydantic import AfterValidator
 
+from pairloom.storage.asked_once import said
 from pairloom.storage.object_client import ObjectStorageError, RefusedError, plain_endpoint, store, told
 
 _ADDRESS = re.compile(r"(s3|gs|az):/+([^/].*)")
@@ -123,7 +124,7 @@ class ObjectPath(PosixPath):
     def is_dir(self) -> bool:
         if self._listed is not None:
             return bool(self._listed == _FOLDER)
-        return next(self._below(), None) is not None
+        return said.any_below(str(self)) or next(self._below(), None) is not None
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
@@ -164,6 +165,16 @@ class ObjectPath(PosixPath):
         with told(self.bucket, self.key):
             return bytes(store(self.bucket).get(self.key).bytes())
 
+    def read_unless_same(self) -> bytes:
+        """Its contents, which aren't read again where a listing of this stage says that they are those read before."""
+        if known := said.content(str(self)):
+            return known[0]
+        with told(self.bucket, self.key):
+            found = store(self.bucket).get(self.key)
+            content = bytes(found.bytes())
+        said.read(str(self), found.meta, content)
+        return content
+
     def read_range(self, start: int, length: int) -> bytes:
         """So many bytes of it from `start` on."""
         with told(self.bucket, self.key):
@@ -190,6 +201,7 @@ class ObjectPath(PosixPath):
         assert isinstance(target, ObjectPath), f"{target} is elsewhere"
         with told(self.bucket, self.key):
             store(self.bucket).copy(self.key, target.key)
+        said.forget(str(target))
         self.unlink()
         return type(self)(target)
 
@@ -199,6 +211,7 @@ class ObjectPath(PosixPath):
         """Write it, or the content of a file of this machine, over what there is, whole."""
         with told(self.bucket, self.key):
             store(self.bucket).put(self.key, content)
+        said.forget(str(self))
 
     def put_if_absent(self, content: bytes) -> bool:
         """Write it where nothing is; False where something else is.
@@ -235,14 +248,19 @@ class ObjectPath(PosixPath):
             by_folder.setdefault(tuple(name.split("/")[:-1][:2]), []).append(name)
         for folder, own in by_folder.items():
             below = self.joinpath(*folder)
-            if len(own) == 1:
-                paths: Iterable[Self] = (self / own[0])._alone()
+            known = [self / name for name in own if said.of(str(self / name))]
+            if len(known) == len(own):
+                paths: Iterable[Self] = (self._named(path.key, said.of(str(path))) for path in known)
+            elif len(own) == 1:
+                paths = (self / own[0])._alone()
             else:
                 paths = below.rglob("*") if len(folder) > 1 else below.iterdir()
             found |= {path.relative_to(self).as_posix(): path for path in paths if path.is_file()}
         return {name: found[name] for name in names if name in found}
 
     def _delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            said.forget(f"{self.bucket}/{key}")
         # Of several at once, which is a POST, obstore repeats no request whose answer doesn't come.
         for attempt in range(_ATTEMPTS):
             try:
@@ -278,19 +296,23 @@ class ObjectPath(PosixPath):
     def _named(self, key: str, listed: Any) -> Self:
         found = type(self)(f"{self.bucket}/{key}")
         found._listed = listed
+        if listed != _FOLDER:
+            said.hear(str(found), listed)
         return found
 
 
 def readable(path: Path) -> Path | BinaryIO:
-    """What libraries are given that read a file by its path, or an open one."""
-    return _Reader(path) if isinstance(path, ObjectPath) else path  # type: ignore[return-value]  # all that is asked
+    """What libraries are given that read a file by its path, or an open one; of an object it may give what was read of
+    it before."""
+    return _Reader(path, remembers=True) if isinstance(path, ObjectPath) else path  # type: ignore[return-value]  # all that is asked
 
 
 class _Reader(io.RawIOBase):
     """One object, read from anywhere: who begins at its start gets all of it as it comes, others parts of it."""
 
-    def __init__(self, path: ObjectPath) -> None:
+    def __init__(self, path: ObjectPath, *, remembers: bool = False) -> None:
         self._path = path
+        self._remembers = remembers
         self._at = 0
         self._size: int | None = None
         self._end = self._block = (0, b"")
@@ -344,6 +366,9 @@ class _Reader(io.RawIOBase):
             return bytes(next(self._stream, b""))
 
     def _whole_size(self) -> int:
+        if self._size is None and self._remembers and (known := said.content(str(self._path))):
+            last, self._size = known
+            self._end = (self._size - len(last), last)
         if self._size is None:
             try:
                 self._end = self._get({"suffix": _WINDOW})
@@ -357,4 +382,7 @@ class _Reader(io.RawIOBase):
         with told(self._path.bucket, self._path.key):
             found = store(self._path.bucket).get(self._path.key, options={"range": wanted})
             self._size = found.meta["size"]
-            return found.range[0], bytes(found.bytes())
+            content = bytes(found.bytes())
+        if self._remembers and "suffix" in wanted:
+            said.read(str(self._path), found.meta, content)
+        return found.range[0], content

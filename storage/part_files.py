@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.files import DamagedError
+from pairloom.storage.files import DamagedError, statuses
 from pairloom.storage.parquet import read_parquet, require_whole
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class PartFiles:
 
     def missing(self, snapshot: Snapshot) -> list[Part]:
         """The parts of `snapshot` that have no file yet: what a night costs."""
-        there = {path.name for path in self.folder.glob("part-*.parquet")}
+        there = statuses(self.folder, [self._path(part).name for part in snapshot.parts])
         return [part for part in snapshot.parts if self._path(part).name not in there]
 
     def drop_damaged(self, snapshot: Snapshot) -> None:

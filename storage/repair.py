@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pairloom.storage.files import copy_in, damage, delete_folder, set_aside, written_aside
+from pairloom.storage.checked import damage_now
+from pairloom.storage.files import copy_in, delete_folder, set_aside, written_aside
 from pairloom.storage.releases import release_log
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.verification.findings import Finding
@@ -39,7 +40,7 @@ def pass_damaged_manifests(folder: Path) -> None:
     """
     for release in release_log(folder).newest_first():
         manifests = {name: digest for name, digest in release.table_files.items() if "/_versions/" in name}
-        damaged = [name for name, digest in manifests.items() if damage(folder, {name: digest}, contents=True)]
+        damaged = [name for name, digest in manifests.items() if damage_now(folder, {name: digest})]
         if not damaged:
             return
         for name in damaged:

@@ -20,6 +20,7 @@ from benchmarks.object_server import BUCKET, Fault, ObjectServer, object_server
 from benchmarks.tiny_nights import Content, Nights, content
 from pairloom.flows.cli import app
 from pairloom.storage import object_client, objects
+from pairloom.storage.asked_once import asked_once
 from pairloom.storage.checked import CheckedFiles, whole_copy
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
@@ -291,6 +292,57 @@ def test_a_damaged_copy_of_a_model_is_fetched_again(tmp_path: Path, there: Path)
         assert weights.read_bytes() == before
     (weights.parent / "left over").write_bytes(b"of another time")
     assert not (local_copy(there / "models" / model_id) / "left over").exists()
+
+
+def test_a_night_asks_once_and_finds_what_others_do_meanwhile(
+    server: ObjectServer, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(there, objects.ObjectPath)
+    others, own = notes(there / "others"), notes(there / "own")
+    for folder in (others.folder, own.folder):
+        for name in ("data/1", "data/2"):
+            write(folder / name, b"!")
+    files = digest_files(own.folder, own.folder.glob("data/*"), {})
+    first, second = (note(number, "!").model_copy(update={"files": files}) for number in (1, 2))
+    own.publish(first)
+    others.publish(second)
+    storage = object_client.store(there.bucket)
+    inside = there.key
+    with asked_once():
+        assert own.current() == first
+        server.spoil()
+        assert [own.current(), own.read(1)] == [first, first]
+        assert [each for each in server.requests() if "list-type" not in each] == []
+        assert len(server.requests()) == 1
+        # Another process publishes: nothing here is told of it.
+        storage.copy(*(f"{inside}/{each}/notes/000002.json" for each in ("others", "own")))
+        assert own.current() == second
+        # What is deleted here is gone at once; what others delete, once what the storage said is old.
+        (own.folder / "data/1").unlink()
+        assert own.current() is None
+        write(own.folder / "data/1", b"!")
+        assert own.current() == second
+        storage.delete([f"{inside}/own/data/2"])
+        monkeypatch.setattr("pairloom.storage.asked_once.SECONDS", 0)
+        assert own.current() is None
+    write(own.folder / "data/2", b"!")
+    monkeypatch.undo()
+    assert own.current() == second
+    storage.delete([f"{inside}/own/data/2"])
+    assert own.current() is None  # outside a night nothing is remembered
+
+
+def test_a_part_is_read_once_a_night_until_it_is_another(server: ObjectServer, there: Path) -> None:
+    path = there / "corpus" / "part.parquet"
+    one, other = (pa.table({"item_id": [text]}) for text in ("a", "b"))
+    write_parquet(one, path)
+    with asked_once():
+        server.spoil()
+        for _ in range(3):
+            assert pa.Table.from_batches(read_parquet(path)).equals(one)
+        assert [each.split()[0] for each in server.requests()] == ["GET"]
+        write_parquet(other, path)
+        assert pa.Table.from_batches(read_parquet(path)).equals(other)
 
 
 def test_the_loser_of_a_race_says_so(root: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pairloom.hash_bands import band_masks
+from pairloom.hash_bands import band_masks, by_band
 
 Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
@@ -187,9 +187,7 @@ def _close_pairs(hashes_V: Hashes, new_Q: Indices, bits: int) -> Iterator[Indice
     place_V = np.concatenate([new_Q, np.flatnonzero(old_V)])
     value_V = hashes_V[place_V]
     for mask in band_masks(bits, 2 * len(new_Q)):
-        band_V = _narrow(value_V, mask)
-        order_V = np.argsort(band_V, kind="stable")
-        band_V = band_V[order_V]
+        band_V, order_V = by_band(value_V, mask)
         at_Q = np.flatnonzero(order_V < len(new_Q))
         counts_Q = np.searchsorted(band_V, band_V[at_Q], "right") - at_Q - 1
         ends_Q = np.cumsum(counts_Q)
@@ -203,13 +201,6 @@ def _close_pairs(hashes_V: Hashes, new_Q: Indices, bits: int) -> Iterator[Indice
             near_M = np.bitwise_count(value_V[first_M] ^ value_V[second_M]) <= bits
             yield place_V[np.stack([first_M[near_M], second_M[near_M]], axis=1)]
             start = stop
-
-
-def _narrow(hashes_V: Hashes, mask: np.uint64) -> npt.NDArray[np.unsignedinteger]:
-    """What is under a mask; as numbers of 16 bits where it is so narrow, which are sorted in linear time."""
-    low = (int(mask) & -int(mask)).bit_length() - 1
-    under_V = (hashes_V & mask) >> np.uint64(low)
-    return under_V.astype(np.uint16) if int(mask) >> low < 1 << 16 else under_V
 
 
 def _ranges(counts_M: Indices) -> tuple[Indices, Indices]:

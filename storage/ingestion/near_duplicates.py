@@ -58,9 +58,9 @@ class CloseHashes:
 
     def with_hashes(self, hashes_N: Hashes) -> "CloseHashes":
         """The same for exactly these hashes; those that weren't compared yet are compared with all others."""
-        wanted_V = np.unique(hashes_N)
-        kept_M = np.isin(self.firsts_M, wanted_V) & np.isin(self.seconds_M, wanted_V)
-        new_Q = np.flatnonzero(~np.isin(wanted_V, self.hashes_V, assume_unique=True))
+        wanted_V = ascending(hashes_N)
+        kept_M = _are_among(self.firsts_M, wanted_V) & _are_among(self.seconds_M, wanted_V)
+        new_Q = np.flatnonzero(~_are_among(wanted_V, self.hashes_V))
         found = [np.stack([self.firsts_M[kept_M], self.seconds_M[kept_M]], axis=1)]
         found += [np.sort(wanted_V[pairs], axis=1) for pairs in _close_pairs(wanted_V, new_Q, self.bits)]
         pairs = np.unique(np.concatenate(found), axis=0)
@@ -201,6 +201,21 @@ def _close_pairs(hashes_V: Hashes, new_Q: Indices, bits: int) -> Iterator[Indice
             near_M = np.bitwise_count(value_V[first_M] ^ value_V[second_M]) <= bits
             yield place_V[np.stack([first_M[near_M], second_M[near_M]], axis=1)]
             start = stop
+
+
+def ascending(hashes_N: Hashes) -> Hashes:
+    """The different ones in their order: of millions several times as fast as by the table of `np.unique`."""
+    sorted_N = np.sort(hashes_N)
+    found: Hashes = sorted_N[np.flatnonzero(np.diff(sorted_N, prepend=~sorted_N[:1]))]
+    return found
+
+
+def _are_among(hashes_M: Hashes, ascending_V: Hashes) -> Mask:
+    """Which of some hashes (M,) are among others; `np.isin` would make a table of them."""
+    if not len(ascending_V):
+        return np.zeros(len(hashes_M), bool)
+    place_M = np.minimum(np.searchsorted(ascending_V, hashes_M), len(ascending_V) - 1)
+    return np.asarray(ascending_V[place_M] == hashes_M)
 
 
 def _ranges(counts_M: Indices) -> tuple[Indices, Indices]:

@@ -20,7 +20,7 @@ from pairloom.storage.grace import Grace, Weight, weigh
 from pairloom.storage.kept import folders, kept_releases, kept_snapshots, kept_work
 from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import ModelStore
-from pairloom.storage.objects import ObjectPath
+from pairloom.storage.objects import ObjectPath, listed_whole
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import release_log
 from pairloom.storage.retention import RetentionConfig
@@ -68,6 +68,11 @@ def find_garbage(folder: Path, retention: RetentionConfig, current: Collection[s
 
     Raises DamagedError where there are releases and none of them is whole.
     """
+    with listed_whole(folder):
+        return _found(folder, retention, current)
+
+
+def _found(folder: Path, retention: RetentionConfig, current: Collection[str]) -> Found:
     grace = Grace(retention.grace_hours)
     releases = kept_releases(folder, retention, grace)
     snapshots = kept_snapshots(folder, releases.releases, grace)

@@ -6,6 +6,7 @@ A folder is what the names of objects begin with: there are no empty ones, and n
 written. Credentials, region and endpoint come from the usual environment variables, and stand in no error.
 """
 
+import errno
 import fnmatch
 import hashlib
 import io
@@ -14,6 +15,9 @@ import re
 import stat
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PosixPath
 from typing import IO, Annotated, Any, BinaryIO, Self
@@ -99,10 +103,7 @@ class ObjectPath(PosixPath):
         """Size, time of the last change, and as the inode a number that is another one for other contents."""
         if self._listed == _FOLDER:
             return os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9), {f"st_{kind}time_ns": 0 for kind in "amc"})
-        found = self._listed
-        if found is None:
-            with told(self.bucket, self.key):
-                found = store(self.bucket).head(self.key)
+        found = self._listed or self._asked()
         changed = found["last_modified"].timestamp()
         content = int(hashlib.sha256(str(found["e_tag"]).encode()).hexdigest()[:15], 16)
         return os.stat_result(
@@ -130,6 +131,12 @@ class ObjectPath(PosixPath):
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Generator[Self, None, None]:
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            start = len(f"{self.key}/")
+            for name in dict.fromkeys(path.key[start:].partition("/")[0] for path in self._below()):
+                path = self / name
+                yield self._named(path.key, whole.objects.get(path.key, _FOLDER))
+            return
         with told(self.bucket, self.key):
             found = store(self.bucket).list_with_delimiter(self.key or None)
         for prefix in found["common_prefixes"]:
@@ -278,16 +285,25 @@ class ObjectPath(PosixPath):
                     raise
             time.sleep(0.1 * 2**attempt)
 
+    def _asked(self) -> Any:
+        """What the storage says of it now, or said in `listed_whole`. Raises FileNotFoundError where it isn't there."""
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            if self.key not in whole.objects:
+                raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
+            return whole.objects[self.key]
+        with told(self.bucket, self.key):
+            return store(self.bucket).head(self.key)
+
     def _alone(self) -> Iterator[Self]:
         """It itself, knowing what the storage said of it, where it is there."""
-        try:
-            with told(self.bucket, self.key):
-                found = store(self.bucket).head(self.key)
-        except FileNotFoundError:
-            return
-        yield self._named(self.key, found)
+        with suppress(FileNotFoundError):
+            yield self._named(self.key, self._asked())
 
     def _below(self) -> Iterator[Self]:
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            inside = f"{self.key}/"
+            yield from (self._named(key, each) for key, each in whole.objects.items() if key.startswith(inside))
+            return
         with told(self.bucket, self.key):
             for chunk in store(self.bucket).list(self.key or None, chunk_size=1000):
                 for each in chunk:
@@ -299,6 +315,33 @@ class ObjectPath(PosixPath):
         if listed != _FOLDER:
             said.hear(str(found), listed)
         return found
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """All objects below a folder, by their keys."""
+
+    folder: ObjectPath
+    objects: dict[str, Any]
+
+
+_whole: ContextVar[_Whole | None] = ContextVar("whole", default=None)
+
+
+@contextmanager
+def listed_whole(folder: Path) -> Iterator[None]:
+    """What is asked inside of a folder on object storage, but for contents, is answered by one listing made now.
+
+    For who looks at all of it, and writes nothing. Elsewhere nothing is listed.
+    """
+    if not isinstance(folder, ObjectPath):
+        yield
+        return
+    before = _whole.set(_Whole(folder, {path.key: path._listed for path in folder.rglob("*")}))
+    try:
+        yield
+    finally:
+        _whole.reset(before)
 
 
 def readable(path: Path) -> Path | BinaryIO:

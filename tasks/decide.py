@@ -32,8 +32,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     """
     if snapshot.rows == 0 and not snapshot.rows_held:
         raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
-    log = release_log(pipeline.folder)
-    pass_damaged_manifests(pipeline.folder)
+    log = release_log(pipeline.folder).as_listed()
+    pass_damaged_manifests(log)
     release = log.current()
     shaped = training_digest(pipeline)
     run = run_id(snapshot.digest, release, shaped)

@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -38,7 +39,7 @@ from pairloom.storage.files import (
 from pairloom.storage.image_places import StoredImages, write_places
 from pairloom.storage.local_copies import local_copy
 from pairloom.storage.modelstore import ModelStore, model_digest
-from pairloom.storage.objects import path_at
+from pairloom.storage.objects import listed_whole, path_at
 from pairloom.storage.parquet import ROW_GROUP, read_parquet, require_whole, write_parquet
 from pairloom.storage.records import Record, RecordLog, StaleWriterError
 from pairloom.storage.releases import release_log
@@ -102,34 +103,45 @@ def write(path: Path, content: bytes) -> Path:
 
 def test_the_verbs_of_a_path_answer_alike_on_both_roots(tmp_path: Path, there: Path) -> None:
     answers = []
-    for root in (tmp_path / "root", there / "root"):
+    for root, at_once in ((tmp_path / "root", True), (there / "root", False), (there / "root", True)):
         for name in ("a/1.json", "a/2.json", "a/deep/er/3.parquet", "b/.hidden", "c.txt"):
             write(root / name, name.encode())
+        with listed_whole(root) if at_once else nullcontext():
 
-        def below(paths: Iterator[Path], root: Path = root) -> list[str]:
-            return sorted(path.relative_to(root).as_posix() for path in paths)
+            def below(paths: Iterator[Path], root: Path = root) -> list[str]:
+                return sorted(path.relative_to(root).as_posix() for path in paths)
 
-        file, folder, none = root / "a" / "1.json", root / "a", root / "z" / "none"
-        answers.append(
-            [
-                [below(root.glob(pattern)) for pattern in ("*", "*.txt", "[!.]*", "*/*.json", "a/*", "*/deep", ".*/x")],
-                [below(root.glob(pattern)) for pattern in ("*/deep/er/*", "a/deep", "b/.*", "z/*", "a/?.json")],
-                below(path for path in root.rglob("*") if path.is_file()),
-                below(root.rglob("*.json")),
-                below(folder.iterdir()),
-                [(path.exists(), path.is_file(), path.is_dir(), path.is_symlink()) for path in (file, folder, none)],
-                (file.read_bytes(), file.read_text(), file.stat().st_size, file.open("rb").read(3)),
-                (file.name, file.stem, file.suffix, file.parts[-2:], file.is_absolute(), folder in file.parents),
-                (file.with_name("x").name, (file.parent / "x").relative_to(root).as_posix(), file.resolve() == file),
-                sorted([root / "b", root / "a"]) == [root / "a", root / "b"],
-                pickle.loads(pickle.dumps(file)) == file,
-            ]
-        )
-        with pytest.raises(FileNotFoundError, match="none"):
-            none.read_bytes()
-        with pytest.raises(FileNotFoundError, match="none"):
-            none.stat()
-    assert answers[0] == answers[1]
+            file, folder, none = root / "a" / "1.json", root / "a", root / "z" / "none"
+            answers.append(
+                [
+                    [
+                        below(root.glob(pattern))
+                        for pattern in ("*", "*.txt", "[!.]*", "*/*.json", "a/*", "*/deep", ".*/x")
+                    ],
+                    [below(root.glob(pattern)) for pattern in ("*/deep/er/*", "a/deep", "b/.*", "z/*", "a/?.json")],
+                    below(path for path in root.rglob("*") if path.is_file()),
+                    below(root.rglob("*.json")),
+                    below(folder.iterdir()),
+                    [
+                        (path.exists(), path.is_file(), path.is_dir(), path.is_symlink())
+                        for path in (file, folder, none)
+                    ],
+                    (file.read_bytes(), file.read_text(), file.stat().st_size, file.open("rb").read(3)),
+                    (file.name, file.stem, file.suffix, file.parts[-2:], file.is_absolute(), folder in file.parents),
+                    (
+                        file.with_name("x").name,
+                        (file.parent / "x").relative_to(root).as_posix(),
+                        file.resolve() == file,
+                    ),
+                    sorted([root / "b", root / "a"]) == [root / "a", root / "b"],
+                    pickle.loads(pickle.dumps(file)) == file,
+                ]
+            )
+            with pytest.raises(FileNotFoundError, match="none"):
+                none.read_bytes()
+            with pytest.raises(FileNotFoundError, match="none"):
+                none.stat()
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_an_object_is_never_taken_for_a_file_of_this_machine(there: Path) -> None:

@@ -38,6 +38,7 @@ from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.near_duplicates import similar_hashes
 from pairloom.models.mining.neighbours import nearest
+from pairloom.models.ragged import Ragged
 from pairloom.storage.changes import newer_items
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
@@ -127,6 +128,12 @@ class World:
         for step in range(10):
             plan.batch(step)
 
+    def draw_alone(self) -> None:
+        """The same without partners, of items of one text each: from arrays alone."""
+        plan = BatchPlan(Ragged.cut(np.arange(self.rows), np.ones(self.rows, np.int64)), None, BATCH, 0.0, 0)
+        for step in range(10):
+            plan.batch(step)
+
     def write_embeddings(self) -> None:
         """Both vectors of every item, part by part."""
         store, random = EmbeddingStore(self.folder, MODEL), np.random.default_rng(0)
@@ -187,6 +194,7 @@ STAGES: dict[str, Callable[[World], None]] = {
     "pair positives": World.pair_positives,
     "mine by words": World.mine_by_words,
     "draw ten batches": World.draw,
+    "draw ten batches without partners": World.draw_alone,
     "write embeddings": World.write_embeddings,
     "read embeddings": World.read_embeddings,
     "neighbours of 1,000": World.find_neighbours,
@@ -207,11 +215,15 @@ NEEDS = {
     "index and check it": ["fill the table"],
 }
 """Stages that others need, beside the parts."""
+FROM_ARRAYS = {"compare hashes at ingest", "draw ten batches without partners"}
+"""Stages that need no parts: of ever so many items, as far as memory goes."""
 
 
 def with_needed(names: Iterable[str]) -> set[str]:
     """These stages, and all that they need."""
-    wanted = {"write parts", *names}
+    wanted = {*names}
+    if wanted - FROM_ARRAYS:
+        wanted.add("write parts")
     for name in reversed(STAGES):
         if name in wanted:
             wanted.update(NEEDS.get(name, ()))

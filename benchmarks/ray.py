@@ -57,8 +57,10 @@ SLOW = {"width": 256, "layers": 6, "head_width": 64, "patch_size": 8, "image_siz
 SLOWER = SLOW | {"image_size": 128}
 """One that takes twice as long, so that what starting a worker costs is not all that is measured."""
 PER_PART = 10
-SEARCHED, DIMENSION = 30_000, 256
-PHOTOS, PHOTO_SIDE = 1_500, 640
+SEARCHED, DIMENSION = 75_000, 256
+PHOTOS, PHOTO_SIDE = 4_500, 640
+TIMES = 5
+"""How often every part is embedded and evaluated, so that starting workers is not most of what is measured."""
 LOG = "pairloom.tasks.engine.ray_workers"
 
 
@@ -309,7 +311,7 @@ def _embed(pipeline: Pipeline, snapshot: int, model_id: str) -> None:
         pipeline.engine,
         "embed",
         partial(PartEmbedder, pipeline, snapshot, model_id),
-        [Portion(each, 0, 1) for each in parts],
+        [Portion(each, 0, 1) for each in parts] * TIMES,
     )
 
 
@@ -317,7 +319,7 @@ def _evaluate(pipeline: Pipeline, number: int, model_id: str) -> None:
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(number)
     part_of = {each: part for part in snapshot.parts for each in corpus.part_ids(snapshot, part).to_pylist()}
-    asked = list(shared_out(part_of, at_once=16))
+    asked = list(shared_out(part_of, at_once=16)) * TIMES
     _do(pipeline.engine, "evaluate", partial(opened_embedder, pipeline, number, model_id), asked)
 
 

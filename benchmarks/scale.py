@@ -6,7 +6,7 @@ The items are made up (`synthetic.py`): tiny pictures, texts, groups, hashes; em
 that nothing is decoded or encoded. A stage is the function that a night calls, over all items unless it says otherwise,
 on one thread. A line of JSON as each is done, a table at the end: what 10⁸ items would take follows from the largest
 size and the power between the last two. A stage that would take longer than `--most` seconds by that is left out. The
-folder is made, and deleted at the end.
+folder is made, and deleted at the end; with `--keep` it stays, so that stages of many items can be run one by one.
 """
 
 # N = items, D = embedding
@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from pairloom.models.mining.config import MiningConfig
 from pairloom.models.mining.lexical import mine_lexical_negatives
 from pairloom.models.mining.near_duplicates import similar_hashes
 from pairloom.models.mining.neighbours import nearest
+from pairloom.models.ragged import Ragged
 from pairloom.storage.changes import newer_items
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
@@ -84,7 +85,7 @@ class World:
 
     def write(self) -> None:
         """Parts, their digests and a snapshot: what ingest writes."""
-        self.snapshot = write_corpus(self.corpus, self.rows)
+        self.snapshot = self.corpus.log.current() or write_corpus(self.corpus, self.rows)
         part = write_part(self.corpus, range(self.rows, self.rows + self.rows // 100), tiny_pictures(4))
         self.more = self.snapshot.model_copy(update={"number": 2, "parts": (*self.snapshot.parts, part)})
 
@@ -127,10 +128,16 @@ class World:
         for step in range(10):
             plan.batch(step)
 
+    def draw_alone(self) -> None:
+        """The same without partners, of items of one text each: from arrays alone."""
+        plan = BatchPlan(Ragged.cut(np.arange(self.rows), np.ones(self.rows, np.int64)), None, BATCH, 0.0, 0)
+        for step in range(10):
+            plan.batch(step)
+
     def write_embeddings(self) -> None:
         """Both vectors of every item, part by part."""
         store, random = EmbeddingStore(self.folder, MODEL), np.random.default_rng(0)
-        for part in self.snapshot.parts:
+        for part in store.missing(self.snapshot):
             ids = self.corpus.part_ids(self.snapshot, part).to_pylist()
             vector_ND = random.standard_normal((len(ids), WIDTH), np.float32)
             vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
@@ -187,6 +194,7 @@ STAGES: dict[str, Callable[[World], None]] = {
     "pair positives": World.pair_positives,
     "mine by words": World.mine_by_words,
     "draw ten batches": World.draw,
+    "draw ten batches without partners": World.draw_alone,
     "write embeddings": World.write_embeddings,
     "read embeddings": World.read_embeddings,
     "neighbours of 1,000": World.find_neighbours,
@@ -196,8 +204,30 @@ STAGES: dict[str, Callable[[World], None]] = {
     "index and check it": World.index_table,
     "digest parts": World.digest_parts,
 }
-NEEDED = {"write parts", "read items", "write embeddings", "read embeddings", "fill the table"}
-"""Stages that others need."""
+NEEDS = {
+    "pair positives": ["read items"],
+    "mine by words": ["read items"],
+    "draw ten batches": ["read items"],
+    "read embeddings": ["read items", "write embeddings"],
+    "neighbours of 1,000": ["read embeddings"],
+    "close pairs": ["read embeddings"],
+    "fill the table": ["write embeddings"],
+    "index and check it": ["fill the table"],
+}
+"""Stages that others need, beside the parts."""
+FROM_ARRAYS = {"compare hashes at ingest", "draw ten batches without partners"}
+"""Stages that need no parts: of ever so many items, as far as memory goes."""
+
+
+def with_needed(names: Iterable[str]) -> set[str]:
+    """These stages, and all that they need."""
+    wanted = {*names}
+    if wanted - FROM_ARRAYS:
+        wanted.add("write parts")
+    for name in reversed(STAGES):
+        if name in wanted:
+            wanted.update(NEEDS.get(name, ()))
+    return wanted
 
 
 def cost_of(stage: Callable[[], None]) -> Cost:
@@ -253,23 +283,25 @@ def main() -> None:
     parser.add_argument(
         "--stages", nargs="+", default=list(STAGES), choices=list(STAGES), help="beside those they need"
     )
+    parser.add_argument("--keep", action="store_true", help="the folder; what is in it isn't written again")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, dict[int, Cost]] = {name: {} for name in STAGES}
     for rows in sorted(options.rows):
         folder = options.folder / str(rows)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=options.keep)
         try:
             world = World(folder, rows)
+            wanted = with_needed(name for name in options.stages if expected(found[name], rows) <= options.most)
             for name, stage in STAGES.items():
-                left_out = name not in options.stages or expected(found[name], rows) > options.most
-                if left_out and name not in NEEDED:
+                if name not in wanted:
                     continue
                 found[name][rows] = cost = cost_of(partial(stage, world))
                 line = {"rows": rows, "stage": name, **cost._asdict(), "load": os.getloadavg()[0]}
                 print(json.dumps(line), flush=True)  # noqa: T201
         finally:
-            shutil.rmtree(folder)
+            if not options.keep:
+                shutil.rmtree(folder)
     print("\n".join(table(found, sorted(options.rows))))  # noqa: T201
 
 

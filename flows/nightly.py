@@ -3,6 +3,7 @@
 from pairloom.flows.build import build, build_challenger
 from pairloom.flows.outcome import Night
 from pairloom.flows.placement import other_pool, placed
+from pairloom.storage.asked_once import asked_once
 from pairloom.tasks.admit import admit
 from pairloom.tasks.approval import wait
 from pairloom.tasks.collect import collect
@@ -22,6 +23,7 @@ from pairloom.tasks.train import train
 from pairloom.tasks.verify import verify_when_due
 
 
+@asked_once()
 def nightly(pipeline: Pipeline) -> Night:
     """Run one night of one pipeline. What readers see changes in `publish` only, by one small record."""
     seconds = clock()

@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,7 +150,9 @@ def measure_hubness_again(release: OpenRelease, sample: Sample, findings: Findin
 
 def ask(release: OpenRelease, sample: Sample, findings: Findings) -> None:
     """Note where a search by an item's own image vector doesn't find it."""
-    lost = [item for item in sample.asked if not _found(release, item, sample.served[item].image_D)]
+    with ThreadPoolExecutor(ASKED) as threads:  # on object storage they are waited for most of the time
+        found = threads.map(lambda item: _found(release, item, sample.served[item].image_D), sample.asked)
+        lost = [item for item, there in zip(sample.asked, found, strict=True) if not there]
     allowed = len(sample.asked) * (1 - INDEXED_SHARE) if release.record.index else 0
     if len(lost) > allowed:
         findings.faults.append(
@@ -163,8 +166,7 @@ def ask_by_words(release: OpenRelease, sample: Sample, findings: Findings) -> No
         return
     wordy = [item for item in sample.asked if WORD.search(" ".join(sample.texts[item]))]
     texts = {item: next(text for text in sample.texts[item] if WORD.search(text))[:MAX_CHARACTERS] for item in wordy}
-    found = [keyword_rows(release, text, k=1, columns=["item_id"]) for text in texts.values()]
-    if found and not any(map(len, found)):
+    if texts and not any(len(keyword_rows(release, text, k=1, columns=["item_id"])) for text in texts.values()):
         findings.faults.append(
             f"the full-text index finds nothing by the texts of {len(wordy)} items: {shown_ids(wordy)}"
         )

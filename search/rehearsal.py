@@ -25,8 +25,9 @@ from pairloom.search.own_items import (
 )
 from pairloom.search.query import Query, search
 from pairloom.search.release import OpenRelease
-from pairloom.storage.checked import CheckedFiles
-from pairloom.storage.files import FileDigests, damage
+from pairloom.storage.asked_once import asked_once
+from pairloom.storage.checked import CheckedFiles, damage_now
+from pairloom.storage.files import FileDigests
 from pairloom.storage.modelstore import recorded_digest
 from pairloom.storage.objects import StoredPath
 from pairloom.storage.releases import Release
@@ -109,6 +110,7 @@ class Rehearsal(BaseModel, frozen=True, extra="forbid"):
         return ", ".join([*(f"{count:,} {name}" for name, count in self.looked_at.items()), *golden])
 
 
+@asked_once()
 def rehearse(script: Script) -> Rehearsal:
     """Open and search `script.release`: its files, its rows, some of its own items, the golden queries."""
     folder, record, served = script.folder, script.release, script.before
@@ -116,7 +118,7 @@ def rehearse(script: Script) -> Rehearsal:
     if wrong or damaged:
         return Rehearsal(faults=(*wrong, *damaged), remedy=PUT_BACK if damaged else MADE_ANEW)
     about = {name: each for name, each in record.files.items() if name not in record.needed}
-    findings = Findings(warnings=[f"{each}; readers don't need it" for each in damage(folder, about, contents=True)])
+    findings = Findings(warnings=[f"{each}; readers don't need it" for each in damage_now(folder, about)])
     golden = list[GoldenAnswer]()
     looked_at = {"files": len(record.needed)}
     try:

@@ -67,7 +67,7 @@ def approval_log(folder: Path) -> RecordLog[Approval]:
 
 def last_approval(folder: Path) -> Approval | None:
     """The last challenger that was to be approved, whatever became of it; None where its record is damaged."""
-    log = approval_log(folder)
+    log = approval_log(folder).as_listed()
     numbers, found = log.numbers(), next(log.written(), None)
     if numbers and (found is None or found.number != max(numbers)):
         # An older one is no stand-in: it may be one that was refused or replaced.

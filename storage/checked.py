@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pairloom.storage.files import DamagedError, FileDigest, damage_of, statuses, written_aside
+from pairloom.storage.files import DamagedError, FileDigest, damage, damage_of, digests, statuses, written_aside
 from pairloom.storage.local_copies import beside, local_copy
+from pairloom.storage.objects import ObjectPath
 from pairloom.storage.parquet import require_whole
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,14 @@ class CheckedFiles:
         found = damage_of(self.folder, there, files)
         if found:
             return found
-        for name, expected in files.items():
-            if not self._whole(name, expected, there) and (wrong := self.read_through(name, expected)):
-                found.append(f"{name} {wrong}")
+        unknown = [name for name, expected in files.items() if not self._whole(name, expected, there)]
+        for name, read in digests(self.folder, unknown).items():
+            self._news |= self._seen.pop(name, None) is not None
+            if read != files[name]:
+                found.append(f"{name} has other contents than recorded")
+                continue
+            self._seen[name] = _Seen(read.sha256, _told(there.get(name)), time.time())
+            self._news = True
         self.save()
         return found
 
@@ -105,6 +111,13 @@ class CheckedFiles:
         return (
             seen is not None and _fresh(seen) and seen.sha256 == expected.sha256 and seen.file == _told(there.get(name))
         )
+
+
+def damage_now(folder: Path, files: Mapping[str, FileDigest]) -> list[str]:
+    """What is wrong with some files, each read through; but for objects that were, and have the tag still that they had
+    then: the storage itself answers for their contents.
+    """
+    return CheckedFiles(folder).wrong(files) if isinstance(folder, ObjectPath) else damage(folder, files, contents=True)
 
 
 def whole_copy(folder: Path, name: str, files: Mapping[str, FileDigest]) -> Path:

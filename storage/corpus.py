@@ -30,6 +30,12 @@ class Corpus:
         """The current snapshot; EMPTY, number 0, before the first."""
         return self.log.current() or EMPTY
 
+    def continued(self) -> tuple[int, Snapshot]:
+        """The number of the next snapshot, and the current one that it is to come after: whoever publishes another one
+        meanwhile takes that number away."""
+        log = self.log.as_listed()
+        return log.next_number(), log.current() or EMPTY
+
     def write_items(self, items: pa.Table, base: Snapshot) -> Part:
         """Write one part on top of `base`, named by its items and their content. Twice is the same as once.
 

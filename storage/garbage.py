@@ -20,7 +20,7 @@ from pairloom.storage.grace import Grace, Weight, weigh
 from pairloom.storage.kept import folders, kept_releases, kept_snapshots, kept_work
 from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import ModelStore
-from pairloom.storage.objects import ObjectPath
+from pairloom.storage.objects import ObjectPath, listed_whole
 from pairloom.storage.records import RecordLog
 from pairloom.storage.releases import release_log
 from pairloom.storage.retention import RetentionConfig
@@ -68,6 +68,11 @@ def find_garbage(folder: Path, retention: RetentionConfig, current: Collection[s
 
     Raises DamagedError where there are releases and none of them is whole.
     """
+    with listed_whole(folder):
+        return _found(folder, retention, current)
+
+
+def _found(folder: Path, retention: RetentionConfig, current: Collection[str]) -> Found:
     grace = Grace(retention.grace_hours)
     releases = kept_releases(folder, retention, grace)
     snapshots = kept_snapshots(folder, releases.releases, grace)
@@ -128,6 +133,8 @@ class _Search:
 
     def __init__(self, folder: Path, grace: Grace) -> None:
         self._folder, self._grace = folder, grace
+        self._kinds = {path.name for path in folder.glob("*")}
+        """Folders that there are: what comes later is young."""
 
     def records(self, kind: str, log: RecordLog[Any], is_kept: Callable[[int], bool]) -> Iterator[Garbage]:
         """Records but for those kept and the newest: no number is given twice."""
@@ -146,9 +153,9 @@ class _Search:
 
     def temporaries(self) -> Iterator[Garbage]:
         """What killed runs have left aside."""
-        # On object storage nothing is written aside.
-        kinds = [] if isinstance(self._folder, ObjectPath) else folders(self._folder)
-        for kind in [self._folder, *kinds]:
+        if isinstance(self._folder, ObjectPath):
+            return  # nothing is written aside there
+        for kind in [self._folder, *folders(self._folder)]:
             inside = [] if kind in (self._folder, self._folder / "vectors") else folders(kind)
             for folder in [kind, *inside]:
                 paths = [path for path in sorted(folder.glob(".*")) if TEMPORARY.fullmatch(path.name)]
@@ -163,7 +170,8 @@ class _Search:
             ("corpus", "part-*.parquet"),
             ("quarantine", "part-*.parquet"),
         ):
-            paths = (path for path in sorted((self._folder / kind).glob(pattern)) if f"{kind}/{path.name}" not in kept)
+            there = sorted((self._folder / kind).glob(pattern)) if kind in self._kinds else []
+            paths = (path for path in there if f"{kind}/{path.name}" not in kept)
             yield from self._old(paths, kind, "no kept snapshot names it")
 
     def young_models(self) -> set[str]:
@@ -229,7 +237,8 @@ class _Search:
             )
 
     def _ours(self, kind: str) -> list[Path]:
-        return [path for path in sorted((self._folder / kind).glob("*")) if OURS.fullmatch(path.name)]
+        there = sorted((self._folder / kind).glob("*")) if kind.split("/")[0] in self._kinds else []
+        return [path for path in there if OURS.fullmatch(path.name)]
 
     def _old(self, paths: Iterable[Path], kind: str, why: str) -> Iterator[Garbage]:
         for path in paths:

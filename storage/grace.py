@@ -37,7 +37,8 @@ class Grace:
 
     def recent(self, log: RecordLog[Any]) -> set[int]:
         """Numbers of the records that were the newest ones until lately: of those whose next one is young."""
-        return {number for number, later in pairwise(sorted(log.numbers())) if self.covers(_changed(log.path(later)))}
+        there = log.paths()
+        return {number for number, later in pairwise(sorted(there)) if self.covers(_changed(there[later]))}
 
 
 def weigh(path: Path) -> Weight:

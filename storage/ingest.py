@@ -33,9 +33,7 @@ class Ingest:
         self.keep = dict(keep)
         self.config = config
         self.decoder = decoder
-        # Before the base is read: whoever publishes after that takes this number away.
-        self.number = corpus.log.next_number()
-        self.base = corpus.current()
+        self.number, self.base = corpus.continued()
         self.warnings: tuple[str, ...] = ()
         """After a run: which sources can't be read, why removals are held, which cells are null."""
 
@@ -59,8 +57,7 @@ class Ingest:
         except DamagedRowsError as error:
             known.forget_all(error)
             # It may have come out after the snapshot was committed.
-            self.number = self.corpus.log.next_number()
-            self.base = self.corpus.current()
+            self.number, self.base = self.corpus.continued()
             return self._run(known, sources, columns, progress, since)
 
     def _run(

@@ -76,7 +76,7 @@ def kept_releases(folder: Path, retention: RetentionConfig, grace: Grace) -> Kep
 
     Raises DamagedError where there are releases and none of them is whole.
     """
-    log = release_log(folder)
+    log = release_log(folder).as_listed()
     whole = [*islice(log.newest_first(), retention.releases)]
     if not whole:
         log.current()
@@ -96,7 +96,7 @@ def kept_releases(folder: Path, retention: RetentionConfig, grace: Grace) -> Kep
 
 def kept_snapshots(folder: Path, releases: Collection[Release], grace: Grace) -> KeptSnapshots:
     """The newest one, those that were it until lately, and those that kept releases and what waits need."""
-    log = SnapshotLog(folder)
+    log = SnapshotLog(folder).as_listed()
     readable = {snapshot.number: snapshot for snapshot in log.written()}
     newest = max(readable, default=0)
     served = {newest, *(release.snapshot for release in releases)}

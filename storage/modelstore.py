@@ -15,6 +15,7 @@ from pairloom.storage.files import (
     delete_folder,
     make_folder,
     make_young,
+    read_unchanging,
     sync,
     written_aside,
 )
@@ -110,12 +111,12 @@ class ModelStore:
 
     def dimension(self, model_id: str) -> int:
         """Length D of a model's embeddings, by its configuration."""
-        config = json.loads((self._stored(model_id) / "open_clip_config.json").read_bytes())
+        config = json.loads(read_unchanging(self._stored(model_id) / "open_clip_config.json"))
         return int(config["model_cfg"]["embed_dim"])
 
     def lineage(self, model_id: str) -> dict[str, Any]:
         """What is told of how a model was made. OSError or ValueError where it can't be read."""
-        found = json.loads((self._stored(model_id) / "pairloom.json").read_bytes())
+        found = json.loads(read_unchanging(self._stored(model_id) / "pairloom.json"))
         if not isinstance(found, dict):
             raise ValueError(f"pairloom.json of model {model_id} holds no mapping")
         return found

@@ -6,6 +6,7 @@ A folder is what the names of objects begin with: there are no empty ones, and n
 written. Credentials, region and endpoint come from the usual environment variables, and stand in no error.
 """
 
+import errno
 import fnmatch
 import hashlib
 import io
@@ -14,12 +15,16 @@ import re
 import stat
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PosixPath
 from typing import IO, Annotated, Any, BinaryIO, Self
 
 from pydantic import AfterValidator
 
+from pairloom.storage.asked_once import said
 from pairloom.storage.object_client import ObjectStorageError, RefusedError, plain_endpoint, store, told
 
 _ADDRESS = re.compile(r"(s3|gs|az):/+([^/].*)")
@@ -98,10 +103,7 @@ class ObjectPath(PosixPath):
         """Size, time of the last change, and as the inode a number that is another one for other contents."""
         if self._listed == _FOLDER:
             return os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9), {f"st_{kind}time_ns": 0 for kind in "amc"})
-        found = self._listed
-        if found is None:
-            with told(self.bucket, self.key):
-                found = store(self.bucket).head(self.key)
+        found = self._listed or self._asked()
         changed = found["last_modified"].timestamp()
         content = int(hashlib.sha256(str(found["e_tag"]).encode()).hexdigest()[:15], 16)
         return os.stat_result(
@@ -123,12 +125,18 @@ class ObjectPath(PosixPath):
     def is_dir(self) -> bool:
         if self._listed is not None:
             return bool(self._listed == _FOLDER)
-        return next(self._below(), None) is not None
+        return said.any_below(str(self)) or next(self._below(), None) is not None
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Generator[Self, None, None]:
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            start = len(f"{self.key}/")
+            for name in dict.fromkeys(path.key[start:].partition("/")[0] for path in self._below()):
+                path = self / name
+                yield self._named(path.key, whole.objects.get(path.key, _FOLDER))
+            return
         with told(self.bucket, self.key):
             found = store(self.bucket).list_with_delimiter(self.key or None)
         for prefix in found["common_prefixes"]:
@@ -164,6 +172,16 @@ class ObjectPath(PosixPath):
         with told(self.bucket, self.key):
             return bytes(store(self.bucket).get(self.key).bytes())
 
+    def read_unless_same(self) -> bytes:
+        """Its contents, which aren't read again where a listing of this stage says that they are those read before."""
+        if known := said.content(str(self)):
+            return known[0]
+        with told(self.bucket, self.key):
+            found = store(self.bucket).get(self.key)
+            content = bytes(found.bytes())
+        said.read(str(self), found.meta, content)
+        return content
+
     def read_range(self, start: int, length: int) -> bytes:
         """So many bytes of it from `start` on."""
         with told(self.bucket, self.key):
@@ -190,6 +208,7 @@ class ObjectPath(PosixPath):
         assert isinstance(target, ObjectPath), f"{target} is elsewhere"
         with told(self.bucket, self.key):
             store(self.bucket).copy(self.key, target.key)
+        said.forget(str(target))
         self.unlink()
         return type(self)(target)
 
@@ -199,6 +218,7 @@ class ObjectPath(PosixPath):
         """Write it, or the content of a file of this machine, over what there is, whole."""
         with told(self.bucket, self.key):
             store(self.bucket).put(self.key, content)
+        said.forget(str(self))
 
     def put_if_absent(self, content: bytes) -> bool:
         """Write it where nothing is; False where something else is.
@@ -235,14 +255,19 @@ class ObjectPath(PosixPath):
             by_folder.setdefault(tuple(name.split("/")[:-1][:2]), []).append(name)
         for folder, own in by_folder.items():
             below = self.joinpath(*folder)
-            if len(own) == 1:
-                paths: Iterable[Self] = (self / own[0])._alone()
+            known = [self / name for name in own if said.of(str(self / name))]
+            if len(known) == len(own):
+                paths: Iterable[Self] = (self._named(path.key, said.of(str(path))) for path in known)
+            elif len(own) == 1:
+                paths = (self / own[0])._alone()
             else:
                 paths = below.rglob("*") if len(folder) > 1 else below.iterdir()
             found |= {path.relative_to(self).as_posix(): path for path in paths if path.is_file()}
         return {name: found[name] for name in names if name in found}
 
     def _delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            said.forget(f"{self.bucket}/{key}")
         # Of several at once, which is a POST, obstore repeats no request whose answer doesn't come.
         for attempt in range(_ATTEMPTS):
             try:
@@ -260,16 +285,25 @@ class ObjectPath(PosixPath):
                     raise
             time.sleep(0.1 * 2**attempt)
 
+    def _asked(self) -> Any:
+        """What the storage says of it now, or said in `listed_whole`. Raises FileNotFoundError where it isn't there."""
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            if self.key not in whole.objects:
+                raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
+            return whole.objects[self.key]
+        with told(self.bucket, self.key):
+            return store(self.bucket).head(self.key)
+
     def _alone(self) -> Iterator[Self]:
         """It itself, knowing what the storage said of it, where it is there."""
-        try:
-            with told(self.bucket, self.key):
-                found = store(self.bucket).head(self.key)
-        except FileNotFoundError:
-            return
-        yield self._named(self.key, found)
+        with suppress(FileNotFoundError):
+            yield self._named(self.key, self._asked())
 
     def _below(self) -> Iterator[Self]:
+        if (whole := _whole.get()) and self.is_relative_to(whole.folder):
+            inside = f"{self.key}/"
+            yield from (self._named(key, each) for key, each in whole.objects.items() if key.startswith(inside))
+            return
         with told(self.bucket, self.key):
             for chunk in store(self.bucket).list(self.key or None, chunk_size=1000):
                 for each in chunk:
@@ -278,19 +312,50 @@ class ObjectPath(PosixPath):
     def _named(self, key: str, listed: Any) -> Self:
         found = type(self)(f"{self.bucket}/{key}")
         found._listed = listed
+        if listed != _FOLDER:
+            said.hear(str(found), listed)
         return found
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """All objects below a folder, by their keys."""
+
+    folder: ObjectPath
+    objects: dict[str, Any]
+
+
+_whole: ContextVar[_Whole | None] = ContextVar("whole", default=None)
+
+
+@contextmanager
+def listed_whole(folder: Path) -> Iterator[None]:
+    """What is asked inside of a folder on object storage, but for contents, is answered by one listing made now.
+
+    For who looks at all of it, and writes nothing. Elsewhere nothing is listed.
+    """
+    if not isinstance(folder, ObjectPath):
+        yield
+        return
+    before = _whole.set(_Whole(folder, {path.key: path._listed for path in folder.rglob("*")}))
+    try:
+        yield
+    finally:
+        _whole.reset(before)
+
+
 def readable(path: Path) -> Path | BinaryIO:
-    """What libraries are given that read a file by its path, or an open one."""
-    return _Reader(path) if isinstance(path, ObjectPath) else path  # type: ignore[return-value]  # all that is asked
+    """What libraries are given that read a file by its path, or an open one; of an object it may give what was read of
+    it before."""
+    return _Reader(path, remembers=True) if isinstance(path, ObjectPath) else path  # type: ignore[return-value]  # all that is asked
 
 
 class _Reader(io.RawIOBase):
     """One object, read from anywhere: who begins at its start gets all of it as it comes, others parts of it."""
 
-    def __init__(self, path: ObjectPath) -> None:
+    def __init__(self, path: ObjectPath, *, remembers: bool = False) -> None:
         self._path = path
+        self._remembers = remembers
         self._at = 0
         self._size: int | None = None
         self._end = self._block = (0, b"")
@@ -344,6 +409,9 @@ class _Reader(io.RawIOBase):
             return bytes(next(self._stream, b""))
 
     def _whole_size(self) -> int:
+        if self._size is None and self._remembers and (known := said.content(str(self._path))):
+            last, self._size = known
+            self._end = (self._size - len(last), last)
         if self._size is None:
             try:
                 self._end = self._get({"suffix": _WINDOW})
@@ -357,4 +425,7 @@ class _Reader(io.RawIOBase):
         with told(self._path.bucket, self._path.key):
             found = store(self._path.bucket).get(self._path.key, options={"range": wanted})
             self._size = found.meta["size"]
-            return found.range[0], bytes(found.bytes())
+            content = bytes(found.bytes())
+        if self._remembers and "suffix" in wanted:
+            said.read(str(self._path), found.meta, content)
+        return found.range[0], content

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pairloom.storage.checked import CheckedFiles
 from pairloom.storage.corpus import Corpus, Part, Snapshot
-from pairloom.storage.files import DamagedError
+from pairloom.storage.files import DamagedError, statuses
 from pairloom.storage.parquet import read_parquet, require_whole
 
 logger = logging.getLogger(__name__)
@@ -32,19 +32,23 @@ class PartFiles:
 
     def missing(self, snapshot: Snapshot) -> list[Part]:
         """The parts of `snapshot` that have no file yet: what a night costs."""
-        there = {path.name for path in self.folder.glob("part-*.parquet")}
+        there = statuses(self.folder, [self._path(part).name for part in snapshot.parts])
         return [part for part in snapshot.parts if self._path(part).name not in there]
 
-    def drop_damaged(self, snapshot: Snapshot) -> None:
-        """Delete the files of `snapshot` that are not what was written, so that they are missing."""
+    def drop_damaged(self, snapshot: Snapshot) -> list[Part]:
+        """Delete the files of `snapshot` that are not what was written; returns the parts that have no file then."""
         checked, folder = CheckedFiles(self._pipeline), self.folder.relative_to(self._pipeline).as_posix()
-        missing = {part.digest for part in self.missing(snapshot)}
+        absent, missing = {part.digest for part in self.missing(snapshot)}, []
         for part in snapshot.parts:
             path = self._path(part)
-            if part.digest not in missing and not checked.whole(f"{folder}/{path.name}"):
+            if part.digest in absent:
+                missing.append(part)
+            elif not checked.whole(f"{folder}/{path.name}"):
                 logger.warning("%d items of %s are %s anew", part.rows, path.name, self.again)
                 path.unlink()
+                missing.append(part)
         checked.save()
+        return missing
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one part, dead items included: all columns, or `columns` of them."""

@@ -115,7 +115,10 @@ _STORED = [
 def last_ingest(corpus: Corpus, snapshot: Snapshot) -> datetime | None:
     """When the last ingest that changed anything ended, and so saw all rejected rows; None before the first."""
     path = corpus.log.path(snapshot.number)
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def require_reason(code: str) -> None:

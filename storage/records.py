@@ -5,12 +5,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pairloom.storage.files import DAMAGED, DamagedError, FileDigests, damage, put_if_absent
+from pairloom.storage.files import DAMAGED, DamagedError, FileDigests, damage, put_if_absent, read_unchanging
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,13 @@ class RecordLog(Generic[R]):
         self.folder = folder
         self.kind = kind
         self.model = model
+        self._there: dict[int, Path] | None = None
+
+    def as_listed(self) -> Self:
+        """The same log, of the records that there are now alone: it is listed this once."""
+        found = copy(self)
+        found._there = self.paths()
+        return found
 
     def current(self) -> R | None:
         """The highest valid record, or None where there is none. Damaged ones above it are skipped with a warning."""
@@ -104,7 +112,7 @@ class RecordLog(Generic[R]):
         was written."""
         path = self.path(number)
         try:
-            content = path.read_bytes()
+            content = read_unchanging(path)
         except (FileNotFoundError, IsADirectoryError):
             known = ", ".join(str(each) for each in sorted(self.numbers())) or "none"
             raise ValueError(f"no {self.kind} {number}: there are {known}") from None
@@ -129,7 +137,7 @@ class RecordLog(Generic[R]):
 
     def next_number(self) -> int:
         """One more than the highest name, valid or not, set aside or not: no number stands for two records."""
-        return max([*self.numbers(), *_numbers(self.set_aside)], default=0) + 1
+        return max([*self.numbers(), *_numbered(self.set_aside)], default=0) + 1
 
     @property
     def set_aside(self) -> Path:
@@ -165,11 +173,15 @@ class RecordLog(Generic[R]):
 
     def numbers(self) -> list[int]:
         """Numbers of all records, valid or not."""
-        return _numbers(self.folder / f"{self.kind}s")
+        return [*self.paths()]
+
+    def paths(self) -> dict[int, Path]:
+        """Where they are, by number."""
+        return _numbered(self.folder / f"{self.kind}s") if self._there is None else self._there
 
 
-def _numbers(folder: Path) -> list[int]:
-    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
+def _numbered(folder: Path) -> dict[int, Path]:
+    return {int(path.stem): path for path in folder.glob("*.json") if path.stem.isdigit()}
 
 
 def _digest(document: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Releases: the numbered records that bind one snapshot, one model and one table version; all a reader trusts."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -200,8 +201,12 @@ def named_by(log: ReleaseLog, releases: Collection[Release]) -> list[Release]:
     They are what rollbacks went back to, and the best.
     """
     numbers = {release.number for release in releases}
-    targets = {number for release in releases for number in (release.rolled_back_to, release.best)} - numbers
-    return [release for release in log.written() if release.number in targets]
+    named = {number for release in releases for number in (release.rolled_back_to, release.best)}
+    targets, found = {number for number in named if number is not None} - numbers, []
+    for number in sorted(targets & {*log.numbers()}, reverse=True) if targets else ():
+        with contextlib.suppress(DamagedError):
+            found.append(log.stored(number))
+    return found
 
 
 def taken_back(releases: Iterable[Release]) -> set[int]:

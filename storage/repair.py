@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pairloom.storage.files import copy_in, damage, delete_folder, set_aside, written_aside
-from pairloom.storage.releases import release_log
+from pairloom.storage.checked import damage_now
+from pairloom.storage.files import copy_in, delete_folder, set_aside, written_aside
+from pairloom.storage.releases import ReleaseLog, release_log
 from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.verification.findings import Finding
 
@@ -33,13 +34,14 @@ def repair(folder: Path, findings: Sequence[Finding]) -> list[Finding]:
     return done
 
 
-def pass_damaged_manifests(folder: Path) -> None:
+def pass_damaged_manifests(log: ReleaseLog) -> None:
     """Have nights, as readers, begin with a release whose table can be opened: manifests that are not what was released
     are set aside, from the newest release on until one is whole. Lance writes no version after such a one, or odd ones.
     """
-    for release in release_log(folder).newest_first():
+    folder = log.folder
+    for release in log.newest_first():
         manifests = {name: digest for name, digest in release.table_files.items() if "/_versions/" in name}
-        damaged = [name for name, digest in manifests.items() if damage(folder, {name: digest}, contents=True)]
+        damaged = [name for name, digest in manifests.items() if damage_now(folder, {name: digest})]
         if not damaged:
             return
         for name in damaged:

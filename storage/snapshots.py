@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pairloom.storage.digest import digest
-from pairloom.storage.files import DamagedError, FileDigest, FileDigests, content_digest, written_aside
+from pairloom.storage.files import DamagedError, FileDigest, FileDigests, content_digest, read_unchanging, written_aside
 from pairloom.storage.objects import ObjectPath
 from pairloom.storage.records import Record, RecordLog
 from pairloom.storage.schema import ColumnType
@@ -75,15 +75,15 @@ class SnapshotLog(RecordLog[Snapshot]):
     def with_manifest(self, snapshot: Snapshot) -> Snapshot:
         """Write the manifest of a snapshot; it is one of its files from then on."""
         manifest = _Manifest(**{name: getattr(snapshot, name) for name in _Manifest.model_fields})
-        content = manifest.model_dump_json(indent=1)
-        name = f"{_MANIFESTS}snapshot-{digest(content)}.json"
+        text = manifest.model_dump_json(indent=1)
+        name, content = f"{_MANIFESTS}snapshot-{digest(text)}.json", text.encode()
         path = self.folder / name
         if path.is_file():
             path.touch()
         else:
             with written_aside(path) as aside:
-                aside.write_text(content, encoding="utf-8")
-        return snapshot.model_copy(update={"files": {**snapshot.files, name: FileDigest.of(path)}})
+                aside.write_bytes(content)
+        return snapshot.model_copy(update={"files": {**snapshot.files, name: content_digest(content)}})
 
     def _document(self, record: Snapshot) -> dict[str, Any]:
         manifest = {name: each for name, each in record.files.items() if name.startswith(_MANIFESTS)}
@@ -105,7 +105,7 @@ class SnapshotLog(RecordLog[Snapshot]):
 def _manifest(folder: Path, name: str, expected: FileDigest) -> bytes:
     """What stands in a manifest. Raises DamagedError where that is not what was recorded."""
     try:
-        content = (folder / name).read_bytes()
+        content = read_unchanging(folder / name)
     except FileNotFoundError as error:
         raise DamagedError(f"{name} is missing") from error
     if content_digest(content) != expected:

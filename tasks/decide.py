@@ -6,9 +6,10 @@ from typing import Literal
 
 from pairloom.storage.approvals import Approval, ended, last_approval
 from pairloom.storage.changes import changes, newer_items
+from pairloom.storage.checked import damage_now
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
-from pairloom.storage.files import DamagedError, damage
+from pairloom.storage.files import DamagedError
 from pairloom.storage.releases import Release, Training, kept_releases, release_log, stays_back
 from pairloom.storage.repair import pass_damaged_manifests
 from pairloom.storage.runs import Run
@@ -31,8 +32,8 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     """
     if snapshot.rows == 0 and not snapshot.rows_held:
         raise RuntimeError(f"pipeline {pipeline.name!r} has no items: {no_items(snapshot)}")
-    log = release_log(pipeline.folder)
-    pass_damaged_manifests(pipeline.folder)
+    log = release_log(pipeline.folder).as_listed()
+    pass_damaged_manifests(log)
     release = log.current()
     shaped = training_digest(pipeline)
     run = run_id(snapshot.digest, release, shaped)
@@ -118,7 +119,7 @@ def no_items(snapshot: SnapshotRef) -> str:
 
 def require_released_model(pipeline: Pipeline, release: Release) -> None:
     """Raises DamagedError where the champion is not the model that was released: what it embeds nobody could search."""
-    if wrong := damage(pipeline.folder, release.model_files, contents=True):
+    if wrong := damage_now(pipeline.folder, release.model_files):
         raise DamagedError(
             f"the model of release {release.number} is not the one released: {'; '.join(wrong[:3])}. Put it back, or "
             "`pairloom rollback` to a release of another model"
@@ -127,7 +128,7 @@ def require_released_model(pipeline: Pipeline, release: Release) -> None:
 
 def require_measured_model(pipeline: Pipeline, release: Release) -> None:
     """Raises DamagedError where the model that was measured for a release, if another one serves, is not that one."""
-    if wrong := damage(pipeline.folder, release.measured_files, contents=True):
+    if wrong := damage_now(pipeline.folder, release.measured_files):
         raise DamagedError(
             f"the model that was measured for release {release.number} is not the one measured, so nothing can be "
             f"compared with it: {'; '.join(wrong[:3])}. Put it back, or `pairloom rollback` to a release of another "

@@ -13,12 +13,11 @@ def embed(pipeline: Pipeline, snapshot_number: int, model_id: str) -> Embeddings
     """Embed the parts of a snapshot that `model_id` has not embedded yet, part by part."""
     corpus, models = Corpus(pipeline.folder), ModelStore(pipeline.folder)
     snapshot, store = corpus.log.read(snapshot_number), EmbeddingStore(pipeline.folder, model_id)
-    store.drop_damaged(snapshot)
     embedded = 0
-    if store.missing(snapshot):
+    if missing := store.drop_damaged(snapshot):
         # torch and open_clip, for a night that embeds.
-        from pairloom.tasks.embedding.parts import embed_missing
+        from pairloom.tasks.embedding.parts import embed_parts
 
-        embedded = embed_missing(pipeline, snapshot, model_id)
+        embedded = embed_parts(pipeline, snapshot, model_id, missing)
     dimension = models.dimension(model_id)
     return EmbeddingsRef(model_id=model_id, snapshot=snapshot.number, dimension=dimension, embedded=embedded)

@@ -40,19 +40,17 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tu
         raise ValueError(
             f"evaluation.slices names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep"
         )
-    rows = [
-        row
-        for row in corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)]).to_pylist()
-        if split in (None, row["split"])
-    ]
-    item_ids, texts = [row["item_id"] for row in rows], [row["texts"] for row in rows]
-    groups = [row["group"] for row in rows]
+    rows = corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)])
+    if split is not None:
+        rows = rows.filter(pc.equal(rows["split"], split))
+    # Column by column: a row as a mapping takes more than all that it holds.
+    item_ids, groups, texts = (rows[name].to_pylist() for name in ("item_id", "group", "texts"))
     return Items(
         item_ids=item_ids,
         texts=texts,
         groups=groups,
-        relations=Relations.build(item_ids, groups, texts, [row["pixel_hash"] for row in rows]),
-        slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
+        relations=Relations.build(item_ids, groups, texts, rows["pixel_hash"].to_pylist()),
+        slices={name: [None if value is None else str(value) for value in rows[name].to_pylist()] for name in slices},
     )
 
 

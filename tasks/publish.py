@@ -12,7 +12,6 @@ from pairloom.storage.records import StaleWriterError
 from pairloom.storage.releases import Release, Training, release_log
 from pairloom.storage.runs import Run
 from pairloom.storage.schema import HUBNESS
-from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.vectors import VectorTable
 from pairloom.tasks.evaluation.retained import best_measured
 from pairloom.tasks.lineage import lineage
@@ -27,8 +26,8 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
 
     Raises StaleWriterError where another run released in the meantime.
     """
-    folder, log = pipeline.folder, release_log(pipeline.folder)
-    # Before the champion is read: whoever publishes after that takes this number away.
+    folder, log = pipeline.folder, release_log(pipeline.folder).as_listed()
+    # Whoever publishes after that takes this number away.
     number = log.next_number()
     champion = log.current()
     if (champion.number if champion else None) != plan.champion:
@@ -68,7 +67,7 @@ def propose(pipeline: Pipeline, plan: Plan, verdict: Verdict | None, table: Tabl
         lineage=lineage(pipeline),
         best=best_measured(plan, champion, verdict),
     )
-    TableUpkeep(vectors.path).tag(release.number, release.table_version)
+    vectors.upkeep.tag(release.number, release.table_version)
     return Proposal(release=release, before=champion)
 
 

@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.object_server import BUCKET, Fault, ObjectServer, object_server
 from benchmarks.tiny_nights import Content, Nights, content
 from pairloom.flows.cli import app
 from pairloom.storage import object_client, objects
+from pairloom.storage.asked_once import asked_once
 from pairloom.storage.checked import CheckedFiles, whole_copy
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.digest import digest
@@ -37,7 +39,7 @@ from pairloom.storage.files import (
 from pairloom.storage.image_places import StoredImages, write_places
 from pairloom.storage.local_copies import local_copy
 from pairloom.storage.modelstore import ModelStore, model_digest
-from pairloom.storage.objects import path_at
+from pairloom.storage.objects import listed_whole, path_at
 from pairloom.storage.parquet import ROW_GROUP, read_parquet, require_whole, write_parquet
 from pairloom.storage.records import Record, RecordLog, StaleWriterError
 from pairloom.storage.releases import release_log
@@ -101,34 +103,45 @@ def write(path: Path, content: bytes) -> Path:
 
 def test_the_verbs_of_a_path_answer_alike_on_both_roots(tmp_path: Path, there: Path) -> None:
     answers = []
-    for root in (tmp_path / "root", there / "root"):
+    for root, at_once in ((tmp_path / "root", True), (there / "root", False), (there / "root", True)):
         for name in ("a/1.json", "a/2.json", "a/deep/er/3.parquet", "b/.hidden", "c.txt"):
             write(root / name, name.encode())
+        with listed_whole(root) if at_once else nullcontext():
 
-        def below(paths: Iterator[Path], root: Path = root) -> list[str]:
-            return sorted(path.relative_to(root).as_posix() for path in paths)
+            def below(paths: Iterator[Path], root: Path = root) -> list[str]:
+                return sorted(path.relative_to(root).as_posix() for path in paths)
 
-        file, folder, none = root / "a" / "1.json", root / "a", root / "z" / "none"
-        answers.append(
-            [
-                [below(root.glob(pattern)) for pattern in ("*", "*.txt", "[!.]*", "*/*.json", "a/*", "*/deep", ".*/x")],
-                [below(root.glob(pattern)) for pattern in ("*/deep/er/*", "a/deep", "b/.*", "z/*", "a/?.json")],
-                below(path for path in root.rglob("*") if path.is_file()),
-                below(root.rglob("*.json")),
-                below(folder.iterdir()),
-                [(path.exists(), path.is_file(), path.is_dir(), path.is_symlink()) for path in (file, folder, none)],
-                (file.read_bytes(), file.read_text(), file.stat().st_size, file.open("rb").read(3)),
-                (file.name, file.stem, file.suffix, file.parts[-2:], file.is_absolute(), folder in file.parents),
-                (file.with_name("x").name, (file.parent / "x").relative_to(root).as_posix(), file.resolve() == file),
-                sorted([root / "b", root / "a"]) == [root / "a", root / "b"],
-                pickle.loads(pickle.dumps(file)) == file,
-            ]
-        )
-        with pytest.raises(FileNotFoundError, match="none"):
-            none.read_bytes()
-        with pytest.raises(FileNotFoundError, match="none"):
-            none.stat()
-    assert answers[0] == answers[1]
+            file, folder, none = root / "a" / "1.json", root / "a", root / "z" / "none"
+            answers.append(
+                [
+                    [
+                        below(root.glob(pattern))
+                        for pattern in ("*", "*.txt", "[!.]*", "*/*.json", "a/*", "*/deep", ".*/x")
+                    ],
+                    [below(root.glob(pattern)) for pattern in ("*/deep/er/*", "a/deep", "b/.*", "z/*", "a/?.json")],
+                    below(path for path in root.rglob("*") if path.is_file()),
+                    below(root.rglob("*.json")),
+                    below(folder.iterdir()),
+                    [
+                        (path.exists(), path.is_file(), path.is_dir(), path.is_symlink())
+                        for path in (file, folder, none)
+                    ],
+                    (file.read_bytes(), file.read_text(), file.stat().st_size, file.open("rb").read(3)),
+                    (file.name, file.stem, file.suffix, file.parts[-2:], file.is_absolute(), folder in file.parents),
+                    (
+                        file.with_name("x").name,
+                        (file.parent / "x").relative_to(root).as_posix(),
+                        file.resolve() == file,
+                    ),
+                    sorted([root / "b", root / "a"]) == [root / "a", root / "b"],
+                    pickle.loads(pickle.dumps(file)) == file,
+                ]
+            )
+            with pytest.raises(FileNotFoundError, match="none"):
+                none.read_bytes()
+            with pytest.raises(FileNotFoundError, match="none"):
+                none.stat()
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_an_object_is_never_taken_for_a_file_of_this_machine(there: Path) -> None:
@@ -291,6 +304,57 @@ def test_a_damaged_copy_of_a_model_is_fetched_again(tmp_path: Path, there: Path)
         assert weights.read_bytes() == before
     (weights.parent / "left over").write_bytes(b"of another time")
     assert not (local_copy(there / "models" / model_id) / "left over").exists()
+
+
+def test_a_night_asks_once_and_finds_what_others_do_meanwhile(
+    server: ObjectServer, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(there, objects.ObjectPath)
+    others, own = notes(there / "others"), notes(there / "own")
+    for folder in (others.folder, own.folder):
+        for name in ("data/1", "data/2"):
+            write(folder / name, b"!")
+    files = digest_files(own.folder, own.folder.glob("data/*"), {})
+    first, second = (note(number, "!").model_copy(update={"files": files}) for number in (1, 2))
+    own.publish(first)
+    others.publish(second)
+    storage = object_client.store(there.bucket)
+    inside = there.key
+    with asked_once():
+        assert own.current() == first
+        server.spoil()
+        assert [own.current(), own.read(1)] == [first, first]
+        assert [each for each in server.requests() if "list-type" not in each] == []
+        assert len(server.requests()) == 1
+        # Another process publishes: nothing here is told of it.
+        storage.copy(*(f"{inside}/{each}/notes/000002.json" for each in ("others", "own")))
+        assert own.current() == second
+        # What is deleted here is gone at once; what others delete, once what the storage said is old.
+        (own.folder / "data/1").unlink()
+        assert own.current() is None
+        write(own.folder / "data/1", b"!")
+        assert own.current() == second
+        storage.delete([f"{inside}/own/data/2"])
+        monkeypatch.setattr("pairloom.storage.asked_once.SECONDS", 0)
+        assert own.current() is None
+    write(own.folder / "data/2", b"!")
+    monkeypatch.undo()
+    assert own.current() == second
+    storage.delete([f"{inside}/own/data/2"])
+    assert own.current() is None  # outside a night nothing is remembered
+
+
+def test_a_part_is_read_once_a_night_until_it_is_another(server: ObjectServer, there: Path) -> None:
+    path = there / "corpus" / "part.parquet"
+    one, other = (pa.table({"item_id": [text]}) for text in ("a", "b"))
+    write_parquet(one, path)
+    with asked_once():
+        server.spoil()
+        for _ in range(3):
+            assert pa.Table.from_batches(read_parquet(path)).equals(one)
+        assert [each.split()[0] for each in server.requests()] == ["GET"]
+        write_parquet(other, path)
+        assert pa.Table.from_batches(read_parquet(path)).equals(other)
 
 
 def test_the_loser_of_a_race_says_so(root: Path) -> None:

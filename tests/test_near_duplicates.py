@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pairloom.hash_bands import band_masks
+from pairloom.hash_bands import band_masks, by_band
 from pairloom.models.arrays import Indices
 from pairloom.models.mining import near_duplicates as near_duplicates_module
 from pairloom.models.mining.near_duplicates import (
@@ -98,3 +98,14 @@ def test_hashes_compared_under_other_masks_are_the_same_pairs(monkeypatch: pytes
     monkeypatch.setattr(near_duplicates_module, "band_masks", lambda *_: masks)
     for one_M, other_M in zip(few, similar_hashes(values, 4), strict=True):
         np.testing.assert_array_equal(one_M, other_M)
+
+
+@pytest.mark.parametrize("mask", [0, 2**64 - 1, 0xFF00, 0xF0F0_0000_FF00_000F, 0xFFFF_FFFF_FFFF_0001, 1 << 63])
+def test_hashes_stand_in_the_order_of_what_is_under_a_mask(mask: int) -> None:
+    hash_N = np.random.default_rng(0).integers(0, 2**64, 500, dtype=np.uint64)
+    hash_N[::3] = hash_N[1]
+    band_N, order_N = by_band(hash_N, np.uint64(mask))
+    under = [int(each) & mask for each in hash_N]
+    assert order_N.tolist() == sorted(range(500), key=lambda place: under[place])
+    told = [(int(one), under[place]) for one, place in zip(band_N, order_N.tolist(), strict=True)]
+    assert len({*told}) == len({*under}) == len({one for one, _ in told})

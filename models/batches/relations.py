@@ -89,15 +89,19 @@ class Relations:
             )
         spelling: dict[str, str] = {}
         number: dict[str, int] = {}
-        item_texts: list[Indices] = []
-        for own in texts:
-            keys = dict.fromkeys(normalize_text(text) for text in own)
+        carried: list[int] = []
+        counts_N = np.zeros(len(texts), np.int64)
+        for item, own in enumerate(texts):
+            keys = dict[str, None]()
             for text in own:
                 key = normalize_text(text)
+                keys[key] = None
                 spelling[key] = max(spelling.get(key, text), text)
-            item_texts.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64))
+            carried += [number.setdefault(key, len(number)) for key in keys]
+            counts_N[item] = len(keys)
+        own_texts = Ragged.cut(np.array(carried, np.int64), counts_N)
+        del carried
         group_N, pixels_N = _integers(groups), _integers(pixel_hashes)
-        own_texts = Ragged.of(item_texts)
         item_keys_NF, text_keys_TF = _keys(group_N, pixels_N, own_texts, len(number))
         return cls(tuple(item_ids), tuple(spelling.values()), own_texts, group_N, pixels_N, item_keys_NF, text_keys_TF)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pairloom.hash_bands import band_masks
+from pairloom.hash_bands import band_masks, by_band
 from pairloom.models.arrays import Indices
 
 Thumbnails = npt.NDArray[np.uint8]
@@ -60,9 +60,7 @@ def similar_hashes(hashes: Sequence[str | None], bits: int) -> tuple[Indices, In
     known, values = known[telling], values[telling]
     found = [np.empty((0, 2), dtype=np.int64)]
     for mask in band_masks(bits, len(values)):
-        band = values & mask
-        order = np.argsort(band, kind="stable")
-        band = band[order]
+        band, order = by_band(values, mask)
         place = np.arange(len(order))
         # Each with the next of its band, then with the one after the next, until no band is that long.
         for step in range(1, len(order)):

@@ -113,7 +113,8 @@ class Chunk:
 
 def of_items(rows: KnownRows, chunks: Sequence[Chunk], name: str, among: np.ndarray | None = None) -> pa.Array:
     """One column of all rows that are items, or of those `among` them, bool by their places."""
-    taken, start = [rows.column(name).slice(0, 0)], 0
+    # By the chunk, of which each holds what is near it alone.
+    taken, start = [pa.nulls(0, KNOWN_ROWS.field(name).type)], 0
     for chunk in chunks:
         items = chunk.became == Became.ITEM
         if among is not None:

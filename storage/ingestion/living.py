@@ -2,6 +2,7 @@
 
 # L = living items
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 from pairloom.storage.corpus import SPLITS, Corpus, Part, Snapshot
 from pairloom.storage.schema import ColumnType
 
-_COLUMNS = ("item_id", "content_digest", "split", "stored_digest", "source")
+_STRINGS = ("item_id", "content_digest", "stored_digest")
+_COLUMNS = (*_STRINGS, "split", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +33,29 @@ class Living:
     def __init__(self, corpus: Corpus, snapshot: Snapshot) -> None:
         self._corpus = corpus
         self.snapshot = snapshot
-        batches = [list(corpus.read(snapshot, part, _COLUMNS)) for part in snapshot.parts]
-        self._part = np.repeat(np.arange(len(batches)), np.array([sum(map(len, part)) for part in batches], np.int64))
-        self.item_ids, self.contents, splits, self._stored, self._sources = (
-            pa.chunked_array([batch[name] for part in batches for batch in part], pa.string()).combine_chunks()
-            for name in _COLUMNS
+        columns: dict[str, list[pa.Array]] = {name: [] for name in _STRINGS}
+        counts, splits, names = list[int](), list[pa.Array](), pa.array(SPLITS)
+        self.sources: Counter[str] = Counter()
+        """Items by source."""
+        for part in snapshot.parts:
+            counts.append(0)
+            for batch in corpus.read(snapshot, part, _COLUMNS):
+                counts[-1] += len(batch)
+                splits.append(pc.index_in(batch["split"], value_set=names).cast(pa.int8()))
+                for each in batch["source"].value_counts().to_pylist():
+                    self.sources[each["values"]] += each["counts"]
+                for name in _STRINGS:
+                    columns[name].append(batch[name])
+        self._part = np.repeat(np.arange(len(counts), dtype=np.int32), np.array(counts, np.int64))
+        # One after the other, so that no more than one is held twice.
+        self.item_ids, self.contents, self._stored = (
+            pa.chunked_array(columns.pop(name), pa.string()).combine_chunks() for name in _STRINGS
         )
-        self.splits = np.asarray(pc.index_in(splits, value_set=pa.array(SPLITS)).to_numpy(zero_copy_only=False))
+        self.splits = np.asarray(pa.chunked_array(splits, pa.int8()).to_numpy())
         """Places in `SPLITS`, (L,)."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
-
-    @property
-    def sources(self) -> dict[str, int]:
-        """Items by source."""
-        return {each["values"]: each["counts"] for each in pc.value_counts(self._sources).to_pylist()}
 
     def rows(self, item_ids: Sequence[str]) -> dict[str, int]:
         """Row of each of some items that are here."""

@@ -19,6 +19,7 @@ from pairloom.storage.ingestion.near_duplicates import (
     Mask,
     Remembered,
     Thumbnails,
+    ascending,
     followed,
     same_pictures,
 )
@@ -121,4 +122,4 @@ def _close(known: pa.Table, bits: int) -> CloseHashes:
     first, second, of = (known[name].to_numpy() for name in ("first", "second", "bits"))
     own = (first == second) & (of == bits)
     pairs = (first != second) & (of == bits)
-    return CloseHashes(bits, np.unique(first[own]), first[pairs], second[pairs])
+    return CloseHashes(bits, ascending(first[own]), first[pairs], second[pairs])

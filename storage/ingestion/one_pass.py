@@ -139,8 +139,8 @@ class OnePass:
         if self._arrivals.near:
             positions = self._arrivals.near.joined(positions, _staying(retained), self._arrivals.stored)
         self._items = Items(
-            item_ids=pa.concat_arrays([item_ids, living.item_ids.take(pa.array(stay))]),
-            contents=pa.concat_arrays([contents, pa.array([each.content for each in retained], pa.string())]),
+            item_ids=_with(item_ids, living.item_ids.take(pa.array(stay))),
+            contents=_with(contents, pa.array([each.content for each in retained], pa.string())),
             rows=len(item_ids),
             splits_I=assign_splits(
                 positions,
@@ -280,6 +280,11 @@ class OnePass:
                 changes: Values = {"texts": own[at], "content_digest": items.contents[at].as_py()}
                 changes |= self._arrivals.revised.get(place.item_id, {})
                 yield place, {"split": SPLITS[items.splits_I[at]], **changes}
+
+
+def _with(values: pa.Array, more: pa.Array) -> pa.Array:
+    """Both; of millions no copy where there are no more."""
+    return pa.concat_arrays([values, more]) if len(more) else values
 
 
 def _staying(retained: Sequence[Retained]) -> Staying:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pairloom.storage.failpoints import hit
 from pairloom.storage.files import sync
+from pairloom.storage.objects import ObjectPath
 from pairloom.storage.table.manifests import open_version
 from pairloom.storage.table.versions import TAG
 
@@ -19,10 +20,10 @@ WRITTEN = ("data", "_deletions", "_indices", "_transactions")
 class TableUpkeep:
     """The versions of one table: held by tags, and cleaned up."""
 
-    def __init__(self, path: Path, version: int | None = None) -> None:
-        """Of the table at `path`, opened at `version` or the latest. ValueError where that is damaged."""
+    def __init__(self, path: Path, version: int | None = None, *, opened: Any = None) -> None:
+        """Of the table at `path`, at `version` or the latest, or as it is `opened`. ValueError where it is damaged."""
         self.path = path
-        self._dataset: Any = open_version(path, version)
+        self._dataset: Any = opened or open_version(path, version)
 
     def tag(self, release: int, version: int) -> None:
         """Hold `version` for `release`, so that clean-up can't take it.
@@ -82,16 +83,17 @@ class TableUpkeep:
     def _tags(self) -> list[str]:
         """Names of all tags, those of releases made anew from their names where they don't hold the version named.
 
-        Lance neither lists tags nor cleans up where one of them can't be read.
+        Lance doesn't clean up where one of them can't be read. Object storage answers for the contents of its own.
         """
         tags = self._dataset.tags
-        for path in sorted((self.path / "_refs" / "tags").glob("*.json")):
-            named = TAG.fullmatch(path.stem)
-            if named and named[2] and self._tagged(path.stem) != int(named[2]):
-                logger.warning("tag %s of %s is damaged and made anew", path.stem, self.path.name)
-                tags.delete(path.stem)
-                tags.create(path.stem, int(named[2]))
-        return list(tags.list())
+        names = sorted(path.stem for path in (self.path / "_refs" / "tags").glob("*.json"))
+        for name in names if not isinstance(self.path, ObjectPath) else ():
+            named = TAG.fullmatch(name)
+            if named and named[2] and self._tagged(name) != int(named[2]):
+                logger.warning("tag %s of %s is damaged and made anew", name, self.path.name)
+                tags.delete(name)
+                tags.create(name, int(named[2]))
+        return names
 
     def _tagged(self, name: str) -> int | None:
         """The version that a tag holds; None where it can't be read."""

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
+from pairloom.storage.checked import damage_now
 from pairloom.storage.failpoints import hit
-from pairloom.storage.files import DamagedError, FileDigest, damage, make_folder, sync
+from pairloom.storage.files import DamagedError, FileDigest, make_folder, sync
 from pairloom.storage.local_copies import beside
 from pairloom.storage.modelstore import TEXT_QUERIES, is_plain
-from pairloom.storage.objects import lance_options
+from pairloom.storage.objects import ObjectPath, lance_options
 from pairloom.storage.records import StaleWriterError
 from pairloom.storage.schema import VECTOR_COLUMNS, ColumnType, vector_schema
 from pairloom.storage.table.check import TableCheck, check_table
@@ -25,6 +26,7 @@ from pairloom.storage.table.effort import KEY, Effort
 from pairloom.storage.table.index import COLUMN, carry_out, due, wanted_kind
 from pairloom.storage.table.manifests import manifest_path, open_version, put_unreadable_aside
 from pairloom.storage.table.rows import bits, chunks
+from pairloom.storage.table.upkeep import TableUpkeep
 from pairloom.storage.table.versions import stored_versions
 from pairloom.storage.table.words import carry_out_words, words_due
 from pairloom.storage.training_texts import TrainingTexts
@@ -111,6 +113,11 @@ class VectorTable:
     def version(self) -> int:
         """The version that the last operation made or found."""
         return int(self._dataset.version)
+
+    @property
+    def upkeep(self) -> TableUpkeep:
+        """What holds its versions."""
+        return TableUpkeep(self.path, opened=self._dataset)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """These columns of all rows, some thousands at a time."""
@@ -243,8 +250,10 @@ class VectorTable:
     def sync(self, known: Mapping[str, object]) -> None:
         """Force this version's files to the disk, but for those `known` by path below the pipeline's folder.
 
-        Lance doesn't; call it before a record names them.
+        Lance doesn't; call it before a record names them. On object storage that is done.
         """
+        if isinstance(self.path, ObjectPath):
+            return
         folder = self.path.parent.parent
         fresh = [path for path in self.files() if path.relative_to(folder).as_posix() not in known]
         for path in fresh:
@@ -277,7 +286,7 @@ class VectorTable:
         Their damage would be copied, and then stand under a digest that says it is right.
         """
         own = {name: each for name, each in self._released.items() if any(kind in name for kind in kinds)}
-        if wrong := damage(self.path.parent.parent, own, contents=True):
+        if wrong := damage_now(self.path.parent.parent, own):
             raise DamagedError(f"{self.path} is not as it was released: {'; '.join(wrong[:3])}")
 
     @contextmanager

@@ -2,8 +2,9 @@
 
 # N = released items, M = new and changed rows
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -11,8 +12,9 @@ from pairloom.models.arrays import Indices, Mask
 from pairloom.storage.changes import Changes, changes, differing
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.schema import item_schema
-from pairloom.tasks.admission.located import Located, numbered
+from pairloom.tasks.admission.located import Located, first_texts, numbered
 
+HELD = ("item_id", "split")
 COLUMNS = ("item_id", "texts", "pixel_hash", "split", "group")
 
 
@@ -35,6 +37,9 @@ class Evidence:
 
     changes: Changes
     released: Located
+    """Their `HELD` columns."""
+    released_rows: Callable[[Indices, Sequence[str]], pa.Table]
+    """Columns, `item_id` the first of them, of some of these."""
     fresh: Located
     """The items of tonight that are new, or have other texts or another picture."""
     new_M: Mask
@@ -61,14 +66,28 @@ def gathered(corpus: Corpus, released: Snapshot, tonight: Snapshot) -> Evidence:
     names = (*COLUMNS, "source", *(tonight.keep or {}))
     written = Located.of(differing(corpus, tonight, released, names), _schema(tonight, names))
     fresh = written.among(pa.concat_arrays([differ.new, differ.texts, differ.pictures]))
-    before = Located.of(_all(corpus, released, COLUMNS), _schema(released, COLUMNS))
+    before = Located.of(_all(corpus, released, HELD), _schema(released, HELD))
     new_M, texts_M, pictures_M = (fresh.are(each) for each in (differ.new, differ.texts, differ.pictures))
-    captions = Side("captions", *numbered(before.first_texts(), fresh.first_texts()), texts_M)
-    pictures = Side("pictures", *numbered(before.table["pixel_hash"], fresh.table["pixel_hash"]), pictures_M)
-    groups = numbered(before.table["group"], fresh.table["group"])
+    # One column after the other: of millions of items none is held beside another.
+    captions = Side("captions", *_numbered(corpus, released, fresh, "texts", first_texts), texts_M)
+    pictures = Side("pictures", *_numbered(corpus, released, fresh, "pixel_hash"), pictures_M)
+    groups = _numbered(corpus, released, fresh, "group")
     in_anything = pa.concat_arrays([differ.new, differ.texts, differ.pictures, differ.metadata])
     rewritten = written.among(in_anything).table
-    return Evidence(differ, before, fresh, new_M, rewritten, captions, pictures, *groups)
+    read = partial(before.rows, corpus, released)
+    return Evidence(differ, before, read, fresh, new_M, rewritten, captions, pictures, *groups)
+
+
+def _numbered(
+    corpus: Corpus,
+    released: Snapshot,
+    fresh: Located,
+    column: str,
+    said: Callable[[pa.Array], pa.Array] = lambda values: values,
+) -> tuple[Indices, Indices]:
+    """What a column says of the released items and of the fresh ones, as numbers."""
+    before = (said(batch[column]) for _, batch in _all(corpus, released, [column]))
+    return numbered(before, map(said, fresh.table[column].chunks))
 
 
 def _all(corpus: Corpus, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[tuple[Part, pa.RecordBatch]]:

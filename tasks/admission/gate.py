@@ -31,7 +31,7 @@ def judged(pipeline: Pipeline, plan: Plan) -> Admission:
 
 
 def _found(pipeline: Pipeline, plan: Plan) -> Iterator[Finding]:
-    corpus, log, config = Corpus(pipeline.folder), release_log(pipeline.folder), pipeline.gate
+    corpus, log, config = Corpus(pipeline.folder), release_log(pipeline.folder).as_listed(), pipeline.gate
     assert plan.champion is not None, "rows are judged beside a release"
     release = log.read(plan.champion)
     try:

@@ -2,7 +2,7 @@
 
 # N = items, M = some of them
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pairloom.models.arrays import Embeddings, Indices, Mask
 from pairloom.models.evaluation.agreement import Vectors
-from pairloom.storage.corpus import Part
+from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.embeddings import EmbeddingStore
 
 
@@ -46,9 +46,17 @@ class Located:
         chosen_N = self.are(item_ids)
         return Located(self.table.filter(pa.array(chosen_N)), self.parts, self.part_N[chosen_N])
 
-    def first_texts(self) -> pa.ChunkedArray:
-        """Each item's first text, as texts are compared: in small letters."""
-        return pc.utf8_lower(pc.utf8_trim_whitespace(pc.list_element(self.table["texts"], 0)))
+    def rows(self, corpus: Corpus, snapshot: Snapshot, rows_M: Indices, columns: Sequence[str]) -> pa.Table:
+        """These columns, `item_id` the first of them, of some of the items, which are of a snapshot; few others are
+        read."""
+        item_ids = self.table["item_id"].take(pa.array(rows_M)).combine_chunks()
+        found = [
+            batch
+            for part in np.unique(self.part_N[rows_M])
+            for batch in corpus.read(snapshot, self.parts[part], columns, among=("item_id", item_ids))
+        ]
+        table = pa.Table.from_batches(found)
+        return table.take(pc.index_in(item_ids, value_set=table["item_id"].combine_chunks()))
 
     def vectors(self, store: EmbeddingStore, rows_M: Indices) -> Vectors:
         """The embeddings (M, D) of some items. Raises DamagedError where the store lacks one."""
@@ -62,11 +70,18 @@ class Located:
         return Vectors(sides[0], sides[1]) if sides else Vectors(*np.empty((2, 0, 1), np.float32))
 
 
-def numbered(first: pa.ChunkedArray, second: pa.ChunkedArray) -> tuple[Indices, Indices]:
-    """The values of two columns as numbers: equal ones are equal numbers, in both."""
-    joined = pa.chunked_array([*first.chunks, *second.chunks], first.type).combine_chunks()
-    numbers = np.asarray(joined.fill_null("").dictionary_encode().indices, dtype=np.int64)
-    return numbers[: len(first)], numbers[len(first) :]
+def first_texts(texts: pa.Array) -> pa.Array:
+    """The first of each item's texts, as texts are compared: in small letters."""
+    return pc.utf8_lower(pc.utf8_trim_whitespace(pc.list_element(texts, 0)))
+
+
+def numbered(first: Iterable[pa.Array], second: Iterable[pa.Array]) -> tuple[Indices, Indices]:
+    """The values of two columns of strings, given in pieces, as numbers: equal ones are equal numbers, in both."""
+    pieces = [[piece.fill_null("") for piece in each] for each in (first, second)]
+    encoded = pa.chunked_array([*pieces[0], *pieces[1]], pa.string()).dictionary_encode()
+    number_N = np.concatenate([np.zeros(0, np.int64), *(piece.indices.to_numpy() for piece in encoded.chunks)])
+    count = sum(map(len, pieces[0]))
+    return number_N[:count], number_N[count:]
 
 
 def drawn(rows: Indices, most: int, seed: int) -> Indices:

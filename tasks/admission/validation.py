@@ -15,7 +15,7 @@ from pairloom.models.evaluation.config import DIRECTIONS, GateConfig
 from pairloom.models.evaluation.findings import Finding, found
 from pairloom.models.evaluation.row_agreement import K, kept, recall
 from pairloom.storage.embeddings import EmbeddingStore
-from pairloom.tasks.admission.evidence import Evidence
+from pairloom.tasks.admission.evidence import COLUMNS, Evidence
 from pairloom.tasks.admission.located import drawn
 
 MOST = 2_000
@@ -29,7 +29,7 @@ def judged_recall(store: EmbeddingStore, evidence: Evidence, config: GateConfig)
     val = drawn(np.flatnonzero(stay_N), MOST, config.seed)
     if not len(val):
         return
-    rows, before = released.table.take(pa.array(val)), released.vectors(store, val)
+    rows, before = evidence.released_rows(val, COLUMNS), released.vectors(store, val)
     place = pc.index_in(rows["item_id"], fresh.table["item_id"].combine_chunks())
     place_F, positive_FF = np.asarray(pc.fill_null(place, -1), np.int64), positives(rows)
     changed_F = place_F >= 0

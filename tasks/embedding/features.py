@@ -93,11 +93,8 @@ class Filling:
 
 def filling(features: KeptFeatures, corpus: Corpus, snapshot: Snapshot, parts: Sequence[Part]) -> Filling:
     """What computes those of some of the snapshot's parts that have none, or damaged ones."""
-    features.store.drop_damaged(snapshot)
-    some = {part.digest for part in parts}
-    return Filling(
-        features, corpus, snapshot, [part for part in features.store.missing(snapshot) if part.digest in some]
-    )
+    missing, some = features.store.drop_damaged(snapshot), {part.digest for part in parts}
+    return Filling(features, corpus, snapshot, [part for part in missing if part.digest in some])
 
 
 class ImageFeatures(KeptFeatures):

@@ -47,9 +47,8 @@ class Portion:
     total: int
 
 
-def embed_missing(pipeline: Pipeline, snapshot: Snapshot, model_id: str) -> int:
+def embed_parts(pipeline: Pipeline, snapshot: Snapshot, model_id: str, missing: Sequence[Part]) -> int:
     """Give the model vectors of the parts that it has none of; returns how many items had anything to be embedded."""
-    missing = EmbeddingStore(pipeline.folder, model_id).missing(snapshot)
     total, embedded = sum(part.rows for part in missing), 0
     ends = accumulate(part.rows for part in missing)
     portions = [Portion(part, end - part.rows, total) for part, end in zip(missing, ends, strict=True)]
@@ -80,12 +79,9 @@ class PartEmbedder:
         self._lender = lender_of(pipeline.folder, model_id, champion.model_id if champion else None)
         self._known = known_vectors(self._corpus, self._snapshot, self._store, self._encoder)
         self._kept = kept_trunks(pipeline, self._encoder)
-        missing = self._store.missing(self._snapshot)
-        self._fillings = [
-            filling(features, self._corpus, self._snapshot, missing)
-            for features in (self._kept.images, self._kept.texts)
-            if features
-        ]
+        features = [each for each in (self._kept.images, self._kept.texts) if each]
+        missing = self._store.missing(self._snapshot) if features else ()
+        self._fillings = [filling(each, self._corpus, self._snapshot, missing) for each in features]
 
     def __call__(self, portion: Portion) -> int:
         """Write the vectors of one part; returns of how many items something had to be embedded."""

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,10 @@ def related(rows: Rows) -> Relations:
     return Relations.build(*([row[key] for row in rows] for key in ("image_id", "concept_id", "texts", "pixel_sha1")))
 
 
-def measured(name: str, trials: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(name: str, trials: list[dict[str, Any]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Each trial of one architecture, the pictures looked at once."""
     drawings = {artist: drawn_by(artist) for artist in ARTISTS}
     relations = {artist: related(rows) for artist, rows in drawings.items()}
-    found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         config = ModelConfig.model_validate({"architecture": name, **json.loads(options.model)})
@@ -93,9 +93,7 @@ def measured(name: str, trials: list[dict[str, Any]], options: argparse.Namespac
             recalls[ALIKE] = alike(
                 image_ND, own.embed_features(trunk, feature_NF[learned]), drawings[asked], drawings[learned]
             )
-            found.append({**trial, **recalls, "load": os.getloadavg()[0]})
-            sys.stderr.write(f"{found[-1]}\n")
-    return found
+            yield {**trial, **recalls, "load": os.getloadavg()[0]}
 
 
 def alike(asked_ND: Embeddings, learned_MD: Embeddings, asked: Rows, learned: Rows) -> float:

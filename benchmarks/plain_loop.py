@@ -6,9 +6,10 @@
 of a pipeline's corpus, for `--minutes` of processor time on one thread, and is asked its validation items. `artists`
 learns all drawings of emoji by Twemoji that OpenMoji has drawn too, and is asked with OpenMoji's; `artists back` is the
 other way round. Pictures are those that the corpus stores, cut to their content box, so that this part of ours is the
-peer's, too, as are the vocabulary fitted to the texts and decoded pictures in memory. Batches of 256, open_clip's random crops (90 to 100 % of the area),
-one of the item's texts by chance, a cosine after a warm-up over a tenth of the minutes; `--still` leaves the crops out.
-Start-up, tokens and the evaluation aren't counted. Results are appended to `--results`; what is there isn't run again.
+peer's, too, as are the vocabulary fitted to the texts and decoded pictures in memory. Batches of 256, open_clip's
+random crops (90 to 100 % of the area), one of the item's texts by chance, a cosine after a warm-up over a tenth of the
+minutes; `--still` leaves the crops out. Start-up, tokens and the evaluation aren't counted. Results are appended to
+`--results`; what is there isn't run again.
 """
 
 import argparse

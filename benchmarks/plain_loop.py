@@ -4,11 +4,12 @@
 
 `open_clip_train.train.train_one_epoch` with its AdamW (`peer.py`) trains `tiny-32` from nothing on the training items
 of a pipeline's corpus, for `--minutes` of processor time on one thread, and is asked its validation items. `artists`
-learns all drawings of emoji by Twemoji that OpenMoji has drawn too, and is asked with OpenMoji's. Pictures are those
-that the corpus stores, cut to their content box, so that this part of ours is the peer's, too, as are the vocabulary
-fitted to the texts and decoded pictures in memory. Batches of 256, open_clip's random crops (90 to 100 % of the area),
-one of the item's texts by chance, a cosine after a warm-up over a tenth of the minutes; `--still` leaves the crops out.
-Start-up, tokens and the evaluation aren't counted. Results are appended to `--results`; what is there isn't run again.
+learns all drawings of emoji by Twemoji that OpenMoji has drawn too, and is asked with OpenMoji's; `artists back` is the
+other way round. Pictures are those that the corpus stores, cut to their content box, so that this part of ours is the
+peer's, too, as are the vocabulary fitted to the texts and decoded pictures in memory. Batches of 256, open_clip's
+random crops (90 to 100 % of the area), one of the item's texts by chance, a cosine after a warm-up over a tenth of the
+minutes; `--still` leaves the crops out. Start-up, tokens and the evaluation aren't counted. Results are appended to
+`--results`; what is there isn't run again.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.storage.corpus import Corpus
 from pairloom.tasks.items import read_items, split_images
 
-TASKS = ("emoji", "grocery", "icons", "artists")
+TASKS = ("emoji", "grocery", "icons", "artists", "artists back")
 WARMUP = 0.1
 
 
@@ -69,7 +70,8 @@ class Taught:
 
 def taught(task: str, root: Path) -> tuple[Taught, Taught]:
     """What a task teaches and what it asks."""
-    corpus = Corpus(opened("emoji" if task == "artists" else task, root).folder)
+    across = task.startswith("artists")
+    corpus = Corpus(opened("emoji" if across else task, root).folder)
     snapshot = corpus.current()
 
     def split(name: str | None) -> tuple[list[str], list[str | None], list[list[str]], list[Image.Image], Relations]:
@@ -77,7 +79,7 @@ def taught(task: str, root: Path) -> tuple[Taught, Taught]:
         images = [each for batch in split_images(corpus, snapshot, name) for each in mapped(picture, batch)]
         return items.item_ids, items.groups, items.texts, images, items.relations
 
-    if task != "artists":
+    if not across:
         learn, check = (Taught(*split(name)[3:1:-1], split(name)[4]) for name in ("train", "val"))
         return learn, check
     ids, groups, texts, images, _ = split(None)
@@ -91,7 +93,8 @@ def taught(task: str, root: Path) -> tuple[Taught, Taught]:
         relations = Relations.build(names, [groups[row] for row in rows], said, names)
         return Taught([images[row] for row in rows], said, relations)
 
-    return by("twemoji"), by("openmoji")
+    way = by("twemoji"), by("openmoji")
+    return way[::-1] if task == "artists back" else way
 
 
 def trained(trial: Trial, learn: Taught) -> tuple[DualEncoder, int]:

@@ -13,7 +13,7 @@ from pairloom.models.arrays import Mask
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.metrics import Slice, column_slices, novelty_slices
 from pairloom.models.pictures import Picture, mapped, opened
-from pairloom.models.towers.config import SecondImageTowerConfig
+from pairloom.models.towers.config import SecondImageTowerConfig, as_texts
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.images.decoding import open_stored
 
@@ -31,18 +31,29 @@ class Items:
     relations: Relations
     slices: dict[str, list[str | None]]
     """Values of the columns that metrics are broken down by, as text, by column."""
+    keywords: list[list[str]]
+    """Further words for each picture; empty where no column has them."""
 
 
-def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tuple[str, ...] = ()) -> Items:
-    """The items of `split`, of all of them for None. Raises ValueError where a slice column is not kept."""
-    unknown = sorted(set(slices) - set(corpus.columns(snapshot)))
+def read_items(
+    corpus: Corpus,
+    snapshot: Snapshot,
+    split: str | None,
+    slices: tuple[str, ...] = (),
+    keywords: str | None = None,
+) -> Items:
+    """The items of `split`, of all of them for None, with what the columns `slices` and `keywords` say.
+
+    Raises ValueError where such a column is not kept.
+    """
+    more = dict.fromkeys([*slices, keywords] if keywords else slices)
+    unknown = sorted(set(more) - set(corpus.columns(snapshot)))
     if unknown:
-        raise ValueError(
-            f"evaluation.slices names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep"
-        )
+        key = "evaluation.slices" if unknown[0] in slices else "model.keywords"
+        raise ValueError(f"{key} names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep")
     rows = [
         row
-        for row in corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)]).to_pylist()
+        for row in corpus.table(snapshot, [*COLUMNS, *(name for name in more if name not in COLUMNS)]).to_pylist()
         if split in (None, row["split"])
     ]
     item_ids, texts = [row["item_id"] for row in rows], [row["texts"] for row in rows]
@@ -53,6 +64,7 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tu
         groups=groups,
         relations=Relations.build(item_ids, groups, texts, [row["pixel_hash"] for row in rows]),
         slices={name: [None if row[name] is None else str(row[name]) for row in rows] for name in slices},
+        keywords=[as_texts(row[keywords]) for row in rows] if keywords else [],
     )
 
 

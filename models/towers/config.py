@@ -85,11 +85,11 @@ FITTED: Mapping[str, Mapping[str, Any]] = {
     "photographs": {"max_steps": 100, "refit": 0.3},
     "photographs-plain": {"max_steps": 100, "refit": 0.3},
     "drawings": {"max_steps": 100, "refit": 0.3},
-    "drawings-pretrained": {"max_steps": 1, "refit": 0.3},
+    "drawings-pretrained": {"max_steps": 0, "refit": 0.3},
 }
 """What of `training` goes with one of these where it isn't given: a start in closed form needs few steps, and one from
-all items costs seconds (benchmarks/refit.md). The first step is taken at the foot of the warm-up, so that one alone
-leaves the start as it is: what more of them cost is measured in benchmarks/pretrained.md."""
+all items costs seconds (benchmarks/refit.md). No step leaves the start as it is: what more of them cost is measured in
+benchmarks/pretrained.md."""
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

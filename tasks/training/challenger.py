@@ -199,7 +199,7 @@ def adopt(
         steps=result.steps,
         samples=result.samples,
         seconds=result.seconds,
-        loss=result.loss,
+        loss=result.loss if result.steps else None,
     )
     run.write("train", ref)
 

@@ -191,21 +191,27 @@ def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path
     assert own_NT[np.arange(32), score_NT.argmax(axis=1)].mean() > 0.9
 
 
-@pytest.mark.parametrize("members", [1, 40])
-def test_directions_that_moving_changes_count_less_in_the_class_space(members: int) -> None:
+@pytest.mark.parametrize("members", [1, 2, 40])
+def test_what_moving_takes_apart_is_scatter_within_classes_the_more_the_fewer_pairs_there_are(members: int) -> None:
     drawn = np.random.default_rng(0)
-    class_N = np.repeat(np.arange(1200 // members), members)
+    class_N = np.repeat(np.arange(80 // members), members)
     feature_NF = drawn.normal(size=(len(class_N), 8)).astype(np.float32)
     apart_MF = (drawn.normal(size=(500, 8)) * [10, 1, 1, 1, 1, 1, 1, 1]).astype(np.float32)
+    found = class_space(feature_NF, class_N, 8, shrinkage=0.3, apart_MF=apart_MF)
 
-    def lengths(apart_MF: np.ndarray | None) -> np.ndarray:
-        found = class_space(feature_NF, class_N, 8, shrinkage=0.3, apart_MF=apart_MF)
-        return np.linalg.norm(found.map_FD, axis=1)
-
-    plain_F, moved_F = lengths(None), lengths(apart_MF)
-    assert plain_F[0] > 0.9 * plain_F[1:].mean()
-    assert moved_F[0] < 0.7 * moved_F[1:].mean()
-    np.testing.assert_array_equal(plain_F, lengths(apart_MF[:0]))
+    scatters = [np.zeros((8, 8)), apart_MF.T @ apart_MF, np.cov(feature_NF.T)]
+    for each in set(class_N):
+        own_NF = feature_NF[class_N == each] - feature_NF[class_N == each].mean(axis=0)
+        scatters[0] += own_NF.T @ own_NF
+    within_FF, moved_FF, total_FF = (scatter / max(scatter.trace(), 1e-9) for scatter in scatters)
+    expected_FF = (len(class_N) - len(set(class_N))) * within_FF + 8 * (0.7 * moved_FF + 0.3 * total_FF)
+    expected_FF = 0.7 * expected_FF / expected_FF.trace() + 0.3 * np.eye(8) / 8
+    round_DD = found.map_FD.T @ expected_FF @ found.map_FD
+    np.testing.assert_allclose(round_DD / round_DD[0, 0], np.eye(len(round_DD)), atol=1e-5)
+    plain, nothing = (
+        class_space(feature_NF, class_N, 8, shrinkage=0.3, apart_MF=each) for each in (None, apart_MF[:0])
+    )
+    np.testing.assert_array_equal(plain.map_FD, nothing.map_FD)
 
 
 def test_moved_copies_are_drawn_by_their_ids_and_looked_at_one_by_one(tmp_path: Path) -> None:

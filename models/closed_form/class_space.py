@@ -11,10 +11,8 @@ from pairloom.models.closed_form.discriminant import LinearMap
 EVENNESS = 1.0
 """Where classes tell little of the scatter within, all items stand in for them, the mean variance times this added to
 each feature's."""
-MOVED = 1.0
-"""What moved copies say of the scatter within, beside what classes say."""
-MOVED_ALONE = 0.7
-"""Share of what moved copies say, the rest being what all items do, where classes tell little."""
+MOVED = 0.7
+"""Share of what moved copies say of the scatter within, beside what all items do."""
 
 
 def class_space(
@@ -30,8 +28,8 @@ def class_space(
     Regularised linear discriminant analysis (Fisher 1936; Friedman 1989), all directions weighing the same; the most
     telling ones first. `shrinkage`, from 0 to 1, is how far the scatter within classes is drawn to a ball. Where there
     are fewer pairs of one class than features, the scatter of all items stands in for it instead, the more the fewer;
-    without any pair what is left are principal components, scaled. `apart_MF`, how far features of one thing come apart
-    where its picture is moved, is added to either.
+    without any pair what is left are principal components, scaled. With `apart_MF`, how far features of one thing come
+    apart where its picture is moved, that and the scatter of all items say as much as a pair a feature, beside any pairs.
     """
     _, class_N, size_C = np.unique(class_N, return_inverse=True, return_counts=True)
     mean_F = feature_NF.mean(axis=0, dtype=np.float64)
@@ -61,15 +59,14 @@ def _within(
     pairs, width = int(several_N.sum()) - len(np.unique(class_N[several_N])), len(mean_F)
     apart_NF = (feature_NF - mean_CF[class_N])[several_N]
     within_FF = apart_NF.T @ apart_NF / max(pairs, 1)
-    if pairs >= width:
-        known_FF = within_FF if moved_FF is None else _evened(within_FF) + MOVED * moved_FF
-        return _rounded(known_FF, shrinkage)
+    if pairs >= width and moved_FF is None:
+        return _rounded(within_FF, shrinkage)
     centred_NF = feature_NF - mean_F
     total_FF = centred_NF.T @ centred_NF / len(centred_NF)
-    if moved_FF is None:
-        total_FF += EVENNESS * _ball(total_FF)
-    else:
-        total_FF = _rounded(MOVED_ALONE * moved_FF + (1 - MOVED_ALONE) * _evened(total_FF), shrinkage)
+    if moved_FF is not None:
+        unpaired_FF = MOVED * moved_FF + (1 - MOVED) * _evened(total_FF)
+        return _rounded(pairs * _evened(within_FF) + width * unpaired_FF, shrinkage)
+    total_FF += EVENNESS * _ball(total_FF)
     if pairs:
         total_FF *= _size(within_FF) / _size(total_FF)
     return (pairs * within_FF + width * total_FF) / (pairs + width)

@@ -29,7 +29,7 @@ def class_space(
     telling ones first. `shrinkage`, from 0 to 1, is how far the scatter within classes is drawn to a ball. Where there
     are fewer pairs of one class than features, the scatter of all items stands in for it instead, the more the fewer;
     without any pair what is left are principal components, scaled. With `apart_MF`, how far features of one thing come
-    apart where its picture is moved, that and the scatter of all items say as much as a pair a feature, beside any pairs.
+    apart where its picture is moved, that and the scatter of all items say as much as a pair a feature would.
     """
     _, class_N, size_C = np.unique(class_N, return_inverse=True, return_counts=True)
     mean_F = feature_NF.mean(axis=0, dtype=np.float64)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Collection:
     texts: list[list[str]]
     relations: Relations
     images: list[Image.Image]
+    keywords: list[list[str]] = field(default_factory=list)
 
 
 def read_collection(name: str, split: str, max_side: int | None = None, *, cut: bool = False) -> Collection:
@@ -41,7 +42,7 @@ def _collected(name: str, rows: Sequence[dict[str, Any]], max_side: int | None, 
     images = cut_pictures(name, rows, max_side) if cut else read_pictures(name, rows, max_side)
     ids, texts = [row["image_id"] for row in rows], [row["texts"] for row in rows]
     relations = Relations.build(ids, [row["concept_id"] for row in rows], texts, [row["pixel_sha1"] for row in rows])
-    return Collection(ids, texts, relations, images)
+    return Collection(ids, texts, relations, images, [row.get("keywords", []) for row in rows])
 
 
 def read_parts(
@@ -56,6 +57,16 @@ def read_parts(
         for is_asked in (False, True)
     )
     return _collected(name, learn, max_side, cut=cut), _collected(name, check, max_side, cut=cut)
+
+
+def read_artists(learned: str, asked: str, max_side: int | None = None, *, cut: bool = False) -> list[Collection]:
+    """All emoji by one artist, and those of the other, of the concepts that both have drawn."""
+    rows = read_rows("emoji")
+    by = {artist: [row for row in rows if row["source"] == artist] for artist in (learned, asked)}
+    both = set.intersection(*({row["concept_id"] for row in own} for own in by.values()))
+    return [
+        _collected("emoji", [row for row in own if row["concept_id"] in both], max_side, cut=cut) for own in by.values()
+    ]
 
 
 def read_rows(name: str, *, skin_tones: bool = False) -> list[dict[str, Any]]:

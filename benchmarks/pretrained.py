@@ -2,7 +2,7 @@
 
 Questions are the validation split's, and the training split's own. With `--cut` pictures are cut to their content as
 ingest does it; with `--part` a part of the training split's concepts is asked instead of the validation split, so that
-nothing is chosen by what is reported.
+nothing is chosen by what is reported; with `--artists` all drawings by Twemoji are learned, and OpenMoji's asked.
 
 python -m benchmarks.pretrained --sizes 128 160 192 --seeds 0 1 2 --steps 0 300
 python -m benchmarks.pretrained --architecture drawings --collection emoji --seeds 0 1 2 --steps 0 100
@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.bundle import MAX_SIDE, Collection, read_collection, read_parts
+from benchmarks.bundle import MAX_SIDE, Collection, read_artists, read_collection, read_parts
 from pairloom.models.arrays import Features
 from pairloom.models.batches.feed import TrainingItems
 from pairloom.models.encoder import Encoder
@@ -36,6 +37,7 @@ from pairloom.models.towers.names import ARCHITECTURES
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.moved import chosen, moved_apart
 from pairloom.models.training.trainer import Recipe, train
 
 ASKED = ("text_to_image_recall", "image_to_text_recall", "image_to_image_recall")
@@ -72,6 +74,8 @@ def main() -> None:
     parser.add_argument("--max-side", type=int, default=None, help="128, or 72 of emoji, where left out")
     parser.add_argument("--cut", action="store_true", help="pictures cut to their content")
     parser.add_argument("--part", type=int, choices=range(PARTS), help="ask this part of the training split's concepts")
+    parser.add_argument("--artists", nargs=2, metavar=("LEARNED", "ASKED"), help="twemoji openmoji, or the other way")
+    parser.add_argument("--keywords", action="store_true", help="learn from the items' keywords, too")
     parser.add_argument("--sizes", type=int, nargs="+", default=[None], help="the architecture's own where left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 300], help="0 for the closed form alone")
@@ -79,13 +83,16 @@ def main() -> None:
     parser.add_argument("--set", default="{}", help="other TrainingConfig fields, as JSON")
     options = parser.parse_args()
     max_side = options.max_side or (MAX_SIDE["emoji"] if options.collection == "emoji" else 128)
-    if options.part is None:
+    if options.artists:
+        learn, check = read_artists(*options.artists, max_side, cut=options.cut)
+    elif options.part is None:
         learn, check = (
             read_collection(options.collection, split, max_side, cut=options.cut) for split in ("train", "val")
         )
     else:
         learn, check = read_parts(options.collection, options.part, PARTS, max_side, cut=options.cut)
-    texts = [text for own in learn.texts for text in own]
+    keywords = learn.keywords if options.keywords else []
+    texts = [text for own in (*learn.texts, *keywords) for text in own]
     asked = [f"{of}{way} @1 / @10" for of in ("", "own ") for way in ("t→i", "i→t", "i→i", "t→i less hubness")]
     titles = ("size", "seed", "steps", *asked, "features, ms an image", "start, CPU s", "training, CPU s", "load")
     sys.stdout.write(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}\n")
@@ -99,14 +106,19 @@ def main() -> None:
             assert trunk is not None
             cpu = time.process_time()
             learn_NF, check_NF = (encoder.features(trunk, [each.images]) for each in (learn, check))
-            looking = 1e3 * (time.process_time() - cpu) / (len(learn_NF) + len(check_NF))
+            rows = chosen(learn.item_ids, config.moved_copies)
+            pictures = [[learn.images[row] for row in rows]]
+            apart_MF = moved_apart(encoder, trunk, pictures, learn_NF[rows], np.arange(len(rows)))
+            looking = 1e3 * (time.process_time() - cpu) / (len(learn_NF) + len(rows) + len(check_NF))
             for seed in options.seeds:
                 for steps in options.steps:
                     own = create(config, texts, seed=seed)
                     trunk = frozen_trunk(own, config)
                     assert trunk is not None
                     cpu = time.process_time()
-                    start_in_closed_form(own, learn_NF, learn.relations, config, seed=seed)
+                    start_in_closed_form(
+                        own, learn_NF, learn.relations, config, seed=seed, keywords=keywords, apart_MF=apart_MF
+                    )
                     started = time.process_time() - cpu
                     if steps:
                         items = TrainingItems(tuple(learn.item_ids), learn_NF, learn.relations, negatives_NK)

@@ -38,6 +38,7 @@ from pairloom.models.towers.creation import create
 from pairloom.models.towers.trunk import frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
 from pairloom.models.training.config import TrainingConfig
+from pairloom.models.training.moved import chosen, moved_apart
 from pairloom.models.training.trainer import Recipe, train
 
 SIDES = {"photographs": 192}
@@ -58,7 +59,10 @@ def measure(shape: str, name: str, config: TrainingConfig, asked: argparse.Names
     if trunk := frozen_trunk(start, model):
         cpu = time.process_time()
         feature_NF = Encoder(start).features(trunk, [learn.images])
-        start_in_closed_form(start, feature_NF, learn.relations, model, seed=config.seed)
+        rows = chosen(learn.item_ids, model.moved_copies)
+        pictures = [[learn.images[row] for row in rows]]
+        apart_MF = moved_apart(Encoder(start), trunk, pictures, feature_NF[rows], np.arange(len(rows)))
+        start_in_closed_form(start, feature_NF, learn.relations, model, seed=config.seed, apart_MF=apart_MF)
         spent = time.process_time() - cpu
         yield {"steps": 0, "CPU s": spent, **recalls(Encoder(start), check)}
         cpu = time.process_time()

@@ -90,14 +90,20 @@ class Encoder:
                 done = own.stop
         return np.concatenate(found)
 
-    def features(self, trunk: Trunk, batches: Iterable[Sequence[Picture]]) -> Features:
-        """Float32 (N, F): what this encoder's trunk makes of all images of some batches."""
+    def features(
+        self,
+        trunk: Trunk,
+        batches: Iterable[Sequence[Picture]],
+        changed: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Features:
+        """Float32 (N, F): what this encoder's trunk makes of all images of some batches, or of what `changed` makes of
+        the normalised pixels (B, 3, H, W)."""
         batch_size = TRUNK_BATCH if self.dual_encoder.device.type == "cpu" else IMAGE_BATCH
         found = [np.empty((0, trunk.width), dtype=np.float32)]
         with torch.inference_mode():
             for image_BCHW in self._prepared(batches, batch_size):
                 with self.alone:
-                    found.append(trunk.features(image_BCHW).cpu().numpy())
+                    found.append(trunk.features(changed(image_BCHW) if changed else image_BCHW).cpu().numpy())
                 require_finite(found[-1], "image features")
         return np.concatenate(found)
 

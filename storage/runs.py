@@ -31,6 +31,8 @@ class Run:
         """Or where their images lie in the corpus, where those are decoded for each batch."""
         self.features = self.here / "features.npy"
         """What a frozen trunk makes of them, where that is what is trained on."""
+        self.moved = self.here / "moved.npy"
+        """How far it takes some of them apart when they are moved, where a start in closed form goes by that."""
         self.training = self.here / "training"
         """Checkpoints and log."""
         self.built = self.here / "model"
@@ -65,7 +67,7 @@ class Run:
             path
             for run in (self, self.refit)
             if (run.folder / "train.json").is_file()
-            for path in (run.pixels, run.places, run.features, run.training, run.built)
+            for path in (run.pixels, run.places, run.features, run.moved, run.training, run.built)
             if path.exists()
         ]
 

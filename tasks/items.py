@@ -13,7 +13,7 @@ from pairloom.models.arrays import Mask
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.evaluation.metrics import Slice, column_slices, novelty_slices
 from pairloom.models.pictures import Picture, mapped, opened
-from pairloom.models.towers.config import SecondImageTowerConfig
+from pairloom.models.towers.config import SecondImageTowerConfig, as_texts
 from pairloom.storage.corpus import Corpus, Part, Snapshot
 from pairloom.storage.images.decoding import open_stored
 
@@ -31,16 +31,27 @@ class Items:
     relations: Relations
     slices: dict[str, list[str | None]]
     """Values of the columns that metrics are broken down by, as text, by column."""
+    keywords: list[list[str]]
+    """Further words for each picture; empty where no column has them."""
 
 
-def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tuple[str, ...] = ()) -> Items:
-    """The items of `split`, of all of them for None. Raises ValueError where a slice column is not kept."""
-    unknown = sorted(set(slices) - set(corpus.columns(snapshot)))
+def read_items(
+    corpus: Corpus,
+    snapshot: Snapshot,
+    split: str | None,
+    slices: tuple[str, ...] = (),
+    keywords: str | None = None,
+) -> Items:
+    """The items of `split`, of all of them for None, with what the columns `slices` and `keywords` say.
+
+    Raises ValueError where such a column is not kept.
+    """
+    more = dict.fromkeys([*slices, keywords] if keywords else slices)
+    unknown = sorted(set(more) - set(corpus.columns(snapshot)))
     if unknown:
-        raise ValueError(
-            f"evaluation.slices names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep"
-        )
-    rows = corpus.table(snapshot, [*COLUMNS, *(name for name in slices if name not in COLUMNS)])
+        key = "evaluation.slices" if unknown[0] in slices else "model.keywords"
+        raise ValueError(f"{key} names {unknown[0]!r}, which is no column of the corpus: add it to columns.keep")
+    rows = corpus.table(snapshot, [*COLUMNS, *(name for name in more if name not in COLUMNS)])
     if split is not None:
         rows = rows.filter(pc.equal(rows["split"], split))
     # Column by column: a row as a mapping takes more than all that it holds.
@@ -51,6 +62,7 @@ def read_items(corpus: Corpus, snapshot: Snapshot, split: str | None, slices: tu
         groups=groups,
         relations=Relations.build(item_ids, groups, texts, rows["pixel_hash"].to_pylist()),
         slices={name: [None if value is None else str(value) for value in rows[name].to_pylist()] for name in slices},
+        keywords=[as_texts(value) for value in rows[keywords].to_pylist()] if keywords else [],
     )
 
 

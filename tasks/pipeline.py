@@ -195,10 +195,11 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
 
     @field_validator("model")
     @classmethod
-    def _tower_column_is_kept(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
+    def _columns_are_kept(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
         tower, columns = model.second_image_tower, info.data.get("columns")
-        if tower and columns and tower.column not in (*columns.keep, "group", "source", "split"):
-            raise ValueError(f"second_image_tower.column: the items have no {tower.column!r}; add it to columns.keep")
+        for key, name in (("second_image_tower.column", tower and tower.column), ("keywords", model.keywords)):
+            if name and columns and name not in (*columns.keep, "group", "source", "split"):
+                raise ValueError(f"{key}: the items have no {name!r}; add it to columns.keep")
         return model
 
     def accepting_removals(self) -> "Pipeline":

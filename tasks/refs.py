@@ -152,12 +152,14 @@ class ModelRef(Ref):
     steps: int
     samples: int
     seconds: float
-    loss: float
+    loss: float | None
+    """Of the last step; None without any."""
 
     @property
     def summary(self) -> str:
         """How long it learned, and to what loss."""
-        return self.unfit or f"{self.steps:,} steps, loss {self.loss:.3f}"
+        learned = "no step, the start as it is" if self.loss is None else f"{self.steps:,} steps, loss {self.loss:.3f}"
+        return self.unfit or learned
 
 
 class Floor(Ref):

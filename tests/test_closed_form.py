@@ -235,3 +235,25 @@ def test_kernel_ridge_matches_the_normal_equations_and_its_landmarks_do_where_th
     assert 0 < np.abs(fewer - exact).mean() < np.abs(exact).mean()
     with pytest.raises(ValueError, match="12 rows and targets of 3"):
         kernel_ridge(features, target[:3], seed=0)
+
+
+@pytest.mark.parametrize("exact", [100, 0])
+def test_a_row_that_counts_three_times_is_like_three_rows(exact: int) -> None:
+    texts, target = ["red cat", "blue cat", "red house"], np.random.default_rng(0).standard_normal((3, 5))
+    repeated = [0, 1, 1, 1, 2]
+    fitted = TextFeatures.fit(texts)
+    weighed = kernel_ridge(fitted(texts), target, seed=0, share_T=np.array([1.0, 3, 1]), exact=exact)
+    copied = kernel_ridge(fitted([texts[row] for row in repeated]), target[repeated], seed=0, exact=exact)
+    assert np.allclose(weighed(fitted(["blue house"])), copied(fitted(["blue house"])), atol=1e-4)
+
+
+def test_keywords_are_known_and_move_texts_little() -> None:
+    texts, keywords, target = ["cat", "ship"], ["pony", "vessel"], np.eye(4)
+    plain = text_regression(texts, target[:2], seed=0)
+    knowing = text_regression(texts, target, seed=0, keywords=keywords)
+    assert not plain(["vessel"]).any()
+    assert knowing(["vessel"])[0].argmax() == 3
+    assert np.allclose(knowing(texts), plain(texts), atol=0.02)
+    assert np.array_equal(knowing.features.rarity_V, plain.features.rarity_V)
+    turned = text_regression(texts, target[[0, 1, 3, 2]], seed=0, keywords=keywords[::-1])
+    assert np.array_equal(knowing(["vessel pony"]), turned(["vessel pony"]))

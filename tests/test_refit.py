@@ -200,7 +200,7 @@ def test_without_a_refit_configurations_are_what_they_were_and_records_name_one_
     further = TrainingConfig(refit=0.25, max_minutes=5).further(401)
     assert (further.max_minutes, further.max_steps, further.refit) == (None, 100, None)
     assert further.learning_rate == REFIT_RATE * TrainingConfig().learning_rate
-    assert TrainingConfig(refit=0.1).further(1).max_steps == 1
+    assert [TrainingConfig(refit=0.1).further(steps).max_steps for steps in (1, 0)] == [1, 0]
 
 
 def test_a_refit_serves_only_where_no_headline_metric_fell() -> None:

@@ -93,7 +93,7 @@ def test_steps_that_an_architecture_wants_are_taken_where_none_are_given(tmp_pat
     file.write_text(
         "pipelines: {icons: {sources: [{kind: folder, path: pictures}], model: {architecture: drawings}}}\n"
     )
-    for name, steps in (("drawings", 100), ("drawings-pretrained", 1)):
+    for name, steps in (("drawings", 100), ("drawings-pretrained", 0)):
         assert load_pipeline(file, overrides=[f"model.architecture={name}"]).training.max_steps == steps
     given = load_pipeline(file, overrides=["model.architecture=drawings-pretrained", "training.max_steps=30"])
     assert given.training.max_steps == 30

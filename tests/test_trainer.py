@@ -77,10 +77,11 @@ def test_a_step_budget_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None
     assert weights(run(tmp_path, config, "c")) != weights(run(tmp_path, config.model_copy(update={"seed": 1}), "d"))
 
 
-def test_one_step_alone_is_at_the_foot_of_the_warm_up_and_leaves_the_start_as_it_is(tmp_path: Path) -> None:
+def test_no_step_leaves_the_start_as_it_is(tmp_path: Path) -> None:
     start = {name: tensor.numpy().tobytes() for name, tensor in tiny_encoder(tmp_path).network.state_dict().items()}
     config = STEPS.model_copy(update={"ema_decay": None})
-    assert weights(run(tmp_path, config.model_copy(update={"max_steps": 1}), "one")) == start
+    result = run(tmp_path, config.model_copy(update={"max_steps": 0, "max_minutes": 1}), "none")
+    assert (weights(result), result.steps, result.samples) == (start, 0, 0)
     assert weights(run(tmp_path, config.model_copy(update={"max_steps": 2}), "two")) != start
 
 

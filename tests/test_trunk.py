@@ -12,6 +12,7 @@ from tiny import lstm_architecture, timm_architecture, tiny_architecture, tiny_i
 
 from pairloom.flows.config import load_pipeline
 from pairloom.flows.nightly import nightly
+from pairloom.models.batches.augmentation import augment, draw_changes
 from pairloom.models.closed_form.class_space import class_space
 from pairloom.models.encoder import Encoder
 from pairloom.models.towers.config import ModelConfig
@@ -19,6 +20,7 @@ from pairloom.models.towers.creation import create
 from pairloom.models.towers.text_trunk import TextTrunk, frozen_text_trunk
 from pairloom.models.towers.trunk import Trunk, frozen_trunk
 from pairloom.models.training.closed_start import start_in_closed_form
+from pairloom.models.training.moved import MOVES, chosen, moved_apart
 from pairloom.storage.corpus import Corpus
 from pairloom.storage.embeddings import EmbeddingStore
 from pairloom.storage.features import FeatureStore, TextFeatureStore
@@ -64,6 +66,8 @@ def test_only_a_trunk_that_no_training_moves_is_frozen(tmp_path: Path) -> None:
     assert frozen_trunk(create(plain, TEXTS, seed=0), plain) is None
     with pytest.raises(ValueError, match="closed_form_start needs an image tower that stays"):
         ModelConfig(architecture=config.architecture, closed_form_start=True)
+    with pytest.raises(ValueError, match="keywords: 'tags' are for a start in closed form"):
+        ModelConfig(keywords="tags")
 
 
 def test_a_trunks_digest_follows_from_its_weights_and_preprocessing_alone(tmp_path: Path) -> None:
@@ -187,13 +191,68 @@ def test_a_start_in_closed_form_finds_the_training_items_by_their_texts(tmp_path
     assert own_NT[np.arange(32), score_NT.argmax(axis=1)].mean() > 0.9
 
 
+@pytest.mark.parametrize("members", [1, 2, 40])
+def test_what_moving_takes_apart_is_scatter_within_classes_the_more_the_fewer_pairs_there_are(members: int) -> None:
+    drawn = np.random.default_rng(0)
+    class_N = np.repeat(np.arange(80 // members), members)
+    feature_NF = drawn.normal(size=(len(class_N), 8)).astype(np.float32)
+    apart_MF = (drawn.normal(size=(500, 8)) * [10, 1, 1, 1, 1, 1, 1, 1]).astype(np.float32)
+    found = class_space(feature_NF, class_N, 8, shrinkage=0.3, apart_MF=apart_MF)
+
+    scatters = [np.zeros((8, 8)), apart_MF.T @ apart_MF, np.cov(feature_NF.T)]
+    for each in set(class_N):
+        own_NF = feature_NF[class_N == each] - feature_NF[class_N == each].mean(axis=0)
+        scatters[0] += own_NF.T @ own_NF
+    within_FF, moved_FF, total_FF = (scatter / max(scatter.trace(), 1e-9) for scatter in scatters)
+    expected_FF = (len(class_N) - len(set(class_N))) * within_FF + 8 * (0.7 * moved_FF + 0.3 * total_FF)
+    expected_FF = 0.7 * expected_FF / expected_FF.trace() + 0.3 * np.eye(8) / 8
+    round_DD = found.map_FD.T @ expected_FF @ found.map_FD
+    np.testing.assert_allclose(round_DD / round_DD[0, 0], np.eye(len(round_DD)), atol=1e-5)
+    plain, nothing = (
+        class_space(feature_NF, class_N, 8, shrinkage=0.3, apart_MF=each) for each in (None, apart_MF[:0])
+    )
+    np.testing.assert_array_equal(plain.map_FD, nothing.map_FD)
+
+
+def test_moved_copies_are_drawn_by_their_ids_and_looked_at_one_by_one(tmp_path: Path) -> None:
+    ids = [f"item-{number}" for number in range(32)]
+    rows = chosen(ids, 10)
+    assert len(set(rows)) == 10
+    assert [ids[::-1][row] for row in chosen(ids[::-1], 10)] == [ids[row] for row in rows]
+    config = frozen(tmp_path)
+    encoder = Encoder(create(config, TEXTS, seed=0))
+    trunk = frozen_trunk(encoder.dual_encoder, config)
+    assert trunk is not None
+    images = tiny_images()[:10]
+    feature_MF = encoder.features(trunk, [images])
+    order = np.arange(10)[::-1].copy()
+    apart_MF = moved_apart(encoder, trunk, [images[:3], images[3:]], feature_MF, order)
+    changes = draw_changes(10, MOVES, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moved_BCHW = torch.cat(
+            [augment(encoder.pixels([each]), changes.of(slice(9 - n, 10 - n))) for n, each in enumerate(images)]
+        )
+        np.testing.assert_allclose(apart_MF, trunk.features(moved_BCHW).numpy() - feature_MF, atol=1e-5)
+    assert np.abs(apart_MF).max() > 1e-3
+
+
+def test_of_a_last_block_only_the_class_token_is_computed_and_is_the_same() -> None:
+    config = ModelConfig(architecture="drawings")
+    trunk = frozen_trunk(create(config, TEXTS, seed=0), config)
+    assert trunk is not None
+    image_BCHW = torch.rand(3, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(trunk.features(image_BCHW), trunk.module(image_BCHW), rtol=0, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, shapes: Path, write_pipelines: Callable[..., Path]) -> Path:
     """pipelines.yaml over shapes, whose tower has a frozen trunk; two nights have run, the second with a new row."""
     folder = tmp_path_factory.mktemp("nights")
     shutil.copytree(shapes, folder / "shapes")
     locks = {"lock_image": True, "lock_text": True, "unlocked_text_groups": 1}
-    model = {"architecture": timm_architecture(folder), **locks, "closed_form_start": True}
+    start = {"closed_form_start": True, "moved_copies": 8, "keywords": "colour"}
+    model = {"architecture": timm_architecture(folder), **locks, **start}
     file = write_pipelines(folder, folder / "shapes", model=model)
     assert nightly(load_pipeline(file)).outcome == "released"
     row = {

@@ -20,7 +20,7 @@ class Changes:
     contrast_B: torch.Tensor
     brightness_B: torch.Tensor
 
-    def of(self, rows: slice) -> "Changes":
+    def of(self, rows: slice | torch.Tensor) -> "Changes":
         """The changes of some of the images."""
         return Changes(self.affine_B23[rows], self.contrast_B[rows], self.brightness_B[rows])
 

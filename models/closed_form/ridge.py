@@ -41,21 +41,23 @@ def kernel_ridge(
     target_TD: Values,
     *,
     seed: int,
+    share_T: Values | None = None,
     penalty: float = PENALTY,
     exact: int = EXACT,
     landmarks: int = LANDMARKS,
 ) -> KernelRidge:
     """The least squares of the targets and `penalty` times the weights' (Saunders et al. 1998), with the linear kernel.
 
-    With more rows than `exact`, `landmarks` of them, drawn by `seed`, span the solution (Nyström's method: Williams and
-    Seeger 2001). Raises ValueError where features and targets are not as many.
+    `share_T` is what each row's square counts, above 0; 1 where left out. With more rows than `exact`, `landmarks` of
+    them, drawn by `seed`, span the solution (Nyström's method: Williams and Seeger 2001). Raises ValueError where
+    features and targets are not as many.
     """
     count = len(known)
     if count != len(target_TD):
         raise ValueError(f"there are features of {count} rows and targets of {len(target_TD)}")
     if count <= exact:
         product_TT = known.products(known)
-        product_TT[np.diag_indices(count)] += penalty
+        product_TT[np.diag_indices(count)] += penalty if share_T is None else penalty / share_T
         return KernelRidge(known, _solved(product_TT, target_TD))
     drawn_L = np.sort(np.random.default_rng(seed).choice(count, min(landmarks, count), replace=False))
     drawn = known[drawn_L]
@@ -65,8 +67,9 @@ def kernel_ridge(
     for start in range(0, count, AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         product_LT = drawn.products(known[rows])
-        moment_LL += product_LT @ product_LT.T
-        right_LD += product_LT @ target_TD[rows]
+        shared_LT = product_LT if share_T is None else product_LT * share_T[rows]
+        moment_LL += shared_LT @ product_LT.T
+        right_LD += shared_LT @ target_TD[rows]
     return KernelRidge(drawn, _solved(moment_LL, right_LD))
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairloom.models.arrays import Values
+from pairloom.models.arrays import Indices, Values
 from pairloom.models.closed_form.ridge import KernelRidge, kernel_ridge
 from pairloom.models.closed_form.text_features import TextFeatures
 from pairloom.models.closed_form.word_meanings import WordMeanings
 
 TEXTS = 20_000
-"""Texts that it is fitted on, at most."""
+"""Texts that it is fitted on, at most, and keywords."""
+KEYWORD = 0.1
+"""What a keyword's square counts beside a text's: it says less of a picture, and of more pictures."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,28 @@ class TextRegression:
 
 
 def text_regression(
-    texts: Sequence[str], target_TD: Values, *, seed: int, meanings: WordMeanings | None = None
+    texts: Sequence[str],
+    target_TD: Values,
+    *,
+    seed: int,
+    meanings: WordMeanings | None = None,
+    keywords: Sequence[str] = (),
 ) -> TextRegression:
-    """Fitted on texts and their vectors, at most `TEXTS` of them drawn by `seed`; their order has no influence.
+    """Fitted on texts and then `keywords`, and their vectors, one row each; their order has no influence.
 
-    With `meanings`, a word that no text has stands near the words that mean alike.
+    At most `TEXTS` of either are drawn by `seed`. Words are as rare as they are in texts; a keyword counts little. With
+    `meanings`, a word that no text has stands near the words that mean alike.
     """
-    order = np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)
-    if len(order) > TEXTS:
-        order = np.sort(np.random.default_rng(seed).permutation(len(order))[:TEXTS])
+    order, among = _drawn(texts, seed), _drawn(keywords, seed)
     drawn = [texts[row] for row in order]
     features = TextFeatures.fit(drawn, meanings)
-    return TextRegression(features, kernel_ridge(features(drawn), target_TD[order], seed=seed))
+    share_T = np.repeat([1, KEYWORD], [len(order), len(among)])
+    known = features(drawn + [keywords[row] for row in among])
+    target_TD = target_TD[np.concatenate([order, len(texts) + among])]
+    return TextRegression(features, kernel_ridge(known, target_TD, seed=seed, share_T=share_T if len(among) else None))
+
+
+def _drawn(texts: Sequence[str], seed: int) -> Indices:
+    """Rows of at most `TEXTS` of them, in the order of the alphabet where that is all."""
+    order = np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)
+    return order if len(order) <= TEXTS else np.sort(np.random.default_rng(seed).permutation(len(order))[:TEXTS])

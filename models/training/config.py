@@ -16,9 +16,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
 
     max_minutes: float | None = Field(default=3, gt=0)
     """Training time. A resumed run goes on with what is left of it."""
-    max_steps: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=0)
     """Optimizer steps; where it isn't given, 100 with architectures that start in closed form (`drawings`,
-    `photographs`, `photographs-plain`), and 1 with `drawings-pretrained`, which leaves its start as it is. With
+    `photographs`, `photographs-plain`), and 0, which leaves the start as it is, with `drawings-pretrained`. With
     steps alone (`max_minutes: null`) the weights are the same to the last bit."""
     batch_size: int = Field(default=256, ge=2)
     """Items in a batch."""
@@ -86,7 +86,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
         return self.model_copy(
             update={
                 "max_minutes": None,
-                "max_steps": max(1, round((self.refit or 0) * steps)),
+                "max_steps": max(1, round((self.refit or 0) * steps)) if steps else 0,
                 "learning_rate": REFIT_RATE * self.learning_rate,
                 "warmup_fraction": min(self.warmup_fraction, REFIT_WARMUP),
                 "refit": None,

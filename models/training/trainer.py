@@ -68,6 +68,7 @@ class TrainingResult:
     seconds: float
     resumed_from_step: int
     loss: float
+    """Of the last step; no number without any."""
 
 
 def train(
@@ -265,6 +266,8 @@ def _optimizer(
 
 def _fraction(config: TrainingConfig, step: int, elapsed: float) -> float:
     """How much of the budget is used up, 0 to 1 and beyond; of two budgets, the one that is further."""
+    if config.max_steps == 0:
+        return 1.0
     by_steps = step / config.max_steps if config.max_steps else 0.0
     by_time = elapsed / (60 * config.max_minutes) if config.max_minutes else 0.0
     return max(by_steps, by_time)

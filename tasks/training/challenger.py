@@ -124,6 +124,8 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                 items.relations,
                 pipeline.model,
                 seed=pipeline.training.seed,
+                keywords=items.keywords,
+                apart_MF=open_features(run.moved),
             )
             ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)
@@ -167,7 +169,7 @@ def material(lesson: Lesson, pipeline: Pipeline, plan: Plan) -> Inputs:
     report_progress(stage_at_hand(), 0, None, "reading the items")
     corpus = Corpus(pipeline.folder)
     snapshot = corpus.log.read(plan.snapshot)
-    items = read_items(corpus, snapshot, lesson.split)
+    items = read_items(corpus, snapshot, lesson.split, keywords=pipeline.model.keywords)
     start = starting_point(pipeline, lesson.champion, items, snapshot)
     return Inputs.of(pipeline, lesson.run, snapshot, lesson.split, items, start)
 
@@ -197,7 +199,7 @@ def adopt(
         steps=result.steps,
         samples=result.samples,
         seconds=result.seconds,
-        loss=result.loss,
+        loss=result.loss if result.steps else None,
     )
     run.write("train", ref)
 
@@ -206,7 +208,7 @@ def starting_point(pipeline: Pipeline, champion: Path | None, items: Items, snap
     """The champion, or without one a network from `model:`."""
     if champion:
         return load(champion)
-    texts = [text for texts in items.texts for text in texts]
+    texts = [text for own in (*items.texts, *items.keywords) for text in own]
     encoder = create(pipeline.model, texts, seed=pipeline.training.seed)
     if pipeline.model.closed_form_start:
         return encoder

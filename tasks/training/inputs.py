@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from pairloom.models.arrays import Features
 from pairloom.models.batches.pixels import (
     StreamedPixels,
@@ -23,13 +25,14 @@ from pairloom.models.geometry import Pixels
 from pairloom.models.objectives.config import look_at_images
 from pairloom.models.pictures import Picture
 from pairloom.models.towers.dual_encoder import DualEncoder
+from pairloom.models.training.moved import chosen, moved_apart
 from pairloom.storage.corpus import Corpus, Snapshot
 from pairloom.storage.files import make_folder, written_aside
 from pairloom.storage.image_places import StoredImages, write_places
 from pairloom.storage.images.decoding import open_stored
 from pairloom.storage.runs import Run
 from pairloom.tasks.embedding.features import ImageFeatures, kept_features
-from pairloom.tasks.items import Items, counted, split_images
+from pairloom.tasks.items import Items, counted, image_batches, split_images
 from pairloom.tasks.pipeline import Pipeline
 from pairloom.tasks.stage import report_progress
 from pairloom.tasks.training.progress import stage_at_hand
@@ -53,6 +56,8 @@ class Inputs:
     start: DualEncoder
     features: ImageFeatures | None
     """Of the trunk that is put aside, where one is."""
+    moved_copies: int
+    """How many items' pictures are looked at moved, too."""
 
     @classmethod
     def of(
@@ -60,7 +65,8 @@ class Inputs:
     ) -> "Inputs":
         """Those of the items of `split`, for a training from `start`."""
         features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
-        return cls(run, Corpus(pipeline.folder), snapshot, split, items, start, features)
+        copies = pipeline.model.moved_copies if features else 0
+        return cls(run, Corpus(pipeline.folder), snapshot, split, items, start, features, copies)
 
     def write(self, kept: str) -> None:
         """Make what there isn't yet, and say how far that is; `kept` is `training.pixels`."""
@@ -68,8 +74,11 @@ class Inputs:
             return
         if self.features:
             self.features.complete(self.corpus, self.snapshot, stage_at_hand())
+            feature_NF = self.features.matrix(self.snapshot, self.items.item_ids)
+            with written_aside(self.run.moved) as aside:
+                write_features(self._moved(self.features, feature_NF), aside)
             with written_aside(self.run.features) as aside:
-                write_features(self.features.matrix(self.snapshot, self.items.item_ids), aside)
+                write_features(feature_NF, aside)
         elif kept == "file" or (kept == "auto" and self._fit()):
             images = chain.from_iterable(self._counted_images())
             with written_aside(self.run.pixels) as aside:
@@ -96,6 +105,14 @@ class Inputs:
     def trunk_aside(self) -> AbstractContextManager[None]:
         """Within it the tower takes features in place of images, where those are what there is."""
         return self.features.trunk.aside() if self.features else nullcontext()
+
+    def _moved(self, features: ImageFeatures, feature_NF: Features) -> Features:
+        """(M, F): how far moving takes some of the pictures apart."""
+        rows = np.array(chosen(self.items.item_ids, self.moved_copies), dtype=np.int64)
+        order = np.argsort(rows)
+        ids = [self.items.item_ids[row] for row in rows[order]]
+        pictures = image_batches(self.corpus, self.snapshot, ids)
+        return moved_apart(features.encoder, features.trunk, pictures, feature_NF[rows[order]], order)
 
     def _file(self) -> Path | None:
         made = (self.run.features,) if self.features else (self.run.pixels, self.run.places)

@@ -54,9 +54,9 @@ def refitted(pipeline: Pipeline, plan: Plan, verdict: Verdict) -> Refit:
         trained,
         RefitFacts.of_training(str(verdict.model_id), trained, snapshot.rows, metrics),
     )
+    how = f"after {trained.steps:,} further steps on" if trained.steps else "made anew from"
     said = (
-        f"model {trained.model_id} is model {verdict.model_id}, which was measured, after {trained.steps:,} further "
-        f"steps on all {snapshot.rows:,} items"
+        f"model {trained.model_id} is model {verdict.model_id}, which was measured, {how} all {snapshot.rows:,} items"
     )
     return Refit(model_id=trained.model_id, serves=True, said=said, metrics=metrics)
 

@@ -83,6 +83,10 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
     )
 
 
+LATER = ("keywords", "moved_copies")
+"""Keys of `model` that say nothing where they are left out."""
+
+
 def hold_rows(plan: Plan, reason: str) -> Plan:
     """The plan of a night whose rows turned out not to be served well: they are held, and what is served stays."""
     return plan.model_copy(update={"rows_held": True, "reason": reason})
@@ -207,8 +211,10 @@ def training_digest(pipeline: Pipeline) -> str:
     and how pictures are cut; `auto` is what it was settled as."""
     pipeline = settle(pipeline)
     blocks = (pipeline.mining, *pipeline.objective)
-    # How a model is exported doesn't shape it, nor why its architecture was taken.
-    model = {key: value for key, value in towers(pipeline).items() if key not in ("export", "chosen")}
+    # How a model is exported doesn't shape it, nor why its architecture was taken. Roots that are older than the others
+    # were shaped by none.
+    told = towers(pipeline).items()
+    model = {key: value for key, value in told if key not in ("export", "chosen") and (value or key not in LATER)}
     shape = [pipeline.training.shape, model, *(block.model_dump(mode="json") for block in blocks)]
     trim = "trim" if pipeline.ingest.trim else ""
     return digest([*shape, *filter(None, [given_digest(pipeline.pairs), trim])])

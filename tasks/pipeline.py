@@ -171,6 +171,15 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
         return self
 
     @model_validator(mode="after")
+    def _a_refit_changes_something(self) -> "Pipeline":
+        refit, starts_anew = self.training.refit, self.model.closed_form_start or self.model.architecture == "auto"
+        if self.training.max_steps == 0 and refit and not starts_anew:
+            raise ValueError(
+                f"training.refit: {refit} of no steps leaves a model as it is: leave it out, or give training.max_steps"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_measured_exists(self) -> "Pipeline":
         columns = ("group", "split", "source", "width", "height", *self.columns.keep)
         for key, named in (("slices", self.evaluation.slices), ("probes", self.evaluation.probes)):

@@ -12,7 +12,7 @@ from pairloom.flows.config import load_pipeline
 from pairloom.models.towers.choosing import AUTO, choose, flat_share
 from pairloom.models.towers.config import FITTED, ModelConfig
 from pairloom.models.towers.names import require_towers
-from pairloom.tasks.decide import training_digest
+from pairloom.tasks.decide import LATER, training_digest
 from pairloom.tasks.readiness import require_readiness
 from pairloom.tasks.settle import settle
 
@@ -97,6 +97,19 @@ def test_steps_that_an_architecture_wants_are_taken_where_none_are_given(tmp_pat
         assert load_pipeline(file, overrides=[f"model.architecture={name}"]).training.max_steps == steps
     given = load_pipeline(file, overrides=["model.architecture=drawings-pretrained", "training.max_steps=30"])
     assert given.training.max_steps == 30
+
+
+def test_keys_of_a_later_version_shape_a_model_only_where_they_say_something(tmp_path: Path) -> None:
+    assert not any(ModelConfig.model_fields[key].default for key in LATER)
+    file = tmp_path / "pipelines.yaml"
+    source, model = "{kind: folder, path: pictures}", "{architecture: drawings, moved_copies: 0}"
+    file.write_text(
+        f"pipelines: {{icons: {{sources: [{source}], columns: {{keep: {{tags: string}}}}, model: {model}}}}}\n"
+    )
+    changes = ((), ("model.moved_copies=5",), ("model.keywords=tags",))
+    assert len({training_digest(load_pipeline(file, overrides=list(each))) for each in changes}) == 3
+    with pytest.raises(ValueError, match="keywords: the items have no 'labels'"):
+        load_pipeline(file, overrides=["model.keywords=labels"])
 
 
 def test_what_was_chosen_stays_with_the_model_that_is_served_whatever_the_pictures_are_like_now(file: Path) -> None:

@@ -31,8 +31,9 @@ from pairloom.storage.releases import release_log
 from pairloom.storage.retention import RetentionConfig
 from pairloom.storage.verify import verify
 from pairloom.tasks.embed import embed
-from pairloom.tasks.embedding.features import kept_text_features
+from pairloom.tasks.embedding.features import kept_features, kept_text_features
 from pairloom.tasks.embedding.parts import embed_item_texts
+from pairloom.tasks.items import image_batches, read_items
 
 TEXTS = [text for own in tiny_texts() for text in own]
 
@@ -294,6 +295,39 @@ def test_a_night_keeps_features_and_its_vectors_are_those_of_the_released_model(
     lineage = json.loads((ModelStore(pipeline.folder).path(release.model_id) / "pairloom.json").read_bytes())
     assert (pipeline.folder / "features" / lineage["trunk"]).is_dir()
     assert (pipeline.folder / "text_features" / lineage["text_trunk"]).is_dir()
+
+
+def test_pictures_come_in_the_order_of_the_items_that_moved_copies_are_drawn_from(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    corpus = Corpus(pipeline.folder)
+    snapshot, release = corpus.current(), release_log(pipeline.folder).current()
+    assert release is not None
+    assert len(snapshot.parts) > 1
+    kept = kept_features(pipeline, Encoder.load(ModelStore(pipeline.folder).path(release.model_id)))
+    assert kept is not None
+    ids = read_items(corpus, snapshot, None).item_ids[::2]
+    found = kept.encoder.features(kept.trunk, image_batches(corpus, snapshot, ids))
+    np.testing.assert_allclose(found, kept.matrix(snapshot, ids), atol=1e-5)
+
+
+def test_a_night_without_a_step_releases_the_start_made_anew_from_all_items(
+    file: Path, tmp_path: Path, write_pipelines: Callable[..., Path]
+) -> None:
+    model = load_pipeline(file).model.model_dump(mode="json")
+    steps = {"max_minutes": None, "max_steps": 0, "batch_size": 16, "threads": 1, "refit": 0.3}
+    own = write_pipelines(tmp_path, file.parent / "shapes", model=model, training=steps)
+    night = nightly(load_pipeline(own))
+    assert night.outcome == "released", night.reason
+    assert f"which was measured, made anew from all {night.rows['served']} items" in night.comparisons[-1]
+    models = ModelStore(load_pipeline(own).folder)
+    facts = [
+        json.loads((models.path(str(each)) / "pairloom.json").read_bytes()) for each in (night.model_id, night.trained)
+    ]
+    assert [each["steps"] for each in facts] == [0, 0]
+    assert not models.curve(str(night.model_id))
+    refused = r"training\.refit: 0\.3 of no steps leaves a model as it is"
+    with pytest.raises(ValueError, match=refused):
+        load_pipeline(own, overrides=["model.closed_form_start=false", "model.keywords=null"])
 
 
 def test_where_only_projections_moved_nothing_passes_a_trunk(

@@ -125,7 +125,7 @@ def train_together(lesson: Lesson, pipeline: Pipeline, plan: Plan, pairs: PairsR
                 pipeline.model,
                 seed=pipeline.training.seed,
                 keywords=items.keywords,
-                apart_MF=open_features(run.moved),
+                apart_MF=open_features(run.moved) if pipeline.model.moved_copies else None,
             )
             ranks.share_weights(start.network)
         negatives_NK = stored_negatives(mined, items.item_ids)

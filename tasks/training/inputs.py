@@ -75,8 +75,9 @@ class Inputs:
         if self.features:
             self.features.complete(self.corpus, self.snapshot, stage_at_hand())
             feature_NF = self.features.matrix(self.snapshot, self.items.item_ids)
-            with written_aside(self.run.moved) as aside:
-                write_features(self._moved(self.features, feature_NF), aside)
+            if self.moved_copies:
+                with written_aside(self.run.moved) as aside:
+                    write_features(self._moved(self.features, feature_NF), aside)
             with written_aside(self.run.features) as aside:
                 write_features(feature_NF, aside)
         elif kept == "file" or (kept == "auto" and self._fit()):

@@ -93,8 +93,10 @@ class Corpus:
         if columns is None:
             columns = schema.names if snapshot.keep is not None else read_schema(path).names
         absent = {name for name in columns if name not in present and name in schema.names}
-        stored = [name for name in dict.fromkeys(["item_id", *columns]) if name not in absent]
         gone = snapshot.tombstones.get(part.digest, ())
+        stored = [name for name in dict.fromkeys(columns) if name not in absent]
+        if (gone and "item_id" not in stored) or not stored:
+            stored.append("item_id")
         # An array of no ids would import pandas all the same: more than all else that a night without news imports.
         dead = pa.array(gone, pa.string()) if gone else None
         for batch in read_parquet(path, stored, among=among):

@@ -61,15 +61,14 @@ def similar_hashes(hashes: Sequence[str | None], bits: int) -> tuple[Indices, In
     found = [np.empty((0, 2), dtype=np.int64)]
     for mask in band_masks(bits, len(values)):
         band, order = by_band(values, mask)
-        place = np.arange(len(order))
         # Each with the next of its band, then with the one after the next, until no band is that long.
-        for step in range(1, len(order)):
-            place = place[place + step < len(order)]
-            place = place[band[place] == band[place + step]]
-            if not len(place):
-                break
+        place, step = np.flatnonzero(band[1:] == band[:-1]), 1
+        while len(place):
             one, other = order[place], order[place + step]
             close = np.bitwise_count(values[one] ^ values[other]) <= bits
             found.append(np.sort(np.stack([known[one[close]], known[other[close]]], axis=1), axis=1))
+            step += 1
+            place = place[place + step < len(order)]
+            place = place[band[place] == band[place + step]]
     pairs = np.unique(np.concatenate(found), axis=0)
     return pairs[:, 0], pairs[:, 1]

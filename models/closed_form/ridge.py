@@ -12,7 +12,7 @@ from pairloom.models.closed_form.text_rows import AT_ONCE, TextRows
 
 PENALTY = 0.3
 """What a weight's square costs, beside rows of length 1."""
-EXACT = 6000
+EXACT = 8000
 """Rows that are all compared with: their products with one another take 8 bytes each."""
 LANDMARKS = 3000
 """Rows that are compared with where there are more than `EXACT`."""

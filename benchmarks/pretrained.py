@@ -84,8 +84,8 @@ def main() -> None:
     options = parser.parse_args()
     max_side = options.max_side or (MAX_SIDE["emoji"] if options.collection == "emoji" else 128)
     if options.artists:
-        drawn_by, also_by = options.artists
-        learn, check = read_artists(drawn_by, also_by, max_side, cut=options.cut)
+        learned, asked_of = options.artists
+        learn, check = read_artists(learned, asked_of, max_side, cut=options.cut)
     elif options.part is None:
         learn, check = (
             read_collection(options.collection, split, max_side, cut=options.cut) for split in ("train", "val")

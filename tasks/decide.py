@@ -22,6 +22,9 @@ from pairloom.tasks.settle import settle
 from pairloom.tasks.stage import stage
 from pairloom.tasks.training.champion import towers
 
+LATER = ("keywords", "moved_copies")
+"""Keys of `model` that say nothing where they are left out."""
+
 
 @stage()
 def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
@@ -81,10 +84,6 @@ def decide(pipeline: Pipeline, snapshot: SnapshotRef) -> Plan:
         approval=(over or asked.waits(pipeline.name)) if asked and telling else "",
         waits=action == "nothing" and (not release or bool(telling and not over)),
     )
-
-
-LATER = ("keywords", "moved_copies")
-"""Keys of `model` that say nothing where they are left out."""
 
 
 def hold_rows(plan: Plan, reason: str) -> Plan:

@@ -247,6 +247,14 @@ def test_a_row_that_counts_three_times_is_like_three_rows(exact: int) -> None:
     assert np.allclose(weighed(fitted(["blue house"])), copied(fitted(["blue house"])), atol=1e-4)
 
 
+def test_rows_that_count_little_are_seldom_landmarks() -> None:
+    texts = [f"word{number}" for number in range(200)]
+    share_T = np.repeat([1.0, 0.01], 100)
+    found = kernel_ridge(TextFeatures.fit(texts)(texts), np.eye(200), seed=0, share_T=share_T, exact=0, landmarks=50)
+    known = TextFeatures.fit(texts)(texts[:100]).products(found.landmarks).max(axis=0)
+    assert (known > 0.99).sum() > 45
+
+
 def test_keywords_are_known_and_move_texts_little() -> None:
     texts, keywords, target = ["cat", "ship"], ["pony", "vessel"], np.eye(4)
     plain = text_regression(texts, target[:2], seed=0)

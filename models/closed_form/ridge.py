@@ -12,7 +12,7 @@ from pairloom.models.closed_form.text_rows import AT_ONCE, TextRows
 
 PENALTY = 0.3
 """What a weight's square costs, beside rows of length 1."""
-EXACT = 6000
+EXACT = 8000
 """Rows that are all compared with: their products with one another take 8 bytes each."""
 LANDMARKS = 3000
 """Rows that are compared with where there are more than `EXACT`."""
@@ -49,8 +49,8 @@ def kernel_ridge(
     """The least squares of the targets and `penalty` times the weights' (Saunders et al. 1998), with the linear kernel.
 
     `share_T` is what each row's square counts, above 0; 1 where left out. With more rows than `exact`, `landmarks` of
-    them, drawn by `seed`, span the solution (Nyström's method: Williams and Seeger 2001). Raises ValueError where
-    features and targets are not as many.
+    them, drawn by `seed` and their shares, span the solution (Nyström's method: Williams and Seeger 2001). Raises
+    ValueError where features and targets are not as many.
     """
     count = len(known)
     if count != len(target_TD):
@@ -59,7 +59,8 @@ def kernel_ridge(
         product_TT = known.products(known)
         product_TT[np.diag_indices(count)] += penalty if share_T is None else penalty / share_T
         return KernelRidge(known, _solved(product_TT, target_TD))
-    drawn_L = np.sort(np.random.default_rng(seed).choice(count, min(landmarks, count), replace=False))
+    chance_T = None if share_T is None else share_T / share_T.sum()
+    drawn_L = np.sort(np.random.default_rng(seed).choice(count, min(landmarks, count), replace=False, p=chance_T))
     drawn = known[drawn_L]
     moment_LL = penalty * drawn.products(drawn)
     moment_LL[np.diag_indices(len(drawn_L))] += NUGGET

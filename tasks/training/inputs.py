@@ -65,7 +65,7 @@ class Inputs:
     ) -> "Inputs":
         """Those of the items of `split`, for a training from `start`."""
         features = None if look_at_images(pipeline.objective) else kept_features(pipeline, Encoder(start))
-        copies = pipeline.model.moved_copies if features else 0
+        copies = pipeline.model.moved_copies if features and pipeline.model.closed_form_start else 0
         return cls(run, Corpus(pipeline.folder), snapshot, split, items, start, features, copies)
 
     def write(self, kept: str) -> None:

@@ -203,13 +203,19 @@ class Relations:
         if self.edges is not None:
             parts += [(self.edges.firsts_M, self.edges.seconds_M), (self.edges.seconds_M, self.edges.firsts_M)]
             kinds = np.concatenate([kinds, self.edges.kinds_M, self.edges.kinds_M])
-        anchors = np.concatenate([anchor for anchor, _ in parts])
-        positives = np.concatenate([positive for _, positive in parts])
-        order = np.lexsort((kinds, positives, anchors))
-        anchors, positives, kinds = anchors[order], positives[order], kinds[order]
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = (np.diff(anchors) != 0) | (np.diff(positives) != 0)
-        anchors, positives, kinds = anchors[first], positives[first], kinds[first]
+        # As one number each, which are sorted several times as fast as rows of three.
+        key_P, start = np.empty(len(kinds), np.int64), 0
+        for anchor, positive in parts:
+            key_P[start : start + len(anchor)] = anchor * len(self) + positive
+            start += len(anchor)
+        key_P *= len(KINDS)
+        key_P += kinds
+        key_P.sort()
+        first = np.ones(len(key_P), dtype=bool)
+        first[1:] = np.diff(key_P // len(KINDS)) != 0
+        pair_P, kinds = np.divmod(key_P[first], len(KINDS))
+        anchors, positives = np.divmod(pair_P, len(self))
+        kinds = kinds.astype(np.int8)
         return PositivePairs(anchors, positives, kinds, self._weights(anchors, positives, kinds))
 
     def _weights(self, anchors_M: Indices, positives_M: Indices, kinds_M: npt.NDArray[np.int8]) -> Weights:

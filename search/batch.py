@@ -131,16 +131,16 @@ def _best(
     rows = release.dataset.take(places_N.tolist(), columns=columns)
     name_N = rows["item_id"].combine_chunks()
     rank_N = np.argsort(pc.sort_indices(name_N).to_numpy())
+    hubness_N = rows[HUBNESS].to_numpy() if any(correct_Q) else None
     best = []
     for query, correct, (offsets_K, scores_K) in zip(queries, correct_Q, found, strict=True):
         row_K = np.searchsorted(places_N, offsets_K)
         order_K = np.lexsort((rank_N[row_K], -scores_K))
         if query.items:
-            left_out = pc.is_in(name_N, pa.array(sorted(query.items), pa.string())).to_numpy(zero_copy_only=False)
-            order_K = order_K[~left_out[row_K[order_K]]]
-        if correct:
-            hubness_K = rows[HUBNESS].to_numpy()[row_K[order_K]]
-            order_K = order_K[corrected_order(scores_K[order_K], hubness_K)]
+            left_out = pc.is_in(name_N.take(row_K[order_K]), pa.array(sorted(query.items), pa.string()))
+            order_K = order_K[~left_out.to_numpy(zero_copy_only=False)]
+        if correct and hubness_N is not None:
+            order_K = order_K[corrected_order(scores_K[order_K], hubness_N[row_K[order_K]])]
         best.append((offsets_K[order_K[:k]], scores_K[order_K[:k]]))
     return best
 

@@ -49,13 +49,12 @@ class CheckedFiles:
 
     def read_through(self, name: str, expected: FileDigest) -> str:
         """What is wrong with one file, read now; empty where it is whole."""
-        self._news |= self._seen.pop(name, None) is not None
+        self._drop(name)
         before = statuses(self.folder, [name])
         wrong = damage_of(self.folder, before, {name: expected}, contents=True)
         if wrong:
             return wrong[0].removeprefix(f"{name} ")
-        self._seen[name] = _Seen(expected.sha256, _told(before.get(name)), time.time())
-        self._news = True
+        self._keep(name, expected.sha256, before)
         return ""
 
     def wrong(self, files: Mapping[str, FileDigest]) -> list[str]:
@@ -66,12 +65,11 @@ class CheckedFiles:
             return found
         unknown = [name for name, expected in files.items() if not self._whole(name, expected, there)]
         for name, read in digests(self.folder, unknown).items():
-            self._news |= self._seen.pop(name, None) is not None
-            if read != files[name]:
+            self._drop(name)
+            if read == files[name]:
+                self._keep(name, read.sha256, there)
+            else:
                 found.append(f"{name} has other contents than recorded")
-                continue
-            self._seen[name] = _Seen(read.sha256, _told(there.get(name)), time.time())
-            self._news = True
         self.save()
         return found
 
@@ -79,19 +77,18 @@ class CheckedFiles:
         """Whether a Parquet file that no record names is what was written; it is read unless that is known."""
         there = statuses(self.folder, [name])
         if not self._whole(name, _SEALED, there):
-            self._news |= self._seen.pop(name, None) is not None
+            self._drop(name)
             try:
                 require_whole(self.folder / name)
             except DamagedError as error:
                 logger.warning("%s", error)
                 return False
-            self._seen[name] = _Seen(_SEALED.sha256, _told(there.get(name)), time.time())
-            self._news = True
+            self._keep(name, _SEALED.sha256, there)
         return True
 
     def forget(self, name: str) -> None:
         """Have a file read again when it is asked for."""
-        self._news |= self._seen.pop(name, None) is not None
+        self._drop(name)
         self.save()
 
     def save(self) -> None:
@@ -105,6 +102,13 @@ class CheckedFiles:
         except OSError as error:
             logger.debug("what was read through is not remembered: %s", error)
         self._news = False
+
+    def _keep(self, name: str, sha256: str, there: Mapping[str, os.stat_result]) -> None:
+        self._seen[name] = _Seen(sha256, _told(there.get(name)), time.time())
+        self._news = True
+
+    def _drop(self, name: str) -> None:
+        self._news |= self._seen.pop(name, None) is not None
 
     def _whole(self, name: str, expected: FileDigest, there: Mapping[str, os.stat_result]) -> bool:
         seen = self._seen.get(name)
